@@ -1,0 +1,50 @@
+# `make demo` and `make test` are the two commands to know; each brings its own environment.
+PYTHON ?= python3
+VENV ?= .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format slow data train doctor clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(STAMP): requirements-lock.txt pyproject.toml scripts/setup_env.sh
+	@scripts/setup_env.sh "$(PYTHON)" "$(VENV)"
+
+setup: $(STAMP) ## the virtual environment, and LLVM for ray tracing where apt-get may be used
+	@scripts/setup_llvm.sh "$(PY)"
+
+demo: setup ## the main job, short: a table, a record and two figures in runs/demo
+	$(PY) experiments/link_level_eval.py --config experiments/configs/link_demo.toml --out runs/demo
+
+test: setup lint ## ruff and the quick tests
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) ## ruff check and the formatting
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+
+format: $(STAMP) ## let ruff repair and format what it can
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+slow: setup ## the tests that take minutes
+	$(PY) -m pytest -m slow $(PYTEST_ARGS)
+
+data: setup ## trace the sequences of every experiments/configs/data_*.toml again
+	@for config in experiments/configs/data_*.toml; do \
+		$(PY) experiments/generate_sequences.py --config $$config || exit; \
+	done
+
+train: setup ## train the small predictor again
+	$(PY) experiments/train_predictor.py --config experiments/configs/predictor_small.toml
+
+doctor: $(STAMP) ## versions, backend, LLVM, devices, and what to do about what is missing
+	@$(PY) -m lwmt_sionna.doctor
+
+clean: ## remove caches and builds (environment, data and runs stay)
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find lwmt_sionna experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,43 @@
+"""Sparse spatio-temporal attention for wireless channels, as Keras layers and predictors.
+
+Importing this package imports nothing else; each public name is loaded when first used and needs
+keras and numpy alone. Ray tracing (`lwmt_sionna.rt`) and the link (`lwmt_sionna.link`) need Sionna
+besides; ``python -m lwmt_sionna.doctor`` says what is there and what is missing.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "AngleDelayTransform": "lwmt_sionna.layers",
+    "ChannelPredictor": "lwmt_sionna.models",
+    "InverseAngleDelayTransform": "lwmt_sionna.layers",
+    "LWMTBackbone": "lwmt_sionna.models",
+    "MaskedChannelModel": "lwmt_sionna.models",
+    "Neighborhood": "lwmt_sionna.ops",
+    "SparseSpatioTemporalAttention": "lwmt_sionna.layers",
+}
+
+__all__ = [  # noqa: F822 - the names are resolved by __getattr__
+    "AngleDelayTransform",
+    "ChannelPredictor",
+    "InverseAngleDelayTransform",
+    "LWMTBackbone",
+    "MaskedChannelModel",
+    "Neighborhood",
+    "SparseSpatioTemporalAttention",
+    "__version__",
+]
+
+
+def __getattr__(name):
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_EXPORTS[name]), name)
+    globals()[name] = value  # the next access is a plain lookup
+    return value
+
+
+def __dir__():
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Usage: setup_env.sh PYTHON VENV
+# Makes the virtual environment of requirements-lock.txt with this package in it (editable).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=$1
+venv=$2
+
+fail() {
+    echo "setup: $1" >&2
+    exit 1
+}
+
+if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
+    command -v "$python" >/dev/null || fail "no interpreter '$python'; name one of Python 3.11 or 3.12: make PYTHON=python3.12"
+    "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+        fail "Python 3.11 or newer is needed, '$python' is $("$python" -V 2>&1); name another: make PYTHON=python3.12"
+    "$python" -c 'import ensurepip' 2>/dev/null ||
+        fail "'$python' cannot make virtual environments; on Debian or Ubuntu: apt-get install python3-venv"
+    "$python" -m venv --clear "$venv"
+fi
+
+echo "setup: installing requirements-lock.txt into $venv (about 2 GB; a few minutes the first time)"
+pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
+"${pip[@]}" --requirement requirements-lock.txt
+# The lock already brings every dependency and the build backend.
+"${pip[@]}" --no-deps --no-build-isolation --editable .
+touch "$venv/.installed"
