@@ -1,0 +1,162 @@
+"""The attention layer of the encoder."""
+
+import keras
+from keras import ops
+
+from lwmt_sionna.ops.attention import KERNELS, sparse_attention
+from lwmt_sionna.ops.attention_routing import TopKRouting, get_routing
+from lwmt_sionna.ops.neighborhood import Neighborhood, check_grid
+
+__all__ = ["SparseSpatioTemporalAttention"]
+
+
+@keras.saving.register_keras_serializable(package="lwmt_sionna")
+class SparseSpatioTemporalAttention(keras.layers.Layer):
+    """Multi-head self-attention of angle-delay-time tokens over their neighbourhoods.
+
+    Cost and memory grow linearly with the number of tokens. The weights do not depend on the grid:
+    a layer trained at one grid runs at any other.
+
+    Args:
+        num_heads: Number of heads.
+        neighborhood: The tokens that a token attends to: a `Neighborhood` or its config. Defaults
+            to `Neighborhood.published()`.
+        head_dim: Size of a head. Defaults to the input width over `num_heads`.
+        grid: Number of snapshots, angle bins and delay bins. May be left out and given to each call
+            instead.
+        routing: None, `"topk"`, a `TopKRouting` or its config: see `lwmt_sionna.ops`.
+        kernel: How attention is computed; the result does not depend on it. `"auto"` picks by grid.
+        dropout: Fraction of the output that is dropped in training.
+        kernel_initializer: Initialiser of both linear maps.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        inputs: Tokens `[batch, num_tokens, width]`, time-major, then angle, then delay, then the
+            class token where the neighbourhood has one.
+        grid: Number of snapshots, angle bins and delay bins, as Python integers. Defaults to the
+            `grid` of the constructor.
+        training: Whether dropout is active.
+
+    Returns:
+        `[batch, num_tokens, width]`.
+
+    Example:
+
+    >>> layer = SparseSpatioTemporalAttention(num_heads=8)
+    >>> layer(keras.random.normal((2, 4 * 16 * 16, 32)), grid=(4, 16, 16)).shape
+    TensorShape([2, 1024, 32])
+
+    Reference:
+        [LWM-Temporal: Sparse Spatio-Temporal Attention for Wireless Channel Representation
+        Learning](https://arxiv.org/abs/2603.10024)
+    """
+
+    def __init__(
+        self,
+        num_heads: int,
+        neighborhood: Neighborhood | dict | None = None,
+        head_dim: int | None = None,
+        grid: tuple[int, int, int] | None = None,
+        routing: TopKRouting | str | dict | None = None,
+        kernel: str = "auto",
+        dropout: float = 0.0,
+        kernel_initializer="glorot_uniform",
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if num_heads < 1:
+            raise ValueError(f"`num_heads` must be positive. Received: num_heads={num_heads}")
+        if head_dim is not None and head_dim < 1:
+            raise ValueError(f"`head_dim` must be positive. Received: head_dim={head_dim}")
+        if kernel not in KERNELS:
+            raise ValueError(f"`kernel` must be one of {KERNELS}. Received: kernel={kernel!r}")
+        if neighborhood is None:
+            neighborhood = Neighborhood.published()
+        elif isinstance(neighborhood, dict):
+            neighborhood = Neighborhood.from_config(neighborhood)
+        self.num_heads = int(num_heads)
+        self.neighborhood = neighborhood
+        self.head_dim = head_dim
+        self.grid = None if grid is None else check_grid(grid)
+        self.routing = get_routing(routing)
+        self.kernel = kernel
+        self.dropout = float(dropout)
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+
+    def build(self, input_shape):
+        width = input_shape[-1]
+        if width is None:
+            raise ValueError(
+                f"The last axis of the inputs must be known. Received: input_shape={input_shape}"
+            )
+        head_dim = self.head_dim
+        if head_dim is None:
+            if width % self.num_heads:
+                raise ValueError(
+                    "The input width must be a multiple of `num_heads` unless `head_dim` is given. "
+                    f"Received: width={width}, num_heads={self.num_heads}"
+                )
+            head_dim = width // self.num_heads
+        self._head_dim = head_dim
+        inner = self.num_heads * head_dim
+        self.qkv = keras.layers.Dense(
+            3 * inner,
+            use_bias=False,
+            kernel_initializer=self.kernel_initializer,
+            dtype=self.dtype_policy,
+            name="qkv",
+        )
+        self.proj = keras.layers.Dense(
+            width,
+            kernel_initializer=self.kernel_initializer,
+            dtype=self.dtype_policy,
+            name="proj",
+        )
+        self.output_dropout = keras.layers.Dropout(
+            self.dropout, dtype=self.dtype_policy, name="dropout"
+        )
+        self.qkv.build(input_shape)
+        self.proj.build((*input_shape[:-1], inner))
+        super().build(input_shape)
+
+    def call(self, inputs, grid=None, training=None):
+        if grid is None:
+            grid = self.grid
+        if grid is None:
+            raise ValueError(
+                "`grid` must be given to the constructor or to the call: three integers "
+                "(num_snapshots, num_angle, num_delay). Received: grid=None"
+            )
+        num_tokens = inputs.shape[1]
+        heads = ops.reshape(self.qkv(inputs), (-1, num_tokens, 3, self.num_heads, self._head_dim))
+        query, key, value = ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), 3, axis=0)
+        outputs = sparse_attention(
+            query,
+            key,
+            value,
+            self.neighborhood,
+            tuple(grid),
+            routing=self.routing,
+            kernel=self.kernel,
+        )
+        outputs = ops.reshape(
+            ops.transpose(outputs, (0, 2, 1, 3)), (-1, num_tokens, self.num_heads * self._head_dim)
+        )
+        return self.output_dropout(self.proj(outputs), training=training)
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            num_heads=self.num_heads,
+            neighborhood=self.neighborhood.get_config(),
+            head_dim=self.head_dim,
+            grid=None if self.grid is None else list(self.grid),
+            routing=None if self.routing is None else self.routing.get_config(),
+            kernel=self.kernel,
+            dropout=self.dropout,
+            kernel_initializer=keras.initializers.serialize(self.kernel_initializer),
+        )
+        return config

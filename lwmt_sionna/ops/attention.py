@@ -1,0 +1,239 @@
+"""Sparse spatio-temporal attention: one meaning, several kernels."""
+
+import functools
+import math
+
+import numpy as np
+from keras import ops
+
+from lwmt_sionna.ops.attention_routing import TopKRouting, get_routing, keep_top_k
+from lwmt_sionna.ops.neighborhood import Neighborhood, check_grid
+
+__all__ = ["KERNELS", "select_kernel", "sparse_attention"]
+
+KERNELS = ("auto", "dense", "gather", "tile")
+
+# Up to here a dense masked product costs less than any form of gathering.
+MAX_DENSE_TOKENS = 512
+
+# Finite, so that a row that is masked in one place and rescued in another never turns to NaN, and
+# far enough below any score that its exponential is exactly zero in float32.
+LOWEST = -1e30
+
+
+def sparse_attention(
+    query,
+    key,
+    value,
+    neighborhood: Neighborhood,
+    grid: tuple[int, int, int],
+    *,
+    routing: TopKRouting | str | dict | None = None,
+    kernel: str = "auto",
+    scale: float | None = None,
+):
+    r"""Attention of every token of an angle-delay-time grid over its neighbourhood.
+
+    $$o_n = \sum_{m \in \mathcal{N}(n)} \mathrm{softmax}_m(s \, q_n^\top k_m) \, v_m$$
+
+    All kernels compute this; they differ in time and memory only. Scores are normalised in float32
+    at least, whatever the type of the inputs.
+
+    Args:
+        query: `[batch, num_heads, num_tokens, head_dim]`, tokens time-major, then angle, then
+            delay, then the class token where the neighbourhood has one.
+        key: Same shape as `query`.
+        value: Same shape as `query`.
+        neighborhood: The tokens that a token attends to.
+        grid: Number of snapshots, angle bins and delay bins.
+        routing: How each token and head thins out its neighbours: None, `"topk"` (as published) or
+            a `TopKRouting`.
+        kernel: `"auto"`, or one of `"dense"` (all pairs, masked), `"gather"` (the keys of each
+            query) and `"tile"` (the keys of each tile of queries).
+        scale: Factor of the scores. Defaults to `head_dim ** -0.5`.
+
+    Returns:
+        `[batch, num_heads, num_tokens, head_dim]` of the type of `value`.
+
+    Raises:
+        ValueError: If shapes, grid and neighbourhood do not fit together.
+
+    Example:
+
+    >>> query, key, value = keras.random.normal((3, 1, 8, 5 * 16 * 16, 4))
+    >>> sparse_attention(query, key, value, Neighborhood.published(), (5, 16, 16)).shape
+    TensorShape([1, 8, 1280, 4])
+    """
+    grid = check_grid(grid)
+    routing = get_routing(routing)
+    num_tokens = math.prod(grid) + int(neighborhood.class_token)
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        if len(tensor.shape) != 4 or tensor.shape[2] not in (num_tokens, None):
+            raise ValueError(
+                f"`{name}` must be [batch, num_heads, num_tokens, head_dim] with {num_tokens} "
+                f"tokens for grid {grid} {'with' if neighborhood.class_token else 'without'} a "
+                f"class token. Received: {name}.shape={tuple(tensor.shape)}"
+            )
+    if kernel == "auto":
+        kernel = select_kernel(neighborhood, grid, head_dim=query.shape[-1])
+    if kernel not in KERNELS:
+        raise ValueError(f"`kernel` must be one of {KERNELS}. Received: kernel={kernel!r}")
+    if scale is None:
+        scale = query.shape[-1] ** -0.5
+    query = query * ops.cast(scale, query.dtype)
+
+    num_keys = None
+    if routing is not None:
+        candidates = neighborhood.num_neighbors(grid) + int(neighborhood.class_token)
+        if neighborhood.class_token:
+            candidates = max(candidates, num_tokens - 1)
+        num_keys = routing.num_keys(candidates)
+
+    if kernel == "dense":
+        mask = _dense_mask(neighborhood, grid)
+        return _attend_dense(query, key, value, ops.convert_to_tensor(mask), num_keys)
+    attend = {"gather": _attend_gather, "tile": _attend_tile}[kernel]
+    if not neighborhood.class_token:
+        return attend(query, key, value, None, None, neighborhood, grid, num_keys)
+    # The class token is one more key for every token, and one dense row of its own.
+    tokens = attend(
+        query[:, :, :-1],
+        key[:, :, :-1],
+        value[:, :, :-1],
+        key[:, :, -1:],
+        value[:, :, -1:],
+        neighborhood,
+        grid,
+        num_keys,
+    )
+    class_row = _attend_dense(query[:, :, -1:], key[:, :, :-1], value[:, :, :-1], None, num_keys)
+    return ops.concatenate([tokens, class_row], axis=2)
+
+
+def select_kernel(
+    neighborhood: Neighborhood, grid: tuple[int, int, int], head_dim: int | None = None
+) -> str:
+    """The kernel that `kernel="auto"` stands for."""
+    del neighborhood, head_dim
+    return "dense" if math.prod(grid) <= MAX_DENSE_TOKENS else "gather"
+
+
+def _normalize(scores, mask, num_keys: int | None):
+    """Softmax over the last axis of the unmasked (and routed) scores, in float32 at least."""
+    scores = ops.cast(scores, _accumulator(scores.dtype))
+    if mask is not None:
+        scores = ops.where(mask, scores, ops.cast(LOWEST, scores.dtype))
+    if num_keys is not None:
+        scores = keep_top_k(scores, num_keys, LOWEST)
+    return ops.softmax(scores, axis=-1)
+
+
+def _accumulator(dtype) -> str:
+    return "float64" if dtype == "float64" else "float32"
+
+
+def _attend_dense(query, key, value, mask, num_keys):
+    scores = ops.matmul(query, ops.swapaxes(key, -1, -2))
+    weights = _normalize(scores, mask, num_keys)
+    return ops.matmul(ops.cast(weights, value.dtype), value)
+
+
+def _attend_gather(query, key, value, class_key, class_value, neighborhood, grid, num_keys):
+    indices, mask = neighborhood.table(grid)
+    scores = ops.sum(query[:, :, :, None] * ops.take(key, indices, axis=2), axis=-1)
+    mask = ops.convert_to_tensor(mask)
+    if class_key is not None:
+        scores = ops.concatenate([scores, ops.sum(query * class_key, -1, keepdims=True)], axis=-1)
+        mask = ops.pad(mask, [[0, 0], [0, 1]], constant_values=True)
+    weights = ops.cast(_normalize(scores, mask, num_keys), value.dtype)
+    width = indices.shape[1]
+    gathered = ops.take(value, indices, axis=2)
+    output = ops.sum(weights[..., :width, None] * gathered, axis=-2)
+    if class_key is not None:
+        output = output + weights[..., width:] * class_value
+    return output
+
+
+def _attend_tile(query, key, value, class_key, class_value, neighborhood, grid, num_keys):
+    queries, keys, mask, inverse = _tile_tables(neighborhood, grid, _tile_shape(grid))
+    query, key, value = (
+        ops.take(query, queries, axis=2),
+        ops.take(key, keys, axis=2),
+        ops.take(value, keys, axis=2),
+    )
+    mask = ops.convert_to_tensor(mask)
+    if class_key is not None:
+        shape = (*ops.shape(key)[:3], 1, key.shape[-1])
+        key, value = (
+            ops.concatenate([tensor, ops.broadcast_to(extra[:, :, None], shape)], axis=3)
+            for tensor, extra in ((key, class_key), (value, class_value))
+        )
+        mask = ops.pad(mask, [[0, 0], [0, 0], [0, 1]], constant_values=True)
+    output = _attend_dense(query, key, value, mask, num_keys)
+    num_tiles, tile_size = queries.shape
+    output = ops.reshape(output, (*ops.shape(query)[:2], num_tiles * tile_size, value.shape[-1]))
+    return ops.take(output, inverse, axis=2)
+
+
+def _tile_shape(grid: tuple[int, int, int]) -> tuple[int, int, int]:
+    return (1, min(4, grid[1]), min(4, grid[2]))
+
+
+@functools.lru_cache(maxsize=8)
+def _dense_mask(neighborhood: Neighborhood, grid: tuple[int, int, int]) -> np.ndarray:
+    indices, mask = neighborhood.table(grid)
+    num_tokens = len(indices)
+    dense = np.zeros((num_tokens, num_tokens), dtype=bool)
+    rows = np.broadcast_to(np.arange(num_tokens)[:, None], indices.shape)
+    dense[rows[mask], indices[mask]] = True
+    if neighborhood.class_token:
+        dense = np.pad(dense, (0, 1), constant_values=True)
+        dense[-1, -1] = False
+    return dense
+
+
+@functools.lru_cache(maxsize=8)
+def _tile_tables(
+    neighborhood: Neighborhood, grid: tuple[int, int, int], tile: tuple[int, int, int]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Queries and keys of each tile, the mask between them, and the place of each token.
+
+    Returns:
+        `queries` `[num_tiles, tile_size]` (a tile that hangs over the edge repeats token 0), `keys`
+        `[num_tiles, block]`, `mask` `[num_tiles, tile_size, block]`, `inverse` `[num_tokens]`.
+    """
+    indices, mask = neighborhood.table(grid)
+    num_tokens = len(indices)
+    counts = [-(-size // step) for size, step in zip(grid, tile, strict=True)]
+    padded = np.full([count * step for count, step in zip(counts, tile, strict=True)], -1)
+    padded[tuple(slice(size) for size in grid)] = np.arange(num_tokens).reshape(grid)
+    queries = (
+        padded.reshape(counts[0], tile[0], counts[1], tile[1], counts[2], tile[2])
+        .transpose(0, 2, 4, 1, 3, 5)
+        .reshape(math.prod(counts), math.prod(tile))
+    )
+    real = queries >= 0
+    queries = np.where(real, queries, 0)
+    inverse = np.zeros(num_tokens, dtype=np.int32)
+    slots = np.arange(queries.size).reshape(queries.shape)
+    inverse[queries[real]] = slots[real]
+
+    tile_of_token = inverse // queries.shape[1]
+    pairs = tile_of_token[:, None].astype(np.int64) * num_tokens + indices
+    unique = np.unique(pairs[mask])
+    owner, member = np.divmod(unique, num_tokens)
+    starts = np.searchsorted(owner, np.arange(len(queries) + 1))
+    columns = np.arange(len(unique)) - starts[owner]
+    block = int(np.diff(starts).max())
+    keys = np.zeros((len(queries), block), dtype=np.int32)
+    keys[owner, columns] = member
+
+    rows = np.broadcast_to(np.arange(num_tokens)[:, None], indices.shape)[mask]
+    allowed = np.zeros((queries.size, block), dtype=bool)
+    allowed[inverse[rows], columns[np.searchsorted(unique, pairs[mask])]] = True
+    return (
+        queries.astype(np.int32),
+        keys,
+        allowed.reshape(*queries.shape, block),
+        inverse,
+    )

@@ -1,0 +1,338 @@
+"""Neighbourhoods of the angle-delay-time grid: which tokens a token may attend to."""
+
+import dataclasses
+import functools
+import math
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Neighborhood", "check_grid"]
+
+SPEED_OF_LIGHT = 299_792_458.0
+
+_TABLE_CACHE_SIZE = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Neighborhood:
+    r"""The tokens that a token of an angle-delay-time grid may attend to.
+
+    A propagation path is a small blob in the angle-delay plane that stays put or drifts slowly. A
+    token at snapshot $t$, angle bin $a$, delay bin $d$ therefore attends to
+
+    - its own snapshot: the bins within `window` of $(a, d)$, itself included;
+    - each snapshot $t + \Delta$ with $\Delta$ in `time_offsets`: the bins within a corridor around
+      $(a, d)$ that widens with the time distance, of half-width
+      $\min(\text{corridor}, \text{leakage} + \mathrm{round}(|\Delta| \cdot \text{drift}))$.
+
+    Snapshots outside the sequence are left out. The object does not depend on the grid: the same
+    neighbourhood serves any number of snapshots, angles and delays.
+
+    Args:
+        window: Half-widths (angle, delay) in bins in the own snapshot. A value below 0 means the
+            whole axis, so `(-1, -1)` is the whole snapshot. One integer stands for both axes.
+        time_offsets: Snapshot offsets, without 0 and without repetition.
+        corridor: Largest half-widths (angle, delay) in bins in other snapshots.
+        drift: Bins per snapshot (angle, delay) by which the corridor widens.
+        leakage: Bins (angle, delay) of the corridor that do not depend on the time distance: the
+            leakage of the transform.
+        causal: Whether offsets above 0 are dropped.
+        dilation: Keeps only the offsets (angle, delay) that are multiples of it.
+        edge: What happens to the bins of *other* snapshots that lie outside of the grid: `"clamp"`
+            moves them to the edge and counts repeated bins once, `"drop"` leaves them out. Both
+            are the same without dilation. Bins of the own snapshot are always left out.
+        class_token: Whether a class token follows the last token. It attends to all tokens but
+            itself, and all tokens attend to it.
+
+    Example:
+
+    >>> neighborhood = Neighborhood.published()
+    >>> indices, mask = neighborhood.table((20, 32, 32))
+    >>> indices.shape
+    (20480, 168)
+
+    Reference:
+        [LWM-Temporal: Sparse Spatio-Temporal Attention for Wireless Channel Representation
+        Learning](https://arxiv.org/abs/2603.10024)
+    """
+
+    window: tuple[int, int] = (2, 2)
+    time_offsets: tuple[int, ...] = (-4, -3, -2, -1, 1, 2, 3)
+    corridor: tuple[int, int] = (2, 2)
+    drift: tuple[float, float] = (1.0, 1.0)
+    leakage: tuple[int, int] = (0, 0)
+    causal: bool = False
+    dilation: tuple[int, int] = (1, 1)
+    edge: str = "clamp"
+    class_token: bool = False
+
+    def __post_init__(self) -> None:
+        for name, lowest in (("window", None), ("corridor", 0), ("leakage", 0), ("dilation", 1)):
+            pair = _pair(name, getattr(self, name), int)
+            if lowest is not None and min(pair) < lowest:
+                raise ValueError(f"`{name}` must be at least {lowest}. Received: {name}={pair}")
+            if name == "window":
+                pair = tuple(max(width, -1) for width in pair)
+            object.__setattr__(self, name, pair)
+        drift = _pair("drift", self.drift, float)
+        if not all(math.isfinite(value) and value >= 0 for value in drift):
+            raise ValueError(f"`drift` must be finite and not negative. Received: drift={drift}")
+        object.__setattr__(self, "drift", drift)
+        try:
+            offsets = tuple(int(offset) for offset in self.time_offsets)
+        except TypeError as error:
+            raise ValueError(
+                "`time_offsets` must be a sequence of integers. "
+                f"Received: time_offsets={self.time_offsets}"
+            ) from error
+        if 0 in offsets or len(set(offsets)) != len(offsets):
+            raise ValueError(
+                "`time_offsets` must not hold 0 (the own snapshot has `window`) and must not "
+                f"repeat. Received: time_offsets={offsets}"
+            )
+        object.__setattr__(self, "time_offsets", offsets)
+        if self.edge not in ("drop", "clamp"):
+            raise ValueError(f"`edge` must be 'drop' or 'clamp'. Received: edge={self.edge!r}")
+        for name in ("causal", "class_token"):
+            object.__setattr__(self, name, bool(getattr(self, name)))
+
+    @classmethod
+    def published(cls, **overrides: Any) -> "Neighborhood":
+        """The neighbourhood of the published LWM-Temporal configuration: at most 168 tokens."""
+        return cls(**overrides)
+
+    @classmethod
+    def from_physics(
+        cls,
+        *,
+        speed: float,
+        sampling_period: float,
+        bandwidth: float,
+        num_antennas: int,
+        distance: float,
+        leakage: int | tuple[int, int] = 2,
+        max_half_width: int | tuple[int, int] | None = None,
+        time_offsets: tuple[int, ...] = (-4, -3, -2, -1, 1, 2, 3),
+        **overrides: Any,
+    ) -> "Neighborhood":
+        r"""Neighbourhood that follows from how fast a path can move in the angle-delay plane.
+
+        Over one sampling period $T$, a user at speed $v$ and distance $r$ changes a path's delay by
+        at most $v T / c$, and the sine of its angle at a half-wavelength array by at most
+        $v T / r$. With bins of width $1 / \text{bandwidth}$ and $2 / \text{num\_antennas}$ that is
+        $v T \cdot \text{bandwidth} / c$ delay bins and $v T \cdot \text{num\_antennas} / (2 r)$
+        angle bins per snapshot. The carrier frequency does not enter: it sets how fast the phase
+        turns, not how fast the blob moves.
+
+        Args:
+            speed: Largest speed of the user (m/s).
+            sampling_period: Time between snapshots (s).
+            bandwidth: Bandwidth spanned by the subcarriers (Hz).
+            num_antennas: Number of antennas along the angle axis, half a wavelength apart.
+            distance: Smallest distance to the base station or the last scatterer (m).
+            leakage: Bins (angle, delay) over which the transform spreads a path.
+            max_half_width: Largest half-widths of the corridor in bins. Defaults to what the drift
+                reaches at the farthest time offset.
+            time_offsets: Snapshot offsets.
+            **overrides: Other arguments of `Neighborhood`.
+
+        Returns:
+            The neighbourhood.
+        """
+        for name, value in (
+            ("sampling_period", sampling_period),
+            ("bandwidth", bandwidth),
+            ("num_antennas", num_antennas),
+            ("distance", distance),
+        ):
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
+        if not (math.isfinite(speed) and speed >= 0):
+            raise ValueError(f"`speed` must not be negative. Received: speed={speed}")
+        step = speed * sampling_period
+        drift = (step * num_antennas / (2 * distance), step * bandwidth / SPEED_OF_LIGHT)
+        leakage = _pair("leakage", leakage, int)
+        if max_half_width is None:
+            farthest = max((abs(offset) for offset in time_offsets), default=0)
+            max_half_width = tuple(
+                margin + math.floor(farthest * rate + 0.5)
+                for margin, rate in zip(leakage, drift, strict=True)
+            )
+        return cls(
+            **{
+                "window": leakage,
+                "time_offsets": time_offsets,
+                "corridor": max_half_width,
+                "drift": drift,
+                "leakage": leakage,
+                **overrides,
+            }
+        )
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments as JSON-serialisable values."""
+        config = dataclasses.asdict(self)
+        return {
+            name: list(value) if isinstance(value, tuple) else value
+            for name, value in config.items()
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Neighborhood":
+        """Neighbourhood from the output of `get_config`; an unknown key is an error."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(config) - known)
+        if unknown:
+            raise ValueError(
+                f"Unknown keys in the configuration of a neighbourhood. Expected some of "
+                f"{sorted(known)}. Received: {unknown}"
+            )
+        return cls(
+            **{
+                name: tuple(value) if isinstance(value, list) else value
+                for name, value in config.items()
+            }
+        )
+
+    @property
+    def effective_time_offsets(self) -> tuple[int, ...]:
+        """Time offsets in ascending order with those dropped that causality forbids."""
+        return tuple(sorted(o for o in self.time_offsets if not (self.causal and o > 0)))
+
+    def half_widths(self, time_offset: int) -> tuple[int, int]:
+        """Half-widths (angle, delay) in bins at a time offset; below 0 means the whole axis."""
+        if time_offset == 0:
+            return self.window
+        return tuple(
+            min(widest, margin + math.floor(abs(time_offset) * rate + 0.5))
+            for widest, margin, rate in zip(self.corridor, self.leakage, self.drift, strict=True)
+        )
+
+    def table(self, grid: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Neighbour table of a grid, without the class token. It is computed once per grid.
+
+        Args:
+            grid: Number of snapshots, angle bins and delay bins. Tokens are time-major, then angle,
+                then delay.
+
+        Returns:
+            `(indices, mask)`: int32 and bool `[num_tokens, num_neighbors]`, read-only. Row `n`
+            holds the neighbours of token `n`, own snapshot first. Entries where `mask` is False
+            fill the row up to the largest neighbourhood in the grid.
+        """
+        return _table(self, check_grid(grid))
+
+    def num_neighbors(self, grid: tuple[int, int, int]) -> int:
+        """Number of neighbours (without the class token) of the best-connected token of a grid."""
+        return self.table(grid)[0].shape[1]
+
+    def footprint(
+        self, grid: tuple[int, int, int], token: tuple[int, int, int] | None = None
+    ) -> np.ndarray:
+        """What one token sees.
+
+        Args:
+            grid: Number of snapshots, angle bins and delay bins.
+            token: Snapshot, angle bin and delay bin of the token. Defaults to the centre.
+
+        Returns:
+            Bool array `[num_snapshots, num_angle, num_delay]`.
+        """
+        grid = check_grid(grid)
+        if token is None:
+            token = tuple(size // 2 for size in grid)
+        if any(not 0 <= index < size for index, size in zip(token, grid, strict=True)):
+            raise ValueError(f"`token` must lie in the grid {grid}. Received: token={token}")
+        indices, mask = self.table(grid)
+        row = np.ravel_multi_index(token, grid)
+        seen = np.zeros(math.prod(grid), dtype=bool)
+        seen[indices[row][mask[row]]] = True
+        return seen.reshape(grid)
+
+
+def check_grid(grid: tuple[int, int, int]) -> tuple[int, int, int]:
+    """The grid as a tuple of three positive integers.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    try:
+        sizes = tuple(int(size) for size in grid)
+    except (TypeError, ValueError):
+        sizes = ()
+    if len(sizes) != 3 or min(sizes) < 1 or any(a != b for a, b in zip(sizes, grid, strict=True)):
+        raise ValueError(
+            "`grid` must be three positive integers (num_snapshots, num_angle, num_delay). "
+            f"Received: grid={grid}"
+        )
+    return sizes
+
+
+def _pair(name: str, value: Any, kind: type) -> tuple:
+    values = value if isinstance(value, (tuple, list)) else (value, value)
+    if len(values) != 2 or any(isinstance(v, (str, bool)) or kind(v) != v for v in values):
+        raise ValueError(
+            f"`{name}` must be one {kind.__name__} or two (angle, delay). Received: {name}={value}"
+        )
+    return tuple(kind(v) for v in values)
+
+
+def _axis_neighbors(
+    size: int, half_width: int, dilation: int, clamp: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Neighbours along one axis: int and bool `[size, num_offsets]`, each neighbour once."""
+    reach = size - 1 if half_width < 0 else half_width
+    if not clamp:
+        reach = min(reach, size - 1)
+    reach //= dilation
+    offsets = dilation * np.arange(-reach, reach + 1)
+    bins = np.arange(size)[:, None] + offsets
+    if clamp:
+        bins = np.clip(bins, 0, size - 1)
+        # Offsets ascend, so bins clamped to the same edge are next to each other.
+        mask = np.ones(bins.shape, dtype=bool)
+        mask[:, 1:] = bins[:, 1:] != bins[:, :-1]
+    else:
+        mask = (bins >= 0) & (bins < size)
+    return np.where(mask, bins, 0), mask
+
+
+@functools.lru_cache(maxsize=_TABLE_CACHE_SIZE)
+def _table(neighborhood: Neighborhood, grid: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    num_snapshots, num_angle, num_delay = grid
+    snapshots = np.arange(num_snapshots)
+    indices, masks = [], []
+    for time_offset in (0, *neighborhood.effective_time_offsets):
+        if abs(time_offset) >= num_snapshots:
+            continue
+        clamp = neighborhood.edge == "clamp" and time_offset != 0
+        widths = neighborhood.half_widths(time_offset)
+        (angles, angle_mask), (delays, delay_mask) = (
+            _axis_neighbors(size, width, dilation, clamp)
+            for size, width, dilation in zip(grid[1:], widths, neighborhood.dilation, strict=True)
+        )
+        plane = angles[:, None, :, None] * num_delay + delays[None, :, None, :]
+        plane_mask = angle_mask[:, None, :, None] & delay_mask[None, :, None, :]
+        plane = plane.reshape(1, num_angle * num_delay, -1)
+        plane_mask = plane_mask.reshape(plane.shape)
+        target = snapshots + time_offset
+        inside = ((target >= 0) & (target < num_snapshots))[:, None, None]
+        indices.append((plane + target[:, None, None] * plane.shape[1]) * inside)
+        masks.append(plane_mask & inside)
+    indices = np.concatenate(indices, axis=2).reshape(math.prod(grid), -1)
+    masks = np.concatenate(masks, axis=2).reshape(indices.shape)
+
+    # Small grids leave every row with holes: the table is as wide as its fullest row.
+    width = int(masks.sum(axis=1).max())
+    if width < masks.shape[1]:
+        rows, columns = np.nonzero(masks)
+        slots = (np.cumsum(masks, axis=1) - 1)[rows, columns]
+        compact = np.zeros((len(indices), width), dtype=np.int32)
+        compact[rows, slots] = indices[rows, columns]
+        masks = np.arange(width) < masks.sum(axis=1, keepdims=True)
+        indices = compact
+    indices = np.where(masks, indices, 0).astype(np.int32)
+    indices.flags.writeable = False
+    masks.flags.writeable = False
+    return indices, masks
