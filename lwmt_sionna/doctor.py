@@ -1,0 +1,270 @@
+"""Says what this installation can do and what to do about what is missing.
+
+Run ``python -m lwmt_sionna.doctor``. Exit status 0 means that the main job (`make demo`) can run;
+1 that something it needs is missing. Versions are read without importing anything; imports that
+may crash a process are tried in processes of their own.
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+
+from lwmt_sionna.records import machine_info
+
+__all__ = ["Finding", "examine", "main"]
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_MINIMUM_PYTHON = (3, 11)
+_PROBE_TIMEOUT = 300  # s; a cold disk takes a minute to import TensorFlow
+
+_BACKEND_PROBE = """
+import json, keras
+backend = keras.config.backend()
+if backend == "tensorflow":
+    import tensorflow as tf
+    devices = [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
+               for gpu in tf.config.list_physical_devices("GPU")]
+elif backend == "torch":
+    import torch
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+elif backend == "jax":
+    import jax
+    devices = [d.device_kind for d in jax.devices() if d.platform != "cpu"]
+else:
+    devices = []
+print(json.dumps({"backend": backend, "devices": devices}))
+"""
+_LINK_PROBE = "import sionna.phy; print('{}')"
+_TRACING_PROBE = """
+from lwmt_sionna.rt.llvm import load_libllvm
+load_libllvm()
+import sionna.rt
+import mitsuba
+import json
+print(json.dumps({"variant": mitsuba.variant()}))
+"""
+# Package, what lacks without it (None: the main job), the extra that brings it.
+_PACKAGES = (
+    ("numpy", None, None),
+    ("keras", None, None),
+    ("tensorflow", None, "tf"),
+    ("sionna", None, "tf"),
+    ("scipy", None, "experiments"),
+    ("h5py", None, "experiments"),
+    ("matplotlib", None, "experiments"),
+    ("tqdm", None, "experiments"),
+    ("sionna-rt", "ray tracing", "rt"),
+    ("mitsuba", "ray tracing", "rt"),
+    ("drjit", "ray tracing", "rt"),
+    ("jax", "the JAX backend", "jax"),
+    ("torch", "the PyTorch backend", "torch"),
+    ("distributed", "tasks on a Dask cluster", "dask"),
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Args:
+        name: What was looked at.
+        value: What was found, as text.
+        advice: What to do about it, one line, or `None` if nothing is to be done.
+        required: Whether the main job fails because of it. Counts only where there is advice.
+    """
+
+    name: str
+    value: str
+    advice: str | None = None
+    required: bool = False
+
+
+def examine():
+    """Examines the installation.
+
+    Returns:
+        List of `Finding`.
+    """
+    findings = [_python(), *_packages(), *_backend(), *_link(), *_tracing(), *_devices()]
+    findings += [_presets(), _stored_paths()]
+    return findings
+
+
+def main(argv=None):
+    """Prints the report.
+
+    Args:
+        argv: Optional list of arguments. Defaults to those of the process.
+
+    Returns:
+        Exit status: 0 if the main job can run, 1 otherwise.
+    """
+    from lwmt_sionna.cli import build_parser
+
+    build_parser(__doc__).parse_args(argv)
+    findings = examine()
+    width = max(len(finding.name) for finding in findings)
+    for finding in findings:
+        _say(f"{finding.name:<{width}}  {finding.value}")
+    advice = [finding for finding in findings if finding.advice is not None]
+    broken = [finding for finding in advice if finding.required]
+    if advice:
+        _say("")
+    for finding in advice:
+        kind = "needed" if finding.required else "optional"
+        _say(f"{kind}: {finding.name}: {finding.advice}")
+    _say("")
+    if broken:
+        names = ", ".join(finding.name for finding in broken)
+        _say(f"The main job (make demo) cannot run yet: see {names} above.")
+        return 1
+    _say("The main job (make demo) can run.")
+    return 0
+
+
+def _say(line):
+    sys.stdout.write(line.rstrip() + "\n")
+
+
+def _python():
+    version = platform.python_version()
+    if sys.version_info < _MINIMUM_PYTHON:
+        return Finding("python", version, "install Python 3.11 or 3.12", required=True)
+    return Finding("python", version)
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _packages():
+    for package, lacking, extra in _PACKAGES:
+        version = _version(package)
+        if version is not None:
+            yield Finding(package, version)
+            continue
+        target = package if extra is None else f'-e ".[{extra}]"'
+        advice = f"pip install {target}"
+        if lacking is not None:
+            advice += f" (only for {lacking})"
+        yield Finding(package, "not installed", advice, required=lacking is None)
+
+
+def _probe(code):
+    """Runs code in a process of its own; returns (its JSON answer, None) or (None, the reason)."""
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    # The probe must find this very package, also where it is not installed.
+    path = [str(_ROOT), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(part for part in path if part)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_TIMEOUT,
+            env=environment,
+        )
+    except subprocess.TimeoutExpired:
+        return None, f"no answer within {_PROBE_TIMEOUT} s"
+    if done.returncode < 0:
+        return None, f"the process was ended by signal {-done.returncode}"
+    try:
+        return json.loads(done.stdout.strip().splitlines()[-1]), None
+    except (IndexError, ValueError):
+        lines = done.stderr.strip().splitlines()
+        return None, lines[-1] if lines else f"exit status {done.returncode}"
+
+
+def _backend():
+    if _version("keras") is None:
+        return
+    answer, reason = _probe(_BACKEND_PROBE)
+    if answer is None:
+        advice = "install a backend, or choose an installed one with KERAS_BACKEND=tensorflow"
+        yield Finding("keras backend", f"does not import: {reason}", advice, required=True)
+        return
+    backend = answer["backend"]
+    if backend == "tensorflow":
+        yield Finding("keras backend", backend)
+    else:
+        advice = "the link needs TensorFlow: export KERAS_BACKEND=tensorflow"
+        yield Finding("keras backend", backend, advice, required=True)
+    yield Finding("GPUs of the backend", ", ".join(answer["devices"]) or "none (a CPU is enough)")
+
+
+def _link():
+    if _version("sionna") is None or _version("tensorflow") is None:
+        return
+    answer, reason = _probe(_LINK_PROBE)
+    if answer is None:
+        advice = "reinstall: pip install -r requirements-lock.txt"
+        yield Finding("sionna.phy", f"does not import: {reason}", advice, required=True)
+    else:
+        yield Finding("sionna.phy", "imports")
+
+
+def _tracing():
+    from lwmt_sionna.rt.llvm import find_libllvm
+
+    path = find_libllvm()
+    if path is None:
+        advice = "apt-get install libllvm19 (only for ray tracing on a CPU)"
+        yield Finding("LLVM", "not found", advice)
+        return
+    yield Finding("LLVM", f"{_llvm_version(path)} ({path})")
+    if _version("sionna-rt") is None:
+        return
+    answer, reason = _probe(_TRACING_PROBE)
+    if answer is None:
+        advice = "apt-get install libllvm19, or unset DRJIT_LIBLLVM_PATH (only for ray tracing)"
+        yield Finding("sionna.rt", f"does not import: {reason}", advice)
+    else:
+        yield Finding("sionna.rt", f"imports, variant {answer['variant']}")
+
+
+def _llvm_version(path):
+    match = re.search(r"libLLVM\D*(\d+(?:\.\d+)*)", pathlib.Path(path).resolve().name)
+    return "unknown version" if match is None else match.group(1)
+
+
+def _devices():
+    machine = machine_info()
+    yield Finding("CPU", f"{machine['cpu_cores']} cores, {machine['processor']}")
+    try:
+        gibibytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    except (AttributeError, OSError, ValueError):
+        return
+    if gibibytes < 6:
+        yield Finding("memory", f"{gibibytes:.0f} GiB", "tracing and training want 8 GiB")
+    else:
+        yield Finding("memory", f"{gibibytes:.0f} GiB")
+
+
+def _presets():
+    folder = _ROOT / "lwmt_sionna" / "models" / "preset_files"
+    names = sorted(config.parent.name for config in folder.glob("*/config.json"))
+    if names:
+        return Finding("presets", ", ".join(names))
+    advice = "no trained predictor is here: take a full checkout, or `make data train`"
+    return Finding("presets", "none", advice, required=True)
+
+
+def _stored_paths():
+    count = len(list((_ROOT / "experiments" / "data").glob("*.h5")))
+    if count:
+        return Finding("stored paths", f"{count} files in experiments/data")
+    advice = "the main job reads experiments/data of a checkout: run it there, or `make data`"
+    return Finding("stored paths", "none", advice, required=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,410 @@
+"""Run records: one JSON file per run, from which figures and tables are drawn.
+
+A record says what was run (command, resolved configuration, seeds), on what (versions, git commit,
+machine, SHA-256 of every input) and what came out (`points`, a list of flat objects). Paths in it
+are relative to the repository, so that a record reads the same on every machine.
+"""
+
+import contextlib
+import dataclasses
+import datetime
+import functools
+import hashlib
+import importlib.metadata
+import json
+import logging
+import math
+import os
+import pathlib
+import platform
+import shlex
+import subprocess
+import sys
+import time
+import uuid
+
+import numpy as np
+
+logger = logging.getLogger(__name__)
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "atomic_path",
+    "check_points",
+    "git_state",
+    "machine_info",
+    "package_versions",
+    "portable_path",
+    "read_record",
+    "sha256",
+    "write_record",
+]
+
+SCHEMA_VERSION = 1
+
+_REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+_PACKAGES = (
+    "keras",
+    "numpy",
+    "tensorflow",
+    "jax",
+    "torch",
+    "sionna",
+    "sionna-rt",
+    "mitsuba",
+    "drjit",
+    "h5py",
+    "scipy",
+)
+# What a run writes does not make the code that wrote it dirty; such files are hashed as inputs.
+_RESULT_FOLDERS = (
+    "docs/figures",
+    "experiments/data",
+    "experiments/results",
+    "lwmt_sionna/models/preset_files",
+)
+_REQUIRED_KEYS = (
+    "command",
+    "config",
+    "created",
+    "git",
+    "inputs",
+    "name",
+    "points",
+    "schema_version",
+    "seeds",
+    "versions",
+    "wall_time_s",
+)
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Yields a temporary path beside `path`, which becomes `path` when the block succeeds.
+
+    Readers see the old file or the whole new one. A block that raises leaves `path` as it was and
+    removes the temporary file.
+
+    Args:
+        path: Path of the file to be written. Missing parent folders are made.
+
+    Returns:
+        A context manager whose value is the `pathlib.Path` to write to. Its name ends like that
+        of `path`, for writers that choose the format by the extension.
+
+    Example:
+
+    >>> with atomic_path("runs/demo/channels.h5") as temporary:
+    ...     with h5py.File(temporary, "w") as file:
+    ...         file["h"] = h
+    """
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{path.name}")
+    try:
+        yield temporary
+        # Without this a crash of the machine could leave the new name with half of the content.
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sha256(path):
+    """Returns the SHA-256 of a file, or of a folder's files and their names, as hexadecimal text.
+
+    Args:
+        path: Path of a file or folder.
+
+    Returns:
+        String of 64 hexadecimal digits.
+
+    Raises:
+        FileNotFoundError: If there is nothing at `path`.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        digest = hashlib.sha256()
+        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+            digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
+        return digest.hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def portable_path(path):
+    """Returns `path` as text relative to the repository, or `.../name` if it lies outside of it."""
+    path = pathlib.Path(path).resolve()
+    if path.is_relative_to(_REPOSITORY):
+        return path.relative_to(_REPOSITORY).as_posix()
+    return f".../{path.name}"
+
+
+@functools.cache
+def git_state():
+    """Returns the commit of the running code and whether the tree differs from it.
+
+    It is read once per process, so that a record written hours later still names the code that
+    was started. Files in the folders of results and data do not count as differences.
+
+    Returns:
+        `{"commit": str, "dirty": bool}`; both `None` outside a git checkout or without git.
+    """
+    top = _git("rev-parse", "--show-toplevel")
+    commit = _git("rev-parse", "HEAD")
+    # An installed copy may lie inside somebody else's checkout: that commit is not its own.
+    if commit is None or top is None or pathlib.Path(top).resolve() != _REPOSITORY:
+        return {"commit": None, "dirty": None}
+    excluded = [f":(exclude){folder}" for folder in _RESULT_FOLDERS]
+    status = _git("status", "--porcelain", "--", ".", *excluded)
+    return {"commit": commit, "dirty": None if status is None else bool(status)}
+
+
+def _git(*arguments):
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=_REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def package_versions():
+    """Returns the versions that decide a result, without importing any of the packages.
+
+    Returns:
+        Dictionary from name to version: python, lwmt_sionna, every installed package of the
+        numerical stack, and `backend`, the name of the Keras backend (`None` if Keras was not
+        imported and `KERAS_BACKEND` is not set).
+    """
+    from lwmt_sionna import __version__
+
+    versions = {"python": platform.python_version(), "lwmt_sionna": __version__}
+    for package in _PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    keras = sys.modules.get("keras")
+    if keras is not None and hasattr(keras, "config"):
+        versions["backend"] = keras.config.backend()
+    else:
+        versions["backend"] = os.environ.get("KERAS_BACKEND")
+    return versions
+
+
+def machine_info():
+    """Returns system, processor, usable cores and the accelerators of the backend in use."""
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor_name(),
+        "cpu_cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "accelerators": _accelerators(),
+    }
+
+
+def _processor_name():
+    with contextlib.suppress(OSError):
+        for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or None
+
+
+def _accelerators():
+    # Only a backend that the run has imported is asked: a record must not start another one.
+    with contextlib.suppress(Exception):
+        if "tensorflow" in sys.modules:
+            config = sys.modules["tensorflow"].config
+            gpus = config.list_physical_devices("GPU")
+            return [config.experimental.get_device_details(gpu)["device_name"] for gpu in gpus]
+        if "torch" in sys.modules:
+            cuda = sys.modules["torch"].cuda
+            return [cuda.get_device_name(index) for index in range(cuda.device_count())]
+        if "jax" in sys.modules:
+            devices = sys.modules["jax"].devices()
+            return [device.device_kind for device in devices if device.platform != "cpu"]
+    return []
+
+
+def check_points(points):
+    """Checks that `points` is a list of flat objects.
+
+    Args:
+        points: List of dictionaries from text to text, number, boolean or `None`. numpy scalars
+            count as numbers.
+
+    Raises:
+        ValueError: If it is not; the message names the point and the key.
+    """
+    if not isinstance(points, list | tuple):
+        raise ValueError(
+            "`points` should be a list of dictionaries. "
+            f"Received: points of type {type(points).__name__}"
+        )
+    for index, point in enumerate(points):
+        if not isinstance(point, dict):
+            raise ValueError(
+                "Every point should be a dictionary. "
+                f"Received: points[{index}] of type {type(point).__name__}"
+            )
+        for key, value in point.items():
+            if not isinstance(key, str):
+                raise ValueError(
+                    f"The keys of a point should be text. Received: points[{index}] key {key!r}"
+                )
+            if value is not None and not isinstance(
+                value, str | bool | int | float | np.bool_ | np.integer | np.floating
+            ):
+                raise ValueError(
+                    "The values of a point should be text, numbers, booleans or None. "
+                    f"Received: points[{index}][{key!r}] of type {type(value).__name__}"
+                )
+
+
+def write_record(path, *, name, config, points, seeds, inputs, started, extra=None):
+    """Writes the record of one run, atomically.
+
+    Values that JSON has no word for (NaN, infinities) are written as `null`, with a warning that
+    names them: a run of hours is not lost for one undefined ratio.
+
+    Args:
+        path: Path of the JSON file.
+        name: Name of the experiment, such as `"link_level_eval"`.
+        config: The resolved configuration: a dictionary or a dataclass, nested as needed.
+        points: List of flat dictionaries, one per result (see `check_points`).
+        seeds: Integer, list or dictionary of integers.
+        inputs: Dictionary from a name to the path of a file or folder that the run read. Each is
+            stored with its SHA-256.
+        started: Float, `time.time()` at the start of the run [s].
+        extra: Optional dictionary of further top-level entries.
+
+    Returns:
+        The record as it was written, a dictionary.
+
+    Raises:
+        ValueError: If `points` is not flat, `started` is no `time.time()` or `extra` would
+            overwrite an entry.
+        FileNotFoundError: If an input does not exist.
+    """
+    check_points(points)
+    now = time.time()
+    # A monotonic clock counts from the boot of the machine; decades of wall time betray it.
+    if not 1.5e9 < started <= now + 1.0:
+        raise ValueError(
+            "`started` should be `time.time()` at the start of the run. "
+            f"Received: started={started}"
+        )
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "command": _command(),
+        "config": config,
+        "seeds": seeds,
+        "versions": package_versions(),
+        "git": git_state(),
+        "machine": machine_info(),
+        "inputs": {
+            key: {"path": portable_path(file), "sha256": sha256(file)}
+            for key, file in inputs.items()
+        },
+        "wall_time_s": round(max(now - started, 0.0), 3),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "points": list(points),
+    }
+    for key, value in ({} if extra is None else extra).items():
+        if key in record:
+            raise ValueError(f"`extra` may not overwrite an entry. Received: key {key!r}")
+        record[key] = value
+    undefined = []
+    record = _to_json(record, "", undefined)
+    if undefined:
+        logger.warning("%s: no finite value, written as null: %s", path, ", ".join(undefined[:8]))
+    text = json.dumps(record, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    with atomic_path(path) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    return record
+
+
+def read_record(path):
+    """Reads a record.
+
+    Args:
+        path: Path of the JSON file.
+
+    Returns:
+        The record, a dictionary.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no record, or of another schema version.
+    """
+    try:
+        record = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"A run record should be JSON. Received: path={path} ({error})") from error
+    if not isinstance(record, dict) or "schema_version" not in record:
+        raise ValueError(f"A run record should have a `schema_version`. Received: path={path}")
+    if record["schema_version"] != SCHEMA_VERSION:
+        raise ValueError(
+            f"This version reads records of schema version {SCHEMA_VERSION}. "
+            f"Received: path={path} with schema_version={record['schema_version']}"
+        )
+    missing = [key for key in _REQUIRED_KEYS if key not in record]
+    if missing:
+        raise ValueError(f"A run record lacks entries: {missing}. Received: path={path}")
+    check_points(record["points"])
+    return record
+
+
+def _command():
+    """Returns the command line of this process, with paths relative to the repository."""
+    words = [_portable_word(word) for word in sys.orig_argv[1:]]
+    return shlex.join(["python", *words])
+
+
+def _portable_word(word):
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    if os.path.isabs(value):
+        value = portable_path(value)
+    return f"{option}{equals}{value}"
+
+
+def _to_json(value, where, undefined):
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {
+            str(key): _to_json(item, f"{where}.{key}" if where else str(key), undefined)
+            for key, item in value.items()
+        }
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple | set | frozenset):
+        items = sorted(value) if isinstance(value, set | frozenset) else value
+        return [_to_json(item, f"{where}[{i}]", undefined) for i, item in enumerate(items)]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        undefined.append(where)
+        return None
+    if isinstance(value, os.PathLike) or (isinstance(value, str) and _is_local_path(value)):
+        return portable_path(value)
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    raise ValueError(
+        "A record holds text, numbers, booleans, None, lists, dictionaries and dataclasses. "
+        f"Received: {where} of type {type(value).__name__}"
+    )
+
+
+def _is_local_path(text):
+    """Tells whether `text` is an absolute path of this repository, which would tie it to here."""
+    return os.path.isabs(text) and pathlib.Path(text).is_relative_to(_REPOSITORY)

@@ -1,0 +1,78 @@
+"""What every test gets: fixed seeds, quiet libraries, and a word on ray tracing."""
+
+import importlib.metadata
+import os
+import random
+import sys
+
+# Libraries read these at import, and this file is imported first.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import hypothesis
+import numpy as np
+import pytest
+
+from lwmt_sionna.rt.llvm import find_libllvm
+
+SEED = 42
+
+# Examples are drawn anew from one seed, without a deadline: the machine may be slow, and the first
+# call of a compiled function always is.
+hypothesis.settings.register_profile("lwmt", deadline=None, derandomize=True)
+hypothesis.settings.load_profile("lwmt")
+
+
+def missing_for_ray_tracing():
+    """Returns what ray tracing lacks here, or `None`. Imports neither Sionna RT nor Mitsuba."""
+    try:
+        importlib.metadata.version("sionna-rt")
+    except importlib.metadata.PackageNotFoundError:
+        return 'sionna-rt is not installed: pip install -e ".[rt]"'
+    if find_libllvm() is None:
+        return "no LLVM library: apt-get install libllvm19"
+    return None
+
+
+def ray_tracing_is_required():
+    """Tells whether a missing ray tracer fails its tests in place of skipping them."""
+    return any(os.environ.get(name) in ("1", "true") for name in ("LWMT_REQUIRE_RT", "CI"))
+
+
+def check_ray_tracing():
+    missing = missing_for_ray_tracing()
+    if missing is None:
+        return
+    if ray_tracing_is_required():
+        pytest.fail(f"ray tracing is required here, but {missing}", pytrace=False)
+    pytest.skip(missing)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("rt") is not None:
+        check_ray_tracing()
+
+
+@pytest.fixture(scope="session")
+def requires_rt():
+    """Skips without ray tracing, or fails in CI. For fixtures; tests carry the marker `rt`."""
+    check_ray_tracing()
+
+
+@pytest.fixture(autouse=True)
+def seeds():
+    """Resets every random stream, so that a test gives the same result alone and in the suite."""
+    random.seed(SEED)
+    np.random.seed(SEED)  # noqa: NPY002 - libraries under test draw from it
+    # A test must not import TensorFlow only to seed it.
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(SEED)
+    if "sionna.phy" in sys.modules:
+        sys.modules["sionna.phy"].config.seed = SEED
+
+
+@pytest.fixture
+def rng():
+    """A numpy generator of its own for each test."""
+    return np.random.default_rng(SEED)

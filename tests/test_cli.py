@@ -1,0 +1,109 @@
+"""Scripts answer wrong input with one line and exit status 2, and defects with a traceback."""
+
+import subprocess
+import sys
+
+import h5py
+import pytest
+
+from lwmt_sionna import cli
+
+
+def outcome(capsys, error, argv=()):
+    """Exit status and stderr of a script that raises `error`."""
+
+    def main(argv):
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        cli.run(main, list(argv))
+    return stop.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("num_heads should be positive.\n Received: num_heads=0"), "num_heads=0"),
+        (FileNotFoundError(2, "No such file or directory", "a.h5"), "no such file or folder: a.h5"),
+        (PermissionError(13, "Permission denied", "a.h5"), "Permission denied: a.h5"),
+        (OSError("Unable to open file (truncated file)"), "truncated file"),
+        (ModuleNotFoundError("No module named 'h5py'", name="h5py"), ".[experiments]"),
+        (ModuleNotFoundError("No module named 'sionna.rt'", name="sionna.rt"), ".[tf]"),
+        (ImportError("Ray tracing needs LLVM: apt-get install libllvm19"), "libllvm19"),
+        (cli.UsageError("The folder holds no shards."), "no shards"),
+    ],
+)
+def test_expected_error_is_one_line(capsys, error, message):
+    status, err = outcome(capsys, error)
+    assert status == 2
+    assert err.count("\n") == 1
+    assert ": error: " in err
+    assert message in err
+
+
+def test_debug_shows_the_traceback(capsys):
+    status, err = outcome(capsys, ValueError("bad"), ["--debug"])
+    assert status == 2
+    assert "Traceback" in err
+    assert err.endswith(": error: bad\n")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [KeyError("h"), TypeError("unexpected"), ModuleNotFoundError("x", name="x"), ImportError("y")],
+)
+def test_defect_is_not_hidden(error):
+    def main(argv):
+        raise error
+
+    with pytest.raises(type(error)):
+        cli.run(main, [])
+
+
+@pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (3, 3)])
+def test_exit_status(returned, status):
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda argv: returned, [])
+    assert stop.value.code == status
+
+
+def test_interrupt(capsys):
+    status, err = outcome(capsys, KeyboardInterrupt())
+    assert (status, err) == (130, "interrupted\n")
+
+
+def test_wrong_arguments_are_one_line(capsys):
+    parser = cli.build_parser("Does things.")
+    parser.add_argument("--count", type=int, required=True)
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(["--count", "many"])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert err.count("\n") == 1
+    assert "invalid int value: 'many'" in err
+
+
+def test_truncated_hdf5(tmp_path, capsys):
+    path = tmp_path / "paths.h5"
+    with h5py.File(path, "w") as file:
+        file["h"] = range(100_000)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(SystemExit) as stop:
+        cli.run(lambda argv: h5py.File(path), [])
+    assert stop.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_closed_pipe():
+    code = (
+        "from lwmt_sionna import cli\n"
+        "def main(argv):\n"
+        "    for _ in range(200_000):\n"
+        "        print('a line of a table')\n"
+        "cli.run(main, [])\n"
+    )
+    command = f'"{sys.executable}" -c "$CODE" | head -1'
+    done = subprocess.run(
+        ["bash", "-c", command], env={"CODE": code, "PATH": "/usr/bin:/bin"}, capture_output=True
+    )
+    assert done.stderr == b""

@@ -1,0 +1,105 @@
+"""The doctor names what is missing and its exit status tells whether the main job can run."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from lwmt_sionna import doctor
+from lwmt_sionna.doctor import Finding
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def only(monkeypatch):
+    """Replaces the examination by given findings."""
+    return lambda *findings: monkeypatch.setattr(doctor, "examine", lambda: list(findings))
+
+
+@pytest.fixture
+def no_probes(monkeypatch):
+    """The examination without the imports that take seconds."""
+    monkeypatch.setattr(
+        doctor, "_probe", lambda code: ({"backend": "tensorflow", "devices": []}, None)
+    )
+    monkeypatch.setattr(doctor, "_tracing", lambda: [])
+
+
+def test_report_of_this_installation():
+    done = subprocess.run(
+        [sys.executable, "-m", "lwmt_sionna.doctor"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.stderr == ""
+    for name in ("python", "numpy", "keras", "tensorflow", "sionna", "LLVM", "CPU", "memory"):
+        assert f"\n{name} " in f"\n{done.stdout}"
+    assert "sionna.phy" in done.stdout
+    assert done.returncode == 0, done.stdout
+
+
+def test_nothing_missing(only, capsys):
+    only(Finding("keras", "3.15.1"))
+    assert doctor.main([]) == 0
+    assert capsys.readouterr().out.endswith("The main job (make demo) can run.\n")
+
+
+def test_optional_package_missing(only, capsys):
+    only(Finding("jax", "not installed", "pip install jax"))
+    assert doctor.main([]) == 0
+    assert "optional: jax: pip install jax" in capsys.readouterr().out
+
+
+def test_needed_package_missing(only, capsys):
+    only(Finding("keras", "not installed", "pip install keras", required=True))
+    assert doctor.main([]) == 1
+    out = capsys.readouterr().out
+    assert "needed: keras: pip install keras" in out
+    assert "cannot run yet: see keras" in out
+
+
+def test_absent_package_is_found(monkeypatch, no_probes):
+    versions = {"keras": None, "jax": None}
+    monkeypatch.setattr(doctor, "_version", lambda package: versions.get(package, "1.0"))
+    findings = {finding.name: finding for finding in doctor.examine()}
+    assert findings["keras"].required
+    assert findings["keras"].advice == "pip install keras"
+    assert not findings["jax"].required
+    assert '".[jax]"' in findings["jax"].advice
+    assert findings["tensorflow"].advice is None
+
+
+def test_llvm_missing_is_no_obstacle(monkeypatch):
+    monkeypatch.setenv("DRJIT_LIBLLVM_PATH", "/nonexistent/libLLVM.so")
+    (finding,) = doctor._tracing()
+    assert "libllvm19" in finding.advice
+    assert not finding.required
+
+
+def test_wrong_backend_is_an_obstacle(monkeypatch):
+    monkeypatch.setattr(doctor, "_probe", lambda code: ({"backend": "jax", "devices": []}, None))
+    finding = next(iter(doctor._backend()))
+    assert finding.required
+    assert "KERAS_BACKEND=tensorflow" in finding.advice
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "signal 11"),
+        ("raise ImportError('no such thing')", "ImportError: no such thing"),
+        ("pass", "exit status 0"),
+    ],
+)
+def test_probe_survives(code, reason):
+    answer, why = doctor._probe(code)
+    assert answer is None
+    assert reason in why
+
+
+@pytest.mark.parametrize(
+    ("name", "version"),
+    [("libLLVM.so.19.1", "19.1"), ("libLLVM-15.so.1", "15"), ("libLLVM.so", "unknown version")],
+)
+def test_llvm_version(name, version):
+    assert doctor._llvm_version(f"/nonexistent/{name}") == version
