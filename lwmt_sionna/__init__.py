@@ -6,8 +6,29 @@ besides; ``python -m lwmt_sionna.doctor`` says what is there and what is missing
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what editors and type checkers see of the lazy names
+    from lwmt_sionna.layers import (
+        AngleDelayTransform,
+        InverseAngleDelayTransform,
+        SparseSpatioTemporalAttention,
+    )
+    from lwmt_sionna.models import ChannelPredictor, LWMTBackbone, MaskedChannelModel
+    from lwmt_sionna.ops import Neighborhood
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "AngleDelayTransform",
+    "ChannelPredictor",
+    "InverseAngleDelayTransform",
+    "LWMTBackbone",
+    "MaskedChannelModel",
+    "Neighborhood",
+    "SparseSpatioTemporalAttention",
+    "__version__",
+]
 
 _EXPORTS = {
     "AngleDelayTransform": "lwmt_sionna.layers",
@@ -18,17 +39,6 @@ _EXPORTS = {
     "Neighborhood": "lwmt_sionna.ops",
     "SparseSpatioTemporalAttention": "lwmt_sionna.layers",
 }
-
-__all__ = [  # noqa: F822 - the names are resolved by __getattr__
-    "AngleDelayTransform",
-    "ChannelPredictor",
-    "InverseAngleDelayTransform",
-    "LWMTBackbone",
-    "MaskedChannelModel",
-    "Neighborhood",
-    "SparseSpatioTemporalAttention",
-    "__version__",
-]
 
 
 def __getattr__(name):

@@ -20,8 +20,8 @@ if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
     "$python" -m venv --clear "$venv"
 fi
 
-echo "setup: installing requirements-lock.txt into $venv (about 2 GB; a few minutes the first time)"
-pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
+echo "setup: installing requirements-lock.txt into $venv (3 GB on disk; a few minutes the first time)"
+pip=("$venv/bin/python" -m pip install -qq --disable-pip-version-check)
 "${pip[@]}" --requirement requirements-lock.txt
 # The lock already brings every dependency and the build backend.
 "${pip[@]}" --no-deps --no-build-isolation --editable .
