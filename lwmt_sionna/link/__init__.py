@@ -1,0 +1,51 @@
+"""The link: what predicted channel knowledge is worth in block errors and goodput.
+
+The only room that imports `sionna.phy`. Names are loaded when first used, so that policies, drops
+and statistics can be used where Sionna is not installed.
+"""
+
+import importlib
+
+_EXPORTS = {
+    "CsiPolicy": "policies",
+    "Downlink": "downlink",
+    "DownlinkConfig": "config",
+    "DropFactory": "drops",
+    "LinkDrops": "drops",
+    "LinkEvalConfig": "evaluation",
+    "MCS_TABLE": "mcs",
+    "Mcs": "mcs",
+    "PointStore": "sweep",
+    "best_fixed_mcs": "statistics",
+    "cluster_bootstrap": "statistics",
+    "comb_pilot_pattern": "downlink",
+    "evaluate_link": "evaluation",
+    "get_mcs": "mcs",
+    "make_policy": "policies",
+    "make_sim_ber_model": "sim_ber",
+    "sweep": "sweep",
+}
+
+_NEEDS_SIONNA = ("downlink", "sim_ber", "sweep")
+
+__all__ = sorted(_EXPORTS)
+
+
+def __getattr__(name):
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _EXPORTS[name]
+    try:
+        value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    except ModuleNotFoundError as error:
+        if module in _NEEDS_SIONNA and error.name in ("sionna", "tensorflow"):
+            raise ImportError(
+                f'The link needs Sionna: pip install "lwmt-sionna[tf]". Missing: {error.name}'
+            ) from error
+        raise
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return __all__

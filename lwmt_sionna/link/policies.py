@@ -1,0 +1,266 @@
+"""CSI policies: what the base station believes about the channel of the slot it schedules."""
+
+import importlib
+import inspect
+import logging
+
+import numpy as np
+
+__all__ = [
+    "POLICY_NAMES",
+    "CsiPolicy",
+    "NoisyPerfectCsi",
+    "PerfectCsi",
+    "PredictedCsi",
+    "make_policy",
+]
+
+logger = logging.getLogger(__name__)
+
+
+class CsiPolicy:
+    """From the measured past to the channel that the precoder is built on.
+
+    A policy of one's own needs nothing more than `__call__`; `PredictedCsi` makes one of any
+    predictor. Only the two ceilings, perfect and noisy perfect CSI, look at `target`.
+
+    Args:
+        name: str, name in tables, records and figures.
+
+    Call arguments:
+        history: complex64 `[num_drops, num_users, num_snapshots, num_antennas, num_subcarriers]`.
+        horizon: int, snapshots from the last one of the history to the slot.
+        target: complex64 `[num_drops, num_users, num_antennas, num_subcarriers]`, true channel in
+            the middle of the slot.
+
+    Returns:
+        complex64 `[num_drops, num_users, num_antennas, num_subcarriers]`.
+    """
+
+    #: Text that changes when the policy would answer differently; a resumed sweep compares it.
+    fingerprint = ""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __call__(self, history, horizon, target=None):
+        raise NotImplementedError
+
+
+class PerfectCsi(CsiPolicy):
+    """The true channel in the middle of the slot, the snapshot that predictors aim at.
+
+    The precoder is constant over the slot: this is the ceiling of every policy that gives one
+    channel per slot, not of one that would follow the channel from symbol to symbol.
+    """
+
+    def __init__(self, name="perfect"):
+        super().__init__(name)
+
+    def __call__(self, history, horizon, target=None):
+        return _required(target, self.name)
+
+
+class NoisyPerfectCsi(CsiPolicy):
+    """The true channel of the slot with the noise of a history snapshot: CSI of age zero.
+
+    Args:
+        snr_db: float, SNR of the measurement [dB].
+        seed: int, seed of the noise.
+    """
+
+    def __init__(self, snr_db, seed=0, name="noisy_perfect"):
+        super().__init__(name)
+        self.snr_db = float(snr_db)
+        self.seed = seed
+        self.fingerprint = f"{self.snr_db} {seed}"
+
+    def __call__(self, history, horizon, target=None):
+        target = _required(target, self.name)
+        # The history has unit power with its noise in it.
+        snr = 10 ** (self.snr_db / 10)
+        power = np.mean(np.abs(history) ** 2, axis=(2, 3, 4)) / (1 + snr)
+        rng = np.random.default_rng([self.seed, horizon])
+        noise = rng.standard_normal((*target.shape, 2), np.float32).view(np.complex64)[..., 0]
+        return target + np.sqrt(power / 2)[..., None, None].astype(np.float32) * noise
+
+
+class PredictedCsi(CsiPolicy):
+    """Any predictor as a policy.
+
+    Args:
+        predictor: callable `(history, num_horizons)` on complex64
+            `[batch, num_snapshots, num_antennas, num_subcarriers]`, returning
+            `[batch, num_horizons, num_antennas, num_subcarriers]`, as in `lwmt_sionna.baselines`.
+        name: str.
+        batch_size: int, sequences per call.
+        fingerprint: str, identifies weights and settings.
+    """
+
+    def __init__(self, predictor, name, batch_size=128, fingerprint=""):
+        super().__init__(name)
+        self.predictor = predictor
+        self.batch_size = batch_size
+        self.fingerprint = fingerprint
+
+    def __call__(self, history, horizon, target=None):
+        num_drops, num_users = history.shape[:2]
+        sequences = history.reshape((-1, *history.shape[2:]))
+        expected = (horizon, *history.shape[3:])
+        chunks = []
+        for first in range(0, len(sequences), self.batch_size):
+            chunk = sequences[first : first + self.batch_size]
+            predicted = np.asarray(self.predictor(chunk, horizon))
+            if predicted.shape != (len(chunk), *expected):
+                raise ValueError(
+                    f"Policy {self.name!r} must return a prediction of shape "
+                    f"{(len(chunk), *expected)}. Received: shape={predicted.shape}"
+                )
+            if not np.iscomplexobj(predicted):
+                raise ValueError(
+                    f"Policy {self.name!r} must return complex channels. "
+                    f"Received: dtype={predicted.dtype}"
+                )
+            chunks.append(predicted[:, -1].astype(np.complex64))
+        h_hat = np.concatenate(chunks)
+        broken = ~np.isfinite(h_hat).all(axis=(1, 2))
+        if broken.any():
+            raise ValueError(
+                f"Policy {self.name!r} returned NaN or infinite values for "
+                f"{np.count_nonzero(broken)} of {len(broken)} users at horizon {horizon}."
+            )
+        return h_hat.reshape((num_drops, num_users, *history.shape[3:]))
+
+
+def _required(target, name):
+    if target is None:
+        raise ValueError(f"Policy {name!r} needs the true channel. Received: target=None")
+    return target
+
+
+def _hold(_config):
+    from lwmt_sionna import baselines
+
+    return PredictedCsi(baselines.Hold(), "hold")
+
+
+def _pooled_ar(config):
+    from lwmt_sionna import baselines
+
+    predictor = baselines.PooledAutoregression(**config.get("pooled_ar", {}))
+    return PredictedCsi(predictor, "pooled_ar", fingerprint=_settings(predictor))
+
+
+def _local_ar(config):
+    from lwmt_sionna import baselines
+
+    predictor = baselines.LocalAutoregression(**config.get("local_ar", {}))
+    return PredictedCsi(predictor, "local_ar", fingerprint=_settings(predictor))
+
+
+def _model(config):
+    return _preset(config["preset"], "model")
+
+
+def _preset(preset, name):
+    from lwmt_sionna import baselines
+
+    predictor = baselines.ModelPredictor(preset)
+    return PredictedCsi(predictor, name, fingerprint=str(preset))
+
+
+_BUILDERS = {
+    "perfect": lambda config: PerfectCsi(),
+    "noisy_perfect": lambda config: NoisyPerfectCsi(config["history_snr_db"], config["seed"]),
+    "hold": _hold,
+    "pooled_ar": _pooled_ar,
+    "local_ar": _local_ar,
+    "model": _model,
+}
+
+#: Names that `make_policy` knows; besides them `preset:NAME_OR_PATH` and `module:object`.
+POLICY_NAMES = tuple(_BUILDERS)
+
+
+def make_policy(spec, *, preset="small", history_snr_db=15.0, seed=0, **settings):
+    """Builds a policy from its name.
+
+    Args:
+        spec: str, one of `POLICY_NAMES`, `preset:NAME_OR_PATH` for a further model, or
+            `module:object` for one's own. The object may be a `CsiPolicy`, a predictor
+            `(history, num_horizons) -> prediction`, a class of either that needs no arguments, or
+            a Keras model that predicts like `ChannelPredictor`.
+        preset: str, preset of the policy `model`.
+        history_snr_db: float, SNR of the history [dB].
+        seed: int, seed of the noise of `noisy_perfect`.
+        **settings: dict per baseline, arguments of its constructor.
+
+    Returns:
+        A `CsiPolicy`.
+
+    Raises:
+        ValueError: there is no such policy, or the object is none.
+
+    Example:
+        >>> make_policy("hold").name
+        'hold'
+    """
+    config = {"preset": preset, "history_snr_db": history_snr_db, "seed": seed, **settings}
+    if spec in _BUILDERS:
+        return _BUILDERS[spec](config)
+    kind, _, rest = spec.partition(":")
+    if not rest:
+        raise ValueError(
+            f"Unknown policy. Known: {', '.join(POLICY_NAMES)}, preset:NAME_OR_PATH, "
+            f"module:object. Received: policy={spec!r}"
+        )
+    if kind == "preset":
+        return _preset(rest, spec)
+    return _from_object(spec, kind, rest)
+
+
+def _from_object(spec, module_name, object_name):
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        # A package that the user's module itself lacks is another matter than a mistyped name.
+        if error.name is None or not (module_name + ".").startswith(error.name + "."):
+            raise
+        raise ValueError(
+            f"No module of that name can be imported (is its folder on PYTHONPATH?). "
+            f"Received: policy={spec!r}"
+        ) from error
+    target = module
+    for part in object_name.split("."):
+        if not hasattr(target, part):
+            raise ValueError(f"The module {module_name} has no {object_name!r}: policy={spec!r}")
+        target = getattr(target, part)
+    if inspect.isclass(target):
+        target = target()
+    fingerprint = _source_digest(module)
+    if isinstance(target, CsiPolicy):
+        return target
+    if hasattr(target, "trainable_variables"):
+        from lwmt_sionna import baselines
+
+        target = baselines.ModelPredictor(target)
+    if not callable(target):
+        raise ValueError(
+            "A policy must be callable: (history, num_horizons) -> prediction. "
+            f"Received: policy={spec!r} of type {type(target).__name__}"
+        )
+    return PredictedCsi(target, spec, fingerprint=fingerprint)
+
+
+def _settings(predictor):
+    return repr(sorted((k, repr(v)) for k, v in vars(predictor).items() if not k.startswith("_")))
+
+
+def _source_digest(module):
+    import hashlib
+
+    path = getattr(module, "__file__", None)
+    if path is None:
+        return ""
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()

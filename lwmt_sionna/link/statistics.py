@@ -1,0 +1,109 @@
+"""Counts into rates with honest intervals."""
+
+import numpy as np
+
+__all__ = ["best_fixed_mcs", "cluster_bootstrap", "nmse_summary"]
+
+
+def cluster_bootstrap(errors, blocks, level=0.95, num_resamples=2000, seed=0):
+    """Confidence interval of an error rate whose blocks come in drops.
+
+    Blocks of one drop share a channel, so drops are what is resampled, with replacement. Where
+    every drop failed or none did, resampling sees no spread; the bound is then that of a binomial
+    over drops (with `n` drops and no error: `1 - (1 - level)^(1/n)`), which is cautious.
+
+    Args:
+        errors: int `[num_drops]`, block errors of every drop.
+        blocks: int `[num_drops]`, blocks of every drop.
+        level: float, confidence level.
+        num_resamples: int, bootstrap resamples.
+        seed: int, seed of the resampling.
+
+    Returns:
+        The pair `(low, high)` of floats.
+
+    Example:
+        >>> cluster_bootstrap([0, 0, 4, 0], [4, 4, 4, 4])[0]
+        0.0
+    """
+    errors = np.asarray(errors, np.float64).ravel()
+    blocks = np.asarray(blocks, np.float64).ravel()
+    if errors.shape != blocks.shape or errors.size == 0 or np.any(blocks <= 0):
+        raise ValueError(
+            "Every drop needs an error count and a positive block count. Received shapes: "
+            f"errors={errors.shape}, blocks={blocks.shape}"
+        )
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must lie between 0 and 1. Received: level={level}")
+    rule = 1 - (1 - level) ** (1 / errors.size)
+    if not errors.any():
+        return 0.0, rule
+    if np.array_equal(errors, blocks):
+        return 1 - rule, 1.0
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(errors.size, np.full(errors.size, 1 / errors.size), num_resamples)
+    rates = (weights @ errors) / (weights @ blocks)
+    tail = (1 - level) / 2
+    low, high = np.quantile(rates, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def nmse_summary(h_hat, h, rms):
+    """NMSE in the three ways of the project, in decibels.
+
+    Args:
+        h_hat: complex `[..., num_antennas, num_subcarriers]`, estimates.
+        h: complex, same shape, true channels.
+        rms: float `[...]`, RMS of each user's true history: the weights of the pooled figure.
+
+    Returns:
+        Dict with `nmse_pooled_db` (sum of errors over sum of powers, every user scaled to unit
+        RMS of its true history), `nmse_mean_db`, `nmse_median_db` and `nmse_q90_db`; None where
+        there is no user.
+    """
+    names = ("nmse_pooled_db", "nmse_mean_db", "nmse_median_db", "nmse_q90_db")
+    error = (np.abs(h_hat - h) ** 2).mean(axis=(-2, -1), dtype=np.float64).ravel()
+    power = (np.abs(h) ** 2).mean(axis=(-2, -1), dtype=np.float64).ravel()
+    weight = 1 / np.asarray(rms, np.float64).ravel() ** 2
+    seen = power > 0
+    error, power, weight = error[seen], power[seen], weight[seen]
+    if error.size == 0:
+        return dict.fromkeys(names)
+    ratio = error / power
+    values = (
+        np.sum(weight * error) / np.sum(weight * power),
+        np.mean(ratio),
+        np.median(ratio),
+        np.quantile(ratio, 0.9),
+    )
+    # Perfect CSI has no error at all; a finite floor keeps records free of infinities.
+    return {
+        name: round(float(10 * np.log10(max(value, 1e-20))), 4)
+        for name, value in zip(names, values)
+    }
+
+
+def best_fixed_mcs(points):
+    """Goodput with the best scheme of the sweep, the same for all users: no link adaptation.
+
+    Args:
+        points: list of dict, points of a sweep.
+
+    Returns:
+        List of dict, one per (regime, horizon, policy, SNR), in order of first appearance: the
+        point of the scheme with the highest `goodput`, with `goodput_low` and `goodput_high` from
+        the interval of its BLER.
+    """
+    best = {}
+    for point in points:
+        key = tuple(point[name] for name in ("regime", "horizon", "policy", "snr_db"))
+        if key not in best or point["goodput"] > best[key]["goodput"]:
+            best[key] = point
+    return [
+        {
+            **point,
+            "goodput_low": point["rate"] * (1 - point["bler_high"]),
+            "goodput_high": point["rate"] * (1 - point["bler_low"]),
+        }
+        for point in best.values()
+    ]

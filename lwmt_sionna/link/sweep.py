@@ -1,0 +1,404 @@
+"""Monte-Carlo over policies, coding schemes and SNR, resumable point by point."""
+
+import functools
+import hashlib
+import json
+import logging
+import os
+import pathlib
+from dataclasses import dataclass, replace
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from lwmt_sionna.link.config import DownlinkConfig
+from lwmt_sionna.link.downlink import Downlink
+from lwmt_sionna.link.mcs import get_mcs
+from lwmt_sionna.link.statistics import cluster_bootstrap, nmse_summary
+
+__all__ = ["LinkRunner", "PointStore", "SweepConfig", "sweep"]
+
+logger = logging.getLogger(__name__)
+
+# Changes when the same settings would give other counts; stored points then count no more.
+_COUNTS_VERSION = 1
+
+
+@dataclass(frozen=True)
+class SweepConfig:
+    """What is swept, and how long.
+
+    Args:
+        horizons: tuple of int, snapshots from the history to the slot.
+        snr_db: tuple of float, link SNR [dB]: total transmit power per resource element times
+            mean gain of an antenna, over noise power.
+        mcs: tuple of int, indices of `MCS_TABLE`.
+        num_slots: int, slots per drop: same channel, fresh bits and noise.
+        batch_size: int, drops per call of the compiled link; bounds the memory.
+        seed: int, seed of bits and noise.
+        compile: "xla", "graph" or "eager".
+    """
+
+    horizons: tuple = (1, 5)
+    snr_db: tuple = (-6.0, -2.0, 2.0, 6.0, 10.0)
+    mcs: tuple = (4, 13, 22)
+    num_slots: int = 1
+    batch_size: int = 32
+    seed: int = 0
+    compile: str = "xla"
+
+    def __post_init__(self):
+        for name, kind in (("horizons", int), ("snr_db", float), ("mcs", int)):
+            values = tuple(kind(value) for value in getattr(self, name))
+            if not values or len(set(values)) != len(values):
+                raise ValueError(
+                    f"`{name}` must be a list of different values. Received: {name}={values}"
+                )
+            object.__setattr__(self, name, values)
+        for mcs in self.mcs:
+            get_mcs(mcs)
+        if min(self.horizons) < 1:
+            raise ValueError(f"Horizons start at 1. Received: horizons={self.horizons}")
+        for name in ("num_slots", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"`{name}` must be positive. Received: {name}={getattr(self, name)}"
+                )
+        if self.compile not in ("xla", "graph", "eager"):
+            raise ValueError(
+                f'`compile` is "xla", "graph" or "eager". Received: compile={self.compile!r}'
+            )
+
+
+class LinkRunner:
+    """Counts errors on given drops, with bits and noise that depend on nothing but the seed.
+
+    Bits and noise are drawn per drop and slot on the host, not inside the graph: policies, SNR
+    points, batch sizes and execution modes all meet the same ones.
+
+    Args:
+        config: `DownlinkConfig`.
+        num_slots, batch_size, seed, compile: as in `SweepConfig`.
+    """
+
+    def __init__(self, config=None, num_slots=1, batch_size=32, seed=0, compile="xla"):
+        self.config = DownlinkConfig() if config is None else config
+        self.num_slots = num_slots
+        self.batch_size = batch_size
+        self.seed = seed
+        self._mode = compile
+        self._downlinks = {}
+        self._functions = {}
+        self._draw = functools.lru_cache(maxsize=32)(self._draw_batch)
+
+    def count(self, slot, h_hat, mcs, snr_db):
+        """Bit errors of every block.
+
+        Args:
+            slot: complex64 `[num_drops, num_users, num_ofdm_symbols, num_antennas,
+                num_subcarriers]`, true channels.
+            h_hat: complex64 `[num_drops, num_users, num_antennas, num_subcarriers]`.
+            mcs: int, index of the scheme.
+            snr_db: float, link SNR [dB].
+
+        Returns:
+            int64 `[num_drops, num_users, num_slots]`, wrong information bits per block.
+        """
+        function = self._function("count", mcs)
+        no = np.float32(10 ** (-snr_db / 10))
+        errors = np.zeros((*slot.shape[:2], self.num_slots), np.int64)
+        for drops, padded in self._batches(len(slot)):
+            for index in range(self.num_slots):
+                bits, noise = self._draw(mcs, index, tuple(padded))
+                result = function(slot[padded], h_hat[padded], no, bits, noise)
+                errors[drops, :, index] = result.numpy()[: len(drops)]
+        return errors
+
+    def spectral_efficiency(self, slot, h_hat, snr_db):
+        """Rate of Gaussian signalling per user, float64 `[num_drops, num_users]` [bit/s/Hz]."""
+        # The coding scheme does not matter to it: take one that is there anyway.
+        mcs = next(iter(self._downlinks), 13)
+        function = self._function("spectral_efficiency", mcs)
+        no = np.float32(10 ** (-snr_db / 10))
+        rates = np.zeros(slot.shape[:2])
+        for drops, padded in self._batches(len(slot)):
+            result = function(slot[padded], h_hat[padded], no)
+            rates[drops] = result.numpy()[: len(drops)]
+        return rates
+
+    def downlink(self, mcs):
+        """The `Downlink` of a scheme."""
+        if mcs not in self._downlinks:
+            self._downlinks[mcs] = Downlink(mcs, self.config)
+        return self._downlinks[mcs]
+
+    def _batches(self, num_drops):
+        size = min(self.batch_size, num_drops)
+        for first in range(0, num_drops, size):
+            drops = np.arange(first, min(first + size, num_drops))
+            # A shorter last batch would be compiled anew.
+            yield drops, np.resize(drops, size)
+
+    def _draw_batch(self, mcs, slot_index, drops):
+        config = self.config
+        num_bits = self.downlink(mcs).num_info_bits
+        bits, noise = [], []
+        for drop in drops:
+            rng = np.random.default_rng([self.seed, 0, slot_index, drop])
+            shape = (config.num_users, config.num_ofdm_symbols, config.num_subcarriers, 2)
+            noise.append(rng.standard_normal(shape, np.float32).view(np.complex64)[..., 0])
+            rng = np.random.default_rng([self.seed, 1, slot_index, drop, mcs])
+            bits.append(rng.integers(2, size=(config.num_users, num_bits)).astype(np.float32))
+        scale = np.float32(np.sqrt(0.5))
+        return tf.constant(np.stack(bits)), tf.constant(scale * np.stack(noise))
+
+    def _function(self, kind, mcs):
+        if (kind, mcs) not in self._functions:
+            downlink = self.downlink(mcs)
+            if kind == "count":
+
+                def function(slot, h_hat, no, bits, noise):
+                    bits, bits_hat = downlink(slot, h_hat, no, bits=bits, noise=noise)
+                    return tf.math.count_nonzero(tf.not_equal(bits, bits_hat), axis=-1)
+
+            else:
+                function = downlink.spectral_efficiency
+            if self._mode != "eager":
+                function = tf.function(function, jit_compile=self._mode == "xla")
+            self._functions[kind, mcs] = function
+        return self._functions[kind, mcs]
+
+
+class PointStore:
+    """Finished points in one file, a JSON object per line.
+
+    A line is on the disk before the next point starts: a killed run loses the point it was at.
+    Points are found again by their key (regime, horizon, policy, scheme, SNR) and the digest of
+    everything that their counts depend on; what was computed from other data, settings or weights
+    stays in the file and is not used.
+
+    Args:
+        path: path of the file, made with its folder when needed; None keeps points in memory.
+    """
+
+    def __init__(self, path=None):
+        self.path = None if path is None else pathlib.Path(path)
+        self._points = {}
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if self.path.exists():
+            self._read()
+
+    def _read(self):
+        text = self.path.read_text(encoding="utf-8")
+        if text and not text.endswith("\n"):
+            # The last line of a killed run: start the next one on a line of its own.
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write("\n")
+        for line in text.splitlines():
+            try:
+                entry = json.loads(line)
+                self._points[entry["digest"]] = entry["point"]
+            except (json.JSONDecodeError, KeyError, TypeError):
+                logger.warning("%s: an incomplete line was ignored.", self.path)
+
+    def get(self, digest):
+        """The point with this digest, or None."""
+        return self._points.get(digest)
+
+    def add(self, digest, point):
+        """Stores a finished point."""
+        self._points[digest] = point
+        if self.path is None:
+            return
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"digest": digest, "point": point}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def __len__(self):
+        return len(self._points)
+
+
+def sweep(factories, policies, config=None, store=None, progress=None):
+    """Runs every policy over every regime, horizon, scheme and SNR.
+
+    All policies meet the same drops, bits and noise and the same receiver: only the precoder's
+    CSI differs.
+
+    Args:
+        factories: list of `DropFactory`, one per regime, or any objects with its `at`, `name`,
+            `config`, `num_drops` and `digest`.
+        policies: list of `CsiPolicy`.
+        config: `SweepConfig`.
+        store: `PointStore` or None; points found in it are not computed again.
+        progress: bool or None, show a progress bar; None shows one on a terminal.
+
+    Returns:
+        List of dict, the points in order of regime, horizon, policy, scheme and SNR. Each holds
+        counts and rates: `num_drops`, `num_blocks`, `num_block_errors`, `num_bits`,
+        `num_bit_errors`, `bler` with `bler_low` and `bler_high` (95 %, over drops), `ber`, `rate`
+        and `goodput` [bit/s/Hz and user], `sum_rate` (mean over drops of the users' summed
+        `log2(1 + SINR)` [bit/s/Hz]), the NMSE of the policy, and all of this for the users
+        without events where events are known.
+    """
+    config = SweepConfig() if config is None else config
+    store = PointStore() if store is None else store
+    names = [policy.name for policy in policies]
+    if len(set(names)) != len(names):
+        raise ValueError(f"Policies need different names. Received: {names}")
+    runners = {}
+    points = []
+    total = len(factories) * len(config.horizons) * len(names) * len(config.mcs)
+    with tqdm(
+        total=total * len(config.snr_db),
+        desc="link",
+        unit="point",
+        disable=None if progress is None else not progress,
+    ) as bar:
+        for factory in factories:
+            # Drops of one shape share the compiled link.
+            key = (factory.config, min(config.batch_size, factory.num_drops))
+            if key not in runners:
+                runners[key] = LinkRunner(
+                    factory.config, config.num_slots, key[1], config.seed, config.compile
+                )
+            for horizon in config.horizons:
+                points += _sweep_cell(factory, horizon, policies, config, runners[key], store, bar)
+    return points
+
+
+def _sweep_cell(factory, horizon, policies, config, runner, store, bar):
+    """Points of one regime at one horizon."""
+    grid = [
+        (policy, mcs, snr) for policy in policies for mcs in config.mcs for snr in config.snr_db
+    ]
+    digests = {
+        (policy.name, mcs, snr): _digest(factory, horizon, policy, mcs, snr, config)
+        for policy, mcs, snr in grid
+    }
+    drops = None
+    for policy in policies:
+        missing = [
+            (mcs, snr)
+            for mcs in config.mcs
+            for snr in config.snr_db
+            if store.get(digests[policy.name, mcs, snr]) is None
+        ]
+        bar.update(len(config.mcs) * len(config.snr_db) - len(missing))
+        if not missing:
+            continue
+        bar.set_postfix_str(f"{factory.name}, horizon {horizon}, {policy.name}")
+        if drops is None:
+            drops = factory.at(horizon)
+        h_hat = _estimate(policy, drops)
+        common = {
+            "regime": factory.name,
+            "speed_kmh": getattr(factory, "speed_kmh", None),
+            "sampling_period": getattr(factory, "sampling_period", None),
+            "normalized_doppler": getattr(factory, "normalized_doppler", None),
+            "scene": getattr(factory, "scene", None),
+            "horizon": horizon,
+            "policy": policy.name,
+            **_csi_quality(h_hat, drops),
+        }
+        rates = {}
+        for mcs, snr in missing:
+            errors = runner.count(drops.slot, h_hat, mcs, snr)
+            if snr not in rates:
+                rates[snr] = runner.spectral_efficiency(drops.slot, h_hat, snr)
+            point = {
+                **common,
+                "snr_db": snr,
+                **_summarise(errors, runner.downlink(mcs), drops.event),
+                **_summarise_rates(rates[snr], drops.event),
+            }
+            store.add(digests[policy.name, mcs, snr], point)
+            bar.update()
+    return [store.get(digests[policy.name, mcs, snr]) for policy, mcs, snr in grid]
+
+
+def _estimate(policy, drops):
+    h_hat = np.asarray(policy(drops.history, drops.horizon, target=drops.target))
+    if h_hat.shape != drops.target.shape:
+        raise ValueError(
+            f"Policy {policy.name!r} must return channels of shape {drops.target.shape}. "
+            f"Received: shape={h_hat.shape}"
+        )
+    return h_hat.astype(np.complex64)
+
+
+def _csi_quality(h_hat, drops):
+    rms = drops.history_rms
+    if rms is None:
+        rms = np.ones(drops.target.shape[:2])
+    quality = nmse_summary(h_hat, drops.target, rms)
+    if drops.event is None:
+        return quality
+    free = ~drops.event
+    quality["event_share"] = round(float(drops.event.mean()), 4)
+    for suffix, chosen in (("_event_free", free), ("_event", drops.event)):
+        chosen = nmse_summary(h_hat[chosen], drops.target[chosen], rms[chosen])
+        for name in ("nmse_pooled_db", "nmse_median_db"):
+            quality[name + suffix] = chosen[name]
+    return quality
+
+
+def _summarise(errors, downlink, event):
+    """Counts of one point from bit errors `[num_drops, num_users, num_slots]`."""
+    failed = errors > 0
+    blocks = np.full(len(errors), errors[0].size)
+    bler = float(failed.mean())
+    low, high = cluster_bootstrap(failed.sum(axis=(1, 2)), blocks)
+    num_bits = errors.size * downlink.num_info_bits
+    summary = {
+        "mcs": downlink.mcs.index,
+        "mcs_name": downlink.mcs.name,
+        "num_drops": len(errors),
+        "num_blocks": errors.size,
+        "num_block_errors": int(failed.sum()),
+        "num_bits": num_bits,
+        "num_bit_errors": int(errors.sum()),
+        "bler": bler,
+        "bler_low": low,
+        "bler_high": high,
+        "ber": float(errors.sum() / num_bits),
+        "rate": downlink.rate,
+        "goodput": downlink.rate * (1 - bler),
+    }
+    if event is not None:
+        free = failed[~event]
+        summary["num_blocks_event_free"] = free.size
+        summary["num_block_errors_event_free"] = int(free.sum())
+        summary["bler_event_free"] = float(free.mean()) if free.size else None
+    return summary
+
+
+def _summarise_rates(rates, event):
+    summary = {
+        "sum_rate": float(rates.sum(axis=1).mean()),
+        "user_rate_median": float(np.median(rates)),
+        "user_rate_q05": float(np.quantile(rates, 0.05)),
+    }
+    if event is not None and not event.all():
+        summary["user_rate_mean_event_free"] = float(rates[~event].mean())
+    return summary
+
+
+def _digest(factory, horizon, policy, mcs, snr_db, config):
+    # Extending a sweep by points must not disturb the old ones: only what a count depends on.
+    settings = replace(
+        config, horizons=(horizon,), mcs=(mcs,), snr_db=(snr_db,), batch_size=1, compile="xla"
+    )
+    parts = (
+        _COUNTS_VERSION,
+        factory.digest,
+        factory.name,
+        repr(factory.config),
+        policy.name,
+        getattr(policy, "fingerprint", ""),
+        repr(settings),
+    )
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
