@@ -1,0 +1,27 @@
+"""Stored propagation paths, and the channel sequences made from them."""
+
+from lwmt_sionna.data.arrays import PlanarArray
+from lwmt_sionna.data.events import event_mask, event_power
+from lwmt_sionna.data.paths import PathSequences, concatenate
+from lwmt_sionna.data.sequences import add_noise, history_scale, vanishing_mask
+from lwmt_sionna.data.splits import check_disjoint, split_by_trajectory, track_distance
+from lwmt_sionna.data.storage import read_paths, write_paths
+from lwmt_sionna.data.synthesis import subcarrier_frequencies, synthesize
+
+__all__ = [
+    "PathSequences",
+    "PlanarArray",
+    "add_noise",
+    "check_disjoint",
+    "concatenate",
+    "event_mask",
+    "event_power",
+    "history_scale",
+    "read_paths",
+    "split_by_trajectory",
+    "subcarrier_frequencies",
+    "synthesize",
+    "track_distance",
+    "vanishing_mask",
+    "write_paths",
+]

@@ -1,0 +1,111 @@
+"""Antenna arrays of the base station."""
+
+import dataclasses
+
+import numpy as np
+
+_NUM_POLARIZATIONS = {"V": 1, "H": 1, "VH": 2, "cross": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class PlanarArray:
+    """Uniform planar array in the y-z plane, with the element order of Sionna's `PlanarArray`.
+
+    Elements are numbered down the columns first; both elements of a dual-polarised pair share a
+    place, and the second polarisation follows after all elements of the first.
+
+    Attributes:
+        num_rows: Number of rows (along z).
+        num_cols: Number of columns (along y). One row makes a horizontal uniform linear array.
+        vertical_spacing: Distance between rows in wavelengths.
+        horizontal_spacing: Distance between columns in wavelengths.
+        polarization: "V", "H", "VH" or "cross"; must match the polarisation the paths were traced
+            with.
+    """
+
+    num_rows: int = 1
+    num_cols: int = 32
+    vertical_spacing: float = 0.5
+    horizontal_spacing: float = 0.5
+    polarization: str = "V"
+
+    def __post_init__(self):
+        for name in ("num_rows", "num_cols"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name} must be a positive integer. Received: {name}={value}")
+        for name in ("vertical_spacing", "horizontal_spacing"):
+            value = getattr(self, name)
+            if not value > 0:
+                raise ValueError(f"{name} must be positive. Received: {name}={value}")
+        if self.polarization not in _NUM_POLARIZATIONS:
+            raise ValueError(
+                f"polarization must be one of {', '.join(_NUM_POLARIZATIONS)}. "
+                f"Received: polarization={self.polarization}"
+            )
+
+    @property
+    def num_polarizations(self):
+        """Number of polarisations, 1 or 2."""
+        return _NUM_POLARIZATIONS[self.polarization]
+
+    @property
+    def num_ant(self):
+        """Number of antennas, both polarisations counted."""
+        return self.num_rows * self.num_cols * self.num_polarizations
+
+    @property
+    def positions(self):
+        """Places of the elements of one polarisation.
+
+        Returns:
+            float64 `[num_rows * num_cols, 3]`, in wavelengths, centred on the origin, in the
+            array's own frame (broadside along +x).
+        """
+        row, col = np.meshgrid(np.arange(self.num_rows), np.arange(self.num_cols), indexing="ij")
+        y = (col - (self.num_cols - 1) / 2) * self.horizontal_spacing
+        z = ((self.num_rows - 1) / 2 - row) * self.vertical_spacing
+        # Sionna numbers elements down the columns first.
+        return np.stack([np.zeros(y.size), y.T.ravel(), z.T.ravel()], axis=-1)
+
+    def response(self, theta, phi, orientation=(0.0, 0.0, 0.0)):
+        """Phase of a plane wave at every element, relative to the centre of the array.
+
+        `exp(j 2 pi d . k)` with `d` the element's place in wavelengths and `k` the unit vector
+        towards (`theta`, `phi`), as in Sionna's synthetic arrays.
+
+        Args:
+            theta: Zenith angles in radians, float `[...]`, global frame.
+            phi: Azimuth angles in radians, float `[...]`, global frame.
+            orientation: Yaw, pitch and roll of the array in radians, as in Sionna.
+
+        Returns:
+            complex128 `[..., num_rows * num_cols]`.
+        """
+        direction = np.stack(
+            [np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=-1
+        )
+        places = self.positions @ rotation_matrix(orientation).T
+        return np.exp(2j * np.pi * (direction @ places.T))
+
+
+def rotation_matrix(orientation):
+    """Rotation by yaw, pitch and roll (intrinsic z, y, x), 3GPP TR 38.901 equation 7.1-4.
+
+    Args:
+        orientation: Yaw, pitch and roll in radians, float `[3]`.
+
+    Returns:
+        float64 `[3, 3]` that maps the array's frame to the global frame.
+    """
+    yaw, pitch, roll = np.asarray(orientation, dtype=np.float64)
+    ca, sa, cb, sb, cc, sc = (
+        np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
+    )  # fmt: skip
+    return np.array(
+        [
+            [ca * cb, ca * sb * sc - sa * cc, ca * sb * cc + sa * sc],
+            [sa * cb, sa * sb * sc + ca * cc, sa * sb * cc - ca * sc],
+            [-sb, cb * sc, cb * cc],
+        ]
+    )

@@ -1,0 +1,175 @@
+"""Propagation paths of mobility sequences, in memory."""
+
+import dataclasses
+
+import numpy as np
+
+# name -> (dtype, axes): S sequences, T snapshots, P paths, R and Q polarisations of user and base
+# station.
+PATH_FIELDS = {
+    "a": (np.complex64, "STPRQ"),
+    "tau": (np.float32, "STP"),
+    "theta_t": (np.float32, "STP"),
+    "phi_t": (np.float32, "STP"),
+    "theta_r": (np.float32, "STP"),
+    "phi_r": (np.float32, "STP"),
+    "doppler": (np.float32, "STP"),
+    "valid": (np.bool_, "STP"),
+    "path_key": (np.uint32, "STP"),
+}
+SEQUENCE_FIELDS = {
+    "position": (np.float32, "ST3"),
+    "velocity": (np.float32, "ST3"),
+    "speed": (np.float32, "S"),
+    "trajectory_id": (np.int64, "S"),
+    "bs_index": (np.int64, "S"),
+}
+_FILL = {"tau": -1.0}
+
+
+@dataclasses.dataclass(frozen=True)
+class PathSequences:
+    """Paths between a base station and moving users, snapshot by snapshot.
+
+    Attributes:
+        a: complex64 `[num_sequences, num_snapshots, num_paths, num_user_pol, num_bs_pol]`.
+            Baseband gain of a path at the carrier, the phase of its delay included.
+        tau: float32 `[num_sequences, num_snapshots, num_paths]`. Delay in seconds.
+        theta_t: Zenith of departure at the base station in radians, shape as `tau`.
+        phi_t: Azimuth of departure in radians, global frame, shape as `tau`.
+        theta_r: Zenith of arrival at the user in radians, shape as `tau`.
+        phi_r: Azimuth of arrival in radians, shape as `tau`.
+        doppler: Doppler shift in hertz, shape as `tau`.
+        valid: bool, shape as `tau`. Whether the entry holds a path.
+        path_key: uint32, shape as `tau`. Equal for paths with equal interactions and objects.
+        position: float32 `[num_sequences, num_snapshots, 3]`. Users, in metres.
+        velocity: float32 `[num_sequences, num_snapshots, 3]`. Metres per second.
+        speed: float32 `[num_sequences]`. Metres per second.
+        trajectory_id: int64 `[num_sequences]`. Unique within a scene.
+        bs_index: int64 `[num_sequences]`. Row of `bs_position` that serves the sequence.
+        bs_position: float64 `[num_bs, 3]`. Metres.
+        bs_orientation: float64 `[num_bs, 3]`. Yaw, pitch, roll in radians.
+        sampling_period: Time between snapshots in seconds.
+        carrier_frequency: Hertz.
+        scene: Name of the scene.
+        metadata: Whatever else the generator recorded (configuration, counts), JSON-compatible.
+    """
+
+    a: np.ndarray
+    tau: np.ndarray
+    theta_t: np.ndarray
+    phi_t: np.ndarray
+    theta_r: np.ndarray
+    phi_r: np.ndarray
+    doppler: np.ndarray
+    valid: np.ndarray
+    path_key: np.ndarray
+    position: np.ndarray
+    velocity: np.ndarray
+    speed: np.ndarray
+    trajectory_id: np.ndarray
+    bs_index: np.ndarray
+    bs_position: np.ndarray
+    bs_orientation: np.ndarray
+    sampling_period: float
+    carrier_frequency: float
+    scene: str
+    metadata: dict = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        sizes = {"3": 3}
+        for name, (dtype, axes) in {**PATH_FIELDS, **SEQUENCE_FIELDS}.items():
+            value = np.asarray(getattr(self, name), dtype=dtype)
+            object.__setattr__(self, name, value)
+            if value.ndim != len(axes):
+                raise ValueError(
+                    f"{name} must have {len(axes)} axes. Received: {name}.shape={value.shape}"
+                )
+            for axis, size in zip(axes, value.shape, strict=True):
+                if sizes.setdefault(axis, size) != size:
+                    raise ValueError(
+                        f"{name} disagrees with the other fields in axis {axis!r}: expected "
+                        f"{sizes[axis]}. Received: {name}.shape={value.shape}"
+                    )
+        for name in ("bs_position", "bs_orientation"):
+            value = np.atleast_2d(np.asarray(getattr(self, name), dtype=np.float64))
+            object.__setattr__(self, name, value)
+        if self.num_sequences and self.bs_index.max() >= len(self.bs_position):
+            raise ValueError(
+                f"bs_index refers to {self.bs_index.max() + 1} base stations. Received: "
+                f"bs_position.shape={self.bs_position.shape}"
+            )
+        for name in ("sampling_period", "carrier_frequency"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive. Received: {name}={getattr(self, name)}")
+
+    @property
+    def num_sequences(self):
+        """Number of sequences."""
+        return self.tau.shape[0]
+
+    @property
+    def num_snapshots(self):
+        """Number of snapshots of each sequence."""
+        return self.tau.shape[1]
+
+    @property
+    def num_paths(self):
+        """Largest number of paths of a snapshot."""
+        return self.tau.shape[2]
+
+    @property
+    def power(self):
+        """Power gain of every path, float32 `[num_sequences, num_snapshots, num_paths]`."""
+        return np.sum(np.abs(self.a) ** 2, axis=(-2, -1)) * self.valid
+
+    @property
+    def normalized_doppler(self):
+        """`speed * carrier / c * period` of every sequence, float32 `[num_sequences]`."""
+        return self.speed * (self.carrier_frequency / 299_792_458.0 * self.sampling_period)
+
+    def select(self, index):
+        """A new `PathSequences` of the sequences that `index` (any NumPy index) picks."""
+        chosen = {n: getattr(self, n)[index] for n in (*PATH_FIELDS, *SEQUENCE_FIELDS)}
+        return dataclasses.replace(self, **chosen)
+
+
+def concatenate(parts):
+    """Joins sequences of the same scene, base stations, carrier and sampling period.
+
+    Args:
+        parts: Sequence of `PathSequences`. Fewer paths are padded with invalid ones.
+
+    Returns:
+        `PathSequences` with the metadata of the first part.
+
+    Raises:
+        ValueError: If `parts` is empty or the parts do not belong together.
+    """
+    if not parts:
+        raise ValueError("There is nothing to join. Received: parts=[]")
+    first = parts[0]
+    for name in ("scene", "sampling_period", "carrier_frequency"):
+        values = {getattr(part, name) for part in parts}
+        if len(values) > 1:
+            raise ValueError(f"The parts differ in {name}. Received: {name}={sorted(values)}")
+    for part in parts[1:]:
+        if not np.array_equal(part.bs_position, first.bs_position):
+            raise ValueError(
+                "The parts differ in their base stations. Received: "
+                f"bs_position={first.bs_position.tolist()} and {part.bs_position.tolist()}"
+            )
+    num_paths = max(part.num_paths for part in parts)
+    joined = {}
+    for name, (_, axes) in {**PATH_FIELDS, **SEQUENCE_FIELDS}.items():
+        values = [getattr(part, name) for part in parts]
+        if "P" in axes:
+            values = [_pad_paths(v, num_paths, _FILL.get(name, 0)) for v in values]
+        joined[name] = np.concatenate(values)
+    return dataclasses.replace(first, **joined)
+
+
+def _pad_paths(value, num_paths, fill):
+    width = [(0, 0)] * value.ndim
+    width[2] = (0, num_paths - value.shape[2])
+    return np.pad(value, width, constant_values=fill)

@@ -1,0 +1,69 @@
+"""Splits that keep trajectories apart."""
+
+import numpy as np
+
+
+def split_by_trajectory(paths, validation_share, seed):
+    """Splits the sequences of a scene by trajectory, never by frame.
+
+    Args:
+        paths: `PathSequences`.
+        validation_share: Share of the trajectories that is held out, in (0, 1).
+        seed: Seed of the draw.
+
+    Returns:
+        Tuple `(training, validation)` of `PathSequences`.
+    """
+    if not 0 < validation_share < 1:
+        raise ValueError(
+            f"validation_share must lie in (0, 1). Received: validation_share={validation_share}"
+        )
+    trajectories = np.unique(paths.trajectory_id)
+    order = np.random.default_rng(seed).permutation(trajectories)
+    held_out = order[: max(1, round(validation_share * len(order)))]
+    is_held_out = np.isin(paths.trajectory_id, held_out)
+    training, validation = paths.select(~is_held_out), paths.select(is_held_out)
+    check_disjoint(training, validation)
+    return training, validation
+
+
+def check_disjoint(training, evaluation):
+    """Refuses a split in which a trajectory serves both sides.
+
+    Raises:
+        ValueError: If both are from the same scene and share a trajectory.
+    """
+    if training.scene != evaluation.scene:
+        return
+    shared = np.intersect1d(training.trajectory_id, evaluation.trajectory_id)
+    if shared.size:
+        raise ValueError(
+            "Training and evaluation share trajectories. Received: "
+            f"scene={training.scene}, trajectory_id={shared[:10].tolist()}"
+        )
+
+
+def track_distance(training, evaluation):
+    """Distance from each evaluated trajectory to the nearest training trajectory.
+
+    Args:
+        training: `PathSequences` of the training side.
+        evaluation: `PathSequences` of the evaluated side.
+
+    Returns:
+        float64 `[evaluation.num_sequences]`, metres between the nearest of the start, middle and
+        end points; infinite for another scene.
+    """
+    if training.scene != evaluation.scene:
+        return np.full(evaluation.num_sequences, np.inf)
+    train, test = _anchors(training), _anchors(evaluation)
+    nearest = np.empty(len(test))
+    for index, anchors in enumerate(test):
+        offsets = train.reshape(-1, 3)[:, None] - anchors[None]
+        nearest[index] = np.sqrt((offsets**2).sum(-1).min())
+    return nearest
+
+
+def _anchors(paths):
+    middle = paths.num_snapshots // 2
+    return paths.position[:, [0, middle, -1]].astype(np.float64)

@@ -1,0 +1,91 @@
+"""From propagation paths to channels, for any array and band."""
+
+import numpy as np
+
+_CHUNK_BYTES = 2**28
+
+
+def subcarrier_frequencies(num_subcarriers, subcarrier_spacing):
+    """Baseband frequencies of the subcarriers, centred as in Sionna's OFDM.
+
+    Args:
+        num_subcarriers: Number of subcarriers.
+        subcarrier_spacing: Distance of the subcarriers in hertz.
+
+    Returns:
+        float64 `[num_subcarriers]`, hertz: `(-n/2, ..., n/2 - 1) * spacing` for even `n`,
+        `(-(n-1)/2, ..., (n-1)/2) * spacing` for odd `n`.
+    """
+    if num_subcarriers < 1 or subcarrier_spacing <= 0:
+        raise ValueError(
+            "num_subcarriers and subcarrier_spacing must be positive. Received: "
+            f"num_subcarriers={num_subcarriers}, subcarrier_spacing={subcarrier_spacing}"
+        )
+    return (np.arange(num_subcarriers) - num_subcarriers // 2) * float(subcarrier_spacing)
+
+
+def synthesize(paths, array, frequencies, times=None, snapshots=None, user_polarization=0):
+    """Channel frequency responses between one user antenna and an array at the base station.
+
+    `h[m, k] = sum_p a_p exp(j 2 pi d_m . k_p) exp(-j 2 pi f_k tau_p) exp(j 2 pi nu_p t)`, with
+    element `m` at `d_m` wavelengths, departure direction `k_p`, subcarrier frequency `f_k` and
+    Doppler shift `nu_p`. Equals `Paths.cfr` of Sionna RT with `normalize_delays=False`.
+
+    Args:
+        paths: `PathSequences`.
+        array: `PlanarArray` of the base station.
+        frequencies: Baseband frequencies in hertz, float `[num_subcarriers]`.
+        times: Instants relative to each snapshot in seconds, float `[num_times]`; paths evolve to
+            them by their Doppler shifts. `None` means the snapshot itself, without that axis.
+        snapshots: Index of the snapshots to synthesise; all of them if `None`.
+        user_polarization: Index of the user's polarisation.
+
+    Returns:
+        complex64 `[num_sequences, num_snapshots, num_ant, num_subcarriers]`, or
+        `[num_sequences, num_snapshots, num_times, num_ant, num_subcarriers]` if `times` is given.
+
+    Raises:
+        ValueError: If the array's polarisations are not those the paths were traced with.
+    """
+    if paths.a.shape[-1] != array.num_polarizations:
+        raise ValueError(
+            "The paths were traced with another number of polarisations than the array has: "
+            f"expected {paths.a.shape[-1]}. Received: polarization={array.polarization}"
+        )
+    frequencies = np.asarray(frequencies, dtype=np.float64)
+    chosen = np.arange(paths.num_snapshots) if snapshots is None else np.atleast_1d(snapshots)
+    instants = np.zeros(1) if times is None else np.asarray(times, dtype=np.float64)
+    shape = (paths.num_sequences, chosen.size, instants.size, array.num_ant, frequencies.size)
+    h = np.empty(shape, dtype=np.complex64)
+    per_sequence = (
+        16
+        * chosen.size
+        * max(paths.num_paths, 1)
+        * (array.num_ant * instants.size + frequencies.size)
+    )
+    step = max(1, _CHUNK_BYTES // per_sequence)
+    for begin in range(0, paths.num_sequences, step):
+        part = slice(begin, begin + step)
+        h[part] = _synthesize(paths, part, array, frequencies, instants, chosen, user_polarization)
+    return h[:, :, 0] if times is None else h
+
+
+def _synthesize(paths, part, array, frequencies, instants, chosen, user_polarization):
+    index = (part, chosen)
+    valid = paths.valid[index]
+    tau = np.where(valid, paths.tau[index], 0.0).astype(np.float64)
+    gain = paths.a[index][..., user_polarization, :] * valid[..., None]
+    response = np.empty((*tau.shape, array.num_rows * array.num_cols), dtype=np.complex64)
+    serving = paths.bs_index[part]
+    for station in np.unique(serving):
+        rows = serving == station
+        response[rows] = array.response(
+            paths.theta_t[index][rows], paths.phi_t[index][rows], paths.bs_orientation[station]
+        )
+    doppler = paths.doppler[index].astype(np.float64)
+    evolution = np.exp(2j * np.pi * doppler[:, :, None] * instants[:, None])
+    ramp = np.exp(-2j * np.pi * tau[..., None] * frequencies).astype(np.complex64)
+    # s sequence, t snapshot, i instant, p path, q polarisation, m element
+    weight = np.einsum("stpq,stip,stpm->stiqmp", gain, evolution.astype(np.complex64), response)
+    weight = weight.reshape(*weight.shape[:3], array.num_ant, -1)
+    return weight @ ramp[:, :, None]
