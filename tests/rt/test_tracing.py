@@ -1,0 +1,269 @@
+"""Physics of traced sequences. Ray tracing runs here, on small scenes."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lwmt_sionna.data import (
+    PlanarArray,
+    event_mask,
+    read_paths,
+    subcarrier_frequencies,
+    synthesize,
+)
+
+pytestmark = pytest.mark.rt
+
+CARRIER = 3.5e9
+WAVELENGTH = 299_792_458.0 / CARRIER
+BASE_STATION = (-20.0, 3.0, 15.0)
+FREQUENCIES = subcarrier_frequencies(32, 540e3)
+
+
+@pytest.fixture(scope="module")
+def street():
+    from lwmt_sionna.rt import load_scene
+
+    return load_scene("simple_street_canyon", CARRIER)
+
+
+def as_sequences(traced, position, velocity, sampling_period, num_sequences=1):
+    """Wraps what `trace_positions` returns as `PathSequences`."""
+    from lwmt_sionna.data import PathSequences
+
+    num_snapshots = len(position) // num_sequences
+    shaped = {k: v.reshape(num_sequences, num_snapshots, *v.shape[1:]) for k, v in traced.items()}
+    velocity = velocity.reshape(num_sequences, num_snapshots, 3)
+    return PathSequences(
+        **shaped,
+        position=position.reshape(num_sequences, num_snapshots, 3),
+        velocity=velocity,
+        speed=np.linalg.norm(velocity[:, 0], axis=-1),
+        trajectory_id=np.arange(num_sequences),
+        bs_index=np.zeros(num_sequences, int),
+        bs_position=BASE_STATION,
+        bs_orientation=(0.0, 0.0, 0.0),
+        sampling_period=sampling_period,
+        carrier_frequency=CARRIER,
+        scene="simple_street_canyon",
+    )
+
+
+def straight_track(step, num_snapshots, direction=(1.0, 0.0, 0.0), start=(5.0, 1.0, 1.5)):
+    direction = np.asarray(direction)
+    return np.asarray(start) + step * np.arange(num_snapshots)[:, None] * direction
+
+
+def test_phase_of_the_line_of_sight_follows_geometry(street):
+    from lwmt_sionna.rt import TracingConfig, trace_positions
+
+    position = straight_track(WAVELENGTH / 8, 12)
+    velocity = np.zeros_like(position)
+    config = TracingConfig(max_depth=0, diffraction=False)
+    traced = trace_positions(street, BASE_STATION, (0, 0, 0), position, velocity, config)
+    assert traced["valid"].shape == (12, 1)
+    phase = np.angle(traced["a"][:, 0, 0, 0])
+    distance = np.linalg.norm(position - BASE_STATION, axis=-1)
+    expected = -2 * np.pi * distance / WAVELENGTH
+    turn = np.angle(np.exp(1j * (np.diff(phase) - np.diff(expected))))
+    # An eighth of a wavelength turns the phase by up to 45 degrees: were delays normalised per
+    # snapshot, the turn would be 0 and this would miss by tens of degrees.
+    assert np.abs(np.diff(expected)).min() > np.deg2rad(10)
+    assert np.rad2deg(np.abs(turn).max()) < 1.0
+    np.testing.assert_allclose(traced["tau"][:, 0], distance / 299_792_458.0, rtol=1e-5)
+
+
+def test_many_receivers_in_one_solve_give_the_channels_of_small_solves(street):
+    from lwmt_sionna.rt import trace_positions
+
+    position = straight_track(0.1, 192)
+    velocity = np.zeros_like(position)
+    array = PlanarArray()
+
+    def channels(blocks):
+        parts = []
+        for rows in np.array_split(np.arange(len(position)), blocks):
+            traced = trace_positions(
+                street, BASE_STATION, (0, 0, 0), position[rows], velocity[rows]
+            )
+            paths = as_sequences(traced, position[rows], velocity[rows], 1e-3)
+            parts.append(synthesize(paths, array, FREQUENCIES)[0])
+        return np.concatenate(parts)
+
+    small, large = channels(16), channels(1)
+    error = np.sum(np.abs(large - small) ** 2, axis=(1, 2)) / np.sum(
+        np.abs(small) ** 2, axis=(1, 2)
+    )
+    assert 10 * np.log10(np.median(error)) < -50
+    assert 10 * np.log10(error.max()) < -40
+
+
+def test_default_path_table_loses_paths():
+    """The enlarged table is what makes large solves right: with the default one paths are lost."""
+    program = f"""
+import numpy as np
+from lwmt_sionna.rt import load_scene, tracing, TracingConfig
+default = tracing.path_table_size()
+street = load_scene("munich", {CARRIER})
+position = np.array([10.0, 80.0, 1.5]) + 0.05 * np.arange(128)[:, None] * np.array([0.0, 1.0, 0.0])
+config = TracingConfig(diffraction=False)
+def trace(size):
+    tracing.PATH_TABLE_SIZE = size
+    tracing.SBCandidateGenerator.MIN_SPEC_COUNT_SIZE = size
+    traced = tracing.trace_positions(
+        street, (8.5, 21.0, 27.0), (0, 0, 0), position, 0 * position, config
+    )
+    return traced["valid"].sum()
+print(default, trace(default), trace(100_000_000))
+"""
+    output = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300
+    ).stdout.split()
+    default, with_default, with_large = map(int, output[-3:])
+    assert default == 1_000_000
+    assert with_default < with_large
+
+
+@pytest.mark.parametrize(
+    ("array", "num_rows", "num_cols", "polarization"),
+    [("linear", 1, 32, "V"), ("planar dual-polarised", 4, 4, "VH")],
+)
+def test_synthesis_equals_cfr_of_sionna(street, array, num_rows, num_cols, polarization):
+    from lwmt_sionna.rt import TracingConfig, trace_positions
+    from lwmt_sionna.rt._sionna import sionna_rt
+
+    position = straight_track(2.0, 6)
+    velocity = np.tile([8.0, 3.0, 0.0], (6, 1))
+    orientation = (0.4, -0.2, 0.1)
+    config = TracingConfig(base_station_polarization=polarization)
+    traced = trace_positions(street, BASE_STATION, orientation, position, velocity, config)
+    paths = as_sequences(traced, position, velocity, 1e-3)
+    object.__setattr__(paths, "bs_orientation", np.array([orientation]))
+    instants = np.arange(3) / 10e3
+    ours = synthesize(
+        paths, PlanarArray(num_rows, num_cols, polarization=polarization), FREQUENCIES, instants
+    )[0]
+
+    scene = street.scene
+    scene.tx_array = sionna_rt.PlanarArray(
+        num_rows=num_rows,
+        num_cols=num_cols,
+        vertical_spacing=0.5,
+        horizontal_spacing=0.5,
+        pattern="iso",
+        polarization=polarization,
+    )
+    reference = sionna_rt.PathSolver()(
+        scene,
+        max_depth=config.max_depth,
+        samples_per_src=config.samples_per_source,
+        diffraction=True,
+        refraction=False,
+        seed=config.seed,
+    ).cfr(
+        frequencies=FREQUENCIES.astype(np.float32),
+        sampling_frequency=10e3,
+        num_time_steps=3,
+        normalize_delays=False,
+        normalize=False,
+        out_type="numpy",
+    )
+    # [num_rx, 1, 1, num_tx_ant, num_times, num_subcarriers]
+    expected = np.moveaxis(reference[:, 0, 0], 1, 2)
+    error = np.linalg.norm(ours - expected) / np.linalg.norm(expected)
+    assert error < 1e-4
+
+
+def test_doppler_evolution_agrees_with_retracing(street):
+    from lwmt_sionna.rt import trace_positions
+
+    period, speed = 1e-3, np.array([12.0, 4.0, 0.0])
+    position = np.array([5.0, 1.0, 1.5]) + period * np.arange(8)[:, None] * speed
+    velocity = np.tile(speed, (8, 1))
+    traced = trace_positions(street, BASE_STATION, (0, 0, 0), position, velocity)
+    paths = as_sequences(traced, position, velocity, period)
+    h = synthesize(paths, PlanarArray(), FREQUENCIES)[0]
+    evolved = synthesize(paths, PlanarArray(), FREQUENCIES, times=[period])[0, :, 0]
+    error = np.sum(np.abs(evolved[:-1] - h[1:]) ** 2) / np.sum(np.abs(h[1:]) ** 2)
+    # Curvature and changing amplitudes over 1.3 cm are all that is left; a wrong sign of the
+    # Doppler shift would leave +6 dB.
+    assert 10 * np.log10(error) < -35
+
+
+def test_generated_tracks_are_outdoors_and_resume(tmp_path):
+    from lwmt_sionna.rt import GenerationConfig, generate, load_scene
+    from lwmt_sionna.rt.scenes import drop_to_ground
+
+    config = GenerationConfig(
+        scene="simple_street_canyon",
+        base_stations=(BASE_STATION,),
+        num_sequences=6,
+        num_snapshots=5,
+        shard_size=3,
+        tracks_per_solve=3,
+        max_distance=60.0,
+    )
+    whole = generate(config, tmp_path / "whole.h5", progress=False)
+    # A run that was killed after its first shard.
+    folder = tmp_path / "resumed.h5.shards"
+    generate(config, tmp_path / "other.h5", progress=False)
+    folder.mkdir()
+    from lwmt_sionna.data import write_paths
+    from lwmt_sionna.rt.generation import _claim
+
+    _claim(folder, config)
+    first = whole.select(slice(0, 3))
+    first.metadata["num_drawn"] = 3
+    write_paths(folder / "00000.h5", first)
+    resumed = generate(config, tmp_path / "resumed.h5", progress=False)
+    assert not folder.exists()
+    np.testing.assert_allclose(resumed.position, whole.position)
+    a = synthesize(resumed, PlanarArray(), FREQUENCIES)
+    b = synthesize(whole, PlanarArray(), FREQUENCIES)
+    # The solver itself repeats to -70 to -79 dB only.
+    assert np.linalg.norm(a - b) / np.linalg.norm(b) < 1e-3
+
+    reread = read_paths(tmp_path / "whole.h5")
+    assert reread.metadata["num_vanishing"] >= 0
+    _, is_ground = drop_to_ground(
+        load_scene("simple_street_canyon", CARRIER), whole.position.reshape(-1, 3)[:, :2]
+    )
+    assert is_ground.all()
+    step = np.linalg.norm(np.diff(whole.position, axis=1), axis=-1)
+    np.testing.assert_allclose(
+        step, np.tile(whole.speed[:, None] * config.sampling_period, (1, 4)), rtol=2e-2, atol=1e-4
+    )
+    assert event_mask(whole, 0, 4).shape == (6,)
+
+
+@pytest.mark.parametrize("first", ["tensorflow", "lwmt_sionna.rt"])
+def test_trace_and_link_share_a_process_in_either_order(first):
+    program = f"""
+import importlib
+first = {first!r}
+if first == "tensorflow":
+    import tensorflow as tf
+    tf.linalg.matmul(tf.ones([4, 4]), tf.ones([4, 4]))
+from lwmt_sionna.rt import load_scene, trace_positions
+import numpy as np
+street = load_scene("simple_street_canyon", {CARRIER})
+position = np.array([[5.0, 1.0, 1.5], [6.0, 1.0, 1.5]])
+def trace():
+    traced = trace_positions(street, {BASE_STATION}, (0, 0, 0), position, 0 * position)
+    return traced["valid"].sum()
+count = trace()
+import tensorflow as tf
+from sionna.phy.fec.ldpc import LDPC5GEncoder, LDPC5GDecoder
+encoder = LDPC5GEncoder(100, 200)
+decoder = LDPC5GDecoder(encoder, hard_out=True)
+bits = tf.cast(tf.random.uniform([8, 100]) > 0.5, tf.float32)
+link = tf.function(lambda b: decoder(8.0 * (2.0 * encoder(b) - 1.0)), jit_compile=True)
+print("errors", int(tf.reduce_sum(tf.abs(link(bits) - bits))), "paths", count == trace())
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert "errors 0 paths True" in result.stdout
