@@ -29,6 +29,8 @@ class DownlinkConfig:
         receiver: "ls" or "perfect". With "ls" a user estimates its effective channel from
             precoded pilots by least squares and interpolates linearly, with "perfect" it knows it.
         num_iterations: int, iterations of the LDPC decoder.
+        cn_update: str, check-node update of Sionna's LDPC decoder: "boxplus-phi" (exact),
+            "boxplus", "minsum" or "offset-minsum" (half the time, 0.2 dB worse).
     """
 
     num_users: int = 4
@@ -40,6 +42,7 @@ class DownlinkConfig:
     pilot_comb: int = 2
     receiver: str = "ls"
     num_iterations: int = 20
+    cn_update: str = "boxplus-phi"
 
     def __post_init__(self):
         groups = tuple(tuple(int(symbol) for symbol in group) for group in self.pilot_groups)
@@ -57,6 +60,11 @@ class DownlinkConfig:
         if self.receiver not in ("ls", "perfect"):
             raise ValueError(
                 f'`receiver` is "ls" or "perfect". Received: receiver={self.receiver!r}'
+            )
+        if self.cn_update not in ("boxplus-phi", "boxplus", "minsum", "offset-minsum"):
+            raise ValueError(
+                '`cn_update` is "boxplus-phi", "boxplus", "minsum" or "offset-minsum". '
+                f"Received: cn_update={self.cn_update!r}"
             )
         if self.num_iterations < 1:
             raise ValueError(f"`num_iterations` must be positive. Received: {self.num_iterations}")

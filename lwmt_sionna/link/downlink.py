@@ -144,7 +144,11 @@ class Downlink(Block):
             precision=precision,
         )
         self._decoder = LDPC5GDecoder(
-            self._encoder, hard_out=True, num_iter=config.num_iterations, precision=precision
+            self._encoder,
+            cn_update=config.cn_update,
+            num_iter=config.num_iterations,
+            hard_out=True,
+            precision=precision,
         )
         constellation = Constellation("qam", num_bits, precision=precision)
         self._source = BinarySource(precision=precision)

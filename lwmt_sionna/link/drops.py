@@ -8,12 +8,14 @@ import numpy as np
 
 from lwmt_sionna import data
 from lwmt_sionna.link.config import DownlinkConfig
+from lwmt_sionna.link.selection import admitted, group_users, spatial_similarity
 
-__all__ = ["DropFactory", "LinkDrops"]
+__all__ = ["DropConfig", "DropFactory", "LinkDrops"]
 
 logger = logging.getLogger(__name__)
 
-_SPEED_OF_LIGHT = 299_792_458.0
+# Lines are drawn at speeds that differ a little; they are one regime still.
+_SPEED_TOLERANCE = 0.05
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,6 @@ class LinkDrops:
         history_rms: float32 `[num_drops, num_users]`, RMS of the true history in the same scale.
         event: bool `[num_drops, num_users]` or None, whether a path of notable power was born or
             died between the last history snapshot and the slot.
-        digest: str, hash of what the channels were made from; a sweep resumes only if it agrees.
     """
 
     history: np.ndarray
@@ -43,7 +44,6 @@ class LinkDrops:
     horizon: int
     history_rms: np.ndarray | None = None
     event: np.ndarray | None = None
-    digest: str = ""
 
     def __post_init__(self):
         if self.history.ndim != 5 or self.target.ndim != 4 or self.slot.ndim != 5:
@@ -60,11 +60,6 @@ class LinkDrops:
             )
         if self.horizon < 0:
             raise ValueError(f"`horizon` must not be negative. Received: horizon={self.horizon}")
-        if not self.digest:
-            digest = hashlib.sha256()
-            for array in (self.history, self.target, self.slot):
-                digest.update(np.ascontiguousarray(array))
-            object.__setattr__(self, "digest", digest.hexdigest())
 
     @property
     def num_drops(self):
@@ -77,89 +72,99 @@ class LinkDrops:
         return self.history.shape[1]
 
 
+@dataclass(frozen=True)
+class DropConfig:
+    """How drops are formed.
+
+    Args:
+        num_drops: int or None, drops to form per regime; as many as the data allows when None.
+        num_history: int, snapshots of history.
+        history_snr_db: float, SNR of the measured history [dB].
+        csi_subcarrier_spacing: float, spacing of the CSI grid [Hz].
+        min_last_db: float, users whose last measured snapshot has less power than this, relative
+            to the mean over their history, are not scheduled [dB].
+        max_similarity: float, largest similarity of the measured spatial covariances of two users
+            that are served together (0 to 1); 1 groups users blindly.
+        seed: int, seed of grouping and of the history noise.
+    """
+
+    num_drops: int | None = None
+    num_history: int = 16
+    history_snr_db: float = 15.0
+    csi_subcarrier_spacing: float = 540e3
+    min_last_db: float = -10.0
+    max_similarity: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self):
+        for name in ("num_drops", "num_history"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
+        if not self.csi_subcarrier_spacing > 0:
+            raise ValueError(
+                "`csi_subcarrier_spacing` must be positive. "
+                f"Received: csi_subcarrier_spacing={self.csi_subcarrier_spacing}"
+            )
+        if not 0 < self.max_similarity <= 1:
+            raise ValueError(
+                "`max_similarity` must lie between 0 and 1. "
+                f"Received: max_similarity={self.max_similarity}"
+            )
+
+
 class DropFactory:
     """Forms drops from stored paths and synthesises their channels.
 
-    All sequences must share scene, speed and sampling period: a *regime*. The users of a drop
-    belong to one base station and to different trajectories, and a trajectory serves in at most one
-    drop, so that drops are independent and intervals over drops are honest. Sequences whose history
-    vanishes in some snapshot are left out and counted (`num_vanished`).
+    All sequences must share scene, speed and sampling period: a *regime*. Drops are formed from
+    the measured histories alone, as a scheduler would: users of a drop belong to one base station,
+    are still heard in the last snapshot and are not too similar. A trajectory serves in at most
+    one drop, so that drops are independent and intervals over drops are honest.
 
     Args:
         paths: `lwmt_sionna.data.PathSequences` of one regime.
-        config: `DownlinkConfig`.
-        num_drops: int or None, drops to form; as many as the data allows when None.
-        num_history: int, snapshots of history.
-        csi_subcarrier_spacing: float, spacing of the CSI grid [Hz].
-        history_snr_db: float, SNR of the measured history [dB].
-        seed: int, seed of grouping and of the history noise.
+        downlink: `DownlinkConfig`.
+        config: `DropConfig`.
 
     Raises:
         ValueError: the sequences do not form a regime, or too few users remain for one drop.
     """
 
-    def __init__(
-        self,
-        paths,
-        config=None,
-        num_drops=None,
-        num_history=16,
-        csi_subcarrier_spacing=540e3,
-        history_snr_db=15.0,
-        seed=0,
-    ):
-        self.config = DownlinkConfig() if config is None else config
-        self.num_history = num_history
-        self.history_snr_db = float(history_snr_db)
-        self.sampling_period = float(paths.sampling_period)
+    def __init__(self, paths, downlink=None, config=None):
+        self.downlink = DownlinkConfig() if downlink is None else downlink
+        self.config = DropConfig() if config is None else config
         self.scene = paths.scene
+        self.sampling_period = float(paths.sampling_period)
         self.speed_kmh = _common_speed_kmh(paths.speed)
-        self.normalized_doppler = (
-            self.speed_kmh / 3.6 * paths.carrier_frequency / _SPEED_OF_LIGHT * self.sampling_period
-        )
-        if paths.num_snapshots <= num_history:
+        self.normalized_doppler = round(float(np.median(paths.normalized_doppler)), 3)
+        self._last = self.config.num_history - 1
+        self.max_horizon = paths.num_snapshots - self.config.num_history
+        if self.max_horizon < 1:
             raise ValueError(
-                f"Sequences need more than num_history={num_history} snapshots. "
+                f"Sequences need more than num_history={self.config.num_history} snapshots. "
                 f"Received: num_snapshots={paths.num_snapshots}"
             )
-        self.max_horizon = paths.num_snapshots - num_history
-        self._array = data.PlanarArray(
-            num_rows=1, num_cols=self.config.num_antennas, polarization="V"
-        )
+        if paths.a.shape[-1] != 1:
+            raise ValueError(
+                "The link uses a base station with one polarisation. "
+                f"Received: paths with {paths.a.shape[-1]} polarisations"
+            )
+        self._array = data.PlanarArray(num_rows=1, num_cols=self.downlink.num_antennas)
         self._frequencies = data.subcarrier_frequencies(
-            self.config.num_subcarriers, csi_subcarrier_spacing
+            self.downlink.num_subcarriers, self.config.csi_subcarrier_spacing
         )
 
-        lit = paths.valid[:, :num_history].any(axis=2).all(axis=1)
-        self.num_vanished = int(np.count_nonzero(~lit))
-        if self.num_vanished:
-            logger.warning(
-                "%d of %d sequences left out: their channel vanishes in the history.",
-                self.num_vanished,
-                len(lit),
-            )
-        rng = np.random.default_rng([seed, 0])
-        groups = _group_users(
-            np.flatnonzero(lit), paths.trajectory_id, paths.bs_index, self.config.num_users, rng
-        )
-        if len(groups) == 0:
-            raise ValueError(
-                f"Too few users for one drop of {self.config.num_users}: each needs a trajectory "
-                f"of its own. Received: {np.unique(paths.trajectory_id[lit]).size} trajectories"
-            )
-        if num_drops is not None and len(groups) < num_drops:
-            logger.warning(
-                "%.0f km/h: %d drops asked for, the data allows %d.",
-                self.speed_kmh,
-                num_drops,
-                len(groups),
-            )
+        true = self._synthesize(paths, list(range(self.config.num_history)))
+        rng = np.random.default_rng([self.config.seed, 1])
+        history = data.add_noise(true, self.config.history_snr_db, rng)
         #: int `[num_drops, num_users]`, sequence of every user in `paths`.
-        self.users = groups[:num_drops]
-        self._paths = paths.select(self.users.ravel())
-        self._history, self._rms, true_rms = self._make_history(np.random.default_rng([seed, 1]))
-        self._history_rms = true_rms / self._rms
-        self.digest = self._make_digest(csi_subcarrier_spacing, seed)
+        self.users, self.counts = self._form_drops(paths, true, history)
+        chosen = self.users.ravel()
+        self._paths = paths.select(chosen)
+        self._rms = data.history_scale(history[chosen])
+        self._history = history[chosen] / self._rms
+        self._history_rms = (data.history_scale(true[chosen]) / self._rms).ravel()
+        self.digest = self._make_digest()
 
     @property
     def num_drops(self):
@@ -185,67 +190,74 @@ class DropFactory:
                 f"The sequences allow horizons from 1 to {self.max_horizon}. "
                 f"Received: horizon={horizon}"
             )
-        snapshot = self.num_history - 1 + horizon
-        target = self._synthesize([snapshot])[:, 0]
-        slot = self._synthesize([snapshot], times=self.config.symbol_times)[:, 0]
-        target, slot = (self._by_drop(self._scaled(h)) for h in (target, slot))
-        event = data.event_mask(self._paths, self.num_history - 1, snapshot)
+        snapshot = self._last + horizon
+        target = self._synthesize(self._paths, [snapshot])[:, 0] / self._rms[:, 0]
+        slot = self._synthesize(self._paths, [snapshot], times=self.downlink.symbol_times)
         return LinkDrops(
             history=self._by_drop(self._history),
-            target=target,
-            slot=slot,
+            target=self._by_drop(target),
+            slot=self._by_drop(slot[:, 0] / self._rms),
             horizon=horizon,
             history_rms=self._by_drop(self._history_rms),
-            event=self._by_drop(np.asarray(event, bool)),
-            digest=self.digest,
+            event=self._by_drop(data.event_mask(self._paths, self._last, snapshot)),
         )
+
+    def _form_drops(self, paths, true, history):
+        config = self.config
+        lit = np.abs(true).max(axis=(2, 3)).min(axis=1) > 0
+        heard = lit & admitted(history, config.min_last_db)
+        users = group_users(
+            np.flatnonzero(heard),
+            paths.trajectory_id,
+            paths.bs_index,
+            spatial_similarity(history),
+            self.downlink.num_users,
+            config.max_similarity,
+            np.random.default_rng([config.seed, 0]),
+        )
+        counts = {
+            "num_sequences": paths.num_sequences,
+            "num_vanished": int(np.count_nonzero(~lit)),
+            "num_not_heard": int(np.count_nonzero(lit & ~heard)),
+            "num_grouped": users.size,
+        }
+        if not len(users):
+            raise ValueError(
+                f"Too few users for one drop of {self.downlink.num_users}: each needs a trajectory "
+                f"of its own and the same base station. Received: {counts}"
+            )
+        logger.info("%s: %d drops can be formed, %s", self.name, len(users), counts)
+        if config.num_drops is not None and len(users) < config.num_drops:
+            logger.warning(
+                "%s: %d drops asked for, the data allows %d.",
+                self.name,
+                config.num_drops,
+                len(users),
+            )
+        return users[: config.num_drops], counts
 
     def _by_drop(self, x):
         return x.reshape(self.users.shape + x.shape[1:])
 
-    def _scaled(self, h):
-        return (h / self._rms.reshape((-1,) + (1,) * (h.ndim - 1))).astype(np.complex64)
-
-    def _synthesize(self, snapshots, times=None):
+    def _synthesize(self, paths, snapshots, times=None):
         return data.synthesize(
-            self._paths, self._array, self._frequencies, times=times, snapshots=snapshots
+            paths, self._array, self._frequencies, times=times, snapshots=snapshots
         )
 
-    def _make_history(self, rng):
-        true = self._synthesize(list(range(self.num_history)))
-        noisy = data.add_noise(true, self.history_snr_db, rng)
-        rms = data.history_scale(noisy)
-        return noisy / rms, rms.ravel(), data.history_scale(true).ravel()
-
-    def _make_digest(self, csi_subcarrier_spacing, seed):
+    def _make_digest(self):
         digest = hashlib.sha256()
         for array in (self._paths.a, self._paths.tau, self._paths.phi_t, self._paths.doppler):
             digest.update(np.ascontiguousarray(array))
-        settings = (self.users.tolist(), self.num_history, self.history_snr_db, seed)
-        digest.update(repr((settings, csi_subcarrier_spacing, self.sampling_period)).encode())
+        # Two runs with other numbers of drops share no counts, but other settings of theirs do.
+        digest.update(repr((self.users.tolist(), self.config, self.sampling_period)).encode())
         return digest.hexdigest()
 
 
 def _common_speed_kmh(speed):
     low, high = float(np.min(speed)), float(np.max(speed))
-    if high - low > 0.01 * max(high, 1e-3):
+    if high - low > _SPEED_TOLERANCE * max(high, 1e-3):
         raise ValueError(
             "The users of a link regime move at one speed. "
             f"Received: speeds from {low * 3.6:.1f} to {high * 3.6:.1f} km/h"
         )
-    return round(float(np.mean(speed)) * 3.6, 2)
-
-
-def _group_users(candidates, trajectory_id, bs_index, num_users, rng):
-    """Indices `[num_drops, num_users]`: one base station per group, each trajectory once."""
-    candidates = rng.permutation(candidates)
-    # The first sequence of every trajectory in random order, a random one of its windows.
-    _, first = np.unique(trajectory_id[candidates], return_index=True)
-    candidates = candidates[np.sort(first)]
-    groups = []
-    for station in np.unique(bs_index[candidates]):
-        users = candidates[bs_index[candidates] == station]
-        users = users[: len(users) // num_users * num_users]
-        groups.append(users.reshape(-1, num_users))
-    groups = np.concatenate(groups) if groups else np.empty((0, num_users), int)
-    return groups[rng.permutation(len(groups))]
+    return round(float(np.median(speed)) * 3.6)

@@ -230,7 +230,7 @@ def sweep(factories, policies, config=None, store=None, progress=None):
 
     Args:
         factories: list of `DropFactory`, one per regime, or any objects with its `at`, `name`,
-            `config`, `num_drops` and `digest`.
+            `downlink`, `num_drops` and `digest`.
         policies: list of `CsiPolicy`.
         config: `SweepConfig`.
         store: `PointStore` or None; points found in it are not computed again.
@@ -260,10 +260,10 @@ def sweep(factories, policies, config=None, store=None, progress=None):
     ) as bar:
         for factory in factories:
             # Drops of one shape share the compiled link.
-            key = (factory.config, min(config.batch_size, factory.num_drops))
+            key = (factory.downlink, min(config.batch_size, factory.num_drops))
             if key not in runners:
                 runners[key] = LinkRunner(
-                    factory.config, config.num_slots, key[1], config.seed, config.compile
+                    factory.downlink, config.num_slots, key[1], config.seed, config.compile
                 )
             for horizon in config.horizons:
                 points += _sweep_cell(factory, horizon, policies, config, runners[key], store, bar)
@@ -396,7 +396,7 @@ def _digest(factory, horizon, policy, mcs, snr_db, config):
         _COUNTS_VERSION,
         factory.digest,
         factory.name,
-        repr(factory.config),
+        repr(factory.downlink),
         policy.name,
         getattr(policy, "fingerprint", ""),
         repr(settings),

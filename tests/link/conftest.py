@@ -30,7 +30,14 @@ def make_paths(
     gain = np.exp(-tau / 300e-9) * np.exp(2j * np.pi * (doppler * time + rng.uniform(size=shape)))
     full = np.broadcast_to
     axes = (num_sequences, num_snapshots, num_paths)
-    direction = np.stack([np.cos(heading[:, 0, 0]), np.sin(heading[:, 0, 0]), 0 * time[0, 0, 0] + np.zeros(num_sequences)], -1)
+    direction = np.stack(
+        [
+            np.cos(heading[:, 0, 0]),
+            np.sin(heading[:, 0, 0]),
+            0 * time[0, 0, 0] + np.zeros(num_sequences),
+        ],
+        -1,
+    )
     position = 50 + speed * time[..., None][:, :, 0] * direction[:, None]
     return PathSequences(
         a=1e-5 * gain[..., None, None],

@@ -1,0 +1,267 @@
+"""The link-level evaluation: from a configuration to points, table, record and figures."""
+
+import dataclasses
+import logging
+import pathlib
+import time
+import tomllib
+
+from lwmt_sionna import records
+from lwmt_sionna.data import read_paths
+from lwmt_sionna.link.config import DownlinkConfig
+from lwmt_sionna.link.drops import DropConfig, DropFactory
+from lwmt_sionna.link.policies import make_policy
+from lwmt_sionna.link.statistics import best_fixed_mcs
+from lwmt_sionna.link.sweep import PointStore, SweepConfig, sweep
+
+__all__ = ["LinkEvalConfig", "evaluate_link", "format_table"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class LinkEvalConfig:
+    """Everything that a link-level evaluation depends on.
+
+    Args:
+        data: tuple of str, HDF5 files with paths, one regime (speed, CSI period) each.
+        policies: tuple of str, names for `make_policy`.
+        preset: str, preset (name or folder) of the policy `model`.
+        report_mcs: int or None, scheme of the BLER that the table and the figure show; the middle
+            one of the sweep when None.
+        report_snr_db: float or None, link SNR of the table [dB]; the highest when None.
+        downlink: `DownlinkConfig`.
+        drops: `DropConfig`.
+        sweep: `SweepConfig`.
+        pooled_ar: dict, arguments of `lwmt_sionna.baselines.PooledAutoregression`.
+        local_ar: dict, arguments of `lwmt_sionna.baselines.LocalAutoregression`.
+    """
+
+    data: tuple = ()
+    policies: tuple = ("perfect", "hold", "pooled_ar", "local_ar", "model")
+    preset: str = "small"
+    report_mcs: int | None = None
+    report_snr_db: float | None = None
+    downlink: DownlinkConfig = dataclasses.field(default_factory=DownlinkConfig)
+    drops: DropConfig = dataclasses.field(default_factory=DropConfig)
+    sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
+    pooled_ar: dict = dataclasses.field(default_factory=dict)
+    local_ar: dict = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        for name in ("data", "policies"):
+            value = getattr(self, name)
+            if isinstance(value, str):
+                raise ValueError(f"`{name}` is a list. Received: {name}={value!r}")
+            object.__setattr__(self, name, tuple(str(item) for item in value))
+        if not self.policies or len(set(self.policies)) != len(self.policies):
+            raise ValueError(
+                f"`policies` must be a list of different names. Received: {self.policies}"
+            )
+        schemes, ratios = self.sweep.mcs, self.sweep.snr_db
+        if self.report_mcs is None:
+            object.__setattr__(self, "report_mcs", schemes[len(schemes) // 2])
+        if self.report_snr_db is None:
+            object.__setattr__(self, "report_snr_db", max(ratios))
+        if self.report_mcs not in schemes:
+            raise ValueError(
+                f"The reported scheme must be swept: mcs={schemes}. "
+                f"Received: report_mcs={self.report_mcs}"
+            )
+        if self.report_snr_db not in ratios:
+            raise ValueError(
+                f"The reported SNR must be swept: snr_db={ratios}. "
+                f"Received: report_snr_db={self.report_snr_db}"
+            )
+
+    def with_policies(self, names):
+        """The same configuration with further policies; those that are there already stay once."""
+        names = [name for name in dict.fromkeys(names) if name not in self.policies]
+        return dataclasses.replace(self, policies=(*self.policies, *names))
+
+    @classmethod
+    def from_dict(cls, values, source="the configuration"):
+        """Builds the configuration from nested dictionaries; an unknown key is an error.
+
+        Args:
+            values: dict, the fields; `downlink`, `drops` and `sweep` are dicts of theirs.
+            source: str, named in errors.
+        """
+        sections = {"downlink": DownlinkConfig, "drops": DropConfig, "sweep": SweepConfig}
+        values = dict(values)
+        for name, section in sections.items():
+            if name in values:
+                values[name] = _build(section, values[name], f"[{name}] of {source}")
+        return _build(cls, values, source)
+
+    @classmethod
+    def from_toml(cls, path, overrides=None):
+        """Reads a configuration; an unknown key is an error.
+
+        Args:
+            path: path of a TOML file with the fields as keys and the tables `downlink`, `drops`,
+                `sweep`, `pooled_ar` and `local_ar`.
+            overrides: dict or None, values in place of those of the file, nested like them.
+        """
+        with pathlib.Path(path).open("rb") as file:
+            try:
+                values = tomllib.load(file)
+            except tomllib.TOMLDecodeError as error:
+                raise ValueError(f"{path} is no valid TOML: {error}") from error
+        for name, value in ({} if overrides is None else overrides).items():
+            values[name] = {**values.get(name, {}), **value} if isinstance(value, dict) else value
+        return cls.from_dict(values, source=str(path))
+
+
+def _build(cls, values, source):
+    if not isinstance(values, dict):
+        raise ValueError(f"{source} must be a table. Received: {values!r}")
+    known = {field.name for field in dataclasses.fields(cls)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise ValueError(
+            f"Unknown keys in {source}; expected {', '.join(sorted(known))}. "
+            f"Received: {', '.join(unknown)}"
+        )
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ValueError(f"{source} holds a value of a wrong type: {error}") from error
+
+
+def evaluate_link(config, out, progress=None):
+    """Runs the evaluation; a killed run goes on with the first point that is missing.
+
+    Args:
+        config: `LinkEvalConfig`.
+        out: path of a folder. It receives `link_level_eval.json` (the record), `link_bler.png` and
+            `link_goodput.png`, and keeps finished points in `points.jsonl`.
+        progress: bool or None, show a progress bar; None shows one on a terminal.
+
+    Returns:
+        The record, a dict.
+    """
+    started = time.time()
+    out = pathlib.Path(out)
+    if not config.data:
+        raise ValueError("There is no data to evaluate on. Received: data=()")
+    for path in config.data:
+        if not pathlib.Path(path).is_file():
+            raise ValueError(f"There is no data file here. Received: data={path}")
+    policies = [
+        make_policy(
+            name,
+            preset=config.preset,
+            history_snr_db=config.drops.history_snr_db,
+            seed=config.drops.seed,
+            pooled_ar=config.pooled_ar,
+            local_ar=config.local_ar,
+        )
+        for name in config.policies
+    ]
+    factories = []
+    for path in config.data:
+        try:
+            factories.append(DropFactory(read_paths(path), config.downlink, config.drops))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+    _check_regimes(factories, config)
+    points = sweep(
+        factories, policies, config.sweep, PointStore(out / "points.jsonl"), progress=progress
+    )
+
+    inputs = {pathlib.Path(path).stem: path for path in config.data}
+    for policy in policies:
+        weights = getattr(policy, "source", None)
+        if weights is not None and pathlib.Path(weights).exists():
+            inputs[policy.name] = weights
+    record = records.write_record(
+        out / "link_level_eval.json",
+        name="link_level_eval",
+        config=config,
+        points=points,
+        seeds={"drops": config.drops.seed, "link": config.sweep.seed},
+        inputs=inputs,
+        started=started,
+        extra={
+            "goodput": best_fixed_mcs(points),
+            "users": [
+                {"regime": factory.name, "scene": factory.scene, **factory.counts}
+                for factory in factories
+            ],
+        },
+    )
+    from lwmt_sionna import plots
+
+    plots.plot_bler(record, out / "link_bler.png", mcs=config.report_mcs)
+    plots.plot_goodput(record, out / "link_goodput.png")
+    return record
+
+
+def _check_regimes(factories, config):
+    names = [factory.name for factory in factories]
+    if len(set(names)) != len(names):
+        raise ValueError(f"Every data file needs a regime of its own. Received: {names}")
+    for factory in factories:
+        if max(config.sweep.horizons) > factory.max_horizon:
+            raise ValueError(
+                f"{factory.name}: the sequences allow horizons from 1 to {factory.max_horizon}. "
+                f"Received: horizons={config.sweep.horizons}"
+            )
+
+
+def format_table(record):
+    """The result as text: one line per regime, horizon and policy.
+
+    Args:
+        record: dict, a record of `evaluate_link`.
+
+    Returns:
+        str of several lines.
+    """
+    config = record["config"]
+    mcs, snr = config["report_mcs"], config["report_snr_db"]
+    goodput = {_cell(row): row for row in record["goodput"] if row["snr_db"] == snr}
+    chosen = [p for p in record["points"] if p["mcs"] == mcs and p["snr_db"] == snr]
+    lines = [
+        f"BLER of {chosen[0]['mcs_name']} and goodput with the best fixed scheme, both at "
+        f"{snr:g} dB link SNR.",
+        "NMSE in dB over all users (pooled / median) and over users without path births and "
+        "deaths.",
+        "",
+        f"{'regime':<18}{'horizon':>7}  {'policy':<16}{'NMSE all':>15}{'event-free':>15}"
+        f"  {'BLER (95 % over drops)':<24}{'goodput':>8}{'sum rate':>9}",
+        f"{'':<18}{'':>7}  {'':<16}{'':>15}{'':>15}  {'':<24}{'b/s/Hz':>8}{'b/s/Hz':>9}",
+    ]
+    previous = None
+    for point in chosen:
+        if previous is not None and previous != (point["regime"], point["horizon"]):
+            lines.append("")
+        previous = (point["regime"], point["horizon"])
+        interval = f"{point['bler']:.3f} ({point['bler_low']:.3f} - {point['bler_high']:.3f})"
+        lines.append(
+            f"{point['regime']:<18}{point['horizon']:>7}  {point['policy']:<16}"
+            f"{_pair(point, ''):>15}{_pair(point, '_event_free'):>15}"
+            f"  {interval:<24}{goodput[_cell(point)]['goodput']:>8.2f}{point['sum_rate']:>9.1f}"
+        )
+    blocks = sorted({point["num_blocks"] for point in chosen})
+    drops = sorted({point["num_drops"] for point in chosen})
+    lines += ["", f"Blocks per point: {_span(blocks)}, from {_span(drops)} drops."]
+    return "\n".join(lines)
+
+
+def _cell(point):
+    return point["regime"], point["horizon"], point["policy"]
+
+
+def _pair(point, suffix):
+    pooled, median = (point.get(f"nmse_{kind}_db{suffix}") for kind in ("pooled", "median"))
+    if pooled is None or median is None:
+        return "-"
+    if pooled < -100:
+        return "exact"
+    return f"{pooled:.1f} / {median:.1f}"
+
+
+def _span(values):
+    return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"

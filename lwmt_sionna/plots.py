@@ -1,0 +1,189 @@
+"""Figures from records, and from nothing else."""
+
+import itertools
+
+from lwmt_sionna import records
+
+__all__ = ["plot_bler", "plot_goodput", "policy_style"]
+
+# One colour and marker per policy, in every figure of the project (Okabe and Ito's palette: told
+# apart with any colour vision, and by the markers in print).
+_STYLES = {
+    "perfect": ("#000000", "o", "perfect CSI"),
+    "noisy_perfect": ("#777777", "s", "noisy perfect CSI"),
+    "hold": ("#D55E00", "v", "hold"),
+    "pooled_ar": ("#E69F00", "^", "pooled AR"),
+    "local_ar": ("#009E73", "D", "local AR"),
+    "model": ("#0072B2", "*", "model"),
+}
+_OTHER_COLOURS = ("#CC79A7", "#56B4E9", "#8C564B", "#BCBD22", "#9467BD")
+_OTHER_MARKERS = ("P", "X", "<", ">", "h")
+_PANEL_INCHES = (4.0, 3.1)
+_RC = {
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": "medium",
+    "figure.dpi": 130,
+    "font.size": 9,
+    "grid.alpha": 0.3,
+    "grid.linewidth": 0.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.4,
+    "lines.markersize": 4.5,
+}
+
+
+def policy_style(policy, others=()):
+    """Colour, marker and label of a policy.
+
+    Args:
+        policy: str, name of the policy.
+        others: list of str, the policies of one's own in the figure, in order; they take the
+            remaining colours.
+
+    Returns:
+        Dict with `color`, `marker` and `label`.
+    """
+    if policy in _STYLES:
+        color, marker, label = _STYLES[policy]
+    else:
+        index = list(others).index(policy) if policy in others else 0
+        color = _OTHER_COLOURS[index % len(_OTHER_COLOURS)]
+        marker = _OTHER_MARKERS[index % len(_OTHER_MARKERS)]
+        label = policy
+    return {"color": color, "marker": marker, "label": label}
+
+
+def plot_bler(record, path, mcs=None):
+    """Block error rate over link SNR, one panel per regime and horizon, one curve per policy.
+
+    Shaded bands are 95 % intervals over drops. Points without errors are drawn at the upper end of
+    their interval, with an open marker.
+
+    Args:
+        record: dict or path, a record of the link-level evaluation.
+        path: path of the figure; the extension chooses the format.
+        mcs: int or None, scheme to show; the reported one of the record when None.
+
+    Raises:
+        ValueError: the record has no points of that scheme.
+    """
+    record = _as_record(record)
+    mcs = record["config"]["report_mcs"] if mcs is None else mcs
+    points = [point for point in record["points"] if point["mcs"] == mcs]
+    if not points:
+        raise ValueError(f"The record has no points of this scheme. Received: mcs={mcs}")
+    floor = 0.5 / max(point["num_blocks"] for point in points)
+
+    def draw(axes, curve, style):
+        x = [point["snr_db"] for point in curve]
+        y = [point["bler"] if point["bler"] > 0 else point["bler_high"] for point in curve]
+        low = [max(point["bler_low"], floor) for point in curve]
+        axes.fill_between(
+            x, low, [point["bler_high"] for point in curve], color=style["color"], alpha=0.12, lw=0
+        )
+        axes.plot(x, y, **{**style, "marker": ""})
+        for point, value in zip(curve, y):
+            seen = point["bler"] > 0
+            axes.plot(
+                point["snr_db"],
+                value,
+                marker=style["marker"],
+                color=style["color"],
+                markerfacecolor=style["color"] if seen else "white",
+                linestyle="",
+            )
+        axes.set_yscale("log")
+        axes.set_ylim(floor, 1.4)
+
+    _draw_panels(
+        points, path, draw, "block error rate", f"{points[0]['mcs_name']}, {_data(record)}"
+    )
+
+
+def plot_goodput(record, path):
+    """Goodput per user over link SNR, one panel per regime and horizon, one curve per policy.
+
+    Every SNR uses the scheme of the sweep with the highest goodput, the same for all users.
+
+    Args:
+        record: dict or path, a record of the link-level evaluation.
+        path: path of the figure; the extension chooses the format.
+    """
+    record = _as_record(record)
+
+    def draw(axes, curve, style):
+        x = [point["snr_db"] for point in curve]
+        axes.fill_between(
+            x,
+            [point["goodput_low"] for point in curve],
+            [point["goodput_high"] for point in curve],
+            color=style["color"],
+            alpha=0.12,
+            lw=0,
+        )
+        axes.plot(x, [point["goodput"] for point in curve], **style)
+        axes.set_ylim(bottom=0)
+
+    title = f"best fixed scheme of {record['config']['sweep']['mcs']}, {_data(record)}"
+    _draw_panels(record["goodput"], path, draw, "goodput per user [bit/s/Hz]", title)
+
+
+def _as_record(record):
+    return record if isinstance(record, dict) else records.read_record(record)
+
+
+def _data(record):
+    scenes = sorted({str(point["scene"]) for point in record["points"]})
+    drops = max(point["num_drops"] for point in record["points"])
+    return f"{', '.join(scenes)}, {drops} drops"
+
+
+def _draw_panels(points, path, draw, ylabel, title):
+    # The figure is drawn without pyplot: no global state, no window, any thread.
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    regimes = list(dict.fromkeys(point["regime"] for point in points))
+    horizons = sorted({point["horizon"] for point in points})
+    policies = list(dict.fromkeys(point["policy"] for point in points))
+    others = [policy for policy in policies if policy not in _STYLES]
+    with matplotlib.rc_context(_RC):
+        width, height = _PANEL_INCHES
+        figure = Figure(
+            figsize=(width * len(horizons), height * len(regimes) + 0.7), layout="constrained"
+        )
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(
+            len(regimes), len(horizons), sharex=True, sharey=True, squeeze=False
+        )
+        for (row, regime), (column, horizon) in itertools.product(
+            enumerate(regimes), enumerate(horizons)
+        ):
+            axes = panels[row][column]
+            for policy in policies:
+                curve = sorted(
+                    (
+                        point
+                        for point in points
+                        if (point["regime"], point["horizon"], point["policy"])
+                        == (regime, horizon, policy)
+                    ),
+                    key=lambda point: point["snr_db"],
+                )
+                if curve:
+                    draw(axes, curve, policy_style(policy, others))
+            age = horizon * curve[0]["sampling_period"] * 1e3 if curve else None
+            aged = "" if age is None else f" ({age:g} ms)"
+            axes.set_title(f"{regime}: horizon {horizon}{aged}")
+            if row == len(regimes) - 1:
+                axes.set_xlabel("link SNR [dB]")
+            if column == 0:
+                axes.set_ylabel(ylabel)
+        handles, labels = panels[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
+        figure.suptitle(title, fontsize=9)
+        with records.atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=150)
