@@ -83,17 +83,10 @@ def plot_bler(record, path, mcs=None):
         axes.fill_between(
             x, low, [point["bler_high"] for point in curve], color=style["color"], alpha=0.12, lw=0
         )
-        axes.plot(x, y, **{**style, "marker": ""})
+        axes.plot(x, y, **style)
         for point, value in zip(curve, y):
-            seen = point["bler"] > 0
-            axes.plot(
-                point["snr_db"],
-                value,
-                marker=style["marker"],
-                color=style["color"],
-                markerfacecolor=style["color"] if seen else "white",
-                linestyle="",
-            )
+            if point["bler"] == 0:
+                axes.plot(point["snr_db"], value, mfc="white", **{**style, "label": None})
         axes.set_yscale("log")
         axes.set_ylim(floor, 1.4)
 
@@ -178,6 +171,7 @@ def _draw_panels(points, path, draw, ylabel, title):
             age = horizon * curve[0]["sampling_period"] * 1e3 if curve else None
             aged = "" if age is None else f" ({age:g} ms)"
             axes.set_title(f"{regime}: horizon {horizon}{aged}")
+            axes.set_xticks(sorted({point["snr_db"] for point in points}))
             if row == len(regimes) - 1:
                 axes.set_xlabel("link SNR [dB]")
             if column == 0:

@@ -47,7 +47,8 @@ class DownlinkConfig:
     def __post_init__(self):
         groups = tuple(tuple(int(symbol) for symbol in group) for group in self.pilot_groups)
         object.__setattr__(self, "pilot_groups", groups)
-        for name in ("num_users", "num_antennas", "num_subcarriers", "num_ofdm_symbols"):
+        sizes = ("num_users", "num_antennas", "num_subcarriers", "num_ofdm_symbols")
+        for name in (*sizes, "num_iterations"):
             if getattr(self, name) < 1:
                 raise ValueError(
                     f"`{name}` must be positive. Received: {name}={getattr(self, name)}"
@@ -66,8 +67,6 @@ class DownlinkConfig:
                 '`cn_update` is "boxplus-phi", "boxplus", "minsum" or "offset-minsum". '
                 f"Received: cn_update={self.cn_update!r}"
             )
-        if self.num_iterations < 1:
-            raise ValueError(f"`num_iterations` must be positive. Received: {self.num_iterations}")
         symbols = [symbol for group in groups for symbol in group]
         if len(set(symbols)) != len(symbols) or not all(
             0 <= symbol < self.num_ofdm_symbols for symbol in symbols

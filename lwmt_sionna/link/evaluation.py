@@ -219,35 +219,52 @@ def format_table(record):
     Returns:
         str of several lines.
     """
-    config = record["config"]
-    mcs, snr = config["report_mcs"], config["report_snr_db"]
-    goodput = {_cell(row): row for row in record["goodput"] if row["snr_db"] == snr}
+    mcs, snr = record["config"]["report_mcs"], record["config"]["report_snr_db"]
+    goodput = {_cell(row): row["goodput"] for row in record["goodput"] if row["snr_db"] == snr}
     chosen = [p for p in record["points"] if p["mcs"] == mcs and p["snr_db"] == snr]
-    lines = [
-        f"BLER of {chosen[0]['mcs_name']} and goodput with the best fixed scheme, both at "
-        f"{snr:g} dB link SNR.",
-        "NMSE in dB over all users (pooled / median) and over users without path births and "
-        "deaths.",
-        "",
-        f"{'regime':<18}{'horizon':>7}  {'policy':<16}{'NMSE all':>15}{'event-free':>15}"
-        f"  {'BLER (95 % over drops)':<24}{'goodput':>8}{'sum rate':>9}",
-        f"{'':<18}{'':>7}  {'':<16}{'':>15}{'':>15}  {'':<24}{'b/s/Hz':>8}{'b/s/Hz':>9}",
+    rows = [
+        ("", "", "", "NMSE all", "event-free", "BLER", "95 %", "event-free", "goodput", "sum rate"),
+        ("regime", "horizon", "policy", "[dB]", "[dB]", "", "", "", "[b/s/Hz]", "[b/s/Hz]"),
     ]
-    previous = None
     for point in chosen:
-        if previous is not None and previous != (point["regime"], point["horizon"]):
-            lines.append("")
-        previous = (point["regime"], point["horizon"])
-        interval = f"{point['bler']:.3f} ({point['bler_low']:.3f} - {point['bler_high']:.3f})"
-        lines.append(
-            f"{point['regime']:<18}{point['horizon']:>7}  {point['policy']:<16}"
-            f"{_pair(point, ''):>15}{_pair(point, '_event_free'):>15}"
-            f"  {interval:<24}{goodput[_cell(point)]['goodput']:>8.2f}{point['sum_rate']:>9.1f}"
+        if len(rows) > 2 and rows[-1][:2] != (point["regime"], str(point["horizon"])):
+            rows.append(("",) * len(rows[0]))
+        free = point.get("bler_event_free")
+        rows.append(
+            (
+                point["regime"],
+                str(point["horizon"]),
+                point["policy"],
+                _pair(point, ""),
+                _pair(point, "_event_free"),
+                f"{point['bler']:.3f}",
+                f"{point['bler_low']:.3f} - {point['bler_high']:.3f}",
+                "-" if free is None else f"{free:.3f}",
+                f"{goodput[_cell(point)]:.2f}",
+                f"{point['sum_rate']:.1f}",
+            )
         )
-    blocks = sorted({point["num_blocks"] for point in chosen})
-    drops = sorted({point["num_drops"] for point in chosen})
-    lines += ["", f"Blocks per point: {_span(blocks)}, from {_span(drops)} drops."]
-    return "\n".join(lines)
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column in (0, 2) else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths))
+        ).rstrip()
+        for row in rows
+    ]
+    blocks = _span({point["num_blocks"] for point in chosen})
+    drops = _span({point["num_drops"] for point in chosen})
+    return "\n".join(
+        [
+            f"BLER of {chosen[0]['mcs_name']}, goodput per user with the best fixed scheme, sum "
+            f"rate of {record['config']['downlink']['num_users']} users;",
+            f"all at {snr:g} dB link SNR, {blocks} blocks from {drops} drops a point. NMSE: pooled "
+            "/ median. Event-free: users",
+            "without path births and deaths between the last measurement and the slot.",
+            "",
+            *lines,
+        ]
+    )
 
 
 def _cell(point):
@@ -264,4 +281,5 @@ def _pair(point, suffix):
 
 
 def _span(values):
-    return f"{values[0]}" if len(values) == 1 else f"{values[0]} to {values[-1]}"
+    low, high = min(values), max(values)
+    return f"{low}" if low == high else f"{low} to {high}"

@@ -1,67 +1,27 @@
-"""Synthetic mobility sequences: users on straight lines among a few scatterers, without a scene."""
+"""A link that is small enough to run eagerly, and channels for it."""
 
-import numpy as np
 import pytest
 
-from lwmt_sionna.data import PathSequences
+from lwmt_sionna.link import DownlinkConfig, DropFactory
+from lwmt_sionna.link.drops import DropConfig
+from tests.link.channels import make_paths
 
-CARRIER = 3.5e9
-WAVELENGTH = 299_792_458.0 / CARRIER
 
-
-def make_paths(
-    num_sequences=16,
-    speed_kmh=30.0,
-    sampling_period=5e-3,
-    num_snapshots=21,
-    num_paths=6,
-    seed=0,
-    num_stations=1,
-    windows=1,
-):
-    """Paths whose phases, delays and Doppler shifts agree with a motion at constant speed."""
-    rng = np.random.default_rng(seed)
-    shape = (num_sequences, 1, num_paths)
-    speed = speed_kmh / 3.6
-    heading, arrival = rng.uniform(-np.pi, np.pi, (2, *shape))
-    doppler = speed / WAVELENGTH * np.cos(arrival - heading[:, :, :1])
-    time = sampling_period * np.arange(num_snapshots)[None, :, None]
-    tau = rng.exponential(200e-9, shape) + 300e-9 - doppler / CARRIER * time
-    gain = np.exp(-tau / 300e-9) * np.exp(2j * np.pi * (doppler * time + rng.uniform(size=shape)))
-    full = np.broadcast_to
-    axes = (num_sequences, num_snapshots, num_paths)
-    direction = np.stack(
-        [
-            np.cos(heading[:, 0, 0]),
-            np.sin(heading[:, 0, 0]),
-            0 * time[0, 0, 0] + np.zeros(num_sequences),
-        ],
-        -1,
-    )
-    position = 50 + speed * time[..., None][:, :, 0] * direction[:, None]
-    return PathSequences(
-        a=1e-5 * gain[..., None, None],
-        tau=tau,
-        theta_t=full(np.full(shape, np.pi / 2), axes),
-        phi_t=full(rng.uniform(-1.2, 1.2, shape), axes),
-        theta_r=full(np.full(shape, np.pi / 2), axes),
-        phi_r=full(arrival, axes),
-        doppler=full(doppler, axes),
-        valid=np.ones(axes, bool),
-        path_key=full(np.arange(num_paths)[None, None] + 1, axes),
-        position=position,
-        velocity=full(speed * direction[:, None], (num_sequences, num_snapshots, 3)),
-        speed=np.full(num_sequences, speed),
-        trajectory_id=np.arange(num_sequences) // windows,
-        bs_index=np.arange(num_sequences) // windows % num_stations,
-        bs_position=np.zeros((num_stations, 3)),
-        bs_orientation=np.zeros((num_stations, 3)),
-        sampling_period=sampling_period,
-        carrier_frequency=CARRIER,
-        scene="synthetic",
+@pytest.fixture(scope="session")
+def small_config():
+    """A link that is small enough to run eagerly."""
+    return DownlinkConfig(
+        num_users=2,
+        num_antennas=8,
+        num_subcarriers=16,
+        pilot_groups=((2,), (11,)),
+        num_iterations=8,
     )
 
 
 @pytest.fixture(scope="session")
-def paths():
-    return make_paths()
+def small_drops(small_config):
+    """Six drops of that size, with a moderate change between history and slot."""
+    paths = make_paths(num_sequences=24, speed_kmh=30.0, sampling_period=1e-3)
+    config = DropConfig(num_drops=6, max_similarity=1.0, csi_subcarrier_spacing=1.08e6)
+    return DropFactory(paths, small_config, config).at(1)

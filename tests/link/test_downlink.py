@@ -1,0 +1,229 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from sionna.phy.channel import ApplyOFDMChannel
+from sionna.phy.fec.ldpc import LDPC5GDecoder, LDPC5GEncoder
+from sionna.phy.mapping import Demapper, Mapper
+from sionna.phy.ofdm import (
+    LMMSEEqualizer,
+    LMMSEPostEqualizationSINR,
+    LSChannelEstimator,
+    ResourceGridMapper,
+    RZFPrecoder,
+)
+
+from lwmt_sionna.link import Downlink, DownlinkConfig, comb_pilot_pattern
+from lwmt_sionna.link.sweep import LinkRunner
+
+NO = 0.05
+
+
+def complex_normal(rng, shape):
+    return rng.standard_normal((*shape, 2), np.float32).view(np.complex64)[..., 0] / np.sqrt(2)
+
+
+def draw(rng, config, num_info_bits, batch_size):
+    bits = rng.integers(2, size=(batch_size, config.num_users, num_info_bits))
+    shape = (batch_size, config.num_users, config.num_ofdm_symbols, config.num_subcarriers)
+    return bits.astype(np.float32), complex_normal(rng, shape)
+
+
+def static_channel(rng, config, batch_size, num_taps=2):
+    """Flat over the slot, smooth over the subcarriers."""
+    taps = complex_normal(rng, (batch_size, config.num_users, config.num_antennas, num_taps))
+    ramp = np.exp(
+        -2j * np.pi * np.arange(num_taps)[:, None] * np.arange(config.num_subcarriers) / 64
+    )
+    h = (taps @ ramp / np.sqrt(num_taps)).astype(np.complex64)
+    return np.repeat(h[:, :, None], config.num_ofdm_symbols, axis=2), h
+
+
+def test_effective_channel_is_true_channel_times_precoder_of_the_estimate(small_config, rng):
+    config = small_config
+    h = complex_normal(rng, (3, config.num_users, config.num_ofdm_symbols, config.num_antennas, 16))
+    h_hat = complex_normal(rng, (3, config.num_users, config.num_antennas, 16))
+    no = np.array([0.1, 0.2, 0.4], np.float32)
+    error = 0.03
+    h_eff = Downlink(4, config).effective_channel(h, h_hat, no, csi_error_variance=error).numpy()
+
+    k = config.num_users
+    for b in range(3):
+        for f in range(16):
+            estimate = h_hat[b, :, :, f].astype(np.complex128)
+            gram = estimate @ estimate.conj().T + k * (no[b] + error) * np.eye(k)
+            precoder = estimate.conj().T @ np.linalg.inv(gram)
+            precoder /= np.linalg.norm(precoder, axis=0) * np.sqrt(k)
+            assert np.sum(np.abs(precoder) ** 2) == pytest.approx(1.0)
+            for t in (0, 13):
+                expected = h[b, :, t, :, f] @ precoder
+                np.testing.assert_allclose(h_eff[b, :, t, f], expected, rtol=2e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("receiver", ["ls", "perfect"])
+def test_perfect_csi_equals_a_link_of_sionnas_blocks_block_for_block(small_config, rng, receiver):
+    config = DownlinkConfig(**{**vars(small_config), "receiver": receiver})
+    downlink = Downlink(13, config)
+    slot, h = static_channel(rng, config, batch_size=12)
+    bits, noise = draw(rng, config, downlink.num_info_bits, 12)
+    # Low enough for some blocks to fail, so that failures are compared as well.
+    no = 0.55
+    _, bits_hat = downlink(slot, h, no, bits=bits, noise=noise)
+
+    grid = downlink.resource_grid
+    streams = downlink.stream_management
+    coded = downlink.num_coded_bits
+    encoder = LDPC5GEncoder(downlink.num_info_bits, coded, num_bits_per_symbol=4)
+    h_sionna = tf.constant(slot.transpose(0, 1, 3, 2, 4)[:, :, None, None])
+    x = ResourceGridMapper(grid)(Mapper("qam", 4)(encoder(tf.constant(bits)[:, None])))
+    precoder = RZFPrecoder(grid, streams, return_effective_channel=True)
+    alpha = config.num_users * no * np.ones((12, 1, 14, 16), np.float32)
+    scale = 1 / np.sqrt(config.num_users).astype(np.float32)
+    x, h_eff = precoder(x * scale, h_sionna, alpha)
+    y = ApplyOFDMChannel(add_awgn=False)(x, h_sionna)
+    y += np.sqrt(no) * noise[:, :, None]
+    if receiver == "ls":
+        h_eff_hat, error = LSChannelEstimator(grid, interpolation_type="lin")(y, no)
+    else:
+        h_eff_hat, error = h_eff * scale, 0.0
+    x_hat, no_eff = LMMSEEqualizer(grid, streams)(y, h_eff_hat, error, no)
+    llr = Demapper("app", "qam", 4)(x_hat, no_eff)
+    expected = LDPC5GDecoder(encoder, num_iter=config.num_iterations)(llr)[:, 0]
+
+    failed = np.any(bits != bits_hat, axis=-1)
+    expected_failed = np.any(bits != expected, axis=-1)
+    np.testing.assert_array_equal(failed, expected_failed)
+    assert 0 < failed.sum() < failed.size
+    good = ~failed
+    np.testing.assert_array_equal(bits_hat.numpy()[good], expected.numpy()[good])
+
+
+def test_orthogonal_users_see_an_awgn_channel(small_config, rng):
+    config = DownlinkConfig(**{**vars(small_config), "receiver": "perfect"})
+    downlink = Downlink(4, config)
+    # Rows of a unitary matrix: zero forcing costs nothing, the array gain is `num_antennas`.
+    q, _ = np.linalg.qr(complex_normal(rng, (config.num_antennas, config.num_antennas)))
+    h = np.sqrt(config.num_antennas) * q[None, : config.num_users, :, None]
+    h = np.repeat(np.repeat(h, 100, axis=0), config.num_subcarriers, axis=-1).astype(np.complex64)
+    slot = np.repeat(h[:, :, None], config.num_ofdm_symbols, axis=2)
+    bits, noise = draw(rng, config, downlink.num_info_bits, 100)
+    snr = 10 ** (-0.8 / 10)
+    no = config.num_antennas / config.num_users / snr
+    _, bits_hat = downlink(slot, h, no, bits=bits, noise=noise)
+    bler = np.mean(np.any(bits != bits_hat, axis=-1))
+
+    encoder = LDPC5GEncoder(downlink.num_info_bits, downlink.num_coded_bits, num_bits_per_symbol=2)
+    decoder = LDPC5GDecoder(encoder, num_iter=config.num_iterations)
+    bits, _ = draw(rng, config, downlink.num_info_bits, 400)
+    x = Mapper("qam", 2)(encoder(tf.constant(bits)))
+    y = x + np.sqrt(1 / snr) * complex_normal(rng, x.shape)
+    bits_hat = decoder(Demapper("app", "qam", 2)(y, tf.constant(1 / snr, tf.float32)))
+    reference = np.mean(np.any(bits != bits_hat, axis=-1))
+    # 200 blocks against 800: three standard deviations of the difference.
+    deviation = np.sqrt(reference * (1 - reference) * (1 / 200 + 1 / 800))
+    assert 0.05 < reference < 0.95
+    assert abs(bler - reference) < 3 * deviation
+
+
+def test_pilots_are_orthogonal_and_radiate_as_much_as_data():
+    config = DownlinkConfig()
+    pattern = comb_pilot_pattern(config)
+    mask = pattern.mask.numpy().astype(bool)
+    grid = np.zeros(mask.shape, np.complex64)
+    grid[mask] = pattern.pilots.numpy().ravel()
+    active = np.abs(grid[0]) > 0
+    assert active.sum(axis=0).max() == 1
+    # Streams carry 1 / num_users of the power each: a pilot element radiates 1, like data.
+    power = np.sum(np.abs(grid[0]) ** 2, axis=0) / config.num_users
+    np.testing.assert_allclose(power[[2, 3, 10, 11]], 1.0, rtol=1e-5)
+    for stream in range(config.num_users):
+        symbols = np.flatnonzero(active[stream].any(axis=1))
+        assert len(symbols) == 2 and symbols[1] - symbols[0] == 8
+
+
+def test_ls_estimate_of_a_flat_channel_is_the_effective_channel(small_config, rng):
+    downlink = Downlink(4, small_config)
+    slot, h = static_channel(rng, small_config, batch_size=2, num_taps=1)
+    h_eff = downlink.effective_channel(slot, h, NO).numpy()
+    bits, _ = draw(rng, small_config, downlink.num_info_bits, 2)
+    x = ResourceGridMapper(downlink.resource_grid)(
+        downlink._mapper(downlink._encoder(tf.constant(bits)[:, None]))
+    )
+    y = np.einsum("butfs,bstf->butf", h_eff, x.numpy()[:, 0])[:, :, None]
+    estimate, _ = downlink._estimator(tf.constant(y), tf.constant(0.0))
+    estimate = estimate.numpy()[:, :, 0, 0].transpose(0, 1, 3, 4, 2)
+    np.testing.assert_allclose(estimate, h_eff, atol=1e-5)
+
+
+def test_spectral_efficiency_is_that_of_sionnas_sinr(small_config, rng):
+    downlink = Downlink(4, small_config)
+    slot, h = static_channel(rng, small_config, batch_size=2)
+    h_hat = h + 0.3 * complex_normal(rng, h.shape)
+    rate = downlink.spectral_efficiency(slot, h_hat, NO).numpy()
+    sinr = LMMSEPostEqualizationSINR(downlink.resource_grid, downlink.stream_management)(
+        downlink._effective_channel(tf.constant(slot), tf.constant(h_hat), NO, 0.0),
+        tf.constant(NO),
+        # With whitening, Sionna 1.2.2 counts the interference twice: S / (2 I + N). A receiver
+        # with one antenna has nothing to whiten.
+        interference_whitening=False,
+    ).numpy()
+    expected = np.log2(1 + sinr[..., 0]).mean(axis=(1, 2))
+    np.testing.assert_allclose(rate, expected, rtol=1e-4)
+
+
+def test_compiled_and_eager_runs_count_alike(small_drops, small_config):
+    counts = [
+        LinkRunner(small_config, batch_size=6, compile=mode).count(
+            small_drops.slot, small_drops.history[:, :, -1], 13, 3.0
+        )
+        for mode in ("eager", "xla")
+    ]
+    # Rounding may turn single bits of a block that fails either way, not whole blocks.
+    np.testing.assert_array_equal(counts[0] > 0, counts[1] > 0)
+    assert 0 < np.count_nonzero(counts[0]) < counts[0].size
+
+
+def test_draws_its_own_bits_and_noise(small_config, rng):
+    downlink = Downlink(4, small_config)
+    slot, h = static_channel(rng, small_config, batch_size=3)
+    bits, bits_hat = downlink(slot, h, 0.01)
+    assert bits.shape == (3, 2, downlink.num_info_bits)
+    assert set(np.unique(bits)) == {0.0, 1.0}
+    np.testing.assert_array_equal(bits, bits_hat)
+
+
+def test_symbols_surround_the_snapshot():
+    times = DownlinkConfig().symbol_times
+    assert times.sum() == pytest.approx(0.0)
+    # A slot of 14 symbols at 30 kHz lasts half a millisecond.
+    assert times[-1] - times[0] == pytest.approx(13 / 14 * 0.5e-3)
+
+
+def test_rate_counts_pilots_as_overhead():
+    config = DownlinkConfig()
+    assert config.num_data_symbols == 10 * 32
+    assert config.rate(13) == pytest.approx(612 / (14 * 32))
+    assert Downlink(13).rate == config.rate(13)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"num_users": 0}, "num_users=0"),
+        ({"num_users": 64}, "num_users=64, num_antennas=32"),
+        ({"receiver": "genie"}, "receiver='genie'"),
+        ({"num_iterations": 0}, "num_iterations=0"),
+        ({"cn_update": "magic"}, "cn_update='magic'"),
+        ({"pilot_groups": ((2, 3), (3, 4))}, "must be different"),
+        ({"pilot_groups": ((2, 14),)}, "14 symbols"),
+        ({"pilot_groups": ((2,),)}, "room for all streams"),
+        ({"pilot_comb": 0}, "pilot_comb=0"),
+    ],
+)
+def test_wrong_configurations(values, message):
+    with pytest.raises(ValueError, match=message):
+        DownlinkConfig(**values)
+
+
+def test_code_rate_that_sionna_does_not_encode():
+    with pytest.raises(ValueError, match=r"MCS 0"):
+        Downlink(0)

@@ -1,0 +1,123 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from lwmt_sionna.data import PlanarArray, subcarrier_frequencies, synthesize
+from lwmt_sionna.link import DownlinkConfig, DropFactory
+from lwmt_sionna.link.drops import DropConfig
+from tests.link.channels import make_paths
+
+BLIND = DropConfig(max_similarity=1.0)
+
+
+@pytest.fixture(scope="module")
+def factory():
+    return DropFactory(make_paths(num_sequences=26, num_stations=2, windows=1), config=BLIND)
+
+
+def test_users_serve_once_and_share_the_station(factory):
+    assert factory.num_drops == 6
+    assert len(np.unique(factory.users)) == factory.users.size
+    station = np.arange(26) % 2
+    for group in factory.users:
+        assert len(set(station[group])) == 1
+
+
+def test_windows_of_one_trajectory_are_one_user():
+    paths = make_paths(num_sequences=24, windows=3)
+    factory = DropFactory(paths, config=BLIND)
+    assert factory.num_drops == 2
+    assert len(np.unique(paths.trajectory_id[factory.users])) == 8
+
+
+def test_scale_is_that_of_the_noisy_history_alone(factory):
+    drops = factory.at(3)
+    power = np.mean(np.abs(drops.history) ** 2, axis=(2, 3, 4))
+    np.testing.assert_allclose(power, 1.0, rtol=1e-4)
+    # What is left of the unit power is the true history's: SNR / (1 + SNR).
+    np.testing.assert_allclose(drops.history_rms**2, 10**1.5 / (1 + 10**1.5), rtol=0.02)
+
+
+def test_history_does_not_depend_on_the_horizon(factory):
+    np.testing.assert_array_equal(factory.at(1).history, factory.at(5).history)
+
+
+def test_slot_surrounds_the_target(factory):
+    paths = make_paths(num_sequences=26, num_stations=2)
+    drops = factory.at(2)
+    config = factory.downlink
+    array = PlanarArray(1, 32)
+    frequencies = subcarrier_frequencies(32, 540e3)
+    first = factory.users[0, 0]
+    h = synthesize(
+        paths.select([first]),
+        array,
+        frequencies,
+        times=[0.0, config.symbol_times[0], config.symbol_times[-1]],
+        snapshots=[17],
+    )[0, 0]
+    scale = np.vdot(h[0], drops.target[0, 0]) / np.vdot(h[0], h[0])
+    np.testing.assert_allclose(drops.target[0, 0], scale * h[0], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(drops.slot[0, 0, 0], scale * h[1], rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(drops.slot[0, 0, -1], scale * h[2], rtol=1e-3, atol=1e-4)
+    assert not np.allclose(drops.slot[0, 0, 0], drops.slot[0, 0, -1], rtol=1e-3)
+
+
+def test_channel_stands_still_with_its_user():
+    factory = DropFactory(make_paths(speed_kmh=0.0), config=BLIND)
+    drops = factory.at(5)
+    for symbol in range(14):
+        np.testing.assert_allclose(drops.slot[:, :, symbol], drops.target, atol=1e-4)
+    noise = drops.history - drops.target[:, :, None]
+    assert np.mean(np.abs(noise) ** 2) == pytest.approx(1 / (1 + 10**1.5), rel=0.02)
+
+
+def test_vanished_and_unheard_users_are_counted():
+    paths = make_paths(num_sequences=20)
+    valid = paths.valid.copy()
+    valid[3, 7] = False
+    a = paths.a.copy()
+    a[5, 14:] *= 1e-2
+    factory = DropFactory(dataclasses.replace(paths, valid=valid, a=a), config=BLIND)
+    assert factory.counts["num_vanished"] == 1
+    assert factory.counts["num_not_heard"] == 1
+    assert not np.isin([3, 5], factory.users).any()
+
+
+def test_regime_is_named():
+    factory = DropFactory(make_paths(speed_kmh=120.0, sampling_period=2.5e-3), config=BLIND)
+    assert factory.name == "120 km/h, 2.5 ms"
+    assert factory.normalized_doppler == pytest.approx(0.973, abs=1e-3)
+
+
+def test_digest_follows_data_and_settings():
+    paths = make_paths()
+    digests = {
+        DropFactory(paths, config=BLIND).digest,
+        DropFactory(paths, config=dataclasses.replace(BLIND, history_snr_db=5.0)).digest,
+        DropFactory(dataclasses.replace(paths, a=1.01 * paths.a), config=BLIND).digest,
+    }
+    assert len(digests) == 3
+    assert DropFactory(paths, config=BLIND).digest in digests
+
+
+def test_wrong_input():
+    paths = make_paths()
+    mixed = dataclasses.replace(paths, speed=paths.speed * np.linspace(1, 2, 16))
+    with pytest.raises(ValueError, match=r"one speed.*from 30.0 to 60.0 km/h"):
+        DropFactory(mixed)
+    with pytest.raises(ValueError, match="num_history=21"):
+        DropFactory(paths, config=DropConfig(num_history=21))
+    with pytest.raises(ValueError, match="Too few users"):
+        DropFactory(make_paths(num_sequences=3))
+    with pytest.raises(ValueError, match=r"from 1 to 5.*horizon=6"):
+        DropFactory(paths, config=BLIND).at(6)
+    with pytest.raises(ValueError, match="max_similarity=0"):
+        DropConfig(max_similarity=0)
+
+
+def test_more_drops_than_the_data_allows(caplog):
+    factory = DropFactory(make_paths(), DownlinkConfig(), dataclasses.replace(BLIND, num_drops=9))
+    assert factory.num_drops == 4
+    assert "9 drops asked for, the data allows 4" in caplog.text

@@ -1,0 +1,116 @@
+import sys
+import types
+
+import numpy as np
+import pytest
+
+from lwmt_sionna.link import CsiPolicy, make_policy
+from lwmt_sionna.link.policies import NoisyPerfectCsi, PredictedCsi
+
+
+class LastSnapshot:
+    def __call__(self, history, num_horizons):
+        return np.repeat(history[:, -1:], num_horizons, axis=1)
+
+
+class Broken:
+    def __call__(self, history, num_horizons):
+        return np.full((len(history), num_horizons, *history.shape[2:]), np.nan, np.complex64)
+
+
+class Silent(CsiPolicy):
+    def __init__(self):
+        super().__init__("silent")
+
+    def __call__(self, history, horizon, target=None):
+        return np.zeros_like(history[:, :, -1])
+
+
+@pytest.fixture
+def own_module(monkeypatch):
+    module = types.ModuleType("own_policies")
+    module.LastSnapshot = LastSnapshot
+    module.last_snapshot = LastSnapshot()
+    module.Silent = Silent
+    module.number = 3
+    monkeypatch.setitem(sys.modules, "own_policies", module)
+
+
+@pytest.fixture
+def history(rng):
+    return (
+        rng.standard_normal((3, 2, 4, 5, 6)) + 1j * rng.standard_normal((3, 2, 4, 5, 6))
+    ).astype(np.complex64)
+
+
+def test_perfect_needs_the_truth(history):
+    target = history[:, :, 0]
+    assert make_policy("perfect")(history, 1, target=target) is target
+    with pytest.raises(ValueError, match="needs the true channel"):
+        make_policy("perfect")(history, 1)
+
+
+def test_noisy_perfect_has_the_noise_of_a_snapshot(rng):
+    h = np.exp(2j * np.pi * rng.random((20, 4, 1, 32, 32))).astype(np.complex64)
+    h *= np.sqrt(10 / 11)  # with its noise in it, the history would have unit power
+    noisy_history = h / np.sqrt(np.mean(np.abs(h) ** 2))
+    error = NoisyPerfectCsi(10.0)(noisy_history, 1, target=h[:, :, 0]) - h[:, :, 0]
+    assert np.mean(np.abs(error) ** 2) == pytest.approx(1 / 11, rel=0.02)
+
+
+def test_noise_of_noisy_perfect_repeats(history):
+    policy = NoisyPerfectCsi(10.0, seed=3)
+    first, second = (policy(history, 2, target=history[:, :, 0]) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_predictions_come_in_batches(history, batch_size):
+    policy = PredictedCsi(LastSnapshot(), "mine", batch_size=batch_size)
+    np.testing.assert_array_equal(policy(history, 3), history[:, :, -1])
+
+
+def test_prediction_of_the_horizon_is_the_last_one(history):
+    def count(history, num_horizons):
+        steps = np.arange(1, num_horizons + 1, dtype=np.complex64)
+        return np.broadcast_to(
+            steps[None, :, None, None], (len(history), num_horizons, *history.shape[2:])
+        )
+
+    assert np.all(PredictedCsi(count, "count")(history, 4) == 4)
+
+
+@pytest.mark.parametrize("spec", ["own_policies:LastSnapshot", "own_policies:last_snapshot"])
+def test_policy_of_ones_own(own_module, history, spec):
+    policy = make_policy(spec)
+    assert policy.name == spec
+    np.testing.assert_array_equal(policy(history, 2), history[:, :, -1])
+
+
+def test_own_subclass_keeps_its_name(own_module, history):
+    policy = make_policy("own_policies:Silent")
+    assert policy.name == "silent"
+    assert not policy(history, 1).any()
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("psychic", r"Unknown policy.*perfect.*policy='psychic'"),
+        ("no_such_module:Thing", "PYTHONPATH.*no_such_module:Thing"),
+        ("own_policies:Missing", "has no 'Missing'"),
+        ("own_policies:number", "must be callable"),
+    ],
+)
+def test_unknown_policies(own_module, spec, message):
+    with pytest.raises(ValueError, match=message):
+        make_policy(spec)
+
+
+def test_broken_predictions_are_named(history):
+    with pytest.raises(ValueError, match=r"'broken' returned NaN.*6 of 6 users at horizon 2"):
+        PredictedCsi(Broken(), "broken")(history, 2)
+    with pytest.raises(ValueError, match=r"'short' must return.*\(6, 2, 5, 6\)"):
+        PredictedCsi(lambda history, n: history[:, -1], "short")(history, 2)
+    with pytest.raises(ValueError, match="complex"):
+        PredictedCsi(lambda history, n: np.abs(history[:, -n:]), "real")(history, 2)

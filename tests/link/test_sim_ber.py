@@ -1,0 +1,37 @@
+import pytest
+from sionna.phy.utils import PlotBER, sim_ber
+
+from lwmt_sionna.link import make_sim_ber_model
+from lwmt_sionna.link.policies import PerfectCsi
+
+
+@pytest.mark.parametrize("graph_mode", [None, "xla"])
+def test_runs_in_sim_ber(small_drops, small_config, graph_mode):
+    model = make_sim_ber_model(small_drops, PerfectCsi(), 13, small_config, x_axis="snr")
+    ber, bler = sim_ber(
+        model,
+        [-6.0, 15.0],
+        batch_size=8,
+        max_mc_iter=2,
+        early_stop=False,
+        graph_mode=graph_mode,
+        verbose=False,
+    )
+    assert bler[0] == 1.0 and ber[0] > 0.05
+    assert bler[1] == 0.0 and ber[1] == 0.0
+
+
+def test_takes_estimates_and_ebno(small_drops, small_config):
+    model = make_sim_ber_model(small_drops, small_drops.target, 4, small_config)
+    bits, bits_hat = model(5, 20.0)
+    assert bits.shape == bits_hat.shape == (5, 2, 115)
+    plot = PlotBER("policies")
+    _, bler = plot.simulate(
+        model, [20.0], batch_size=4, max_mc_iter=1, show_fig=False, verbose=False, add_bler=True
+    )
+    assert bler[0] == 0.0
+
+
+def test_unknown_axis(small_drops, small_config):
+    with pytest.raises(ValueError, match="x_axis='power'"):
+        make_sim_ber_model(small_drops, PerfectCsi(), 13, small_config, x_axis="power")

@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from lwmt_sionna.link.statistics import best_fixed_mcs, cluster_bootstrap, nmse_summary
+
+
+def test_interval_covers_the_truth_as_often_as_it_says(rng):
+    # Drops are good or bad as a whole: blocks of one drop are not independent.
+    covered = []
+    for _ in range(200):
+        bad = rng.random(80) < 0.3
+        errors = rng.binomial(8, np.where(bad, 0.9, 0.05))
+        low, high = cluster_bootstrap(errors, np.full(80, 8), num_resamples=400)
+        covered.append(low <= 0.3 * 0.9 + 0.7 * 0.05 <= high)
+    assert 0.89 < np.mean(covered) < 0.99
+
+
+def test_interval_over_drops_is_wider_than_over_blocks(rng):
+    errors = np.where(rng.random(100) < 0.5, 8, 0)
+    low, high = cluster_bootstrap(errors, np.full(100, 8))
+    binomial = 2 * 1.96 * np.sqrt(0.25 / 800)
+    assert high - low > 2 * binomial
+
+
+def test_no_error_still_leaves_a_bound():
+    low, high = cluster_bootstrap(np.zeros(60, int), np.full(60, 4))
+    assert low == 0.0
+    # The rule of three, over drops.
+    assert high == pytest.approx(3 / 60, rel=0.05)
+    assert cluster_bootstrap([4, 4], [4, 4])[1] == 1.0
+
+
+def test_interval_refuses_empty_drops():
+    with pytest.raises(ValueError, match="positive block count"):
+        cluster_bootstrap([0, 1], [0, 4])
+
+
+def test_nmse_in_three_ways():
+    h = np.ones((1, 2, 4, 4), complex)
+    h[0, 1] *= 10
+    h_hat = h * np.array([1.1, 1.2])[None, :, None, None]
+    quality = nmse_summary(h_hat, h, rms=np.ones((1, 2)))
+    assert quality["nmse_pooled_db"] == pytest.approx(10 * np.log10((0.01 + 4) / 101), abs=1e-3)
+    assert quality["nmse_mean_db"] == pytest.approx(10 * np.log10(0.025), abs=1e-3)
+    assert quality["nmse_median_db"] == pytest.approx(10 * np.log10(0.025), abs=1e-3)
+    scaled = nmse_summary(h_hat, h, rms=np.array([[1, 10]]))
+    assert scaled["nmse_pooled_db"] == pytest.approx(10 * np.log10(0.05 / 2), abs=1e-3)
+    assert nmse_summary(h[:0], h[:0], np.ones((0, 2)))["nmse_pooled_db"] is None
+
+
+def test_best_scheme_per_snr():
+    def point(snr, mcs, rate, bler):
+        return {
+            "regime": "r",
+            "horizon": 1,
+            "policy": "hold",
+            "snr_db": snr,
+            "mcs": mcs,
+            "rate": rate,
+            "goodput": rate * (1 - bler),
+            "bler_low": bler,
+            "bler_high": min(1.0, bler + 0.1),
+        }
+
+    points = [
+        point(0, 4, 1.0, 0.1),
+        point(0, 13, 2.0, 0.9),
+        point(9, 4, 1.0, 0.0),
+        point(9, 13, 2.0, 0.1),
+    ]
+    best = best_fixed_mcs(points)
+    assert [(row["snr_db"], row["mcs"]) for row in best] == [(0, 4), (9, 13)]
+    assert best[1]["goodput_low"] == pytest.approx(2.0 * 0.8)
