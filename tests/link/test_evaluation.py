@@ -1,0 +1,182 @@
+"""The experiment from its command line, on channels small enough to run eagerly."""
+
+import importlib.util
+import json
+import pathlib
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from lwmt_sionna import cli, records
+from lwmt_sionna.data import write_paths
+from lwmt_sionna.link import LinkEvalConfig
+from lwmt_sionna.link.evaluation import format_table
+from tests.link.channels import make_paths
+
+REPOSITORY = pathlib.Path(__file__).parents[2]
+CONFIG = """
+    policies = ["perfect", "noisy_perfect"]
+    report_snr_db = 12.0
+
+    [downlink]
+    num_users = 2
+    num_antennas = 8
+    num_subcarriers = 16
+    pilot_groups = [[2], [11]]
+    num_iterations = 8
+
+    [drops]
+    num_drops = 6
+    max_similarity = 1.0
+
+    [sweep]
+    horizons = [1, 5]
+    snr_db = [-6.0, 12.0]
+    mcs = [4, 13]
+    compile = "eager"
+"""
+
+
+@pytest.fixture(scope="module")
+def script():
+    path = REPOSITORY / "experiments" / "link_level_eval.py"
+    spec = importlib.util.spec_from_file_location("link_level_eval", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_paths("slow.h5", make_paths(speed_kmh=30.0, sampling_period=1e-3))
+    write_paths("fast.h5", make_paths(speed_kmh=60.0, sampling_period=1e-3, seed=1))
+    (tmp_path / "config.toml").write_text(textwrap.dedent(CONFIG))
+    (tmp_path / "my_predictor.py").write_text(
+        textwrap.dedent("""
+        import numpy as np
+
+        class LastSnapshot:
+            def __call__(self, history, num_horizons):
+                return np.repeat(history[:, -1:], num_horizons, axis=1)
+        """)
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    sys.modules.pop("my_predictor", None)
+
+
+def run(script, *arguments):
+    with pytest.raises(SystemExit) as exit_:
+        cli.run(script.main, ["--quiet", "--out", "out", *arguments])
+    return exit_.value.code
+
+
+def test_table_record_and_figures(script, folder, capsys):
+    arguments = ("--config", "config.toml", "--data", "slow.h5", "fast.h5")
+    assert run(script, *arguments, "--policy", "my_predictor:LastSnapshot") == 0
+    output = capsys.readouterr().out
+    record = records.read_record("out/link_level_eval.json")
+    assert len(record["points"]) == 2 * 2 * 3 * 2 * 2
+    assert sorted(record["inputs"]) == ["fast", "slow"]
+    assert {point["regime"] for point in record["points"]} == {"30 km/h, 1 ms", "60 km/h, 1 ms"}
+    assert len(record["goodput"]) == 2 * 2 * 3 * 2
+    assert [users["num_sequences"] for users in record["users"]] == [16, 16]
+    assert record["config"]["sweep"]["snr_db"] == [-6.0, 12.0]
+    for name in ("link_bler.png", "link_goodput.png"):
+        assert (folder / "out" / name).read_bytes().startswith(b"\x89PNG")
+    assert output.startswith(format_table(record))
+    rows = [line for line in output.splitlines() if "km/h" in line]
+    assert len(rows) == 2 * 2 * 3
+    assert sum("my_predictor:LastSnapshot" in row for row in rows) == 4
+    assert "exact" in rows[0]
+
+    # The same command again computes nothing, and gives the same.
+    lines = (folder / "out" / "points.jsonl").read_text()
+    assert run(script, *arguments, "--policy", "my_predictor:LastSnapshot") == 0
+    assert (folder / "out" / "points.jsonl").read_text() == lines
+    assert records.read_record("out/link_level_eval.json")["points"] == record["points"]
+
+
+def test_flags_replace_configured_values(script, folder):
+    flags = "--data slow.h5 --policies perfect --horizons 2 --snr 0 5 --mcs 10 --drops 3 --slots 2"
+    assert run(script, "--config", "config.toml", *flags.split(), "--seed", "7") == 0
+    record = records.read_record("out/link_level_eval.json")
+    assert [(p["horizon"], p["snr_db"], p["mcs"]) for p in record["points"]] == [
+        (2, 0.0, 10),
+        (2, 5.0, 10),
+    ]
+    assert {(p["num_drops"], p["num_blocks"]) for p in record["points"]} == {(3, 12)}
+    assert record["seeds"] == {"drops": 7, "link": 7}
+    assert record["config"]["report_mcs"] == 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--data missing.h5", "no data file here. Received: data=missing.h5"),
+        ("--data truncated.h5", "truncated.h5"),
+        ("--data slow.h5 --policies psychic", "Unknown policy"),
+        ("--data slow.h5 --policy my_predictor:Missing", "has no 'Missing'"),
+        ("--data slow.h5 --horizons 6", "horizons from 1 to 5"),
+        ("--data slow.h5 --mcs 29", "An MCS index"),
+        ("--data slow.h5 --mcs 13 13", "list of different values"),
+        ("--data slow.h5 slow.h5", "a regime of its own"),
+        ("--config missing.toml", "missing.toml"),
+        ("--config wrong_key.toml", "Unknown keys in [sweep] of wrong_key.toml"),
+        ("--config wrong_type.toml", "`policies` is a list"),
+        ("--config no.toml", "no valid TOML"),
+        ("", "There is no data"),
+        ("--snr loud", "invalid float value"),
+    ],
+)
+def test_wrong_input_is_answered_in_one_line(script, folder, capsys, arguments, message):
+    whole = (folder / "slow.h5").read_bytes()
+    (folder / "truncated.h5").write_bytes(whole[: len(whole) // 2])
+    (folder / "wrong_key.toml").write_text("[sweep]\nsnr = [1.0]\n")
+    (folder / "wrong_type.toml").write_text('policies = "perfect"\n')
+    (folder / "no.toml").write_text("policies = [\n")
+    assert run(script, "--config", "config.toml", *arguments.split()) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1 and "Traceback" not in error
+
+
+@pytest.mark.parametrize("name", ["link_demo", "link_ci"])
+def test_committed_configurations_are_valid(name):
+    path = REPOSITORY / "experiments" / "configs" / f"{name}.toml"
+    config = LinkEvalConfig.from_toml(path)
+    assert config.report_mcs in config.sweep.mcs
+    assert {"perfect", "hold", "local_ar", "model"} <= set(config.policies)
+    # Configurations go into records as they are.
+    assert json.dumps(config.sweep.snr_db)
+
+
+def test_report_must_be_swept():
+    with pytest.raises(ValueError, match="report_mcs=5"):
+        LinkEvalConfig(report_mcs=5)
+    with pytest.raises(ValueError, match="report_snr_db=1"):
+        LinkEvalConfig(report_snr_db=1.0)
+    config = LinkEvalConfig().with_policies(["hold", "mine:Own"])
+    assert config.policies.count("hold") == 1 and config.policies[-1] == "mine:Own"
+
+
+def test_vanished_target_is_no_division_by_zero(folder):
+    paths = make_paths(sampling_period=1e-3)
+    paths.valid[:, 16] = False
+    write_paths("gone.h5", paths)
+    from lwmt_sionna.link.evaluation import evaluate_link
+
+    values = {
+        "data": ["gone.h5"],
+        "policies": ["perfect"],
+        "downlink": {"num_antennas": 8, "num_subcarriers": 16, "num_iterations": 2},
+        "drops": {"max_similarity": 1.0},
+        "sweep": {"horizons": [1], "snr_db": [10.0], "mcs": [4], "compile": "eager"},
+    }
+    record = evaluate_link(LinkEvalConfig.from_dict(values), "gone", progress=False)
+    (point,) = record["points"]
+    assert point["bler"] == 1.0 and np.isfinite(point["sum_rate"])
+    assert point["nmse_pooled_db"] is None
