@@ -154,6 +154,17 @@ def test_ls_estimate_of_a_flat_channel_is_the_effective_channel(small_config, rn
     np.testing.assert_allclose(estimate, h_eff, atol=1e-5)
 
 
+@pytest.mark.parametrize("mcs", [4, 13, 22])
+def test_demapping_by_parts_is_that_of_the_whole_constellation(small_config, rng, mcs):
+    downlink = Downlink(mcs, small_config)
+    num_bits = downlink.mcs.num_bits_per_symbol
+    shape = (3, 1, small_config.num_users, small_config.num_data_symbols)
+    x_hat = tf.constant(complex_normal(rng, shape))
+    no_eff = tf.constant(rng.uniform(0.05, 1.0, shape).astype(np.float32))
+    expected = Demapper("app", "qam", num_bits)(x_hat, no_eff)
+    np.testing.assert_allclose(downlink._demap(x_hat, no_eff), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_spectral_efficiency_is_that_of_sionnas_sinr(small_config, rng):
     downlink = Downlink(4, small_config)
     slot, h = static_channel(rng, small_config, batch_size=2)
