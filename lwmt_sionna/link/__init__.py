@@ -10,23 +10,27 @@ _EXPORTS = {
     "CsiPolicy": "policies",
     "Downlink": "downlink",
     "DownlinkConfig": "config",
+    "DropConfig": "drops",
     "DropFactory": "drops",
     "LinkDrops": "drops",
     "LinkEvalConfig": "evaluation",
+    "LinkRunner": "runner",
     "MCS_TABLE": "mcs",
     "Mcs": "mcs",
-    "PointStore": "sweep",
+    "PointStore": "store",
+    "SweepConfig": "sweep",
     "best_fixed_mcs": "statistics",
     "cluster_bootstrap": "statistics",
     "comb_pilot_pattern": "downlink",
     "evaluate_link": "evaluation",
+    "format_table": "evaluation",
     "get_mcs": "mcs",
     "make_policy": "policies",
     "make_sim_ber_model": "sim_ber",
-    "sweep": "sweep",
+    "run_sweep": "sweep",
 }
 
-_NEEDS_SIONNA = ("downlink", "sim_ber", "sweep")
+_NEEDS_SIONNA = ("downlink", "evaluation", "runner", "sim_ber", "sweep")
 
 __all__ = sorted(_EXPORTS)
 

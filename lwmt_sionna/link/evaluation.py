@@ -11,8 +11,9 @@ from lwmt_sionna.data import read_paths
 from lwmt_sionna.link.config import DownlinkConfig
 from lwmt_sionna.link.drops import DropConfig, DropFactory
 from lwmt_sionna.link.policies import make_policy
-from lwmt_sionna.link.statistics import best_fixed_mcs
-from lwmt_sionna.link.sweep import PointStore, SweepConfig, sweep
+from lwmt_sionna.link.statistics import best_fixed_mcs, recovered_share
+from lwmt_sionna.link.store import PointStore
+from lwmt_sionna.link.sweep import SweepConfig, run_sweep
 
 __all__ = ["LinkEvalConfig", "evaluate_link", "format_table"]
 
@@ -166,7 +167,7 @@ def evaluate_link(config, out, progress=None):
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     _check_regimes(factories, config)
-    points = sweep(
+    points = run_sweep(
         factories, policies, config.sweep, PointStore(out / "points.jsonl"), progress=progress
     )
 
@@ -184,7 +185,7 @@ def evaluate_link(config, out, progress=None):
         inputs=inputs,
         started=started,
         extra={
-            "goodput": best_fixed_mcs(points),
+            "goodput": _goodput(points),
             "users": [
                 {"regime": factory.name, "scene": factory.scene, **factory.counts}
                 for factory in factories
@@ -196,6 +197,14 @@ def evaluate_link(config, out, progress=None):
     plots.plot_bler(record, out / "link_bler.png", mcs=config.report_mcs)
     plots.plot_goodput(record, out / "link_goodput.png")
     return record
+
+
+def _goodput(points):
+    rows = best_fixed_mcs(points)
+    for quantity in ("goodput", "sum_rate"):
+        for row, share in zip(rows, recovered_share(rows, quantity)):
+            row[f"recovered_{quantity}"] = share
+    return rows
 
 
 def _check_regimes(factories, config):
@@ -220,11 +229,11 @@ def format_table(record):
         str of several lines.
     """
     mcs, snr = record["config"]["report_mcs"], record["config"]["report_snr_db"]
-    goodput = {_cell(row): row["goodput"] for row in record["goodput"] if row["snr_db"] == snr}
+    goodput = {_cell(row): row for row in record["goodput"] if row["snr_db"] == snr}
     chosen = [p for p in record["points"] if p["mcs"] == mcs and p["snr_db"] == snr]
     rows = [
-        ("", "", "", "NMSE all", "event-free", "BLER", "95 %", "event-free", "goodput", "sum rate"),
-        ("regime", "horizon", "policy", "[dB]", "[dB]", "", "", "", "[b/s/Hz]", "[b/s/Hz]"),
+        ("", "", "", "NMSE [dB]", "event-free", "BLER", "", "event-", "goodput", "sum rate", "won"),
+        ("regime", "horizon", "policy", "", "", "", "95 %", "free", "[b/s/Hz]", "[b/s/Hz]", "back"),
     ]
     for point in chosen:
         if len(rows) > 2 and rows[-1][:2] != (point["regime"], str(point["horizon"])):
@@ -240,8 +249,9 @@ def format_table(record):
                 f"{point['bler']:.3f}",
                 f"{point['bler_low']:.3f} - {point['bler_high']:.3f}",
                 "-" if free is None else f"{free:.3f}",
-                f"{goodput[_cell(point)]:.2f}",
+                f"{goodput[_cell(point)]['goodput']:.2f}",
                 f"{point['sum_rate']:.1f}",
+                _percent(goodput[_cell(point)]["recovered_sum_rate"]),
             )
         )
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
@@ -260,7 +270,9 @@ def format_table(record):
             f"rate of {record['config']['downlink']['num_users']} users;",
             f"all at {snr:g} dB link SNR, {blocks} blocks from {drops} drops a point. NMSE: pooled "
             "/ median. Event-free: users",
-            "without path births and deaths between the last measurement and the slot.",
+            "without path births and deaths between the last measurement and the slot. Won back: "
+            "share of the sum rate",
+            "between hold and perfect CSI.",
             "",
             *lines,
         ]
@@ -278,6 +290,10 @@ def _pair(point, suffix):
     if pooled < -100:
         return "exact"
     return f"{pooled:.1f} / {median:.1f}"
+
+
+def _percent(share):
+    return "-" if share is None else f"{100 * share:.0f} %"
 
 
 def _span(values):

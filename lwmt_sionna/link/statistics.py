@@ -2,7 +2,13 @@
 
 import numpy as np
 
-__all__ = ["best_fixed_mcs", "cluster_bootstrap", "nmse_summary"]
+__all__ = [
+    "best_fixed_mcs",
+    "cluster_bootstrap",
+    "nmse_summary",
+    "paired_bootstrap",
+    "recovered_share",
+]
 
 
 def cluster_bootstrap(errors, blocks, level=0.95, num_resamples=2000, seed=0):
@@ -40,12 +46,67 @@ def cluster_bootstrap(errors, blocks, level=0.95, num_resamples=2000, seed=0):
         return 0.0, rule
     if np.array_equal(errors, blocks):
         return 1 - rule, 1.0
+    return _bootstrap(errors, blocks, level, num_resamples, seed)
+
+
+def paired_bootstrap(errors, reference, blocks, level=0.95, num_resamples=2000, seed=0):
+    """Confidence interval of the difference of two error rates on the same drops.
+
+    Args:
+        errors: int `[num_drops]`, block errors of every drop.
+        reference: int `[num_drops]`, those of the policy to compare with.
+        blocks: int `[num_drops]`, blocks of every drop.
+        level, num_resamples, seed: as for `cluster_bootstrap`.
+
+    Returns:
+        The triple `(difference, low, high)` of floats; negative where `errors` has fewer.
+    """
+    errors, reference, blocks = (
+        np.asarray(x, np.float64).ravel() for x in (errors, reference, blocks)
+    )
+    difference = errors - reference
+    low, high = _bootstrap(difference, blocks, level, num_resamples, seed)
+    return float(difference.sum() / blocks.sum()), low, high
+
+
+def _bootstrap(errors, blocks, level, num_resamples, seed):
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(errors.size, np.full(errors.size, 1 / errors.size), num_resamples)
     rates = (weights @ errors) / (weights @ blocks)
     tail = (1 - level) / 2
     low, high = np.quantile(rates, [tail, 1 - tail])
     return float(low), float(high)
+
+
+def recovered_share(rows, quantity, worst="hold", best="perfect"):
+    """Share of what age costs that a policy wins back.
+
+    `(q(policy) - q(worst)) / (q(best) - q(worst))`, per regime, horizon and SNR.
+
+    Args:
+        rows: list of dict with `regime`, `horizon`, `policy`, `snr_db` and the quantity; one row
+            per cell, such as those of `best_fixed_mcs`.
+        quantity: str, name of the quantity: `goodput` or `sum_rate`.
+        worst: str, policy that wins nothing back.
+        best: str, policy that wins all back.
+
+    Returns:
+        List of float or None, one per row; None where the two are missing or differ by less than
+        1 % of the best: there is nothing to win back.
+    """
+    cells = {}
+    for row in rows:
+        key = row["regime"], row["horizon"], row["snr_db"]
+        cells.setdefault(key, {})[row["policy"]] = row[quantity]
+    shares = []
+    for row in rows:
+        cell = cells[row["regime"], row["horizon"], row["snr_db"]]
+        low, high = cell.get(worst), cell.get(best)
+        if low is None or high is None or high - low <= 0.01 * high:
+            shares.append(None)
+        else:
+            shares.append((row[quantity] - low) / (high - low))
+    return shares
 
 
 def nmse_summary(h_hat, h, rms):

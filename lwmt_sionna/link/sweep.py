@@ -1,28 +1,22 @@
 """Monte-Carlo over policies, coding schemes and SNR, resumable point by point."""
 
-import functools
 import hashlib
-import json
-import logging
-import os
-import pathlib
 from dataclasses import dataclass, replace
 
 import numpy as np
-import tensorflow as tf
 from tqdm import tqdm
 
-from lwmt_sionna.link.config import DownlinkConfig
-from lwmt_sionna.link.downlink import Downlink
 from lwmt_sionna.link.mcs import get_mcs
-from lwmt_sionna.link.statistics import cluster_bootstrap, nmse_summary
+from lwmt_sionna.link.runner import LinkRunner
+from lwmt_sionna.link.statistics import cluster_bootstrap, nmse_summary, paired_bootstrap
+from lwmt_sionna.link.store import PointStore
 
-__all__ = ["LinkRunner", "PointStore", "SweepConfig", "sweep"]
-
-logger = logging.getLogger(__name__)
+__all__ = ["SweepConfig", "run_sweep"]
 
 # Changes when the same settings would give other counts; stored points then count no more.
 _COUNTS_VERSION = 1
+# The policy that others are compared with, drop by drop.
+REFERENCE_POLICY = "hold"
 
 
 @dataclass(frozen=True)
@@ -71,158 +65,7 @@ class SweepConfig:
             )
 
 
-class LinkRunner:
-    """Counts errors on given drops, with bits and noise that depend on nothing but the seed.
-
-    Bits and noise are drawn per drop and slot on the host, not inside the graph: policies, SNR
-    points, batch sizes and execution modes all meet the same ones.
-
-    Args:
-        config: `DownlinkConfig`.
-        num_slots, batch_size, seed, compile: as in `SweepConfig`.
-    """
-
-    def __init__(self, config=None, num_slots=1, batch_size=32, seed=0, compile="xla"):
-        self.config = DownlinkConfig() if config is None else config
-        self.num_slots = num_slots
-        self.batch_size = batch_size
-        self.seed = seed
-        self._mode = compile
-        self._downlinks = {}
-        self._functions = {}
-        self._draw = functools.lru_cache(maxsize=32)(self._draw_batch)
-
-    def count(self, slot, h_hat, mcs, snr_db):
-        """Bit errors of every block.
-
-        Args:
-            slot: complex64 `[num_drops, num_users, num_ofdm_symbols, num_antennas,
-                num_subcarriers]`, true channels.
-            h_hat: complex64 `[num_drops, num_users, num_antennas, num_subcarriers]`.
-            mcs: int, index of the scheme.
-            snr_db: float, link SNR [dB].
-
-        Returns:
-            int64 `[num_drops, num_users, num_slots]`, wrong information bits per block.
-        """
-        function = self._function("count", mcs)
-        no = np.float32(10 ** (-snr_db / 10))
-        errors = np.zeros((*slot.shape[:2], self.num_slots), np.int64)
-        for drops, padded in self._batches(len(slot)):
-            for index in range(self.num_slots):
-                bits, noise = self._draw(mcs, index, tuple(padded))
-                result = function(slot[padded], h_hat[padded], no, bits, noise)
-                errors[drops, :, index] = result.numpy()[: len(drops)]
-        return errors
-
-    def spectral_efficiency(self, slot, h_hat, snr_db):
-        """Rate of Gaussian signalling per user, float64 `[num_drops, num_users]` [bit/s/Hz]."""
-        # The coding scheme does not matter to it: take one that is there anyway.
-        mcs = next(iter(self._downlinks), 13)
-        function = self._function("spectral_efficiency", mcs)
-        no = np.float32(10 ** (-snr_db / 10))
-        rates = np.zeros(slot.shape[:2])
-        for drops, padded in self._batches(len(slot)):
-            result = function(slot[padded], h_hat[padded], no)
-            rates[drops] = result.numpy()[: len(drops)]
-        return rates
-
-    def downlink(self, mcs):
-        """The `Downlink` of a scheme."""
-        if mcs not in self._downlinks:
-            self._downlinks[mcs] = Downlink(mcs, self.config)
-        return self._downlinks[mcs]
-
-    def _batches(self, num_drops):
-        size = min(self.batch_size, num_drops)
-        for first in range(0, num_drops, size):
-            drops = np.arange(first, min(first + size, num_drops))
-            # A shorter last batch would be compiled anew.
-            yield drops, np.resize(drops, size)
-
-    def _draw_batch(self, mcs, slot_index, drops):
-        config = self.config
-        num_bits = self.downlink(mcs).num_info_bits
-        bits, noise = [], []
-        for drop in drops:
-            rng = np.random.default_rng([self.seed, 0, slot_index, drop])
-            shape = (config.num_users, config.num_ofdm_symbols, config.num_subcarriers, 2)
-            noise.append(rng.standard_normal(shape, np.float32).view(np.complex64)[..., 0])
-            rng = np.random.default_rng([self.seed, 1, slot_index, drop, mcs])
-            bits.append(rng.integers(2, size=(config.num_users, num_bits)).astype(np.float32))
-        scale = np.float32(np.sqrt(0.5))
-        return tf.constant(np.stack(bits)), tf.constant(scale * np.stack(noise))
-
-    def _function(self, kind, mcs):
-        if (kind, mcs) not in self._functions:
-            downlink = self.downlink(mcs)
-            if kind == "count":
-
-                def function(slot, h_hat, no, bits, noise):
-                    bits, bits_hat = downlink(slot, h_hat, no, bits=bits, noise=noise)
-                    return tf.math.count_nonzero(tf.not_equal(bits, bits_hat), axis=-1)
-
-            else:
-                function = downlink.spectral_efficiency
-            if self._mode != "eager":
-                function = tf.function(function, jit_compile=self._mode == "xla")
-            self._functions[kind, mcs] = function
-        return self._functions[kind, mcs]
-
-
-class PointStore:
-    """Finished points in one file, a JSON object per line.
-
-    A line is on the disk before the next point starts: a killed run loses the point it was at.
-    Points are found again by their key (regime, horizon, policy, scheme, SNR) and the digest of
-    everything that their counts depend on; what was computed from other data, settings or weights
-    stays in the file and is not used.
-
-    Args:
-        path: path of the file, made with its folder when needed; None keeps points in memory.
-    """
-
-    def __init__(self, path=None):
-        self.path = None if path is None else pathlib.Path(path)
-        self._points = {}
-        if self.path is None:
-            return
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        if self.path.exists():
-            self._read()
-
-    def _read(self):
-        text = self.path.read_text(encoding="utf-8")
-        if text and not text.endswith("\n"):
-            # The last line of a killed run: start the next one on a line of its own.
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write("\n")
-        for line in text.splitlines():
-            try:
-                entry = json.loads(line)
-                self._points[entry["digest"]] = entry["point"]
-            except (json.JSONDecodeError, KeyError, TypeError):
-                logger.warning("%s: an incomplete line was ignored.", self.path)
-
-    def get(self, digest):
-        """The point with this digest, or None."""
-        return self._points.get(digest)
-
-    def add(self, digest, point):
-        """Stores a finished point."""
-        self._points[digest] = point
-        if self.path is None:
-            return
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps({"digest": digest, "point": point}) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def __len__(self):
-        return len(self._points)
-
-
-def sweep(factories, policies, config=None, store=None, progress=None):
+def run_sweep(factories, policies, config=None, store=None, progress=None):
     """Runs every policy over every regime, horizon, scheme and SNR.
 
     All policies meet the same drops, bits and noise and the same receiver: only the precoder's
@@ -241,8 +84,9 @@ def sweep(factories, policies, config=None, store=None, progress=None):
         counts and rates: `num_drops`, `num_blocks`, `num_block_errors`, `num_bits`,
         `num_bit_errors`, `bler` with `bler_low` and `bler_high` (95 %, over drops), `ber`, `rate`
         and `goodput` [bit/s/Hz and user], `sum_rate` (mean over drops of the users' summed
-        `log2(1 + SINR)` [bit/s/Hz]), the NMSE of the policy, and all of this for the users
-        without events where events are known.
+        `log2(1 + SINR)` [bit/s/Hz]), the NMSE of the policy, the difference of its BLER to that of
+        the policy `hold` with its paired interval, and NMSE and BLER of the users without events
+        where events are known.
     """
     config = SweepConfig() if config is None else config
     store = PointStore() if store is None else store
@@ -285,7 +129,7 @@ def _sweep_cell(factory, horizon, policies, config, runner, store, bar):
             (mcs, snr)
             for mcs in config.mcs
             for snr in config.snr_db
-            if store.get(digests[policy.name, mcs, snr]) is None
+            if digests[policy.name, mcs, snr] not in store
         ]
         bar.update(len(config.mcs) * len(config.snr_db) - len(missing))
         if not missing:
@@ -315,9 +159,28 @@ def _sweep_cell(factory, horizon, policies, config, runner, store, bar):
                 **_summarise(errors, runner.downlink(mcs), drops.event),
                 **_summarise_rates(rates[snr], drops.event),
             }
-            store.add(digests[policy.name, mcs, snr], point)
+            failed = np.count_nonzero(errors, axis=(1, 2)).tolist()
+            store.add(digests[policy.name, mcs, snr], point, failed)
             bar.update()
-    return [store.get(digests[policy.name, mcs, snr]) for policy, mcs, snr in grid]
+    return [
+        {
+            **store.get(digests[policy.name, mcs, snr])[0],
+            **_against_reference(store, digests, policy.name, mcs, snr),
+        }
+        for policy, mcs, snr in grid
+    ]
+
+
+def _against_reference(store, digests, policy, mcs, snr):
+    """Difference to holding the last snapshot, on the same drops, bits and noise."""
+    reference = digests.get((REFERENCE_POLICY, mcs, snr))
+    if reference is None or policy == REFERENCE_POLICY:
+        return {}
+    point, failed = store.get(digests[policy, mcs, snr])
+    blocks = np.full(len(failed), point["num_blocks"] // len(failed))
+    values = paired_bootstrap(failed, store.get(reference)[1], blocks)
+    names = ("", "_low", "_high")
+    return {f"bler_minus_{REFERENCE_POLICY}{name}": v for name, v in zip(names, values)}
 
 
 def _estimate(policy, drops):

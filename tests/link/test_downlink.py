@@ -13,7 +13,7 @@ from sionna.phy.ofdm import (
 )
 
 from lwmt_sionna.link import Downlink, DownlinkConfig, comb_pilot_pattern
-from lwmt_sionna.link.sweep import LinkRunner
+from lwmt_sionna.link.runner import LinkRunner
 
 NO = 0.05
 

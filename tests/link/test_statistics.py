@@ -1,7 +1,13 @@
 import numpy as np
 import pytest
 
-from lwmt_sionna.link.statistics import best_fixed_mcs, cluster_bootstrap, nmse_summary
+from lwmt_sionna.link.statistics import (
+    best_fixed_mcs,
+    cluster_bootstrap,
+    nmse_summary,
+    paired_bootstrap,
+    recovered_share,
+)
 
 
 def test_interval_covers_the_truth_as_often_as_it_says(rng):
@@ -71,3 +77,26 @@ def test_best_scheme_per_snr():
     best = best_fixed_mcs(points)
     assert [(row["snr_db"], row["mcs"]) for row in best] == [(0, 4), (9, 13)]
     assert best[1]["goodput_low"] == pytest.approx(2.0 * 0.8)
+
+
+def test_pairing_sees_what_separate_intervals_do_not(rng):
+    blocks = np.full(100, 8)
+    hard = rng.random(100) < 0.5
+    reference = np.where(hard, 8, 0)
+    errors = np.where(hard, 7, 0)  # better in every hard drop, by one block
+    difference, low, high = paired_bootstrap(errors, reference, blocks)
+    assert difference == pytest.approx(-hard.mean() / 8)
+    assert low < difference < high < 0
+    apart = cluster_bootstrap(errors, blocks), cluster_bootstrap(reference, blocks)
+    assert apart[0][1] > apart[1][0]
+    assert paired_bootstrap(errors, errors, blocks) == (0.0, 0.0, 0.0)
+
+
+def test_share_of_what_age_costs():
+    def rows(**rates):
+        cell = {"regime": "r", "horizon": 1, "snr_db": 0.0}
+        return [{**cell, "policy": name, "sum_rate": rate} for name, rate in rates.items()]
+
+    assert recovered_share(rows(hold=10.0, mine=16.0, perfect=18.0), "sum_rate") == [0, 0.75, 1]
+    assert recovered_share(rows(hold=10.0, mine=16.0), "sum_rate") == [None, None]
+    assert recovered_share(rows(hold=10.0, mine=9.0, perfect=10.05), "sum_rate") == [None] * 3

@@ -6,7 +6,9 @@ import pytest
 
 from lwmt_sionna.link.drops import LinkDrops
 from lwmt_sionna.link.policies import CsiPolicy, PerfectCsi, PredictedCsi
-from lwmt_sionna.link.sweep import LinkRunner, PointStore, SweepConfig, sweep
+from lwmt_sionna.link.runner import LinkRunner
+from lwmt_sionna.link.store import PointStore
+from lwmt_sionna.link.sweep import SweepConfig, run_sweep
 from tests.link.channels import FixedDrops
 
 QUICK = SweepConfig(horizons=(1,), snr_db=(3.0,), mcs=(13,), batch_size=6, compile="eager")
@@ -30,18 +32,22 @@ def factory(small_drops, small_config):
 
 def test_equal_estimates_meet_equal_noise(factory):
     policies = [PerfectCsi(), Twin("twin"), PredictedCsi(last_snapshot, "hold")]
-    perfect, twin, hold = sweep([factory], policies, QUICK, progress=False)
+    perfect, twin, hold = run_sweep([factory], policies, QUICK, progress=False)
     assert perfect["num_bit_errors"] == twin["num_bit_errors"]
     assert perfect["num_block_errors"] == twin["num_block_errors"]
     assert perfect["sum_rate"] == twin["sum_rate"] > hold["sum_rate"]
     assert perfect["nmse_pooled_db"] < -100 < hold["nmse_pooled_db"]
+    for point in (perfect, twin):
+        assert point["bler_minus_hold"] == pytest.approx(point["bler"] - hold["bler"])
+        assert point["bler_minus_hold_low"] <= point["bler_minus_hold"]
+    assert "bler_minus_hold" not in hold
 
 
 def test_hold_equals_perfect_at_zero_speed_without_noise(small_drops, small_config):
     slot = np.repeat(small_drops.target[:, :, None], 14, axis=2)
     history = np.repeat(small_drops.target[:, :, None], 16, axis=2)
     still = FixedDrops(LinkDrops(history, small_drops.target, slot, 1), small_config)
-    perfect, hold = sweep(
+    perfect, hold = run_sweep(
         [still], [PerfectCsi(), PredictedCsi(last_snapshot, "hold")], QUICK, progress=False
     )
     for name in ("num_bit_errors", "num_block_errors", "sum_rate"):
@@ -68,7 +74,7 @@ def test_slots_of_a_drop_have_their_own_noise(small_drops, small_config):
 
 def test_counts_add_up(factory):
     config = dataclasses.replace(QUICK, num_slots=3)
-    (point,) = sweep([factory], [PredictedCsi(last_snapshot, "hold")], config, progress=False)
+    (point,) = run_sweep([factory], [PredictedCsi(last_snapshot, "hold")], config, progress=False)
     assert point["num_drops"] == 6
     assert point["num_blocks"] == 6 * 2 * 3
     assert point["bler"] == point["num_block_errors"] / point["num_blocks"]
@@ -79,7 +85,7 @@ def test_counts_add_up(factory):
 
 def test_bler_falls_with_snr(factory):
     config = dataclasses.replace(QUICK, snr_db=(-6.0, 0.0, 12.0))
-    points = sweep([factory], [PerfectCsi()], config, progress=False)
+    points = run_sweep([factory], [PerfectCsi()], config, progress=False)
     bler = [point["bler"] for point in points]
     assert bler[0] == 1.0 and bler[-1] == 0.0
     assert sorted(bler, reverse=True) == bler
@@ -88,7 +94,7 @@ def test_bler_falls_with_snr(factory):
 def test_finished_points_are_not_computed_again(factory, tmp_path, monkeypatch):
     path = tmp_path / "out" / "points.jsonl"
     policies = [PerfectCsi(), PredictedCsi(last_snapshot, "hold")]
-    first = sweep([factory], policies, QUICK, PointStore(path), progress=False)
+    first = run_sweep([factory], policies, QUICK, PointStore(path), progress=False)
     assert factory.calls == 1
 
     def refuse(*args):
@@ -96,23 +102,23 @@ def test_finished_points_are_not_computed_again(factory, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(LinkRunner, "count", refuse)
-        again = sweep([factory], policies, QUICK, PointStore(path), progress=False)
+        again = run_sweep([factory], policies, QUICK, PointStore(path), progress=False)
         assert again == first
         # Not even the channels are made again.
         assert factory.calls == 1
         changed = FixedDrops(factory.drops, factory.downlink, digest="other")
         with pytest.raises(AssertionError, match="computed again"):
-            sweep([changed], policies, QUICK, PointStore(path), progress=False)
+            run_sweep([changed], policies, QUICK, PointStore(path), progress=False)
 
     wider = dataclasses.replace(QUICK, snr_db=(3.0, 6.0))
-    points = sweep([factory], policies, wider, PointStore(path), progress=False)
+    points = run_sweep([factory], policies, wider, PointStore(path), progress=False)
     assert [point for point in points if point["snr_db"] == 3.0] == first
 
 
 def test_interrupted_sweep_keeps_its_finished_points(factory, tmp_path, monkeypatch):
     path = tmp_path / "points.jsonl"
     config = dataclasses.replace(QUICK, snr_db=(0.0, 3.0, 6.0))
-    expected = sweep([factory], [PerfectCsi()], config, progress=False)
+    expected = run_sweep([factory], [PerfectCsi()], config, progress=False)
     count = LinkRunner.count
     calls = []
 
@@ -125,14 +131,16 @@ def test_interrupted_sweep_keeps_its_finished_points(factory, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(LinkRunner, "count", killed)
         with pytest.raises(KeyboardInterrupt):
-            sweep([factory], [PerfectCsi()], config, PointStore(path), progress=False)
+            run_sweep([factory], [PerfectCsi()], config, PointStore(path), progress=False)
     # As if the machine had stopped in the middle of a line.
     with path.open("a") as file:
         file.write('{"digest": "12')
     assert len(PointStore(path)) == 1
-    assert sweep([factory], [PerfectCsi()], config, PointStore(path), progress=False) == expected
+    assert (
+        run_sweep([factory], [PerfectCsi()], config, PointStore(path), progress=False) == expected
+    )
     lines = path.read_text().splitlines()
-    assert sum(line.startswith('{"digest"') and line.endswith("}}") for line in lines) == 3
+    assert sum(line.startswith('{"digest"') and line.endswith("]}") for line in lines) == 3
     assert json.loads(lines[-1])["point"] == expected[-1]
 
 
@@ -148,7 +156,9 @@ def test_events_are_told_apart(small_drops, small_config):
 
     drops = dataclasses.replace(small_drops, event=event)
     config = dataclasses.replace(QUICK, snr_db=(12.0,))
-    (point,) = sweep([FixedDrops(drops, small_config)], [LostDrop("lost")], config, progress=False)
+    (point,) = run_sweep(
+        [FixedDrops(drops, small_config)], [LostDrop("lost")], config, progress=False
+    )
     assert point["event_share"] == pytest.approx(1 / 6, abs=1e-4)
     assert point["nmse_pooled_db_event_free"] < -100 < point["nmse_pooled_db_event"]
     assert point["num_blocks_event_free"] == 10
@@ -157,14 +167,14 @@ def test_events_are_told_apart(small_drops, small_config):
 
 def test_wrong_input(factory):
     with pytest.raises(ValueError, match="different names"):
-        sweep([factory], [PerfectCsi(), PerfectCsi()], QUICK, progress=False)
+        run_sweep([factory], [PerfectCsi(), PerfectCsi()], QUICK, progress=False)
 
     class Flat(CsiPolicy):
         def __call__(self, history, horizon, target=None):
             return target[0]
 
     with pytest.raises(ValueError, match="'flat' must return channels of shape"):
-        sweep([factory], [Flat("flat")], QUICK, progress=False)
+        run_sweep([factory], [Flat("flat")], QUICK, progress=False)
     for values in ({"snr_db": ()}, {"mcs": (13, 13)}, {"mcs": (77,)}, {"horizons": (0,)}):
         with pytest.raises(ValueError):
             SweepConfig(**values)
