@@ -31,6 +31,8 @@ class DownlinkConfig:
         num_iterations: int, iterations of the LDPC decoder.
         cn_update: str, check-node update of Sionna's LDPC decoder: "boxplus-phi" (exact),
             "boxplus", "minsum" or "offset-minsum" (half the time, 0.2 dB worse).
+        csi_error_variance: float, CSI error that the precoder is regularised for, per coefficient
+            of a channel of unit power. 0 trusts the CSI, whatever its policy.
     """
 
     num_users: int = 4
@@ -43,6 +45,7 @@ class DownlinkConfig:
     receiver: str = "ls"
     num_iterations: int = 20
     cn_update: str = "boxplus-phi"
+    csi_error_variance: float = 0.0
 
     def __post_init__(self):
         groups = tuple(tuple(int(symbol) for symbol in group) for group in self.pilot_groups)
@@ -61,6 +64,11 @@ class DownlinkConfig:
         if self.receiver not in ("ls", "perfect"):
             raise ValueError(
                 f'`receiver` is "ls" or "perfect". Received: receiver={self.receiver!r}'
+            )
+        if not self.csi_error_variance >= 0:
+            raise ValueError(
+                "`csi_error_variance` must not be negative. "
+                f"Received: csi_error_variance={self.csi_error_variance}"
             )
         if self.cn_update not in ("boxplus-phi", "boxplus", "minsum", "offset-minsum"):
             raise ValueError(

@@ -68,7 +68,7 @@ class Downlink(Block):
 
     where $D$ gives every column the power $P / K$, $K$ is the number of users, $P = 1$ the total
     power per resource element, $\sigma^2$ the noise power and $\sigma_e^2$ the variance of the
-    CSI error per coefficient (0 unless given). What the users receive is the **true** channel of
+    CSI error per coefficient (0 unless given: the CSI is trusted). What the users receive is the **true** channel of
     each OFDM symbol times $G$, $y = H G x + n$.
 
     The chain is Sionna's: 5G LDPC code, QAM mapper, resource grid with precoded pilots,
@@ -94,7 +94,8 @@ class Downlink(Block):
             Sionna's generator when None.
         noise: complex `[batch_size, num_users, num_ofdm_symbols, num_subcarriers]`, noise of unit
             variance; drawn from Sionna's generator when None.
-        csi_error_variance: float, scalar or `[batch_size]`, $\sigma_e^2$.
+        csi_error_variance: float, scalar or `[batch_size]`, $\sigma_e^2$; that of `config` when
+            None.
 
     Returns:
         The pair `(bits, bits_hat)`, float `[batch_size, num_users, num_info_bits]`: what was sent
@@ -182,7 +183,7 @@ class Downlink(Block):
         """float, spectral efficiency of a user without block errors [bit/s/Hz]."""
         return self.config.rate(self.mcs)
 
-    def effective_channel(self, h, h_hat, no, csi_error_variance=0.0):
+    def effective_channel(self, h, h_hat, no, csi_error_variance=None):
         """True channel times the precoder of the estimated one.
 
         Call arguments:
@@ -201,6 +202,8 @@ class Downlink(Block):
         # One OFDM symbol is enough for the precoder, which then serves the whole slot.
         h_hat = h_hat[:, :, None, None, :, None, :]
         num_users = tf.cast(self.config.num_users, self.rdtype)
+        if csi_error_variance is None:
+            csi_error_variance = self.config.csi_error_variance
         error = tf.cast(csi_error_variance, self.rdtype)
         alpha = expand_to_rank(num_users * (tf.cast(no, self.rdtype) + error), 1)
         # Full rank: the precoding blocks broadcast a regularisation of lower rank differently.
@@ -210,7 +213,7 @@ class Downlink(Block):
         tx_power = tf.ones([1, 1, self.config.num_users], self.rdtype) / num_users
         return self._precoded_channel(h, tx_power, h_hat=h_hat, alpha=alpha)
 
-    def spectral_efficiency(self, h, h_hat, no, csi_error_variance=0.0):
+    def spectral_efficiency(self, h, h_hat, no, csi_error_variance=None):
         """Rate that Gaussian signalling would reach with this precoder and a perfect receiver.
 
         Call arguments:
@@ -227,7 +230,7 @@ class Downlink(Block):
         sinr = signal / (total - signal + no)
         return tf.reduce_mean(tf.math.log1p(sinr), axis=[1, 2]) / np.log(2.0)
 
-    def call(self, h, h_hat, no, bits=None, noise=None, csi_error_variance=0.0):
+    def call(self, h, h_hat, no, bits=None, noise=None, csi_error_variance=None):
         config = self.config
         batch_size = tf.shape(h)[0]
         no = tf.broadcast_to(expand_to_rank(tf.cast(no, self.rdtype), 1), [batch_size])

@@ -46,6 +46,11 @@ def test_effective_channel_is_true_channel_times_precoder_of_the_estimate(small_
     error = 0.03
     h_eff = Downlink(4, config).effective_channel(h, h_hat, no, csi_error_variance=error).numpy()
 
+    distrustful = DownlinkConfig(**{**vars(config), "csi_error_variance": error})
+    np.testing.assert_allclose(
+        Downlink(4, distrustful).effective_channel(h, h_hat, no).numpy(), h_eff
+    )
+
     k = config.num_users
     for b in range(3):
         for f in range(16):
@@ -171,7 +176,7 @@ def test_spectral_efficiency_is_that_of_sionnas_sinr(small_config, rng):
     h_hat = h + 0.3 * complex_normal(rng, h.shape)
     rate = downlink.spectral_efficiency(slot, h_hat, NO).numpy()
     sinr = LMMSEPostEqualizationSINR(downlink.resource_grid, downlink.stream_management)(
-        downlink._effective_channel(tf.constant(slot), tf.constant(h_hat), NO, 0.0),
+        downlink._effective_channel(tf.constant(slot), tf.constant(h_hat), NO, None),
         tf.constant(NO),
         # With whitening, Sionna 1.2.2 counts the interference twice: S / (2 I + N). A receiver
         # with one antenna has nothing to whiten.
@@ -228,6 +233,7 @@ def test_rate_counts_pilots_as_overhead():
         ({"pilot_groups": ((2, 14),)}, "14 symbols"),
         ({"pilot_groups": ((2,),)}, "room for all streams"),
         ({"pilot_comb": 0}, "pilot_comb=0"),
+        ({"csi_error_variance": -0.1}, "csi_error_variance=-0.1"),
     ],
 )
 def test_wrong_configurations(values, message):
