@@ -68,8 +68,8 @@ class Downlink(Block):
 
     where $D$ gives every column the power $P / K$, $K$ is the number of users, $P = 1$ the total
     power per resource element, $\sigma^2$ the noise power and $\sigma_e^2$ the variance of the
-    CSI error per coefficient (0 unless given: the CSI is trusted). What the users receive is the **true** channel of
-    each OFDM symbol times $G$, $y = H G x + n$.
+    CSI error per coefficient (0 unless given: the CSI is trusted). What the users receive is the
+    **true** channel of each OFDM symbol times $G$, $y = H G x + n$.
 
     The chain is Sionna's: 5G LDPC code, QAM mapper, resource grid with precoded pilots,
     least-squares channel estimation, LMMSE detection (the interference of the other streams is
