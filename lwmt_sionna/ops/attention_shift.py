@@ -1,0 +1,362 @@
+r"""The shift kernel: neighbourhoods as shifts of flat planes, without tables of tokens.
+
+All tokens of a grid have the same neighbours but for those outside of the grid, so the score of all
+queries of a snapshot with their neighbour at one offset is an elementwise product of two shifted
+planes. Nothing is gathered or scattered, and the compiler turns each offset into one vectorised
+loop. The kernel walks over blocks of heads and snapshots that fit the cache of a core, and over the
+key planes of each; the softmax is accumulated along the way as in flash attention. The backward pass
+walks the same way, recomputes the weights from the saved normaliser, and shifts them back to the
+keys. Neither pass ever stores the scores of more than one block.
+"""
+
+import math
+
+import keras
+from keras import ops
+
+from lwmt_sionna.ops.attention_plan import ShiftPlan, Sweep, shift_plan
+from lwmt_sionna.ops.neighborhood import Neighborhood
+
+__all__ = ["attend_shift"]
+
+# Finite: see `lwmt_sionna.ops.attention`.
+LOWEST = -1e30
+
+# Elements of the queries of one block: with keys, values and weights about 1 MB in float32, so that
+# two cores work in their own caches.
+BLOCK_ELEMENTS = 70_000
+
+# From this head size on, unrolling all offsets of a window at once compiles too slowly.
+BY_ROW_HEAD_DIM = 12
+
+
+def attend_shift(query, key, value, neighborhood: Neighborhood, grid: tuple[int, int, int]):
+    """Attention over a translation-invariant neighbourhood, and its log-normaliser.
+
+    Args:
+        query: Scaled queries `[batch, num_heads, num_tokens, head_dim]`, float32 or float64,
+            without a class token.
+        key: Same shape.
+        value: Same shape.
+        neighborhood: A translation-invariant neighbourhood.
+        grid: Number of snapshots, angle bins and delay bins.
+
+    Returns:
+        `(output, normaliser)`: `[batch, num_heads, num_tokens, head_dim]` and
+        `[batch, num_heads, num_tokens]`, the logarithm of the sum of the exponentials of the scores
+        of each query.
+    """
+    blocks = _Blocks(query, neighborhood, grid)
+
+    @ops.custom_gradient
+    def attend(query, key, value):
+        output, normalizer = _forward(blocks, query, key, value)
+        packed = ops.concatenate([output, normalizer[..., None, :]], axis=-2)
+        packed = blocks.merge(packed)
+
+        def gradient(*args, upstream=None):
+            if upstream is None:
+                (upstream,) = args
+            d_output = blocks.split(upstream)
+            # Every score moves the normaliser by its weight, and the output by its value's
+            # distance from the output.
+            delta = ops.sum(d_output[..., :-1, :] * output, axis=-2) - d_output[..., -1, :]
+            return _backward(blocks, query, key, value, normalizer, d_output[..., :-1, :], delta)
+
+        return packed, gradient
+
+    packed = attend(query, key, value)
+    return packed[..., :-1], packed[..., -1]
+
+
+class _Blocks:
+    """Sizes of the blocks of a call, and the way between tokens and blocks."""
+
+    def __init__(self, query, neighborhood, grid):
+        _, self.num_heads, self.num_tokens, self.head_dim = query.shape
+        self.grid = grid
+        self.dtype = keras.backend.standardize_dtype(query.dtype)
+        by_row = self.head_dim >= BY_ROW_HEAD_DIM
+        one_head = self.head_dim * grid[1] * grid[2]
+        limit = BLOCK_ELEMENTS
+        self.heads = max(
+            heads
+            for heads in range(1, self.num_heads + 1)
+            if self.num_heads % heads == 0 and (heads == 1 or heads * one_head <= limit)
+        )
+        chunk = min(grid[0], max(1, limit // (self.heads * one_head)))
+        self.num_chunks = math.ceil(grid[0] / chunk)
+        self.chunk = math.ceil(grid[0] / self.num_chunks)
+        self.num_chunks = math.ceil(grid[0] / self.chunk)
+        self.plan: ShiftPlan = shift_plan(neighborhood, grid, self.chunk, by_row)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of the queries of a block."""
+        return (self.chunk, self.heads, self.head_dim, self.plan.size)
+
+    def planes(self, tensor, margin: int, extra: int):
+        """Tokens to planes.
+
+        Args:
+            tensor: `[batch, num_heads, num_tokens, channels]`.
+            margin: Zeros before and after each plane.
+            extra: Planes of zeros after the last snapshot.
+
+        Returns:
+            `[batch * num_heads / heads, num_snapshots + extra, heads, channels, elements]`.
+        """
+        num_snapshots, num_angle, num_delay = self.grid
+        channels = tensor.shape[-1]
+        tensor = ops.reshape(
+            tensor, (-1, self.heads, num_snapshots, num_angle, num_delay, channels)
+        )
+        tensor = ops.transpose(tensor, (0, 2, 1, 5, 3, 4))
+        gap = self.plan.row - num_delay
+        tensor = ops.pad(tensor, [[0, 0], [0, extra], [0, 0], [0, 0], [0, 0], [0, gap]])
+        tensor = ops.reshape(
+            tensor, (-1, num_snapshots + extra, self.heads, channels, self.plan.size)
+        )
+        return ops.pad(tensor, [[0, 0]] * 4 + [[margin, margin]]) if margin else tensor
+
+    def split(self, tensor, margin: int = 0):
+        """Tokens to blocks `[num_blocks, chunk, heads, channels, elements]`."""
+        extra = self.num_chunks * self.chunk - self.grid[0]
+        tensor = self.planes(tensor, margin, extra)
+        return ops.reshape(tensor, (-1, self.chunk, *tensor.shape[2:]))
+
+    def merge(self, tensor):
+        """Blocks without a margin to tokens."""
+        channels = tensor.shape[3]
+        tensor = ops.reshape(
+            tensor, (-1, self.num_chunks * self.chunk, self.heads, channels, self.plan.size)
+        )
+        return self.merge_planes(tensor[:, : self.grid[0]])
+
+    def merge_planes(self, tensor):
+        """Planes `[..., num_snapshots, heads, channels, elements]` to tokens."""
+        num_snapshots, num_angle, num_delay = self.grid
+        channels = tensor.shape[3]
+        tensor = ops.reshape(
+            tensor, (-1, num_snapshots, self.heads, channels, num_angle, self.plan.row)
+        )
+        tensor = ops.transpose(tensor[..., :num_delay], (0, 2, 1, 4, 5, 3))
+        return ops.reshape(tensor, (-1, self.num_heads, self.num_tokens, channels))
+
+
+class _Keys:
+    """Keys, values and bias of the steps of a sweep."""
+
+    def __init__(self, blocks: _Blocks, key, value, halo: int):
+        self.blocks = blocks
+        self.halo = halo
+        self.num_planes = blocks.grid[0] + 1
+        self.key, self.value = (
+            ops.reshape(planes, (-1, *planes.shape[2:]))
+            for planes in (blocks.planes(tensor, halo, 1) for tensor in (key, value))
+        )
+        self.bias = ops.convert_to_tensor(blocks.plan.bias(halo, LOWEST), dtype=blocks.dtype)
+
+    def window(self, sweep: Sweep, chunk, group, margin: int):
+        """A function from a step to its keys, values and bias."""
+        blocks = self.blocks
+        planes, starts = (ops.convert_to_tensor(t) for t in (sweep.planes, sweep.starts))
+        length = blocks.plan.size + 2 * margin + 2 * sweep.reach
+        shift = self.halo - blocks.plan.halo - margin
+
+        def load(step):
+            source = planes[chunk, step]
+            start = starts[chunk, step] + shift
+            rows = source + group * self.num_planes
+            shape = (blocks.chunk, blocks.heads, blocks.head_dim, length)
+            return (
+                ops.slice(ops.take(self.key, rows, axis=0), (0, 0, 0, start), shape),
+                ops.slice(ops.take(self.value, rows, axis=0), (0, 0, 0, start), shape),
+                ops.slice(ops.take(self.bias, source, axis=0), (0, start), (blocks.chunk, length))[
+                    :, None
+                ],
+            )
+
+        return load
+
+
+def _inner(left, right, offset: int, length: int, start: int = 0):
+    """Inner product over channels of a plane and a plane shifted by an offset."""
+    total = None
+    for channel in range(left.shape[2]):
+        term = (
+            left[:, :, channel, start : start + length]
+            * right[:, :, channel, offset : offset + length]
+        )
+        total = term if total is None else total + term
+    return total
+
+
+def _add_up(terms):
+    total = None
+    for term in terms:
+        total = term if total is None else total + term
+    return total
+
+
+def _forward(blocks: _Blocks, query, key, value):
+    """Outputs `[num_blocks, chunk, heads, head_dim, size]` and normalisers without `head_dim`."""
+    plan, size = blocks.plan, blocks.plan.size
+    queries = blocks.split(query)
+    keys = _Keys(blocks, key, value, plan.halo)
+    counts = [ops.convert_to_tensor(sweep.counts) for sweep in plan.sweeps]
+    plane_shape = (blocks.chunk, blocks.heads, size)
+
+    def block(index, outputs):
+        group, chunk = index // blocks.num_chunks, index % blocks.num_chunks
+        own = ops.slice(queries, (index, 0, 0, 0, 0), (1, *blocks.shape))[0]
+        state = (
+            ops.full(plane_shape, LOWEST, dtype=blocks.dtype),
+            ops.zeros(plane_shape, dtype=blocks.dtype),
+            ops.zeros(blocks.shape, dtype=blocks.dtype),
+        )
+        for sweep, count in zip(plan.sweeps, counts, strict=True):
+            load = keys.window(sweep, chunk, group, 0)
+
+            # The keys of the next step are loaded while this one is worked on. Loading them where
+            # they are used would have the compiler fuse the indexing into the arithmetic, which
+            # then no longer vectorises.
+            def step(i, carry, sweep=sweep, load=load):
+                (k, v, bias), (highest, total, output) = carry
+                following = load(i + 1)
+                scores = [_inner(own, k, o, size) + bias[..., o : o + size] for o in sweep.offsets]
+                peak = highest
+                for score in scores:
+                    peak = ops.maximum(peak, score)
+                weights = [ops.exp(score - peak) for score in scores]
+                decay = ops.exp(highest - peak)
+                total = _add_up([total * decay, *weights])
+                output = _add_up(
+                    [
+                        output * decay[:, :, None],
+                        *(
+                            w[:, :, None] * v[..., o : o + size]
+                            for w, o in zip(weights, sweep.offsets, strict=True)
+                        ),
+                    ]
+                )
+                return following, (peak, total, output)
+
+            state = ops.fori_loop(0, count[chunk], step, (load(0), state))[1]
+        highest, total, output = state
+        packed = ops.concatenate(
+            [output / total[:, :, None], (highest + ops.log(total))[:, :, None]], axis=2
+        )
+        return ops.slice_update(outputs, (index, 0, 0, 0, 0), packed[None])
+
+    outputs = ops.zeros_like(queries)
+    outputs = ops.concatenate([outputs, outputs[:, :, :, :1]], axis=3)
+    outputs = ops.fori_loop(0, ops.shape(queries)[0], block, outputs)
+    return outputs[..., :-1, :], outputs[..., -1, :]
+
+
+def _backward(blocks: _Blocks, query, key, value, normalizer, d_output, delta):
+    """Gradients of query, key and value, as tokens."""
+    plan, size = blocks.plan, blocks.plan.size
+    widest = plan.margin
+    queries = blocks.split(query, widest)
+    margins = [[widest, widest]]
+    d_outputs = ops.pad(d_output, [[0, 0]] * 4 + margins)
+    normalizer = ops.pad(normalizer, [[0, 0]] * 3 + margins)
+    delta = ops.pad(delta, [[0, 0]] * 3 + margins)
+    keys = _Keys(blocks, key, value, plan.halo + widest)
+    counts = [ops.convert_to_tensor(sweep.counts) for sweep in plan.sweeps]
+    overhang = plan.overhang
+    length = size + 2 * widest
+
+    def block(index, carry):
+        d_queries, d_key, d_value = carry
+        group, chunk = index // blocks.num_chunks, index % blocks.num_chunks
+        shape = (1, *blocks.shape[:-1], length)
+        own, d_own = (
+            ops.slice(tensor, (index, 0, 0, 0, 0), shape)[0] for tensor in (queries, d_outputs)
+        )
+        shape = (1, blocks.chunk, blocks.heads, length)
+        own_norm, own_delta = (
+            ops.slice(tensor, (index, 0, 0, 0), shape)[0] for tensor in (normalizer, delta)
+        )
+        d_query = ops.zeros(blocks.shape, dtype=blocks.dtype)
+        for sweep, count in zip(plan.sweeps, counts, strict=True):
+            load = keys.window(sweep, chunk, group, sweep.margin)
+            planes, starts = (ops.convert_to_tensor(t) for t in (sweep.planes, sweep.starts))
+
+            def step(i, carry, sweep=sweep, load=load, planes=planes, starts=starts):
+                (k, v, bias), d_query, d_key, d_value = carry
+                following = load(i + 1)
+                margin, offsets = sweep.margin, sweep.offsets
+                wide, skip = size + 2 * margin, widest - margin
+                norm, shift = (t[..., skip : skip + wide] for t in (own_norm, own_delta))
+                weights = [
+                    ops.exp(_inner(own, k, o, wide, skip) + bias[..., o : o + wide] - norm)
+                    for o in offsets
+                ]
+                d_scores = [
+                    w * (_inner(d_own, v, o, wide, skip) - shift)
+                    for w, o in zip(weights, offsets, strict=True)
+                ]
+                d_query = _add_up(
+                    [
+                        d_query,
+                        *(
+                            d[:, :, None, margin : margin + size]
+                            * k[..., margin + o : margin + o + size]
+                            for d, o in zip(d_scores, offsets, strict=True)
+                        ),
+                    ]
+                )
+                # What the keys of this step receive: the queries shifted back.
+                touched = size + 2 * sweep.slack
+                back = [2 * sweep.reach - o for o in offsets]
+                to_key, to_value = (
+                    _add_up(
+                        factor[:, :, None, b : b + touched]
+                        * source[..., skip + b : skip + b + touched]
+                        for factor, b in zip(factors, back, strict=True)
+                    )
+                    for factors, source in ((d_scores, own), (weights, d_own))
+                )
+                first = starts[chunk, i] - plan.halo + sweep.reach - sweep.slack + overhang
+                for t in range(blocks.chunk):
+                    place = (planes[chunk, i, t] + group * keys.num_planes, 0, 0, first)
+                    d_key, d_value = (
+                        ops.slice_update(
+                            total,
+                            place,
+                            ops.slice(total, place, (1, *blocks.shape[1:3], touched))
+                            + part[t : t + 1],
+                        )
+                        for total, part in ((d_key, to_key), (d_value, to_value))
+                    )
+                return following, d_query, d_key, d_value
+
+            _, d_query, d_key, d_value = ops.fori_loop(
+                0, count[chunk], step, (load(0), d_query, d_key, d_value)
+            )
+        return (
+            ops.slice_update(d_queries, (index, 0, 0, 0, 0), d_query[None]),
+            d_key,
+            d_value,
+        )
+
+    d_keys = ops.zeros_like(keys.key)[..., : size + 2 * overhang]
+    missing = size + 2 * overhang - d_keys.shape[-1]
+    if missing > 0:
+        d_keys = ops.pad(d_keys, [[0, 0]] * 3 + [[0, missing]])
+    d_queries = ops.zeros_like(queries)[..., :size]
+    d_queries, d_key, d_value = ops.fori_loop(
+        0, ops.shape(queries)[0], block, (d_queries, d_keys, d_keys)
+    )
+    d_key, d_value = (
+        blocks.merge_planes(
+            ops.reshape(total, (-1, keys.num_planes, *total.shape[1:]))[
+                :, :-1, ..., overhang : overhang + size
+            ]
+        )
+        for total in (d_key, d_value)
+    )
+    return blocks.merge(d_queries), d_key, d_value
