@@ -173,9 +173,8 @@ def evaluate_link(config, out, progress=None):
 
     inputs = {pathlib.Path(path).stem: path for path in config.data}
     for policy in policies:
-        weights = getattr(policy, "source", None)
-        if weights is not None and pathlib.Path(weights).exists():
-            inputs[policy.name] = weights
+        if policy.source is not None:
+            inputs[policy.name] = policy.source
     record = records.write_record(
         out / "link_level_eval.json",
         name="link_level_eval",

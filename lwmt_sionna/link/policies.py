@@ -39,6 +39,8 @@ class CsiPolicy:
 
     #: Text that changes when the policy would answer differently; a resumed sweep compares it.
     fingerprint = ""
+    #: Path of the file or folder that the policy was read from, if any; records hash it.
+    source = None
 
     def __init__(self, name):
         self.name = name
@@ -163,10 +165,15 @@ def _model(config):
 
 
 def _preset(preset, name):
-    from lwmt_sionna import baselines
+    from lwmt_sionna import baselines, records
+    from lwmt_sionna.models import presets
 
-    predictor = baselines.ModelPredictor(preset)
-    return PredictedCsi(predictor, name, fingerprint=str(preset))
+    folder = presets.preset_folder(preset)
+    policy = PredictedCsi(
+        baselines.ModelPredictor(preset), name, fingerprint=records.sha256(folder)
+    )
+    policy.source = folder
+    return policy
 
 
 _BUILDERS = {

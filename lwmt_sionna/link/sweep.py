@@ -261,7 +261,7 @@ def _digest(factory, horizon, policy, mcs, snr_db, config):
         factory.name,
         repr(factory.downlink),
         policy.name,
-        getattr(policy, "fingerprint", ""),
+        policy.fingerprint,
         repr(settings),
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()
