@@ -226,7 +226,7 @@ class DropFactory:
                 f"Too few users for one drop of {self.downlink.num_users}: each needs a trajectory "
                 f"of its own and the same base station. Received: {counts}"
             )
-        logger.info("%s: %d drops can be formed, %s", self.name, len(users), counts)
+        logger.info("%s: %d drops can be formed.", self.name, len(users))
         if config.num_drops is not None and len(users) < config.num_drops:
             logger.warning(
                 "%s: %d drops asked for, the data allows %d.",

@@ -274,6 +274,12 @@ def format_table(record):
             "between hold and perfect CSI.",
             "",
             *lines,
+            "",
+            *(
+                "{regime}: of {num_sequences} sequences, {num_vanished} vanish within the history, "
+                "{num_not_heard} are no longer heard, {num_grouped} can be grouped.".format(**users)
+                for users in record["users"]
+            ),
         ]
     )
 
