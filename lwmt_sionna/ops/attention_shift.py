@@ -4,9 +4,18 @@ All tokens of a grid have the same neighbours but for those outside of the grid,
 queries of a snapshot with their neighbour at one offset is an elementwise product of two shifted
 planes. Nothing is gathered or scattered, and the compiler turns each offset into one vectorised
 loop. The kernel walks over blocks of heads and snapshots that fit the cache of a core, and over the
-key planes of each; the softmax is accumulated along the way as in flash attention. The backward pass
-walks the same way, recomputes the weights from the saved normaliser, and shifts them back to the
-keys. Neither pass ever stores the scores of more than one block.
+key planes of each; the softmax is accumulated along the way as in flash attention. The backward
+pass walks the same way, recomputes the weights from the saved normaliser, and shifts them back to
+the keys. Neither pass ever stores the scores of more than one block.
+
+What keeps the compiled loops fast on a CPU (XLA compiles a loop to vector instructions only if its
+innermost axis is long and its addresses do not depend on what a loop carries):
+
+- planes are flat, so the innermost axis is a whole plane;
+- what a step reads at a place that depends on the step is loaded one step ahead, and what it adds
+  at such a place is added one step later, so that no indexing is fused into arithmetic;
+- what many channels share ends in an operation that the compiler deems too expensive to repeat (the
+  exponential of the weights, the division of their gradients).
 """
 
 import math
@@ -50,9 +59,9 @@ def attend_shift(query, key, value, neighborhood: Neighborhood, grid: tuple[int,
 
     @ops.custom_gradient
     def attend(query, key, value):
-        output, normalizer = _forward(blocks, query, key, value)
-        packed = ops.concatenate([output, normalizer[..., None, :]], axis=-2)
-        packed = blocks.merge(packed)
+        output, peak, total = _forward(blocks, query, key, value)
+        normalizer = peak + ops.log(total)
+        packed = blocks.merge(ops.concatenate([output, normalizer[..., None, :]], axis=-2))
 
         def gradient(*args, upstream=None):
             if upstream is None:
@@ -61,7 +70,7 @@ def attend_shift(query, key, value, neighborhood: Neighborhood, grid: tuple[int,
             # Every score moves the normaliser by its weight, and the output by its value's
             # distance from the output.
             delta = ops.sum(d_output[..., :-1, :] * output, axis=-2) - d_output[..., -1, :]
-            return _backward(blocks, query, key, value, normalizer, d_output[..., :-1, :], delta)
+            return _backward(blocks, query, key, value, peak, total, d_output[..., :-1, :], delta)
 
         return packed, gradient
 
@@ -200,7 +209,10 @@ def _add_up(terms):
 
 
 def _forward(blocks: _Blocks, query, key, value):
-    """Outputs `[num_blocks, chunk, heads, head_dim, size]` and normalisers without `head_dim`."""
+    """Outputs in blocks; highest score and sum of exponentials of each query.
+
+    Outputs are `[num_blocks, chunk, heads, head_dim, size]`, the others lack `head_dim`.
+    """
     plan, size = blocks.plan, blocks.plan.size
     queries = blocks.split(query)
     keys = _Keys(blocks, key, value, plan.halo)
@@ -245,24 +257,25 @@ def _forward(blocks: _Blocks, query, key, value):
             state = ops.fori_loop(0, count[chunk], step, (load(0), state))[1]
         highest, total, output = state
         packed = ops.concatenate(
-            [output / total[:, :, None], (highest + ops.log(total))[:, :, None]], axis=2
+            [output / total[:, :, None], highest[:, :, None], total[:, :, None]], axis=2
         )
         return ops.slice_update(outputs, (index, 0, 0, 0, 0), packed[None])
 
     outputs = ops.zeros_like(queries)
-    outputs = ops.concatenate([outputs, outputs[:, :, :, :1]], axis=3)
+    outputs = ops.concatenate([outputs, outputs[:, :, :, :1], outputs[:, :, :, :1]], axis=3)
     outputs = ops.fori_loop(0, ops.shape(queries)[0], block, outputs)
-    return outputs[..., :-1, :], outputs[..., -1, :]
+    return outputs[..., :-2, :], outputs[..., -2, :], outputs[..., -1, :]
 
 
-def _backward(blocks: _Blocks, query, key, value, normalizer, d_output, delta):
+def _backward(blocks: _Blocks, query, key, value, peak, total, d_output, delta):
     """Gradients of query, key and value, as tokens."""
     plan, size = blocks.plan, blocks.plan.size
     widest = plan.margin
     queries = blocks.split(query, widest)
     margins = [[widest, widest]]
     d_outputs = ops.pad(d_output, [[0, 0]] * 4 + margins)
-    normalizer = ops.pad(normalizer, [[0, 0]] * 3 + margins)
+    peak = ops.pad(peak, [[0, 0]] * 3 + margins)
+    total = ops.pad(total, [[0, 0]] * 3 + margins, constant_values=1.0)
     delta = ops.pad(delta, [[0, 0]] * 3 + margins)
     keys = _Keys(blocks, key, value, plan.halo + widest)
     counts = [ops.convert_to_tensor(sweep.counts) for sweep in plan.sweeps]
@@ -277,9 +290,10 @@ def _backward(blocks: _Blocks, query, key, value, normalizer, d_output, delta):
             ops.slice(tensor, (index, 0, 0, 0, 0), shape)[0] for tensor in (queries, d_outputs)
         )
         shape = (1, blocks.chunk, blocks.heads, length)
-        own_norm, own_delta = (
-            ops.slice(tensor, (index, 0, 0, 0), shape)[0] for tensor in (normalizer, delta)
+        own_peak, own_total, own_delta = (
+            ops.slice(tensor, (index, 0, 0, 0), shape)[0] for tensor in (peak, total, delta)
         )
+        d_scaled = d_own / own_total[:, :, None]
         d_query = ops.zeros(blocks.shape, dtype=blocks.dtype)
         for sweep, count in zip(plan.sweeps, counts, strict=True):
             load = keys.window(sweep, chunk, group, sweep.margin)
@@ -290,13 +304,16 @@ def _backward(blocks: _Blocks, query, key, value, normalizer, d_output, delta):
                 following = load(i + 1)
                 margin, offsets = sweep.margin, sweep.offsets
                 wide, skip = size + 2 * margin, widest - margin
-                norm, shift = (t[..., skip : skip + wide] for t in (own_norm, own_delta))
+                norm, divisor, shift = (
+                    t[..., skip : skip + wide] for t in (own_peak, own_total, own_delta)
+                )
+                # Without the division by the total, which `d_scaled` and `d_scores` make up for.
                 weights = [
                     ops.exp(_inner(own, k, o, wide, skip) + bias[..., o : o + wide] - norm)
                     for o in offsets
                 ]
                 d_scores = [
-                    w * (_inner(d_own, v, o, wide, skip) - shift)
+                    w * (_inner(d_own, v, o, wide, skip) - shift) / divisor
                     for w, o in zip(weights, offsets, strict=True)
                 ]
                 d_query = _add_up(
@@ -318,7 +335,7 @@ def _backward(blocks: _Blocks, query, key, value, normalizer, d_output, delta):
                         * source[..., skip + b : skip + b + touched]
                         for factor, b in zip(factors, back, strict=True)
                     )
-                    for factors, source in ((d_scores, own), (weights, d_own))
+                    for factors, source in ((d_scores, own), (weights, d_scaled))
                 )
                 first = starts[chunk, i] - plan.halo + sweep.reach - sweep.slack + overhang
                 for t in range(blocks.chunk):
