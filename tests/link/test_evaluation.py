@@ -88,10 +88,11 @@ def test_table_record_and_figures(script, folder, capsys):
     for name in ("link_bler.png", "link_goodput.png"):
         assert (folder / "out" / name).read_bytes().startswith(b"\x89PNG")
     assert output.startswith(format_table(record))
-    rows = [line for line in output.splitlines() if "km/h" in line]
+    rows = [line for line in output.splitlines() if " ms  " in line]
     assert len(rows) == 2 * 2 * 3
     assert sum("my_predictor:LastSnapshot" in row for row in rows) == 4
     assert "exact" in rows[0]
+    assert "30 km/h, 1 ms: of 16 sequences, 0 vanish" in output
 
     # The same command again computes nothing, and gives the same.
     lines = (folder / "out" / "points.jsonl").read_text()
