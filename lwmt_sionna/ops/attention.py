@@ -3,18 +3,24 @@
 import functools
 import math
 
+import keras
 import numpy as np
 from keras import ops
 
+from lwmt_sionna.ops.attention_plan import is_translation_invariant, unrolled_offsets
 from lwmt_sionna.ops.attention_routing import TopKRouting, get_routing, keep_top_k
+from lwmt_sionna.ops.attention_shift import BY_ROW_HEAD_DIM, attend_shift
 from lwmt_sionna.ops.neighborhood import Neighborhood, check_grid
 
 __all__ = ["KERNELS", "select_kernel", "sparse_attention"]
 
-KERNELS = ("auto", "dense", "gather", "tile")
+KERNELS = ("auto", "dense", "gather", "tile", "shift")
 
 # Up to here a dense masked product costs less than any form of gathering.
 MAX_DENSE_TOKENS = 512
+
+# The shift kernel spells out every offset; beyond this many it would compile for minutes.
+MAX_UNROLLED_OFFSETS = 128
 
 # Finite, so that a row that is masked in one place and rescued in another never turns to NaN, and
 # far enough below any score that its exponential is exactly zero in float32.
@@ -49,7 +55,9 @@ def sparse_attention(
         routing: How each token and head thins out its neighbours: None, `"topk"` (as published) or
             a `TopKRouting`.
         kernel: `"auto"`, or one of `"dense"` (all pairs, masked), `"gather"` (the keys of each
-            query) and `"tile"` (the keys of each tile of queries).
+            query), `"tile"` (the keys of each tile of queries) and `"shift"` (shifted planes; the
+            fastest on large grids, without routing, for neighbourhoods that are the same for all
+            tokens but for the edges). See `select_kernel`.
         scale: Factor of the scores. Defaults to `head_dim ** -0.5`.
 
     Returns:
@@ -75,7 +83,7 @@ def sparse_attention(
                 f"class token. Received: {name}.shape={tuple(tensor.shape)}"
             )
     if kernel == "auto":
-        kernel = select_kernel(neighborhood, grid, head_dim=query.shape[-1])
+        kernel = select_kernel(neighborhood, grid, query.shape[-1], routing)
     if kernel not in KERNELS:
         raise ValueError(f"`kernel` must be one of {KERNELS}. Received: kernel={kernel!r}")
     if scale is None:
@@ -92,7 +100,12 @@ def sparse_attention(
     if kernel == "dense":
         mask = _dense_mask(neighborhood, grid)
         return _attend_dense(query, key, value, ops.convert_to_tensor(mask), num_keys)
-    attend = {"gather": _attend_gather, "tile": _attend_tile}[kernel]
+    if kernel == "shift" and not (routing is None and is_translation_invariant(neighborhood)):
+        raise ValueError(
+            "The shift kernel needs `routing=None` and a neighbourhood without dilation or with "
+            f"edge='drop'. Received: routing={routing}, neighborhood={neighborhood}"
+        )
+    attend = {"gather": _attend_gather, "tile": _attend_tile, "shift": _attend_shift}[kernel]
     if not neighborhood.class_token:
         return attend(query, key, value, None, None, neighborhood, grid, num_keys)
     # The class token is one more key for every token, and one dense row of its own.
@@ -111,11 +124,39 @@ def sparse_attention(
 
 
 def select_kernel(
-    neighborhood: Neighborhood, grid: tuple[int, int, int], head_dim: int | None = None
+    neighborhood: Neighborhood,
+    grid: tuple[int, int, int],
+    head_dim: int,
+    routing: TopKRouting | None = None,
 ) -> str:
-    """The kernel that `kernel="auto"` stands for."""
-    del neighborhood, head_dim
-    return "dense" if math.prod(grid) <= MAX_DENSE_TOKENS else "gather"
+    """The kernel that `kernel="auto"` stands for.
+
+    - up to 512 tokens: `"dense"`;
+    - with routing, or where the neighbourhood differs from token to token: `"gather"`;
+    - where the neighbourhood is most of the grid, so that its offsets are too many to spell out:
+      `"gather"`, or `"dense"` if it holds more than an eighth of all tokens;
+    - else `"shift"`.
+
+    Args:
+        neighborhood: The tokens that a token attends to.
+        grid: Number of snapshots, angle bins and delay bins.
+        head_dim: Size of a head.
+        routing: How neighbours are thinned out.
+
+    Returns:
+        The name of the kernel.
+    """
+    num_tokens = math.prod(grid)
+    if num_tokens <= MAX_DENSE_TOKENS:
+        return "dense"
+    by_row = head_dim >= BY_ROW_HEAD_DIM
+    if (
+        routing is None
+        and is_translation_invariant(neighborhood)
+        and unrolled_offsets(neighborhood, grid, by_row) <= MAX_UNROLLED_OFFSETS
+    ):
+        return "shift"
+    return "dense" if 8 * neighborhood.num_neighbors(grid) > num_tokens else "gather"
 
 
 def _normalize(scores, mask, num_keys: int | None):
@@ -125,11 +166,13 @@ def _normalize(scores, mask, num_keys: int | None):
         scores = ops.where(mask, scores, ops.cast(LOWEST, scores.dtype))
     if num_keys is not None:
         scores = keep_top_k(scores, num_keys, LOWEST)
+    if scores.shape[-1] == 1:  # which `ops.softmax` warns of
+        return 0 * scores + 1
     return ops.softmax(scores, axis=-1)
 
 
 def _accumulator(dtype) -> str:
-    return "float64" if dtype == "float64" else "float32"
+    return "float64" if keras.backend.standardize_dtype(dtype) == "float64" else "float32"
 
 
 def _attend_dense(query, key, value, mask, num_keys):
@@ -177,6 +220,18 @@ def _attend_tile(query, key, value, class_key, class_value, neighborhood, grid, 
 
 def _tile_shape(grid: tuple[int, int, int]) -> tuple[int, int, int]:
     return (1, min(4, grid[1]), min(4, grid[2]))
+
+
+def _attend_shift(query, key, value, class_key, class_value, neighborhood, grid, num_keys):
+    del num_keys
+    dtype = value.dtype
+    query, key, value = (ops.cast(t, _accumulator(t.dtype)) for t in (query, key, value))
+    output, normalizer = attend_shift(query, key, value, neighborhood, grid)
+    if class_key is not None:
+        class_score = ops.sum(query * ops.cast(class_key, query.dtype), axis=-1)
+        share = ops.sigmoid(normalizer - class_score)[..., None]
+        output = share * output + (1 - share) * ops.cast(class_value, query.dtype)
+    return ops.cast(output, dtype)
 
 
 @functools.lru_cache(maxsize=8)

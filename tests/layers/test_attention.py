@@ -72,12 +72,16 @@ def test_one_set_of_weights_serves_any_grid():
     assert keras.Model(symbolic, layer(symbolic, grid=GRID)).output_shape[1:] == (NUM_TOKENS, WIDTH)
 
 
-@pytest.mark.parametrize("kernel", ["auto", "dense", "gather", "tile"])
+@pytest.mark.parametrize("kernel", ["auto", "dense", "gather", "tile", "shift"])
 @pytest.mark.parametrize("class_token", [False, True])
 def test_trains_compiled(kernel, class_token):
     num_tokens = NUM_TOKENS + int(class_token)
     layer = SparseSpatioTemporalAttention(
-        3, Neighborhood(class_token=class_token), grid=GRID, kernel=kernel, routing="topk"
+        3,
+        Neighborhood(window=1, corridor=1, class_token=class_token),
+        grid=GRID,
+        kernel=kernel,
+        routing=None if kernel == "shift" else "topk",
     )
     model = model_of(layer, num_tokens)
     model.compile("adam", "mse", jit_compile=True)

@@ -3,11 +3,14 @@ import numpy as np
 import pytest
 from keras import ops
 
-from lwmt_sionna.ops.attention import sparse_attention
+from lwmt_sionna.ops import attention_shift
+from lwmt_sionna.ops.attention import select_kernel, sparse_attention
 from lwmt_sionna.ops.attention_routing import TopKRouting
 from lwmt_sionna.ops.neighborhood import Neighborhood
 
-SPARSE_KERNELS = ("gather", "tile")
+SPARSE_KERNELS = ("gather", "tile", "shift")
+# The shift kernel has no dilation over clamped edges; whole planes of offsets compile too slowly.
+NOT_SHIFTED = ("dilated", "larger_than_grid", "whole_snapshot")
 
 NEIGHBORHOODS = {
     "published": Neighborhood(),
@@ -17,6 +20,8 @@ NEIGHBORHOODS = {
     "own_only": Neighborhood(window=1, time_offsets=()),
     "larger_than_grid": Neighborhood(window=40, corridor=40, drift=9.0),
     "dilated": Neighborhood(window=(4, 2), corridor=4, drift=2.0, dilation=(2, 1)),
+    "dilated_drop": Neighborhood(window=(4, 2), corridor=2, dilation=(2, 1), edge="drop"),
+    "narrow": Neighborhood(window=(1, 0), corridor=(0, 1), time_offsets=(-3, 1)),
 }
 GRIDS = [(1, 1, 1), (1, 5, 7), (3, 2, 11), (6, 5, 3), (5, 7, 9)]
 
@@ -55,16 +60,109 @@ def random_heads(neighborhood, grid, batch=2, num_heads=3, head_dim=5, dtype="fl
     return rng.standard_normal((3, batch, num_heads, num_tokens, head_dim)).astype(dtype)
 
 
-@pytest.mark.parametrize("kernel", ["dense", *SPARSE_KERNELS])
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("name", NEIGHBORHOODS)
-@pytest.mark.parametrize("routing", [None, TopKRouting(0.3, 2, 9)], ids=["all", "topk"])
-def test_equals_the_definition(kernel, grid, name, routing):
+@pytest.mark.parametrize(
+    ("kernel", "routing", "name"),
+    [
+        (kernel, routing, name)
+        for kernel in ("dense", *SPARSE_KERNELS)
+        for routing in (None, TopKRouting(0.3, 2, 9))
+        for name in NEIGHBORHOODS
+        if kernel != "shift" or (routing is None and name not in NOT_SHIFTED)
+    ],
+)
+def test_equals_the_definition(kernel, routing, name, grid):
     neighborhood = NEIGHBORHOODS[name]
     query, key, value = random_heads(neighborhood, grid)
     expected = naive_attention(query, key, value, neighborhood, grid, routing)
     found = sparse_attention(query, key, value, neighborhood, grid, routing=routing, kernel=kernel)
     np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-5, atol=1e-5)
+
+
+def gradients(function, *tensors):
+    """Output and gradients of `sum(sin(function))`, compiled where the backend compiles."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function(jit_compile=True)
+        def run(*tensors):
+            with tf.GradientTape() as tape:
+                tape.watch(tensors)
+                output = function(*tensors)
+                loss = tf.reduce_sum(tf.sin(output))
+            return output, *tape.gradient(loss, tensors)
+
+        found = run(*(tf.convert_to_tensor(t) for t in tensors))
+    elif backend == "jax":
+        import jax
+        import jax.numpy as jnp
+
+        def loss(*tensors):
+            output = function(*tensors)
+            return jnp.sum(jnp.sin(output)), output
+
+        run = jax.jit(jax.value_and_grad(loss, argnums=tuple(range(len(tensors))), has_aux=True))
+        (_, output), grads = run(*tensors)
+        found = (output, *grads)
+    else:
+        import torch
+
+        tensors = [torch.tensor(t, requires_grad=True) for t in tensors]
+        output = function(*tensors)
+        torch.sum(torch.sin(output)).backward()
+        found = (output, *(t.grad for t in tensors))
+    return [ops.convert_to_numpy(tensor) for tensor in found]
+
+
+@pytest.mark.parametrize(
+    ("name", "grid", "block", "by_row", "dtype"),
+    [
+        ("published", (5, 7, 9), 70_000, False, "float32"),
+        ("published", (6, 5, 3), 200, True, "float64"),
+        ("published", (1, 1, 1), 70_000, False, "float32"),
+        ("causal", (7, 3, 5), 500, True, "float32"),
+        ("class_token", (3, 2, 11), 400, True, "float32"),
+        ("dilated_drop", (4, 11, 5), 500, True, "float32"),
+        ("narrow", (5, 1, 13), 100, False, "float32"),
+        ("own_only", (3, 13, 1), 70_000, False, "float32"),
+    ],
+)
+def test_shift_has_the_gradients_of_dense(name, grid, block, by_row, dtype, monkeypatch):
+    """In blocks of all sizes: whole, several snapshots, one head of one snapshot."""
+    monkeypatch.setattr(attention_shift, "BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(attention_shift, "BY_ROW_HEAD_DIM", 1 if by_row else 100)
+    neighborhood = NEIGHBORHOODS[name]
+    heads = random_heads(neighborhood, grid, num_heads=4, head_dim=3, dtype=dtype)
+    expected, found = (
+        gradients(lambda *h, k=k: sparse_attention(*h, neighborhood, grid, kernel=k), *heads)
+        for k in ("dense", "shift")
+    )
+    tolerance = 1e-12 if dtype == "float64" else 1e-5
+    for left, right in zip(expected, found, strict=True):
+        scale = np.abs(left).max()
+        np.testing.assert_allclose(right / scale, left / scale, atol=tolerance)
+
+
+def test_shift_survives_extreme_scores():
+    """Scores of thousands neither overflow nor let a masked key in."""
+    neighborhood, grid = Neighborhood(), (3, 4, 5)
+    query, key, value = 100 * random_heads(neighborhood, grid)
+    key = np.abs(key)
+    query = -np.abs(query)  # all scores far below the 0 of a masked key
+    expected = naive_attention(query, key, value, neighborhood, grid)
+    found = sparse_attention(query, key, value, neighborhood, grid, kernel="shift")
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-3, atol=1e-2)
+
+
+def test_auto_picks_what_serves_the_grid():
+    published = Neighborhood()
+    assert select_kernel(published, (2, 16, 16), 4) == "dense"
+    assert select_kernel(published, (5, 16, 16), 4) == "shift"
+    assert select_kernel(published, (8, 16, 16), 4, TopKRouting()) == "gather"
+    assert select_kernel(NEIGHBORHOODS["dilated"], (20, 16, 16), 4) == "gather"
+    assert select_kernel(Neighborhood(window=-1), (20, 16, 16), 4) == "gather"
+    assert select_kernel(Neighborhood(window=-1), (8, 16, 16), 4) == "dense"
 
 
 def test_bfloat16_keeps_its_type_and_value():
@@ -114,5 +212,7 @@ def test_wrong_arguments_are_named():
         sparse_attention(*heads, Neighborhood(), (1, 3, 3), kernel="fast")
     with pytest.raises(ValueError, match="routing"):
         sparse_attention(*heads, Neighborhood(), (1, 3, 3), routing="random")
+    with pytest.raises(ValueError, match="routing=None"):
+        sparse_attention(*heads, Neighborhood(), (1, 3, 3), routing="topk", kernel="shift")
     with pytest.raises(ValueError, match="min_keys"):
         TopKRouting(min_keys=9, max_keys=8)
