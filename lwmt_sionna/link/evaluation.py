@@ -34,8 +34,8 @@ class LinkEvalConfig:
         downlink: `DownlinkConfig`.
         drops: `DropConfig`.
         sweep: `SweepConfig`.
-        pooled_ar: dict, arguments of `lwmt_sionna.baselines.PooledAutoregression`.
-        local_ar: dict, arguments of `lwmt_sionna.baselines.LocalAutoregression`.
+        baselines: dict of dicts, per policy the arguments of its constructor in
+            `lwmt_sionna.baselines`; the defaults where there are none.
     """
 
     data: tuple = ()
@@ -46,8 +46,7 @@ class LinkEvalConfig:
     downlink: DownlinkConfig = dataclasses.field(default_factory=DownlinkConfig)
     drops: DropConfig = dataclasses.field(default_factory=DropConfig)
     sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
-    pooled_ar: dict = dataclasses.field(default_factory=dict)
-    local_ar: dict = dataclasses.field(default_factory=dict)
+    baselines: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         for name in ("data", "policies"):
@@ -58,6 +57,12 @@ class LinkEvalConfig:
         if not self.policies or len(set(self.policies)) != len(self.policies):
             raise ValueError(
                 f"`policies` must be a list of different names. Received: {self.policies}"
+            )
+        unknown = sorted(set(self.baselines) - set(self.policies))
+        if unknown:
+            raise ValueError(
+                f"`baselines` holds settings of policies that are not evaluated: {unknown}. "
+                f"Received: policies={self.policies}"
             )
         schemes, ratios = self.sweep.mcs, self.sweep.snr_db
         if self.report_mcs is None:
@@ -101,7 +106,7 @@ class LinkEvalConfig:
 
         Args:
             path: path of a TOML file with the fields as keys and the tables `downlink`, `drops`,
-                `sweep`, `pooled_ar` and `local_ar`.
+                `sweep` and `baselines`.
             overrides: dict or None, values in place of those of the file, nested like them.
         """
         with pathlib.Path(path).open("rb") as file:
@@ -155,8 +160,7 @@ def evaluate_link(config, out, progress=None):
             preset=config.preset,
             history_snr_db=config.drops.history_snr_db,
             seed=config.drops.seed,
-            pooled_ar=config.pooled_ar,
-            local_ar=config.local_ar,
+            settings=config.baselines.get(name),
         )
         for name in config.policies
     ]

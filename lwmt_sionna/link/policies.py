@@ -1,8 +1,9 @@
 """CSI policies: what the base station believes about the channel of the slot it schedules."""
 
+import hashlib
 import importlib
 import inspect
-import logging
+import pathlib
 
 import numpy as np
 
@@ -14,8 +15,6 @@ __all__ = [
     "PredictedCsi",
     "make_policy",
 ]
-
-logger = logging.getLogger(__name__)
 
 
 class CsiPolicy:
@@ -140,56 +139,18 @@ def _required(target, name):
     return target
 
 
-def _hold(_config):
-    from lwmt_sionna import baselines
-
-    return PredictedCsi(baselines.Hold(), "hold")
-
-
-def _pooled_ar(config):
-    from lwmt_sionna import baselines
-
-    predictor = baselines.PooledAutoregression(**config.get("pooled_ar", {}))
-    return PredictedCsi(predictor, "pooled_ar", fingerprint=_settings(predictor))
-
-
-def _local_ar(config):
-    from lwmt_sionna import baselines
-
-    predictor = baselines.LocalAutoregression(**config.get("local_ar", {}))
-    return PredictedCsi(predictor, "local_ar", fingerprint=_settings(predictor))
-
-
-def _model(config):
-    return _preset(config["preset"], "model")
-
-
-def _preset(preset, name):
-    from lwmt_sionna import baselines, records
-    from lwmt_sionna.models import presets
-
-    folder = presets.preset_folder(preset)
-    policy = PredictedCsi(
-        baselines.ModelPredictor(preset), name, fingerprint=records.sha256(folder)
-    )
-    policy.source = folder
-    return policy
-
-
-_BUILDERS = {
-    "perfect": lambda config: PerfectCsi(),
-    "noisy_perfect": lambda config: NoisyPerfectCsi(config["history_snr_db"], config["seed"]),
-    "hold": _hold,
-    "pooled_ar": _pooled_ar,
-    "local_ar": _local_ar,
-    "model": _model,
+_BASELINES = {
+    "hold": "Hold",
+    "pooled_ar": "PooledAutoregression",
+    "local_ar": "LocalAutoregression",
+    "denoised_ar": "DenoisedAutoregression",
 }
 
 #: Names that `make_policy` knows; besides them `preset:NAME_OR_PATH` and `module:object`.
-POLICY_NAMES = tuple(_BUILDERS)
+POLICY_NAMES = ("perfect", "noisy_perfect", *_BASELINES, "model")
 
 
-def make_policy(spec, *, preset="small", history_snr_db=15.0, seed=0, **settings):
+def make_policy(spec, *, preset="small", history_snr_db=15.0, seed=0, settings=None):
     """Builds a policy from its name.
 
     Args:
@@ -200,7 +161,7 @@ def make_policy(spec, *, preset="small", history_snr_db=15.0, seed=0, **settings
         preset: str, preset of the policy `model`.
         history_snr_db: float, SNR of the history [dB].
         seed: int, seed of the noise of `noisy_perfect`.
-        **settings: dict per baseline, arguments of its constructor.
+        settings: dict or None, arguments of the baseline's constructor.
 
     Returns:
         A `CsiPolicy`.
@@ -212,9 +173,14 @@ def make_policy(spec, *, preset="small", history_snr_db=15.0, seed=0, **settings
         >>> make_policy("hold").name
         'hold'
     """
-    config = {"preset": preset, "history_snr_db": history_snr_db, "seed": seed, **settings}
-    if spec in _BUILDERS:
-        return _BUILDERS[spec](config)
+    if spec == "perfect":
+        return PerfectCsi()
+    if spec == "noisy_perfect":
+        return NoisyPerfectCsi(history_snr_db, seed)
+    if spec == "model":
+        return _preset(preset, spec)
+    if spec in _BASELINES:
+        return _baseline(spec, {} if settings is None else settings)
     kind, _, rest = spec.partition(":")
     if not rest:
         raise ValueError(
@@ -224,6 +190,28 @@ def make_policy(spec, *, preset="small", history_snr_db=15.0, seed=0, **settings
     if kind == "preset":
         return _preset(rest, spec)
     return _from_object(spec, kind, rest)
+
+
+def _baseline(name, settings):
+    from lwmt_sionna import baselines
+
+    try:
+        predictor = getattr(baselines, _BASELINES[name])(**settings)
+    except TypeError as error:
+        raise ValueError(f"Policy {name!r} does not take these settings: {error}") from error
+    resolved = {key: value for key, value in vars(predictor).items() if key != "_models"}
+    return PredictedCsi(predictor, name, fingerprint=repr(sorted(resolved.items())))
+
+
+def _preset(preset, name):
+    from lwmt_sionna import baselines, records
+    from lwmt_sionna.models import presets
+
+    folder = presets.preset_folder(preset)
+    predictor = baselines.ModelPredictor(preset, name=name)
+    policy = PredictedCsi(predictor, name, fingerprint=records.sha256(folder))
+    policy.source = folder
+    return policy
 
 
 def _from_object(spec, module_name, object_name):
@@ -259,15 +247,6 @@ def _from_object(spec, module_name, object_name):
     return PredictedCsi(target, spec, fingerprint=fingerprint)
 
 
-def _settings(predictor):
-    return repr(sorted((k, repr(v)) for k, v in vars(predictor).items() if not k.startswith("_")))
-
-
 def _source_digest(module):
-    import hashlib
-
     path = getattr(module, "__file__", None)
-    if path is None:
-        return ""
-    with open(path, "rb") as file:
-        return hashlib.sha256(file.read()).hexdigest()
+    return "" if path is None else hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()

@@ -2,6 +2,10 @@
 
 import numpy as np
 
+from lwmt_sionna.evaluation import normalized_error, summarize_errors
+
+_FLOOR_DB = -200.0
+
 __all__ = [
     "best_fixed_mcs",
     "cluster_bootstrap",
@@ -122,26 +126,15 @@ def nmse_summary(h_hat, h, rms):
         RMS of its true history), `nmse_mean_db`, `nmse_median_db` and `nmse_q90_db`; None where
         there is no user.
     """
-    names = ("nmse_pooled_db", "nmse_mean_db", "nmse_median_db", "nmse_q90_db")
-    error = (np.abs(h_hat - h) ** 2).mean(axis=(-2, -1), dtype=np.float64).ravel()
-    power = (np.abs(h) ** 2).mean(axis=(-2, -1), dtype=np.float64).ravel()
-    weight = 1 / np.asarray(rms, np.float64).ravel() ** 2
-    seen = power > 0
-    error, power, weight = error[seen], power[seen], weight[seen]
-    if error.size == 0:
-        return dict.fromkeys(names)
-    ratio = error / power
-    values = (
-        np.sum(weight * error) / np.sum(weight * power),
-        np.mean(ratio),
-        np.median(ratio),
-        np.quantile(ratio, 0.9),
+    error, power = normalized_error(
+        h_hat.reshape(-1, *h_hat.shape[-2:]), h.reshape(-1, *h.shape[-2:]), np.ravel(rms)
     )
-    # Perfect CSI has no error at all; a finite floor keeps records free of infinities.
-    return {
-        name: round(float(10 * np.log10(max(value, 1e-20))), 4)
-        for name, value in zip(names, values)
-    }
+    names = ("nmse_pooled_db", "nmse_mean_db", "nmse_median_db", "nmse_q90_db")
+    if not np.any(power > 0):
+        return dict.fromkeys(names)
+    summary = summarize_errors(error, power)
+    # Perfect CSI has no error at all; a floor keeps records free of infinities.
+    return {name: round(max(summary[name], _FLOOR_DB), 4) for name in names}
 
 
 def best_fixed_mcs(points):

@@ -16,7 +16,7 @@ class PointStore:
     A line is on the disk before the next point starts: a killed run loses the point it was at.
     Points are found again by their key (regime, horizon, policy, scheme, SNR) and the digest of
     everything that their counts depend on; what was computed from other data, settings or weights
-    stays in the file and is not used.
+    or by another commit stays in the file and is not used.
 
     Args:
         path: path of the file, made with its folder when needed; None keeps points in memory.

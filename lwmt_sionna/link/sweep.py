@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from tqdm import tqdm
 
+from lwmt_sionna import records
 from lwmt_sionna.link.mcs import get_mcs
 from lwmt_sionna.link.runner import LinkRunner
 from lwmt_sionna.link.statistics import cluster_bootstrap, nmse_summary, paired_bootstrap
@@ -13,8 +14,6 @@ from lwmt_sionna.link.store import PointStore
 
 __all__ = ["SweepConfig", "run_sweep"]
 
-# Changes when the same settings would give other counts; stored points then count no more.
-_COUNTS_VERSION = 1
 # The policy that others are compared with, drop by drop.
 REFERENCE_POLICY = "hold"
 
@@ -256,7 +255,7 @@ def _digest(factory, horizon, policy, mcs, snr_db, config):
         config, horizons=(horizon,), mcs=(mcs,), snr_db=(snr_db,), batch_size=1, compile="xla"
     )
     parts = (
-        _COUNTS_VERSION,
+        records.git_state()["commit"],
         factory.digest,
         factory.name,
         repr(factory.downlink),

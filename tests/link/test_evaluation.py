@@ -160,6 +160,8 @@ def test_report_must_be_swept():
         LinkEvalConfig(report_mcs=5)
     with pytest.raises(ValueError, match="report_snr_db=1"):
         LinkEvalConfig(report_snr_db=1.0)
+    with pytest.raises(ValueError, match="not evaluated: \\['local_ar'\\]"):
+        LinkEvalConfig(policies=("hold",), baselines={"local_ar": {"order": 3}})
     config = LinkEvalConfig().with_policies(["hold", "mine:Own"])
     assert config.policies.count("hold") == 1 and config.policies[-1] == "mine:Own"
 

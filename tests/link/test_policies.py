@@ -4,6 +4,7 @@ import types
 import numpy as np
 import pytest
 
+from lwmt_sionna import ChannelPredictor, LWMTBackbone, baselines
 from lwmt_sionna.link import CsiPolicy, make_policy
 from lwmt_sionna.link.policies import NoisyPerfectCsi, PredictedCsi
 
@@ -62,6 +63,49 @@ def test_noise_of_noisy_perfect_repeats(history):
     policy = NoisyPerfectCsi(10.0, seed=3)
     first, second = (policy(history, 2, target=history[:, :, 0]) for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+def test_baselines_are_those_of_their_module(history):
+    long = np.tile(history, (1, 1, 4, 1, 1))
+    for name, predictor in (
+        ("hold", baselines.Hold()),
+        ("pooled_ar", baselines.PooledAutoregression(order=2)),
+        ("local_ar", baselines.LocalAutoregression(order=2)),
+    ):
+        policy = make_policy(name, settings=None if name == "hold" else {"order": 2})
+        expected = predictor(long.reshape(6, *long.shape[2:]), 3)[:, -1]
+        np.testing.assert_allclose(
+            policy(long, 3), expected.reshape(long[:, :, 0].shape), rtol=1e-4, atol=1e-4
+        )
+
+
+def test_fingerprint_follows_the_settings():
+    prints = {make_policy("local_ar", settings={"order": order}).fingerprint for order in (2, 3)}
+    assert len(prints) == 2
+    assert make_policy("local_ar", settings={"order": 2}).fingerprint in prints
+    with pytest.raises(ValueError, match="'hold' does not take these settings"):
+        make_policy("hold", settings={"order": 2})
+
+
+def test_unknown_preset():
+    with pytest.raises(ValueError, match="preset=nowhere"):
+        make_policy("preset:nowhere")
+
+
+def test_preset_is_hashed(tmp_path, history):
+    model = ChannelPredictor(
+        LWMTBackbone(width=16, depth=1, num_heads=2), num_horizons=3, orders=(1, 2), context=4
+    )
+    long = np.tile(history[:, :, :, :4, :4], (1, 1, 4, 1, 1))
+    expected = baselines.ModelPredictor(model)(long.reshape(6, *long.shape[2:]), 3)
+    model.save_to_preset(tmp_path / "tiny")
+    policy = make_policy(f"preset:{tmp_path / 'tiny'}")
+    assert policy.source == tmp_path / "tiny" and len(policy.fingerprint) == 64
+    np.testing.assert_allclose(
+        policy(long, 3), expected[:, -1].reshape(long[:, :, 0].shape), rtol=1e-3, atol=1e-3
+    )
+    with pytest.raises(ValueError, match="predicts 3 snapshots"):
+        policy(long, 4)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
