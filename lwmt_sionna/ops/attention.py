@@ -74,6 +74,7 @@ def sparse_attention(
     """
     grid = check_grid(grid)
     routing = get_routing(routing)
+    query, key, value = (ops.convert_to_tensor(tensor) for tensor in (query, key, value))
     num_tokens = math.prod(grid) + int(neighborhood.class_token)
     for name, tensor in (("query", query), ("key", key), ("value", value)):
         if len(tensor.shape) != 4 or tensor.shape[2] not in (num_tokens, None):

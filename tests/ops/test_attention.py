@@ -138,9 +138,10 @@ def test_shift_has_the_gradients_of_dense(name, grid, block, by_row, dtype, monk
         gradients(lambda *h, k=k: sparse_attention(*h, neighborhood, grid, kernel=k), *heads)
         for k in ("dense", "shift")
     )
-    tolerance = 1e-12 if dtype == "float64" else 1e-5
+    # JAX computes in float32 unless told otherwise.
+    tolerance = 1e-12 if found[0].dtype == "float64" else 1e-5
     for left, right in zip(expected, found, strict=True):
-        scale = np.abs(left).max()
+        scale = max(np.abs(left).max(), 0.1)  # one token: its query has no gradient
         np.testing.assert_allclose(right / scale, left / scale, atol=tolerance)
 
 
