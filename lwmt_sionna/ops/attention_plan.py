@@ -79,9 +79,9 @@ class ShiftPlan:
         )
 
     def bias(self, halo: int, lowest: float) -> np.ndarray:
-        """float32 `[num_snapshots + 1, 2 * halo + size]`: 0 where there is a key, else `lowest`."""
+        """`[num_snapshots + 1, 2 * halo + size]`: 0 where there is a key, else `lowest`."""
         num_snapshots, num_angle, num_delay = self.grid
-        planes = np.full((num_snapshots + 1, num_angle, self.row), lowest, np.float32)
+        planes = np.full((num_snapshots + 1, num_angle, self.row), lowest)
         planes[:num_snapshots, :, :num_delay] = 0
         planes = planes.reshape(num_snapshots + 1, self.size)
         return np.pad(planes, ((0, 0), (halo, halo)), constant_values=lowest)
