@@ -23,8 +23,9 @@ MAX_DENSE_TOKENS = 512
 MAX_UNROLLED_OFFSETS = 128
 
 # Finite, so that a row that is masked in one place and rescued in another never turns to NaN, and
-# far enough below any score that its exponential is exactly zero in float32.
-LOWEST = -1e30
+# far enough below any score that its exponential is exactly zero. A power of two is the same number
+# in every precision.
+LOWEST = -(2.0**100)
 
 
 def sparse_attention(

@@ -29,7 +29,7 @@ from lwmt_sionna.ops.neighborhood import Neighborhood
 __all__ = ["attend_shift"]
 
 # Finite: see `lwmt_sionna.ops.attention`.
-LOWEST = -1e30
+LOWEST = -(2.0**100)
 
 # Elements of the queries of one block: with keys, values and weights about 1 MB in float32, so that
 # two cores work in their own caches.
