@@ -1,0 +1,348 @@
+"""Denoising and linear prediction of angle-delay bins from their own neighbourhood.
+
+A resolved propagation path is one tone in a few neighbouring bins: its Doppler shift is the same in
+all of them, and its leakage spreads along the two axes of the transform. Both facts are used here
+without any training: bins are denoised within the span of what their neighbours share, and the
+coefficients of linear prediction are estimated from a pool of bins.
+
+All functions take real tensors `[batch, time, angle, delay, 2]`, (real, imaginary) last, and treat
+both bin axes as cyclic, which the discrete Fourier transform makes them.
+"""
+
+import functools
+import math
+
+import numpy as np
+from keras import ops
+
+from lwmt_sionna.ops.complex import ComplexPair, solve
+
+__all__ = [
+    "burg_coefficients",
+    "covariance_coefficients",
+    "denoise",
+    "extrapolate",
+    "noise_power",
+]
+
+_TINY = 1e-20
+# Quantile of the bins' powers that serves as the noise power, and the standard normal's quantile of
+# the same probability.
+_QUANTILE, _NORMAL_QUANTILE = 0.25, -0.67449
+# Histories cleaner than this are treated as if they had this signal-to-noise ratio, so that the
+# covariances stay within the range of float32.
+_NOISE_FLOOR = 1e-6
+
+
+def noise_power(x):
+    """Noise power per bin, from the bins that hold little else.
+
+    Most bins of a channel hold no path. The lower quartile of the bins' mean powers over time is
+    therefore noise; it is corrected for the bias that a quantile of a mean of exponential variables
+    has (Wilson and Hilferty 1931).
+
+    Args:
+        x: History in the angle-delay domain, real `[batch, time, angle, delay, 2]`.
+
+    Returns:
+        Real `[batch]`; at least -60 dB of the mean power.
+    """
+    num_snapshots = x.shape[1]
+    power = ops.mean(ops.sum(ops.square(x), axis=-1), axis=1)
+    power = ops.reshape(power, (-1, power.shape[1] * power.shape[2]))
+    bias = (1 - 1 / (9 * num_snapshots) + _NORMAL_QUANTILE / (3 * math.sqrt(num_snapshots))) ** 3
+    ordered = ops.sort(power, axis=-1)
+    quantile = ordered[:, int(_QUANTILE * (power.shape[1] - 1))]
+    return ops.maximum(quantile / bias, _NOISE_FLOOR * ops.mean(power, axis=-1) + _TINY)
+
+
+def denoise(x, radius=2, sharpness=1.5, noise=None):
+    r"""Keeps of every bin what it shares with the bins along its row and column.
+
+    The covariance $S$ over time of a bin and its $n - 1$ neighbours on a cross (leakage of the
+    transform runs along the axes) is split softly into signal and noise: the bin becomes the
+    corresponding element of $S^2 (S^2 + c^2 I)^{-1} z$, which passes directions whose eigenvalue is
+    far above $c$ and stops those below. $c$ is `sharpness` times the largest eigenvalue that noise
+    alone would show, $\sigma^2 (1 + \sqrt{n / T})^2$ (Marchenko and Pastur 1967).
+
+    Args:
+        x: Real `[batch, time, angle, delay, 2]`.
+        radius: Arm length of the cross in bins. Its `4 * radius + 1` bins may not exceed the grid.
+        sharpness: Threshold relative to the edge of the noise eigenvalues.
+        noise: Noise power per bin, real `[batch]`. Estimated by `noise_power` if `None`.
+
+    Returns:
+        Real, shape as `x`.
+    """
+    num_snapshots, num_angle, num_delay = x.shape[1:4]
+    noise = noise_power(x) if noise is None else noise
+    unit = 1.0 / ops.sqrt(noise)[:, None, None, None]
+    z = ComplexPair.from_stacked(x).map(lambda m: m * unit)
+    shifts = _cross(radius, num_angle, num_delay)
+    size = len(shifts)
+    covariance = _local_covariance(z, shifts)
+    threshold = sharpness * (1.0 + math.sqrt(size / num_snapshots)) ** 2
+    eye = np.eye(size, dtype="float32")
+    shift = ops.convert_to_tensor(threshold * eye[:, :, None, None], dtype=x.dtype)
+    first = ops.convert_to_tensor(eye[:, :1, None], dtype=x.dtype)
+    first = first * ops.ones_like(covariance.re[0])
+    # (S^2 + c^2)^-1 = (S + jc)^-1 (S - jc)^-1 keeps the precision that squaring S would lose.
+    weight = ComplexPair(first, ops.zeros_like(first))
+    for sign in (-1.0, 1.0):
+        weight = solve(ComplexPair(covariance.re, covariance.im + sign * shift), weight)
+    # [size, batch, bins] -> [batch, 1, size, bins], against z gathered at the size shifts
+    weight = weight.map(lambda m: ops.transpose(m, (1, 0, 2))[:, None])
+    table = _shift_table(tuple(shifts), num_angle, num_delay)
+    neighbours = z.map(
+        lambda m: ops.reshape(
+            ops.take(ops.reshape(m, (-1, num_snapshots, num_angle * num_delay)), table, axis=2),
+            (-1, num_snapshots, size, num_angle * num_delay),
+        )
+    )
+    noise_part = weight.conj().times(neighbours).map(lambda m: ops.sum(m, axis=2))
+    noise_part = noise_part.map(lambda m: ops.reshape(m, (-1, num_snapshots, num_angle, num_delay)))
+    clean = z.minus(noise_part.scaled(threshold**2))
+    return clean.map(lambda m: m / unit).stacked()
+
+
+def burg_coefficients(x, order, pool_weight=0.5):
+    r"""Coefficients of linear prediction by Burg's method, pooled over the 3 x 3 bins around.
+
+    Every stage $m$ picks the reflection coefficient that minimises the forward and backward
+    prediction errors of the pool. Reflection coefficients stay inside the unit circle, so forecasts
+    of any horizon are bounded (Burg 1975).
+
+    Args:
+        x: Real `[batch, time, angle, delay, 2]`.
+        order: Largest order.
+        pool_weight: Weight of a neighbouring bin along an axis; diagonal neighbours have its
+            square.
+
+    Returns:
+        List with one entry per order 1 to `order`: the coefficients `c_1 ... c_m` of
+        `x[t] = c_1 x[t-1] + ... + c_m x[t-m]`, a list of `ComplexPair` of `[batch, angle, delay]`.
+    """
+    if order >= x.shape[1]:
+        raise ValueError(
+            f"`order` must be smaller than the number of snapshots. Received: order={order}, "
+            f"x.shape={tuple(x.shape)}"
+        )
+    num_snapshots = x.shape[1]
+    start = ComplexPair.from_stacked(x)
+    # Prediction error filter 1, a_1, ..., a_order, and its state after every stage.
+    taps = ops.zeros((order + 1, *_static(x[:, 0, ..., 0])), dtype=x.dtype)
+    taps = taps + ops.zeros_like(x[:, 0, ..., 0])
+    first = np.zeros((order + 1, 1, 1, 1), dtype="float32")
+    first[0] = 1.0
+    error_filter = ComplexPair(taps + ops.convert_to_tensor(first, dtype=x.dtype), taps)
+    history = ops.zeros((order, 1, 1, 1, 1), dtype=x.dtype) + taps[None]
+    instants = ops.reshape(ops.arange(num_snapshots), (1, num_snapshots, 1, 1))
+    places = ops.reshape(ops.arange(order + 1), (order + 1, 1, 1, 1))
+    stages = ops.reshape(ops.arange(order), (order, 1, 1, 1, 1))
+
+    def stage(m, state):
+        forward, backward, taps, kept = (ComplexPair(*pair) for pair in state)
+        behind = backward.map(lambda v: ops.roll(v, 1, axis=1))
+        known = ops.cast(instants > m, x.dtype)
+        cross = forward.times(behind.conj()).map(lambda v: ops.sum(known * v, axis=1))
+        power = ops.sum(known * (forward.power() + behind.power()), axis=1)
+        cross = cross.map(lambda v: _pool(v, pool_weight))
+        reflection = cross.scaled(-2.0 / (_pool(power, pool_weight) + _TINY))
+        wide = reflection.map(lambda v: v[:, None])
+        forward, backward = (
+            forward.plus(wide.times(behind)),
+            behind.plus(wide.conj().times(forward)),
+        )
+        # Levinson: a_i <- a_i + k conj(a_{m+1-i}), the reversal as a gather.
+        mirror = ops.clip(m + 1 - ops.reshape(places, (-1,)), 0, order)
+        inside = ops.cast(places <= m + 1, x.dtype)
+        reverse = taps.conj().map(lambda v: inside * ops.take(v, mirror, axis=0))
+        taps = taps.plus(reflection.map(lambda v: v[None]).times(reverse))
+        now = ops.cast(ops.equal(stages, m), x.dtype)
+        kept = ComplexPair(*(k + now * t[None] for k, t in zip(kept, taps, strict=True)))
+        return tuple(tuple(pair) for pair in (forward, backward, taps, kept))
+
+    state = (tuple(start), tuple(start), tuple(error_filter), (history, history))
+    *_, kept = ops.fori_loop(0, order, stage, state)
+    kept = ComplexPair(*kept)
+    return [
+        [kept.map(lambda v, m=m, i=i: -v[m, i + 1]) for i in range(m + 1)] for m in range(order)
+    ]
+
+
+def covariance_coefficients(x, order, ridge=1e-3, pool_weight=1.0, forward_backward=False):
+    r"""Coefficients of linear prediction by regularised least squares over the 3 x 3 bins around.
+
+    Minimises $\sum_t |x[t] - \sum_k c_k x[t-k]|^2$ over the history and the pool, plus `ridge`
+    times the mean power of the regressors on the coefficients. Exact for as many noiseless tones as
+    the order; iterated forecasts may diverge.
+
+    Args:
+        x: Real `[batch, time, angle, delay, 2]`.
+        order: Number of coefficients.
+        ridge: Regularisation relative to the mean diagonal of the normal equations.
+        pool_weight: Weight of a neighbouring bin along an axis.
+        forward_backward: Whether the time-reversed, conjugated history takes part too.
+
+    Returns:
+        Coefficients `c_1 ... c_order`, a list of `ComplexPair` of `[batch, angle, delay]`.
+    """
+    num_snapshots = x.shape[1]
+    if order >= num_snapshots:
+        raise ValueError(
+            f"`order` must be smaller than the number of snapshots. Received: order={order}, "
+            f"x.shape={tuple(x.shape)}"
+        )
+    z = ComplexPair.from_stacked(x)
+    lags = [z.map(lambda m, k=k: m[:, order - k : num_snapshots - k]) for k in range(order + 1)]
+    table = [[None] * (order + 1) for _ in range(order + 1)]
+    for j in range(order + 1):
+        for k in range(j, order + 1):
+            product = lags[j].conj().times(lags[k]).map(lambda m: ops.sum(m, axis=1))
+            table[j][k] = product.map(lambda m: _pool(m, pool_weight))
+            table[k][j] = table[j][k].conj()
+    if forward_backward:
+        table = [
+            [table[j][k].plus(table[order - j][order - k].conj()) for k in range(order + 1)]
+            for j in range(order + 1)
+        ]
+    # Scaled to a mean diagonal of one, so that a bin without power gets coefficients of zero.
+    power = sum(table[k][k].re for k in range(1, order + 1)) / order
+    table = [[element.scaled(1.0 / (power + _TINY)) for element in row] for row in table]
+    load = ridge * ops.ones_like(power)
+    matrix = [[table[j][k] for k in range(1, order + 1)] for j in range(1, order + 1)]
+    matrix = [
+        [m.plus(ComplexPair(load, 0.0)) if j == k else m for k, m in enumerate(row)]
+        for j, row in enumerate(matrix)
+    ]
+    solution = solve(
+        ComplexPair(
+            ops.stack([ops.stack([m.re for m in row]) for row in matrix]),
+            ops.stack([ops.stack([m.im for m in row]) for row in matrix]),
+        ),
+        ComplexPair(
+            ops.stack([table[j][0].re for j in range(1, order + 1)]),
+            ops.stack([table[j][0].im for j in range(1, order + 1)]),
+        ),
+    )
+    return [solution.map(lambda m, k=k: m[k]) for k in range(order)]
+
+
+def extrapolate(x, coefficients, num_horizons):
+    """Continues a sequence by iterated linear prediction.
+
+    Args:
+        x: Real `[batch, time, angle, delay, 2]`.
+        coefficients: List of `ComplexPair` of `[batch, angle, delay]`, the nearest lag first.
+        num_horizons: Number of snapshots to continue.
+
+    Returns:
+        Real `[batch, num_horizons, angle, delay, 2]`.
+    """
+    z = ComplexPair.from_stacked(x)
+    recent = [z.map(lambda m, k=k: m[:, -1 - k]) for k in range(len(coefficients))]
+    forecasts = []
+    for _ in range(num_horizons):
+        forecast = ComplexPair(0.0, 0.0)
+        for coefficient, value in zip(coefficients, recent, strict=True):
+            forecast = forecast.plus(coefficient.times(value))
+        forecasts.append(forecast.stacked())
+        recent = [forecast, *recent[:-1]]
+    return ops.stack(forecasts, axis=1)
+
+
+def _cross(radius, num_angle, num_delay):
+    """Shifts of the bins on a cross, its centre first, without those a small grid wraps onto."""
+    shifts, seen = [(0, 0)], {(0, 0)}
+    for distance in range(1, radius + 1):
+        for i, j in ((distance, 0), (-distance, 0), (0, distance), (0, -distance)):
+            place = (i % num_angle, j % num_delay)
+            if place not in seen:
+                seen.add(place)
+                shifts.append((i, j))
+    return shifts
+
+
+def _local_covariance(z, shifts):
+    """Covariance over time of the bins at `shifts` around every bin.
+
+    Element (m, n) at bin b is the mean of `z[b + s_m] conj(z[b + s_n])`. It only depends on
+    `s_n - s_m` and the place `b + s_m`, so each difference is computed once and gathered.
+
+    Args:
+        z: `ComplexPair` of `[batch, time, angle, delay]`.
+        shifts: Pairs (angle, delay) in bins.
+
+    Returns:
+        `ComplexPair` of `[num_shifts, num_shifts, batch, angle * delay]`.
+    """
+    num_angle, num_delay = z.re.shape[2:]
+    differences, table, sign = _difference_table(tuple(shifts), num_angle, num_delay)
+    fields = []
+    for i, j in differences:
+        other = z.map(lambda m, i=i, j=j: ops.roll(m, (-i, -j), axis=(2, 3)))
+        fields.append(z.times(other.conj()).map(lambda m: ops.mean(m, axis=1)))
+    size = len(shifts)
+
+    def gather(parts):
+        # [differences, batch, angle * delay] -> [batch, differences * angle * delay]
+        flat = ops.reshape(ops.stack(parts, axis=1), (-1, len(differences) * num_angle * num_delay))
+        picked = ops.take(flat, table.reshape(-1), axis=1)
+        picked = ops.reshape(picked, (-1, size, size, num_angle * num_delay))
+        return ops.transpose(picked, (1, 2, 0, 3))
+
+    real, imaginary = gather([f.re for f in fields]), gather([f.im for f in fields])
+    sign = ops.convert_to_tensor(sign[:, :, None, None], dtype=real.dtype)
+    return ComplexPair(real, imaginary * sign)
+
+
+@functools.lru_cache(maxsize=16)
+def _difference_table(shifts, num_angle, num_delay):
+    """Distinct differences of shifts up to sign, and where every covariance element finds its own.
+
+    Returns:
+        Tuple of the differences, the gather table int32 `[size, size, angle * delay]` into
+        (difference, angle, delay), and the sign of the imaginary part `[size, size]`.
+    """
+    size = len(shifts)
+    angle, delay = np.meshgrid(np.arange(num_angle), np.arange(num_delay), indexing="ij")
+    differences = []
+    table = np.empty((size, size, num_angle * num_delay), dtype=np.int32)
+    sign = np.ones((size, size), dtype=np.float32)
+    for m, (am, dm) in enumerate(shifts):
+        for n, (an, dn) in enumerate(shifts):
+            difference = (an - am, dn - dm)
+            origin = (am, dm)
+            if (-difference[0], -difference[1]) in differences:
+                # conj of the element seen from the other bin
+                difference = (-difference[0], -difference[1])
+                origin = (an, dn)
+                sign[m, n] = -1.0
+            if difference not in differences:
+                differences.append(difference)
+            place = ((angle + origin[0]) % num_angle) * num_delay + (delay + origin[1]) % num_delay
+            offset = differences.index(difference) * num_angle * num_delay
+            table[m, n] = offset + place.ravel()
+    return tuple(differences), table, sign
+
+
+@functools.lru_cache(maxsize=16)
+def _shift_table(shifts, num_angle, num_delay):
+    """Flat index of the bin that lies at each shift from each bin, int32 `[size * bins]`."""
+    angle, delay = np.meshgrid(np.arange(num_angle), np.arange(num_delay), indexing="ij")
+    places = [((angle + i) % num_angle) * num_delay + (delay + j) % num_delay for i, j in shifts]
+    return np.stack(places).astype(np.int32).ravel()
+
+
+def _static(x):
+    """Shape with 1 in place of unknown axes, for broadcasting."""
+    return tuple(1 if n is None else n for n in x.shape)
+
+
+def _pool(x, weight):
+    """Weighted sum over the 3 x 3 bins around each bin of `[batch, angle, delay]`, cyclic."""
+    if weight == 0:
+        return x
+    for axis in (1, 2):
+        x = x + weight * (ops.roll(x, 1, axis=axis) + ops.roll(x, -1, axis=axis))
+    return x

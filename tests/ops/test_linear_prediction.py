@@ -1,0 +1,138 @@
+"""Denoising and linear prediction on tones whose continuation is known."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from lwmt_sionna.ops.complex import ComplexPair, solve
+from lwmt_sionna.ops.linear_prediction import (
+    burg_coefficients,
+    covariance_coefficients,
+    denoise,
+    extrapolate,
+    noise_power,
+)
+
+
+def tones(rng, num_tones, num_snapshots, grid=(8, 8)):
+    """Tones of equal Doppler in all bins, complex `[1, time, angle, delay]`."""
+    doppler = np.linspace(-0.35, 0.3, num_tones)
+    amplitude = rng.standard_normal((num_tones, *grid)) + 1j * rng.standard_normal(
+        (num_tones, *grid)
+    )
+    phase = np.exp(2j * np.pi * doppler[:, None] * np.arange(num_snapshots))
+    return np.einsum("nt,nad->tad", phase, amplitude)[None]
+
+
+def stacked(x):
+    return np.stack([x.real, x.imag], axis=-1).astype(np.float32)
+
+
+def as_complex(x):
+    x = ops.convert_to_numpy(x)
+    return x[..., 0] + 1j * x[..., 1]
+
+
+def relative_error(guess, truth):
+    return np.sum(np.abs(guess - truth) ** 2) / np.sum(np.abs(truth) ** 2)
+
+
+@pytest.mark.parametrize("num_tones", [1, 2, 3])
+def test_covariance_method_is_exact_for_as_many_tones_as_coefficients(rng, num_tones):
+    x = tones(rng, num_tones, 21)
+    coefficients = covariance_coefficients(stacked(x[:, :16]), num_tones, ridge=1e-9)
+    forecast = as_complex(extrapolate(stacked(x[:, :16]), coefficients, 5))
+    assert relative_error(forecast, x[:, 16:]) < 1e-4
+
+
+def test_burg_follows_a_tone_and_stays_bounded(rng):
+    x = tones(rng, 1, 216)
+    for order, coefficients in enumerate(burg_coefficients(stacked(x[:, :16]), 6), start=1):
+        forecast = as_complex(extrapolate(stacked(x[:, :16]), coefficients, 5))
+        assert relative_error(forecast, x[:, 16:21]) < 1e-4, order
+    noise = rng.standard_normal((1, 16, 8, 8)) + 1j * rng.standard_normal((1, 16, 8, 8))
+    last = burg_coefficients(stacked(noise), 6)[-1]
+    forecast = as_complex(extrapolate(stacked(noise), last, 200))
+    # Reflection coefficients inside the unit circle: far forecasts of noise die out.
+    assert np.abs(forecast[:, -1]).max() < np.abs(forecast[:, 0]).max()
+
+
+def test_burg_equals_a_plain_recursion(rng):
+    x = rng.standard_normal((12, 1, 1)) + 1j * rng.standard_normal((12, 1, 1))
+    forward = backward = x[:, 0, 0]
+    taps = np.array([1.0 + 0j])
+    for _ in range(4):
+        ahead, behind = forward[1:], backward[:-1]
+        power = np.sum(np.abs(ahead) ** 2 + np.abs(behind) ** 2)
+        k = -2 * np.sum(ahead * behind.conj()) / power
+        forward, backward = ahead + k * behind, behind + np.conj(k) * ahead
+        taps = np.append(taps, 0) + k * np.append(taps, 0)[::-1].conj()
+    # One bin: pooling over its own cyclic neighbours leaves ratios as they are.
+    ours = burg_coefficients(stacked(x[None]), 4, pool_weight=0.0)[-1]
+    ours = np.array([as_complex(c.stacked())[0, 0, 0] for c in ours])
+    np.testing.assert_allclose(ours, -taps[1:], atol=1e-5)
+
+
+def test_solve_equals_numpy(rng):
+    size, systems = 5, 7
+    a = rng.standard_normal((systems, size, 9)) + 1j * rng.standard_normal((systems, size, 9))
+    matrix = a @ a.conj().transpose(0, 2, 1) + 2j * np.eye(size)
+    rhs = rng.standard_normal((systems, size)) + 1j * rng.standard_normal((systems, size))
+    expected = np.linalg.solve(matrix, rhs[..., None])[..., 0]
+
+    def pair(x):
+        x = np.moveaxis(x, 0, -1)
+        return ComplexPair(
+            ops.convert_to_tensor(x.real.astype(np.float32)),
+            ops.convert_to_tensor(x.imag.astype(np.float32)),
+        )
+
+    solution = solve(pair(matrix), pair(rhs)).stacked()
+    np.testing.assert_allclose(as_complex(solution).T, expected, rtol=2e-3, atol=2e-4)
+
+
+def leaking_path(num_snapshots=16, grid=32, snr_db=10.0, rng=None):
+    """One path between the bins, with noise: complex `[1, time, angle, delay]` twice."""
+    index = np.arange(grid)
+    wave = np.exp(2j * np.pi * 7.4 * index / grid)
+    ramp = np.exp(-2j * np.pi * 11.3 * index / grid)
+    time = np.exp(2j * np.pi * 0.21 * np.arange(num_snapshots))
+    h = time[:, None, None] * np.outer(wave, ramp)
+    x = np.fft.ifft(np.fft.fft(h, axis=1, norm="ortho"), axis=2, norm="ortho")[None]
+    deviation = np.sqrt(10 ** (-snr_db / 10) / 2)
+    noise = rng.standard_normal(x.shape) + 1j * rng.standard_normal(x.shape)
+    return x, x + deviation * noise
+
+
+def test_noise_power_is_found_beside_a_path(rng):
+    _, noisy = leaking_path(snr_db=15.0, rng=rng)
+    estimate = float(noise_power(stacked(noisy))[0])
+    # The leakage of the path reaches every bin and lifts the estimate a little.
+    assert abs(10 * np.log10(estimate) + 15.0) < 1.2
+
+
+def test_denoising_removes_most_of_the_noise_and_keeps_the_path(rng):
+    clean, noisy = leaking_path(snr_db=15.0, rng=rng)
+    after = as_complex(denoise(stacked(noisy)))
+    before = relative_error(noisy, clean)
+    assert 10 * np.log10(relative_error(after, clean) / before) < -8
+    # Without noise hardly anything is taken away.
+    assert relative_error(as_complex(denoise(stacked(clean))), clean) < 1e-4
+
+
+def test_denoising_works_on_grids_smaller_than_its_cross(rng):
+    x = rng.standard_normal((2, 8, 3, 1, 2)).astype(np.float32)
+    assert denoise(x, radius=2).shape == (2, 8, 3, 1, 2)
+
+
+def test_everything_scales_with_the_history(rng):
+    _, noisy = leaking_path(snr_db=15.0, rng=rng)
+    factor = 3e-4 * np.exp(0.7j)
+    small = as_complex(denoise(stacked(factor * noisy)))
+    large = as_complex(denoise(stacked(noisy)))
+    assert relative_error(small, factor * large) < 1e-6
+
+
+def test_order_must_be_shorter_than_the_history():
+    with pytest.raises(ValueError, match="order=4"):
+        burg_coefficients(np.zeros((1, 4, 2, 2, 2), np.float32), 4)
