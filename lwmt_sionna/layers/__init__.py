@@ -1,5 +1,14 @@
 """Keras layers over `lwmt_sionna.ops`."""
 
+from lwmt_sionna.layers.angle_delay import AngleDelayTransform, InverseAngleDelayTransform
 from lwmt_sionna.layers.attention import SparseSpatioTemporalAttention
+from lwmt_sionna.layers.encoder import EncoderBlock
+from lwmt_sionna.layers.position import FactoredPositionEncoding
 
-__all__ = ["SparseSpatioTemporalAttention"]
+__all__ = [
+    "AngleDelayTransform",
+    "EncoderBlock",
+    "FactoredPositionEncoding",
+    "InverseAngleDelayTransform",
+    "SparseSpatioTemporalAttention",
+]
