@@ -1,0 +1,34 @@
+"""Trained models behind the interface of the baselines."""
+
+import keras
+
+from lwmt_sionna.baselines.base import CompiledPredictor
+from lwmt_sionna.models import ChannelPredictor
+
+__all__ = ["ModelPredictor"]
+
+
+class ModelPredictor(CompiledPredictor):
+    """A `ChannelPredictor`, or any Keras model with the same call.
+
+    Args:
+        model: Name or folder of a preset, or a Keras model that maps real `[batch, time, num_ant,
+            num_subcarriers, 2]` to as many horizons as it predicts.
+        name: Name in tables.
+        batch_size: Sequences per call.
+    """
+
+    def __init__(self, model, name="model", batch_size=32):
+        super().__init__(batch_size)
+        self.name = name
+        self.model = (
+            model if isinstance(model, keras.Model) else ChannelPredictor.from_preset(model)
+        )
+
+    def make_model(self, num_horizons):
+        trained = getattr(self.model, "num_horizons", None)
+        if trained is not None and num_horizons > trained:
+            raise ValueError(
+                f"The model predicts {trained} snapshots. Received: num_horizons={num_horizons}"
+            )
+        return self.model
