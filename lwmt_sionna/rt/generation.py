@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import pathlib
+import shutil
 import tomllib
 
 import numpy as np
@@ -157,10 +158,7 @@ def generate(config, path, *, progress=True):
     }
     paths = dataclasses.replace(paths, metadata=metadata)
     write_paths(path, paths)
-    for shard in shards:
-        shard.unlink()
-    (folder / "config.json").unlink()
-    folder.rmdir()
+    shutil.rmtree(folder)
     return paths
 
 
