@@ -161,6 +161,7 @@ def evaluate_link(config, out, progress=None):
             history_snr_db=config.drops.history_snr_db,
             seed=config.drops.seed,
             settings=config.baselines.get(name),
+            num_horizons=max(config.sweep.horizons),
         )
         for name in config.policies
     ]

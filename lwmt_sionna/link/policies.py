@@ -4,6 +4,7 @@ import hashlib
 import importlib
 import inspect
 import pathlib
+import re
 
 import numpy as np
 
@@ -95,42 +96,67 @@ class PredictedCsi(CsiPolicy):
             `[batch, num_horizons, num_antennas, num_subcarriers]`, as in `lwmt_sionna.baselines`.
         name: str.
         batch_size: int, sequences per call.
+        num_horizons: int, horizons to predict at least, so that a sweep over horizons calls the
+            predictor once per history.
         fingerprint: str, identifies weights and settings.
     """
 
-    def __init__(self, predictor, name, batch_size=128, fingerprint=""):
+    def __init__(self, predictor, name, batch_size=128, num_horizons=1, fingerprint=""):
         super().__init__(name)
         self.predictor = predictor
         self.batch_size = batch_size
+        self.num_horizons = num_horizons
         self.fingerprint = fingerprint
+        self._last = None
 
     def __call__(self, history, horizon, target=None):
-        num_drops, num_users = history.shape[:2]
+        # The history is kept along: another one cannot come to lie at its address.
+        key = (history.ctypes.data, history.shape, history.strides)
+        if self._last is None or self._last[0] != key or self._last[2].shape[2] < horizon:
+            forecast = self._predict(history, max(horizon, self.num_horizons))
+            self._last = key, history, forecast
+        return self._last[2][:, :, horizon - 1]
+
+    def _predict(self, history, num_horizons):
         sequences = history.reshape((-1, *history.shape[2:]))
-        expected = (horizon, *history.shape[3:])
         chunks = []
         for first in range(0, len(sequences), self.batch_size):
             chunk = sequences[first : first + self.batch_size]
-            predicted = np.asarray(self.predictor(chunk, horizon))
-            if predicted.shape != (len(chunk), *expected):
-                raise ValueError(
-                    f"Policy {self.name!r} must return a prediction of shape "
-                    f"{(len(chunk), *expected)}. Received: shape={predicted.shape}"
-                )
-            if not np.iscomplexobj(predicted):
-                raise ValueError(
-                    f"Policy {self.name!r} must return complex channels. "
-                    f"Received: dtype={predicted.dtype}"
-                )
-            chunks.append(predicted[:, -1].astype(np.complex64))
-        h_hat = np.concatenate(chunks)
-        broken = ~np.isfinite(h_hat).all(axis=(1, 2))
+            chunks.append(self._predict_batch(chunk, num_horizons))
+        forecast = np.concatenate(chunks)
+        broken = ~np.isfinite(forecast).all(axis=(1, 2, 3))
         if broken.any():
             raise ValueError(
                 f"Policy {self.name!r} returned NaN or infinite values for "
-                f"{np.count_nonzero(broken)} of {len(broken)} users at horizon {horizon}."
+                f"{np.count_nonzero(broken)} of {len(broken)} users."
             )
-        return h_hat.reshape((num_drops, num_users, *history.shape[3:]))
+        return forecast.reshape((*history.shape[:2], *forecast.shape[1:]))
+
+    def _predict_batch(self, chunk, num_horizons):
+        try:
+            predicted = np.asarray(self.predictor(chunk, num_horizons))
+        except ValueError as error:
+            raise ValueError(
+                f"Policy {self.name!r} cannot predict these channels: {_core(error)}"
+            ) from error
+        expected = (len(chunk), num_horizons, *chunk.shape[2:])
+        if predicted.shape != expected:
+            raise ValueError(
+                f"Policy {self.name!r} must return a prediction of shape {expected}. "
+                f"Received: shape={predicted.shape}"
+            )
+        if not np.iscomplexobj(predicted):
+            raise ValueError(
+                f"Policy {self.name!r} must return complex channels. "
+                f"Received: dtype={predicted.dtype}"
+            )
+        return predicted.astype(np.complex64)
+
+
+def _core(error):
+    """What went wrong, without what Keras wraps around it."""
+    wrapped = re.search(r"\x1b\[1m(.*?)\x1b\[0m", str(error), flags=re.DOTALL)
+    return str(error) if wrapped is None else wrapped.group(1)
 
 
 def _required(target, name):
@@ -150,7 +176,9 @@ _BASELINES = {
 POLICY_NAMES = ("perfect", "noisy_perfect", *_BASELINES, "model")
 
 
-def make_policy(spec, *, preset="small", history_snr_db=15.0, seed=0, settings=None):
+def make_policy(
+    spec, *, preset="small", history_snr_db=15.0, seed=0, settings=None, num_horizons=1
+):
     """Builds a policy from its name.
 
     Args:
@@ -162,6 +190,7 @@ def make_policy(spec, *, preset="small", history_snr_db=15.0, seed=0, settings=N
         history_snr_db: float, SNR of the history [dB].
         seed: int, seed of the noise of `noisy_perfect`.
         settings: dict or None, arguments of the baseline's constructor.
+        num_horizons: int, horizons that predictors are asked for at least (see `PredictedCsi`).
 
     Returns:
         A `CsiPolicy`.
@@ -173,6 +202,13 @@ def make_policy(spec, *, preset="small", history_snr_db=15.0, seed=0, settings=N
         >>> make_policy("hold").name
         'hold'
     """
+    policy = _find_policy(spec, preset, history_snr_db, seed, {} if settings is None else settings)
+    if isinstance(policy, PredictedCsi):
+        policy.num_horizons = num_horizons
+    return policy
+
+
+def _find_policy(spec, preset, history_snr_db, seed, settings):
     if spec == "perfect":
         return PerfectCsi()
     if spec == "noisy_perfect":
@@ -180,7 +216,7 @@ def make_policy(spec, *, preset="small", history_snr_db=15.0, seed=0, settings=N
     if spec == "model":
         return _preset(preset, spec)
     if spec in _BASELINES:
-        return _baseline(spec, {} if settings is None else settings)
+        return _baseline(spec, settings)
     kind, _, rest = spec.partition(":")
     if not rest:
         raise ValueError(

@@ -92,6 +92,7 @@ def test_unknown_preset():
         make_policy("preset:nowhere")
 
 
+@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 def test_preset_is_hashed(tmp_path, history):
     model = ChannelPredictor(
         LWMTBackbone(width=16, depth=1, num_heads=2), num_horizons=3, orders=(1, 2), context=4
@@ -124,6 +125,33 @@ def test_prediction_of_the_horizon_is_the_last_one(history):
     assert np.all(PredictedCsi(count, "count")(history, 4) == 4)
 
 
+def test_one_call_serves_all_horizons_of_a_history(history):
+    calls = []
+
+    def count(history, num_horizons):
+        calls.append(num_horizons)
+        steps = np.arange(1, num_horizons + 1, dtype=np.complex64)
+        return history[:, -1:] * steps[:, None, None]
+
+    policy = PredictedCsi(count, "count", num_horizons=3)
+    for horizon in (1, 3, 2):
+        np.testing.assert_array_equal(policy(history, horizon), horizon * history[:, :, -1])
+    assert calls == [3]
+    policy(history, 4)
+    assert calls == [3, 4]
+    other = 2 * history
+    np.testing.assert_array_equal(policy(other, 1), other[:, :, -1])
+    assert calls == [3, 4, 3]
+
+
+def test_errors_of_a_model_lose_their_wrapping(history):
+    def complain(history, num_horizons):
+        raise ValueError("Exception when calling\n\n\x1b[1mThe array has 8 antennas.\x1b[0m\nargs")
+
+    with pytest.raises(ValueError, match=r"^Policy 'm' cannot .*: The array has 8 antennas\.$"):
+        PredictedCsi(complain, "m")(history, 1)
+
+
 @pytest.mark.parametrize("spec", ["own_policies:LastSnapshot", "own_policies:last_snapshot"])
 def test_policy_of_ones_own(own_module, history, spec):
     policy = make_policy(spec)
@@ -152,7 +180,7 @@ def test_unknown_policies(own_module, spec, message):
 
 
 def test_broken_predictions_are_named(history):
-    with pytest.raises(ValueError, match=r"'broken' returned NaN.*6 of 6 users at horizon 2"):
+    with pytest.raises(ValueError, match=r"'broken' returned NaN.*6 of 6 users"):
         PredictedCsi(Broken(), "broken")(history, 2)
     with pytest.raises(ValueError, match=r"'short' must return.*\(6, 2, 5, 6\)"):
         PredictedCsi(lambda history, n: history[:, -1], "short")(history, 2)
