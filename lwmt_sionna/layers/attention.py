@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from lwmt_sionna.ops.attention import KERNELS, sparse_attention
-from lwmt_sionna.ops.attention_routing import TopKRouting, get_routing
+from lwmt_sionna.ops.attention_routing import EnergyRouting, TopKRouting, get_routing
 from lwmt_sionna.ops.neighborhood import Neighborhood, check_grid
 
 __all__ = ["SparseSpatioTemporalAttention"]
@@ -24,7 +24,8 @@ class SparseSpatioTemporalAttention(keras.layers.Layer):
         head_dim: Size of a head. Defaults to the input width over `num_heads`.
         grid: Number of snapshots, angle bins and delay bins. May be left out and given to each call
             instead.
-        routing: None, `"topk"`, a `TopKRouting` or its config: see `lwmt_sionna.ops`.
+        routing: None, `"topk"`, `"energy"`, a `TopKRouting`, an `EnergyRouting` or the config of
+            one: see `lwmt_sionna.ops`. Energy routing needs `energy` in every call.
         kernel: How attention is computed; the result does not depend on it. `"auto"` picks by grid.
         dropout: Fraction of the output that is dropped in training.
         kernel_initializer: Initialiser of both linear maps.
@@ -35,6 +36,8 @@ class SparseSpatioTemporalAttention(keras.layers.Layer):
             class token where the neighbourhood has one.
         grid: Number of snapshots, angle bins and delay bins, as Python integers. Defaults to the
             `grid` of the constructor.
+        energy: Energy of the tokens without the class token, `[batch, num_tokens]`, for energy
+            routing: that of the channel before any normalisation.
         training: Whether dropout is active.
 
     Returns:
@@ -57,7 +60,7 @@ class SparseSpatioTemporalAttention(keras.layers.Layer):
         neighborhood: Neighborhood | dict | None = None,
         head_dim: int | None = None,
         grid: tuple[int, int, int] | None = None,
-        routing: TopKRouting | str | dict | None = None,
+        routing: TopKRouting | EnergyRouting | str | dict | None = None,
         kernel: str = "auto",
         dropout: float = 0.0,
         kernel_initializer="glorot_uniform",
@@ -83,11 +86,11 @@ class SparseSpatioTemporalAttention(keras.layers.Layer):
         self.dropout = float(dropout)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
-    def build(self, input_shape):
-        width = input_shape[-1]
+    def build(self, inputs_shape, energy_shape=None):
+        width = inputs_shape[-1]
         if width is None:
             raise ValueError(
-                f"The last axis of the inputs must be known. Received: input_shape={input_shape}"
+                f"The last axis of the inputs must be known. Received: inputs_shape={inputs_shape}"
             )
         head_dim = self.head_dim
         if head_dim is None:
@@ -115,11 +118,11 @@ class SparseSpatioTemporalAttention(keras.layers.Layer):
         self.output_dropout = keras.layers.Dropout(
             self.dropout, dtype=self.dtype_policy, name="dropout"
         )
-        self.qkv.build(input_shape)
-        self.proj.build((*input_shape[:-1], inner))
-        super().build(input_shape)
+        self.qkv.build(inputs_shape)
+        self.proj.build((*inputs_shape[:-1], inner))
+        super().build(inputs_shape)
 
-    def call(self, inputs, grid=None, training=None):
+    def call(self, inputs, grid=None, energy=None, training=None):
         if grid is None:
             grid = self.grid
         if grid is None:
@@ -138,14 +141,15 @@ class SparseSpatioTemporalAttention(keras.layers.Layer):
             tuple(grid),
             routing=self.routing,
             kernel=self.kernel,
+            energy=energy,
         )
         outputs = ops.reshape(
             ops.transpose(outputs, (0, 2, 1, 3)), (-1, num_tokens, self.num_heads * self._head_dim)
         )
         return self.output_dropout(self.proj(outputs), training=training)
 
-    def compute_output_shape(self, input_shape):
-        return tuple(input_shape)
+    def compute_output_shape(self, inputs_shape, energy_shape=None):
+        return tuple(inputs_shape)
 
     def get_config(self):
         config = super().get_config()

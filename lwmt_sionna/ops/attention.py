@@ -8,7 +8,13 @@ import numpy as np
 from keras import ops
 
 from lwmt_sionna.ops.attention_plan import is_translation_invariant, unrolled_offsets
-from lwmt_sionna.ops.attention_routing import TopKRouting, get_routing, keep_top_k
+from lwmt_sionna.ops.attention_routing import (
+    EnergyRouting,
+    TopKRouting,
+    get_routing,
+    keep_top_k,
+    select_bins,
+)
 from lwmt_sionna.ops.attention_shift import BY_ROW_HEAD_DIM, attend_shift
 from lwmt_sionna.ops.neighborhood import Neighborhood, check_grid
 
@@ -16,8 +22,8 @@ __all__ = ["KERNELS", "select_kernel", "sparse_attention"]
 
 KERNELS = ("auto", "dense", "gather", "tile", "shift")
 
-# Up to here a dense masked product costs less than any form of gathering.
-MAX_DENSE_TOKENS = 512
+# Below this a dense masked product costs little, and compiles fastest.
+MIN_SPARSE_TOKENS = 512
 
 # The shift kernel spells out every offset; beyond this many it would compile for minutes.
 MAX_UNROLLED_OFFSETS = 128
@@ -35,9 +41,10 @@ def sparse_attention(
     neighborhood: Neighborhood,
     grid: tuple[int, int, int],
     *,
-    routing: TopKRouting | str | dict | None = None,
+    routing: TopKRouting | EnergyRouting | str | dict | None = None,
     kernel: str = "auto",
     scale: float | None = None,
+    energy=None,
 ):
     r"""Attention of every token of an angle-delay-time grid over its neighbourhood.
 
@@ -53,13 +60,16 @@ def sparse_attention(
         value: Same shape as `query`.
         neighborhood: The tokens that a token attends to.
         grid: Number of snapshots, angle bins and delay bins.
-        routing: How each token and head thins out its neighbours: None, `"topk"` (as published) or
-            a `TopKRouting`.
+        routing: None; `"topk"` (as published) or a `TopKRouting`: each token and head thins out
+            its scores; `"energy"` or an `EnergyRouting`: attention works only on the bins of a
+            sample that carry energy, and costs that much less.
         kernel: `"auto"`, or one of `"dense"` (all pairs, masked), `"gather"` (the keys of each
             query), `"tile"` (the keys of each tile of queries) and `"shift"` (shifted planes; the
             fastest on large grids, without routing, for neighbourhoods that are the same for all
             tokens but for the edges). See `select_kernel`.
         scale: Factor of the scores. Defaults to `head_dim ** -0.5`.
+        energy: Energy of the tokens without the class token, `[batch, num_tokens]`. Needed by
+            energy routing alone.
 
     Returns:
         `[batch, num_heads, num_tokens, head_dim]` of the type of `value`.
@@ -84,6 +94,8 @@ def sparse_attention(
                 f"tokens for grid {grid} {'with' if neighborhood.class_token else 'without'} a "
                 f"class token. Received: {name}.shape={tuple(tensor.shape)}"
             )
+    if isinstance(routing, EnergyRouting):
+        return _attend_energy(query, key, value, neighborhood, grid, routing, kernel, scale, energy)
     if kernel == "auto":
         kernel = select_kernel(neighborhood, grid, query.shape[-1], routing)
     if kernel not in KERNELS:
@@ -125,6 +137,43 @@ def sparse_attention(
     return ops.concatenate([tokens, class_row], axis=2)
 
 
+def _attend_energy(query, key, value, neighborhood, grid, routing, kernel, scale, energy):
+    """Attention on the grid that the kept bins of each sample span."""
+    if energy is None:
+        raise ValueError(
+            "Energy routing needs the `energy` of the tokens, [batch, num_tokens]. "
+            "Received: energy=None"
+        )
+    # Matrix products with one-hot rows move tokens exactly, and their gradients are such products.
+    dtype = value.dtype
+    angles, delays = select_bins(ops.cast(energy, "float32"), grid, routing, dtype)
+    reduced = routing.reduced_grid(grid)
+    num_tokens = math.prod(grid)
+
+    def narrow(tensor):
+        planes = ops.reshape(
+            tensor[:, :, :num_tokens], (-1, tensor.shape[1], *grid, tensor.shape[3])
+        )
+        planes = ops.einsum("bhtadc,bxa->bhtxdc", planes, angles)
+        planes = ops.einsum("bhtxdc,byd->bhtxyc", planes, delays)
+        tokens = ops.reshape(planes, (-1, tensor.shape[1], math.prod(reduced), tensor.shape[3]))
+        return ops.concatenate([tokens, tensor[:, :, num_tokens:]], axis=2)
+
+    output = sparse_attention(
+        *(narrow(tensor) for tensor in (query, key, value)),
+        neighborhood,
+        reduced,
+        kernel=kernel,
+        scale=scale,
+    )
+    kept = math.prod(reduced)
+    planes = ops.reshape(output[:, :, :kept], (-1, output.shape[1], *reduced, output.shape[3]))
+    planes = ops.einsum("bhtxyc,byd->bhtxdc", planes, delays)
+    planes = ops.einsum("bhtxdc,bxa->bhtadc", planes, angles)
+    tokens = ops.reshape(planes, (-1, output.shape[1], num_tokens, output.shape[3]))
+    return ops.concatenate([tokens, output[:, :, kept:]], axis=2)
+
+
 def select_kernel(
     neighborhood: Neighborhood,
     grid: tuple[int, int, int],
@@ -133,7 +182,7 @@ def select_kernel(
 ) -> str:
     """The kernel that `kernel="auto"` stands for.
 
-    - up to 512 tokens: `"dense"`;
+    - below 512 tokens: `"dense"`;
     - with routing, or where the neighbourhood differs from token to token: `"gather"`;
     - where the neighbourhood is most of the grid, so that its offsets are too many to spell out:
       `"gather"`, or `"dense"` if it holds more than an eighth of all tokens;
@@ -149,7 +198,7 @@ def select_kernel(
         The name of the kernel.
     """
     num_tokens = math.prod(grid)
-    if num_tokens <= MAX_DENSE_TOKENS:
+    if num_tokens < MIN_SPARSE_TOKENS:
         return "dense"
     by_row = head_dim >= BY_ROW_HEAD_DIM
     if (

@@ -5,7 +5,7 @@ from typing import Any
 
 from keras import ops
 
-__all__ = ["TopKRouting", "get_routing", "keep_top_k"]
+__all__ = ["EnergyRouting", "TopKRouting", "get_routing", "keep_top_k", "select_bins"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,17 +49,86 @@ class TopKRouting:
         return cls(**config)
 
 
-def get_routing(routing: "TopKRouting | str | dict | None") -> TopKRouting | None:
-    """Routing from an object, its name (`"topk"`), its configuration or None."""
-    if routing is None or isinstance(routing, TopKRouting):
+@dataclasses.dataclass(frozen=True)
+class EnergyRouting:
+    """Attention works on the angles and delays that carry the energy of a sample, and on no others.
+
+    Of each sample, the `num_angle` angle bins and the `num_delay` delay bins with the highest
+    energy over all snapshots are kept. Attention runs on the smaller grid that they span, in their
+    order: a token attends to the nearest *kept* bins. Tokens outside receive zero, so that in a
+    residual block they pass unchanged but for the bias of the projection. The choice is made before
+    any score is computed and holds for all snapshots, those to be predicted included.
+
+    Args:
+        num_angle: Angle bins kept.
+        num_delay: Delay bins kept.
+    """
+
+    num_angle: int = 16
+    num_delay: int = 16
+
+    def __post_init__(self) -> None:
+        if min(self.num_angle, self.num_delay) < 1:
+            raise ValueError(
+                "`num_angle` and `num_delay` must be positive. "
+                f"Received: num_angle={self.num_angle}, num_delay={self.num_delay}"
+            )
+
+    def reduced_grid(self, grid: tuple[int, int, int]) -> tuple[int, int, int]:
+        """The grid that attention works on."""
+        return (grid[0], min(self.num_angle, grid[1]), min(self.num_delay, grid[2]))
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments as JSON-serialisable values."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "EnergyRouting":
+        """Routing from the output of `get_config`."""
+        return cls(**config)
+
+
+def get_routing(
+    routing: "TopKRouting | EnergyRouting | str | dict | None",
+) -> TopKRouting | EnergyRouting | None:
+    """Routing from an object, its name (`"topk"`, `"energy"`), its configuration or None."""
+    if routing is None or isinstance(routing, (TopKRouting, EnergyRouting)):
         return routing
     if routing == "topk":
         return TopKRouting()
+    if routing == "energy":
+        return EnergyRouting()
     if isinstance(routing, dict):
-        return TopKRouting.from_config(routing)
+        kind = EnergyRouting if "num_angle" in routing else TopKRouting
+        return kind.from_config(routing)
     raise ValueError(
-        f"`routing` must be None, 'topk', a `TopKRouting` or its config. Received: {routing!r}"
+        "`routing` must be None, 'topk', 'energy', a `TopKRouting`, an `EnergyRouting` or the "
+        f"config of one. Received: routing={routing!r}"
     )
+
+
+def select_bins(energy, grid: tuple[int, int, int], routing: EnergyRouting, dtype):
+    """Selection matrices of the angle and delay bins with the highest energy.
+
+    Args:
+        energy: `[batch, num_tokens]`, not negative.
+        grid: Number of snapshots, angle bins and delay bins.
+        routing: How many to keep.
+        dtype: Type of the result.
+
+    Returns:
+        `(angles, delays)`: one-hot rows `[batch, kept, num_angle]` and `[batch, kept, num_delay]`,
+        in ascending order of the bin. They carry no gradient.
+    """
+    energy = ops.reshape(ops.stop_gradient(energy), (-1, *grid))
+    _, *kept = routing.reduced_grid(grid)
+    matrices = []
+    # Over snapshots, and over the delays of each angle or the angles of each delay.
+    for others, count in zip(((1, 3), (1, 2)), kept, strict=True):
+        marginal = ops.sum(energy, axis=others)
+        bins = ops.sort(ops.top_k(marginal, count, sorted=False)[1], axis=-1)
+        matrices.append(ops.one_hot(bins, marginal.shape[-1], dtype=dtype))
+    return tuple(matrices)
 
 
 def keep_top_k(scores, num_keys: int, lowest: float):

@@ -4,7 +4,7 @@ import pytest
 from keras import ops
 
 from lwmt_sionna.layers import SparseSpatioTemporalAttention
-from lwmt_sionna.ops import Neighborhood, TopKRouting
+from lwmt_sionna.ops import EnergyRouting, Neighborhood, TopKRouting
 
 GRID = (4, 6, 5)
 NUM_TOKENS = 120
@@ -102,6 +102,19 @@ def test_mixed_precision():
     exact(tokens())
     exact.set_weights(layer.get_weights())
     np.testing.assert_allclose(ops.cast(outputs, "float32"), exact(tokens()), atol=0.05)
+
+
+def test_energy_routing_in_a_model(tmp_path):
+    layer = SparseSpatioTemporalAttention(3, grid=GRID, routing=EnergyRouting(4, 3))
+    inputs, energy = keras.Input((NUM_TOKENS, WIDTH)), keras.Input((NUM_TOKENS,))
+    model = keras.Model([inputs, energy], layer(inputs, energy=energy))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    arguments = [tokens(), np.abs(tokens()[..., 0])]
+    np.testing.assert_allclose(
+        model.predict(arguments, verbose=0), loaded.predict(arguments, verbose=0)
+    )
+    assert loaded.layers[-1].routing == EnergyRouting(4, 3)
 
 
 def test_dropout_acts_in_training_only():

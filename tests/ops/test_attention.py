@@ -5,7 +5,7 @@ from keras import ops
 
 from lwmt_sionna.ops import attention_shift
 from lwmt_sionna.ops.attention import select_kernel, sparse_attention
-from lwmt_sionna.ops.attention_routing import TopKRouting
+from lwmt_sionna.ops.attention_routing import EnergyRouting, TopKRouting
 from lwmt_sionna.ops.neighborhood import Neighborhood
 
 SPARSE_KERNELS = ("gather", "tile", "shift")
@@ -158,8 +158,8 @@ def test_shift_survives_extreme_scores():
 
 def test_auto_picks_what_serves_the_grid():
     published = Neighborhood()
-    assert select_kernel(published, (2, 16, 16), 4) == "dense"
-    assert select_kernel(published, (5, 16, 16), 4) == "shift"
+    assert select_kernel(published, (1, 16, 16), 4) == "dense"
+    assert select_kernel(published, (2, 16, 16), 4) == "shift"
     assert select_kernel(published, (8, 16, 16), 4, TopKRouting()) == "gather"
     assert select_kernel(NEIGHBORHOODS["dilated"], (20, 16, 16), 4) == "gather"
     assert select_kernel(Neighborhood(window=-1), (20, 16, 16), 4) == "gather"
@@ -199,6 +199,44 @@ def test_tokens_outside_the_neighborhood_do_not_reach_the_output(kernel):
     assert (before[:, :, sees] != after[:, :, sees]).any(axis=-1).all()
 
 
+def test_energy_routing_that_keeps_everything_changes_nothing():
+    neighborhood, grid = Neighborhood(class_token=True), (5, 6, 7)
+    heads = random_heads(neighborhood, grid)
+    energy = np.random.default_rng(1).random((2, 210), dtype=np.float32)
+    plain = sparse_attention(*heads, neighborhood, grid)
+    routed = sparse_attention(
+        *heads, neighborhood, grid, routing=EnergyRouting(6, 9), energy=energy
+    )
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(routed), ops.convert_to_numpy(plain), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_energy_routing_attends_where_the_energy_is():
+    """A blob in a corner of the grid: the same as attention over the corner alone."""
+    neighborhood, grid, corner = Neighborhood(), (4, 8, 9), (4, 3, 5)
+    heads = random_heads(neighborhood, grid)
+    energy = np.full((2, *grid), 1e-3, np.float32)
+    energy[:, 1, 2:5, 1:6] = 1.0
+    found = sparse_attention(
+        *heads,
+        neighborhood,
+        grid,
+        routing=EnergyRouting(3, 5),
+        energy=energy.reshape(2, -1),
+    )
+    found = ops.convert_to_numpy(found).reshape(2, 3, *grid, 5)
+    cut = [
+        tensor.reshape(2, 3, *grid, 5)[..., 2:5, 1:6, :].reshape(2, 3, 60, 5) for tensor in heads
+    ]
+    expected = ops.convert_to_numpy(sparse_attention(*cut, neighborhood, corner))
+    np.testing.assert_allclose(
+        found[..., 2:5, 1:6, :].reshape(2, 3, 60, 5), expected, rtol=1e-5, atol=1e-6
+    )
+    found[..., 2:5, 1:6, :] = 0
+    assert not found.any(), "a token without energy received something"
+
+
 def test_published_routing_rule():
     routing = TopKRouting()
     assert [routing.num_keys(k) for k in (5, 26, 100, 168, 20480)] == [5, 8, 20, 32, 32]
@@ -215,5 +253,9 @@ def test_wrong_arguments_are_named():
         sparse_attention(*heads, Neighborhood(), (1, 3, 3), routing="random")
     with pytest.raises(ValueError, match="routing=None"):
         sparse_attention(*heads, Neighborhood(), (1, 3, 3), routing="topk", kernel="shift")
+    with pytest.raises(ValueError, match="energy=None"):
+        sparse_attention(*heads, Neighborhood(), (1, 3, 3), routing="energy")
+    with pytest.raises(ValueError, match="num_angle=0"):
+        EnergyRouting(num_angle=0)
     with pytest.raises(ValueError, match="min_keys"):
         TopKRouting(min_keys=9, max_keys=8)
