@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from lwmt_sionna.ops.attention_blocks import BY_ROW_HEAD_DIM
 from lwmt_sionna.ops.attention_plan import is_translation_invariant, unrolled_offsets
 from lwmt_sionna.ops.attention_routing import (
     EnergyRouting,
@@ -15,7 +16,7 @@ from lwmt_sionna.ops.attention_routing import (
     keep_top_k,
     select_bins,
 )
-from lwmt_sionna.ops.attention_shift import BY_ROW_HEAD_DIM, attend_shift
+from lwmt_sionna.ops.attention_shift import attend_shift
 from lwmt_sionna.ops.neighborhood import Neighborhood, check_grid
 
 __all__ = ["KERNELS", "select_kernel", "sparse_attention"]
@@ -64,9 +65,9 @@ def sparse_attention(
             its scores; `"energy"` or an `EnergyRouting`: attention works only on the bins of a
             sample that carry energy, and costs that much less.
         kernel: `"auto"`, or one of `"dense"` (all pairs, masked), `"gather"` (the keys of each
-            query), `"tile"` (the keys of each tile of queries) and `"shift"` (shifted planes; the
-            fastest on large grids, without routing, for neighbourhoods that are the same for all
-            tokens but for the edges). See `select_kernel`.
+            query), `"tile"` (the keys of each tile of queries) and `"shift"` (shifted planes;
+            the fastest, for neighbourhoods that are the same for all tokens but for the edges).
+            See `select_kernel`.
         scale: Factor of the scores. Defaults to `head_dim ** -0.5`.
         energy: Energy of the tokens without the class token, `[batch, num_tokens]`. Needed by
             energy routing alone.
@@ -114,10 +115,11 @@ def sparse_attention(
     if kernel == "dense":
         mask = _dense_mask(neighborhood, grid)
         return _attend_dense(query, key, value, ops.convert_to_tensor(mask), num_keys)
-    if kernel == "shift" and not (routing is None and is_translation_invariant(neighborhood)):
+    if kernel == "shift" and not _can_shift(neighborhood, routing):
         raise ValueError(
-            "The shift kernel needs `routing=None` and a neighbourhood without dilation or with "
-            f"edge='drop'. Received: routing={routing}, neighborhood={neighborhood}"
+            "The shift kernel needs a neighbourhood without dilation or with edge='drop', and no "
+            "class token where scores are routed. "
+            f"Received: neighborhood={neighborhood}, routing={routing}"
         )
     attend = {"gather": _attend_gather, "tile": _attend_tile, "shift": _attend_shift}[kernel]
     if not neighborhood.class_token:
@@ -183,7 +185,8 @@ def select_kernel(
     """The kernel that `kernel="auto"` stands for.
 
     - below 512 tokens: `"dense"`;
-    - with routing, or where the neighbourhood differs from token to token: `"gather"`;
+    - where the neighbourhood differs from token to token by more than the edges of the grid
+      (dilation with clamped edges), and where a class token takes part in routing: `"gather"`;
     - where the neighbourhood is most of the grid, so that its offsets are too many to spell out:
       `"gather"`, or `"dense"` if it holds more than an eighth of all tokens;
     - else `"shift"`.
@@ -202,12 +205,18 @@ def select_kernel(
         return "dense"
     by_row = head_dim >= BY_ROW_HEAD_DIM
     if (
-        routing is None
-        and is_translation_invariant(neighborhood)
+        _can_shift(neighborhood, routing)
         and unrolled_offsets(neighborhood, grid, by_row) <= MAX_UNROLLED_OFFSETS
     ):
         return "shift"
     return "dense" if 8 * neighborhood.num_neighbors(grid) > num_tokens else "gather"
+
+
+def _can_shift(neighborhood, routing) -> bool:
+    # A class token would compete with the neighbours for the kept scores.
+    return is_translation_invariant(neighborhood) and not (
+        neighborhood.class_token and isinstance(routing, TopKRouting)
+    )
 
 
 def _normalize(scores, mask, num_keys: int | None):
@@ -274,10 +283,9 @@ def _tile_shape(grid: tuple[int, int, int]) -> tuple[int, int, int]:
 
 
 def _attend_shift(query, key, value, class_key, class_value, neighborhood, grid, num_keys):
-    del num_keys
     dtype = value.dtype
     query, key, value = (ops.cast(t, _accumulator(t.dtype)) for t in (query, key, value))
-    output, normalizer = attend_shift(query, key, value, neighborhood, grid)
+    output, normalizer = attend_shift(query, key, value, neighborhood, grid, num_keys)
     if class_key is not None:
         class_score = ops.sum(query * ops.cast(class_key, query.dtype), axis=-1)
         share = ops.sigmoid(normalizer - class_score)[..., None]

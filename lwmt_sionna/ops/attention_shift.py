@@ -18,28 +18,22 @@ innermost axis is long and its addresses do not depend on what a loop carries):
   exponential of the weights, the division of their gradients).
 """
 
-import math
-
-import keras
 from keras import ops
 
-from lwmt_sionna.ops.attention_plan import ShiftPlan, Sweep, shift_plan
+from lwmt_sionna.ops.attention_blocks import LOWEST, Blocks, Keys, inner
 from lwmt_sionna.ops.neighborhood import Neighborhood
 
 __all__ = ["attend_shift"]
 
-# Finite: see `lwmt_sionna.ops.attention`.
-LOWEST = -(2.0**100)
 
-# Elements of the queries of one block: with keys, values and weights about 1 MB in float32, so that
-# two cores work in their own caches.
-BLOCK_ELEMENTS = 70_000
-
-# From this head size on, unrolling all offsets of a window at once compiles too slowly.
-BY_ROW_HEAD_DIM = 12
-
-
-def attend_shift(query, key, value, neighborhood: Neighborhood, grid: tuple[int, int, int]):
+def attend_shift(
+    query,
+    key,
+    value,
+    neighborhood: Neighborhood,
+    grid: tuple[int, int, int],
+    num_keys: int | None = None,
+):
     """Attention over a translation-invariant neighbourhood, and its log-normaliser.
 
     Args:
@@ -49,17 +43,19 @@ def attend_shift(query, key, value, neighborhood: Neighborhood, grid: tuple[int,
         value: Same shape.
         neighborhood: A translation-invariant neighbourhood.
         grid: Number of snapshots, angle bins and delay bins.
+        num_keys: How many of its highest scores a query keeps; None for all.
 
     Returns:
         `(output, normaliser)`: `[batch, num_heads, num_tokens, head_dim]` and
         `[batch, num_heads, num_tokens]`, the logarithm of the sum of the exponentials of the scores
         of each query.
     """
-    blocks = _Blocks(query, neighborhood, grid)
+    blocks = Blocks(query, neighborhood, grid)
 
     @ops.custom_gradient
     def attend(query, key, value):
-        output, peak, total = _forward(blocks, query, key, value)
+        threshold = None if num_keys is None else _thresholds(blocks, query, key, num_keys)
+        output, peak, total = _forward(blocks, query, key, value, threshold)
         normalizer = peak + ops.log(total)
         packed = blocks.merge(ops.concatenate([output, normalizer[..., None, :]], axis=-2))
 
@@ -70,135 +66,14 @@ def attend_shift(query, key, value, neighborhood: Neighborhood, grid: tuple[int,
             # Every score moves the normaliser by its weight, and the output by its value's
             # distance from the output.
             delta = ops.sum(d_output[..., :-1, :] * output, axis=-2) - d_output[..., -1, :]
-            return _backward(blocks, query, key, value, peak, total, d_output[..., :-1, :], delta)
+            return _backward(
+                blocks, query, key, value, peak, total, threshold, d_output[..., :-1, :], delta
+            )
 
         return packed, gradient
 
     packed = attend(query, key, value)
     return packed[..., :-1], packed[..., -1]
-
-
-class _Blocks:
-    """Sizes of the blocks of a call, and the way between tokens and blocks."""
-
-    def __init__(self, query, neighborhood, grid):
-        _, self.num_heads, self.num_tokens, self.head_dim = query.shape
-        self.grid = grid
-        self.dtype = keras.backend.standardize_dtype(query.dtype)
-        by_row = self.head_dim >= BY_ROW_HEAD_DIM
-        one_head = self.head_dim * grid[1] * grid[2]
-        limit = BLOCK_ELEMENTS
-        self.heads = max(
-            heads
-            for heads in range(1, self.num_heads + 1)
-            if self.num_heads % heads == 0 and (heads == 1 or heads * one_head <= limit)
-        )
-        chunk = min(grid[0], max(1, limit // (self.heads * one_head)))
-        self.num_chunks = math.ceil(grid[0] / chunk)
-        self.chunk = math.ceil(grid[0] / self.num_chunks)
-        self.num_chunks = math.ceil(grid[0] / self.chunk)
-        self.plan: ShiftPlan = shift_plan(neighborhood, grid, self.chunk, by_row)
-
-    @property
-    def shape(self) -> tuple[int, int, int, int]:
-        """Shape of the queries of a block."""
-        return (self.chunk, self.heads, self.head_dim, self.plan.size)
-
-    def planes(self, tensor, margin: int, extra: int):
-        """Tokens to planes.
-
-        Args:
-            tensor: `[batch, num_heads, num_tokens, channels]`.
-            margin: Zeros before and after each plane.
-            extra: Planes of zeros after the last snapshot.
-
-        Returns:
-            `[batch * num_heads / heads, num_snapshots + extra, heads, channels, elements]`.
-        """
-        num_snapshots, num_angle, num_delay = self.grid
-        channels = tensor.shape[-1]
-        tensor = ops.reshape(
-            tensor, (-1, self.heads, num_snapshots, num_angle, num_delay, channels)
-        )
-        tensor = ops.transpose(tensor, (0, 2, 1, 5, 3, 4))
-        gap = self.plan.row - num_delay
-        tensor = ops.pad(tensor, [[0, 0], [0, extra], [0, 0], [0, 0], [0, 0], [0, gap]])
-        tensor = ops.reshape(
-            tensor, (-1, num_snapshots + extra, self.heads, channels, self.plan.size)
-        )
-        return ops.pad(tensor, [[0, 0]] * 4 + [[margin, margin]]) if margin else tensor
-
-    def split(self, tensor, margin: int = 0):
-        """Tokens to blocks `[num_blocks, chunk, heads, channels, elements]`."""
-        extra = self.num_chunks * self.chunk - self.grid[0]
-        tensor = self.planes(tensor, margin, extra)
-        return ops.reshape(tensor, (-1, self.chunk, *tensor.shape[2:]))
-
-    def merge(self, tensor):
-        """Blocks without a margin to tokens."""
-        channels = tensor.shape[3]
-        tensor = ops.reshape(
-            tensor, (-1, self.num_chunks * self.chunk, self.heads, channels, self.plan.size)
-        )
-        return self.merge_planes(tensor[:, : self.grid[0]])
-
-    def merge_planes(self, tensor):
-        """Planes `[..., num_snapshots, heads, channels, elements]` to tokens."""
-        num_snapshots, num_angle, num_delay = self.grid
-        channels = tensor.shape[3]
-        tensor = ops.reshape(
-            tensor, (-1, num_snapshots, self.heads, channels, num_angle, self.plan.row)
-        )
-        tensor = ops.transpose(tensor[..., :num_delay], (0, 2, 1, 4, 5, 3))
-        return ops.reshape(tensor, (-1, self.num_heads, self.num_tokens, channels))
-
-
-class _Keys:
-    """Keys, values and bias of the steps of a sweep."""
-
-    def __init__(self, blocks: _Blocks, key, value, halo: int):
-        self.blocks = blocks
-        self.halo = halo
-        self.num_planes = blocks.grid[0] + 1
-        self.key, self.value = (
-            ops.reshape(planes, (-1, *planes.shape[2:]))
-            for planes in (blocks.planes(tensor, halo, 1) for tensor in (key, value))
-        )
-        self.bias = ops.convert_to_tensor(blocks.plan.bias(halo, LOWEST), dtype=blocks.dtype)
-
-    def window(self, sweep: Sweep, chunk, group, margin: int):
-        """A function from a step to its keys, values and bias."""
-        blocks = self.blocks
-        planes, starts = (ops.convert_to_tensor(t) for t in (sweep.planes, sweep.starts))
-        length = blocks.plan.size + 2 * margin + 2 * sweep.reach
-        shift = self.halo - blocks.plan.halo - margin
-
-        def load(step):
-            source = planes[chunk, step]
-            start = starts[chunk, step] + shift
-            rows = source + group * self.num_planes
-            shape = (blocks.chunk, blocks.heads, blocks.head_dim, length)
-            return (
-                ops.slice(ops.take(self.key, rows, axis=0), (0, 0, 0, start), shape),
-                ops.slice(ops.take(self.value, rows, axis=0), (0, 0, 0, start), shape),
-                ops.slice(ops.take(self.bias, source, axis=0), (0, start), (blocks.chunk, length))[
-                    :, None
-                ],
-            )
-
-        return load
-
-
-def _inner(left, right, offset: int, length: int, start: int = 0):
-    """Inner product over channels of a plane and a plane shifted by an offset."""
-    total = None
-    for channel in range(left.shape[2]):
-        term = (
-            left[:, :, channel, start : start + length]
-            * right[:, :, channel, offset : offset + length]
-        )
-        total = term if total is None else total + term
-    return total
 
 
 def _add_up(terms):
@@ -208,20 +83,81 @@ def _add_up(terms):
     return total
 
 
-def _forward(blocks: _Blocks, query, key, value):
+def _thresholds(blocks: Blocks, query, key, num_keys: int):
+    """Lowest score that each query keeps, `[num_blocks, chunk, heads, size]`.
+
+    Bisection on the number of scores above a level, which needs neither a sort nor the scores in
+    memory. It ends closer to the score than numbers of the precision can tell apart.
+    """
+    plan, size = blocks.plan, blocks.plan.size
+    queries = blocks.split(query)
+    keys = Keys(blocks, key, key, plan.halo)
+    counts = [ops.convert_to_tensor(sweep.counts) for sweep in plan.sweeps]
+    zeros = ops.zeros((blocks.chunk, blocks.heads, size), dtype=blocks.dtype)
+    num_halvings = 52 if blocks.dtype == "float64" else 26
+
+    def block(index, thresholds):
+        group, chunk = index // blocks.num_chunks, index % blocks.num_chunks
+        own = ops.slice(queries, (index, 0, 0, 0, 0), (1, *blocks.shape))[0]
+
+        def visit(update, state):
+            for sweep, count in zip(plan.sweeps, counts, strict=True):
+                load = keys.window(sweep, chunk, group, 0)
+
+                def step(i, carry, sweep=sweep, load=load):
+                    (k, _, bias), state = carry
+                    following = load(i + 1)
+                    for o in sweep.offsets:
+                        state = update(state, inner(own, k, o, size), bias[..., o : o + size])
+                    return following, state
+
+                state = ops.fori_loop(0, count[chunk], step, (load(0), state))[1]
+            return state
+
+        def widen(state, score, bias):
+            lowest, highest, candidates = state
+            return (
+                ops.minimum(lowest, score - bias),
+                ops.maximum(highest, score + bias),
+                candidates + ops.cast(bias == 0, blocks.dtype),
+            )
+
+        low, high, candidates = visit(widen, (zeros - LOWEST, zeros + LOWEST, zeros))
+        wanted = ops.minimum(candidates, float(num_keys))
+
+        def halve(_, bounds):
+            low, high = bounds
+            middle = (low + high) / 2
+
+            def tally(found, score, bias):
+                return found + ops.cast(score + bias >= middle, blocks.dtype)
+
+            enough = visit(tally, zeros) >= wanted
+            return ops.where(enough, middle, low), ops.where(enough, high, middle)
+
+        low, _ = ops.fori_loop(0, num_halvings, halve, (low, high))
+        return ops.slice_update(thresholds, (index, 0, 0, 0), low[None])
+
+    thresholds = ops.zeros_like(queries[:, :, :, 0])
+    return ops.fori_loop(0, ops.shape(queries)[0], block, thresholds)
+
+
+def _forward(blocks: Blocks, query, key, value, threshold):
     """Outputs in blocks; highest score and sum of exponentials of each query.
 
     Outputs are `[num_blocks, chunk, heads, head_dim, size]`, the others lack `head_dim`.
     """
     plan, size = blocks.plan, blocks.plan.size
     queries = blocks.split(query)
-    keys = _Keys(blocks, key, value, plan.halo)
+    keys = Keys(blocks, key, value, plan.halo)
     counts = [ops.convert_to_tensor(sweep.counts) for sweep in plan.sweeps]
     plane_shape = (blocks.chunk, blocks.heads, size)
 
     def block(index, outputs):
         group, chunk = index // blocks.num_chunks, index % blocks.num_chunks
         own = ops.slice(queries, (index, 0, 0, 0, 0), (1, *blocks.shape))[0]
+        if threshold is not None:
+            floor = ops.slice(threshold, (index, 0, 0, 0), (1, *plane_shape))[0]
         state = (
             ops.full(plane_shape, LOWEST, dtype=blocks.dtype),
             ops.zeros(plane_shape, dtype=blocks.dtype),
@@ -236,7 +172,9 @@ def _forward(blocks: _Blocks, query, key, value):
             def step(i, carry, sweep=sweep, load=load):
                 (k, v, bias), (highest, total, output) = carry
                 following = load(i + 1)
-                scores = [_inner(own, k, o, size) + bias[..., o : o + size] for o in sweep.offsets]
+                scores = [inner(own, k, o, size) + bias[..., o : o + size] for o in sweep.offsets]
+                if threshold is not None:
+                    scores = [ops.where(score >= floor, score, LOWEST) for score in scores]
                 peak = highest
                 for score in scores:
                     peak = ops.maximum(peak, score)
@@ -267,7 +205,7 @@ def _forward(blocks: _Blocks, query, key, value):
     return outputs[..., :-2, :], outputs[..., -2, :], outputs[..., -1, :]
 
 
-def _backward(blocks: _Blocks, query, key, value, peak, total, d_output, delta):
+def _backward(blocks: Blocks, query, key, value, peak, total, threshold, d_output, delta):
     """Gradients of query, key and value, as tokens."""
     plan, size = blocks.plan, blocks.plan.size
     widest = plan.margin
@@ -277,7 +215,9 @@ def _backward(blocks: _Blocks, query, key, value, peak, total, d_output, delta):
     peak = ops.pad(peak, [[0, 0]] * 3 + margins)
     total = ops.pad(total, [[0, 0]] * 3 + margins, constant_values=1.0)
     delta = ops.pad(delta, [[0, 0]] * 3 + margins)
-    keys = _Keys(blocks, key, value, plan.halo + widest)
+    if threshold is not None:
+        threshold = ops.pad(threshold, [[0, 0]] * 3 + margins)
+    keys = Keys(blocks, key, value, plan.halo + widest)
     counts = [ops.convert_to_tensor(sweep.counts) for sweep in plan.sweeps]
     overhang = plan.overhang
     length = size + 2 * widest
@@ -294,6 +234,8 @@ def _backward(blocks: _Blocks, query, key, value, peak, total, d_output, delta):
             ops.slice(tensor, (index, 0, 0, 0), shape)[0] for tensor in (peak, total, delta)
         )
         d_scaled = d_own / own_total[:, :, None]
+        if threshold is not None:
+            own_floor = ops.slice(threshold, (index, 0, 0, 0), shape)[0]
         d_query = ops.zeros(blocks.shape, dtype=blocks.dtype)
         for sweep, count in zip(plan.sweeps, counts, strict=True):
             load = keys.window(sweep, chunk, group, sweep.margin)
@@ -307,13 +249,14 @@ def _backward(blocks: _Blocks, query, key, value, peak, total, d_output, delta):
                 norm, divisor, shift = (
                     t[..., skip : skip + wide] for t in (own_peak, own_total, own_delta)
                 )
+                scores = [inner(own, k, o, wide, skip) + bias[..., o : o + wide] for o in offsets]
+                if threshold is not None:
+                    floor = own_floor[..., skip : skip + wide]
+                    scores = [ops.where(score >= floor, score, LOWEST) for score in scores]
                 # Without the division by the total, which `d_scaled` and `d_scores` make up for.
-                weights = [
-                    ops.exp(_inner(own, k, o, wide, skip) + bias[..., o : o + wide] - norm)
-                    for o in offsets
-                ]
+                weights = [ops.exp(score - norm) for score in scores]
                 d_scores = [
-                    w * (_inner(d_own, v, o, wide, skip) - shift) / divisor
+                    w * (inner(d_own, v, o, wide, skip) - shift) / divisor
                     for w, o in zip(weights, offsets, strict=True)
                 ]
                 d_query = _add_up(

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from lwmt_sionna.ops import attention_shift
+from lwmt_sionna.ops import attention_blocks
 from lwmt_sionna.ops.attention import select_kernel, sparse_attention
 from lwmt_sionna.ops.attention_routing import EnergyRouting, TopKRouting
 from lwmt_sionna.ops.neighborhood import Neighborhood
@@ -68,7 +68,7 @@ def random_heads(neighborhood, grid, batch=2, num_heads=3, head_dim=5, dtype="fl
         for kernel in ("dense", *SPARSE_KERNELS)
         for routing in (None, TopKRouting(0.3, 2, 9))
         for name in NEIGHBORHOODS
-        if kernel != "shift" or (routing is None and name not in NOT_SHIFTED)
+        if kernel != "shift" or name not in (*NOT_SHIFTED, routing and "class_token")
     ],
 )
 def test_equals_the_definition(kernel, routing, name, grid):
@@ -116,26 +116,31 @@ def gradients(function, *tensors):
 
 
 @pytest.mark.parametrize(
-    ("name", "grid", "block", "by_row", "dtype"),
+    ("name", "grid", "block", "by_row", "dtype", "routing"),
     [
-        ("published", (5, 7, 9), 70_000, False, "float32"),
-        ("published", (6, 5, 3), 200, True, "float64"),
-        ("published", (1, 1, 1), 70_000, False, "float32"),
-        ("causal", (7, 3, 5), 500, True, "float32"),
-        ("class_token", (3, 2, 11), 400, True, "float32"),
-        ("dilated_drop", (4, 11, 5), 500, True, "float32"),
-        ("narrow", (5, 1, 13), 100, False, "float32"),
-        ("own_only", (3, 13, 1), 70_000, False, "float32"),
+        ("published", (5, 7, 9), 70_000, False, "float32", None),
+        ("published", (6, 5, 3), 200, True, "float64", None),
+        ("published", (1, 1, 1), 70_000, False, "float32", None),
+        ("causal", (7, 3, 5), 500, True, "float32", None),
+        ("class_token", (3, 2, 11), 400, True, "float32", None),
+        ("dilated_drop", (4, 11, 5), 500, True, "float32", None),
+        ("narrow", (5, 1, 13), 100, False, "float32", None),
+        ("own_only", (3, 13, 1), 70_000, False, "float32", None),
+        ("causal", (5, 5, 7), 500, True, "float32", TopKRouting(0.3, 2, 9)),
+        ("published", (1, 4, 3), 500, True, "float64", TopKRouting(0.5, 2, 9)),
     ],
 )
-def test_shift_has_the_gradients_of_dense(name, grid, block, by_row, dtype, monkeypatch):
+def test_shift_has_the_gradients_of_dense(name, grid, block, by_row, dtype, routing, monkeypatch):
     """In blocks of all sizes: whole, several snapshots, one head of one snapshot."""
-    monkeypatch.setattr(attention_shift, "BLOCK_ELEMENTS", block)
-    monkeypatch.setattr(attention_shift, "BY_ROW_HEAD_DIM", 1 if by_row else 100)
+    monkeypatch.setattr(attention_blocks, "BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(attention_blocks, "BY_ROW_HEAD_DIM", 1 if by_row else 100)
     neighborhood = NEIGHBORHOODS[name]
     heads = random_heads(neighborhood, grid, num_heads=4, head_dim=3, dtype=dtype)
     expected, found = (
-        gradients(lambda *h, k=k: sparse_attention(*h, neighborhood, grid, kernel=k), *heads)
+        gradients(
+            lambda *h, k=k: sparse_attention(*h, neighborhood, grid, routing=routing, kernel=k),
+            *heads,
+        )
         for k in ("dense", "shift")
     )
     # JAX computes in float32 unless told otherwise.
@@ -160,7 +165,9 @@ def test_auto_picks_what_serves_the_grid():
     published = Neighborhood()
     assert select_kernel(published, (1, 16, 16), 4) == "dense"
     assert select_kernel(published, (2, 16, 16), 4) == "shift"
-    assert select_kernel(published, (8, 16, 16), 4, TopKRouting()) == "gather"
+    assert select_kernel(published, (8, 16, 16), 4, TopKRouting()) == "shift"
+    assert select_kernel(NEIGHBORHOODS["class_token"], (8, 16, 16), 4) == "shift"
+    assert select_kernel(NEIGHBORHOODS["class_token"], (8, 16, 16), 4, TopKRouting()) == "gather"
     assert select_kernel(NEIGHBORHOODS["dilated"], (20, 16, 16), 4) == "gather"
     assert select_kernel(Neighborhood(window=-1), (20, 16, 16), 4) == "gather"
     assert select_kernel(Neighborhood(window=-1), (8, 16, 16), 4) == "dense"
@@ -251,8 +258,8 @@ def test_wrong_arguments_are_named():
         sparse_attention(*heads, Neighborhood(), (1, 3, 3), kernel="fast")
     with pytest.raises(ValueError, match="routing"):
         sparse_attention(*heads, Neighborhood(), (1, 3, 3), routing="random")
-    with pytest.raises(ValueError, match="routing=None"):
-        sparse_attention(*heads, Neighborhood(), (1, 3, 3), routing="topk", kernel="shift")
+    with pytest.raises(ValueError, match="shift kernel needs"):
+        sparse_attention(*heads, NEIGHBORHOODS["dilated"], (1, 3, 3), kernel="shift")
     with pytest.raises(ValueError, match="energy=None"):
         sparse_attention(*heads, Neighborhood(), (1, 3, 3), routing="energy")
     with pytest.raises(ValueError, match="num_angle=0"):
