@@ -18,7 +18,7 @@ def main(argv=None):
     parser.add_argument(
         "--config", type=pathlib.Path, required=True, help="TOML file: what to trace"
     )
-    parser.add_argument("--out", type=pathlib.Path, required=True, help="HDF5 file to write")
+    parser.add_argument("--out", type=pathlib.Path, help="HDF5 file to write [data/NAME.h5]")
     parser.add_argument(
         "--scene", help="built-in name or scene.xml, in place of the configured one"
     )
@@ -34,10 +34,13 @@ def main(argv=None):
         GenerationConfig.from_toml(args.config),
         **{name: value for name, value in overrides.items() if value is not None},
     )
-    paths = generate(config, args.out, progress=not args.quiet)
+    out = args.out
+    if out is None:
+        out = pathlib.Path("data") / f"{args.config.stem.removeprefix('data_')}.h5"
+    paths = generate(config, out, progress=not args.quiet)
     counts = paths.metadata
     print(
-        f"{args.out}: {paths.num_sequences} sequences of {paths.num_snapshots} snapshots in "
+        f"{out}: {paths.num_sequences} sequences of {paths.num_snapshots} snapshots in "
         f"{paths.scene}, {paths.valid.sum(-1).mean():.1f} paths per snapshot "
         f"(at most {paths.num_paths})\n"
         f"of {counts['num_drawn']} tracks drawn, {counts['num_out_of_coverage']} were out of "

@@ -8,6 +8,7 @@ import tomllib
 
 import keras
 import numpy as np
+from tqdm import tqdm
 
 from lwmt_sionna.data import (
     PlanarArray,
@@ -23,7 +24,14 @@ from lwmt_sionna.ops import Neighborhood
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["PredictionDataset", "TrainConfig", "build_predictor", "load_training_data", "train"]
+__all__ = [
+    "PredictionDataset",
+    "TrainConfig",
+    "build_predictor",
+    "draw_histories",
+    "load_training_data",
+    "train",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +53,7 @@ class TrainConfig:
         mlp_ratio: Hidden units of the perceptrons over the width.
         patch: Bins per patch in angle and delay.
         context: Most recent snapshots that the network sees.
-        orders: Orders of linear prediction.
+        experts: Pairs (window, order) of the linear predictions.
         denoise_radius: Arm of the denoising cross in bins.
         window: Half-widths of the neighbourhood in the own snapshot, in patches.
         corridor: Half-widths in other snapshots, in patches.
@@ -53,7 +61,8 @@ class TrainConfig:
         drift: Patches per snapshot by which the corridor widens.
         leakage: Patches of the corridor that do not depend on the time distance.
         kernel: Kernel of the attention; decides time and memory only.
-        epochs: Passes over the training sequences.
+        num_draws: Draws of noise and augmentation per training sequence.
+        epochs: Passes over all draws of the training sequences.
         batch_size: Sequences per step.
         learning_rate: Peak of the learning rate; cosine decay to zero after a linear warm-up.
         warmup_share: Share of the steps spent on the warm-up.
@@ -75,7 +84,7 @@ class TrainConfig:
     mlp_ratio: float = 2
     patch: tuple = (4, 4)
     context: int = 4
-    orders: tuple = (2, 4, 6)
+    experts: tuple = ((6, 2), (10, 4), (16, 2), (16, 4), (16, 6))
     denoise_radius: int = 2
     window: tuple = (1, 1)
     corridor: tuple = (1, 1)
@@ -83,7 +92,8 @@ class TrainConfig:
     drift: tuple = (0.0, 0.0)
     leakage: tuple = (1, 1)
     kernel: str = "auto"
-    epochs: int = 20
+    num_draws: int = 4
+    epochs: int = 10
     batch_size: int = 32
     learning_rate: float = 2e-3
     warmup_share: float = 0.05
@@ -126,51 +136,115 @@ class TrainConfig:
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
 
-class PredictionDataset(keras.utils.PyDataset):
-    """Batches of noisy histories and clean futures, new noise and augmentation every epoch.
+def draw_histories(h, config, seed, augment):
+    """Draws noisy histories and clean futures from true channels.
 
     Augmentation applies what leaves the physics of an array of half wavelengths unchanged: a common
     phase, a shift of all angles (a phase ramp over antennas), of all delays (over subcarriers) and
     of all Doppler shifts (over snapshots), and the reversal of time.
 
-    A batch depends on the seed, the epoch and its index only, so a resumed training sees what the
+    Args:
+        h: True channels, complex64 `[batch, num_history + num_horizons, num_ant,
+            num_subcarriers]`.
+        config: `TrainConfig`.
+        seed: Seed, an integer or a sequence of them.
+        augment: Whether to augment.
+
+    Returns:
+        Tuple of the history and the future, real `[batch, time, num_ant, num_subcarriers, 2]`,
+        both scaled by the root mean square of the true history, so that one sequence weighs as
+        much as another.
+    """
+    rng = np.random.default_rng(seed)
+    if augment:
+        h = _augment(h, rng)
+    past = h[:, : config.num_history]
+    history = add_noise(past, rng.uniform(*config.snr_db, len(h)), rng)
+    scale = np.sqrt(np.mean(np.abs(past) ** 2, axis=(1, 2, 3), keepdims=True))
+    return _stacked(history / scale), _stacked(h[:, config.num_history :] / scale)
+
+
+class PredictionDataset(keras.utils.PyDataset):
+    """Batches of what the network sees and should predict, in the angle-delay domain.
+
+    The physics in front of the network has no weights, so it is computed once, for `num_draws`
+    draws of noise and augmentation per sequence, and kept in memory (about 0.3 MB per draw).
+
+    The order of a pass depends on the seed and the epoch only, so a resumed training sees what the
     uninterrupted one would have seen.
 
     Args:
+        predictor: `ChannelPredictor`, for its physics.
         h: True channels, complex64 `[num_sequences, num_history + num_horizons, num_ant,
             num_subcarriers]`.
         config: `TrainConfig`.
-        augment: Whether to shuffle and augment.
+        augment: Whether to augment and shuffle; without, there is one draw.
         **kwargs: Arguments of `keras.utils.PyDataset`.
     """
 
-    def __init__(self, h, config, augment, **kwargs):
+    def __init__(self, predictor, h, config, augment, **kwargs):
         super().__init__(**kwargs)
-        self.h = h
         self.config = config
         self.augment = augment
         self.epoch = 0
+        physics = _Physics(predictor)
+        physics.compile(jit_compile=keras.backend.backend() != "torch")
+        parts = []
+        size = 32
+        draws = range(config.num_draws if augment else 1)
+        blocks = [(draw, begin) for draw in draws for begin in range(0, len(h), size)]
+        for draw, begin in tqdm(blocks, desc="linear prediction", unit="batch", disable=None):
+            seed = [config.seed, int(augment), draw, begin]
+            history, future = draw_histories(h[begin : begin + size], config, seed, augment)
+            count = len(history)
+            padding = [(0, size - count)] + [(0, 0)] * 4
+            inputs = (np.pad(history, padding, mode="edge"), np.pad(future, padding, mode="edge"))
+            outputs = physics.predict_on_batch(inputs)
+            parts.append({name: np.asarray(value)[:count] for name, value in outputs.items()})
+        self.features = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+        self.targets = self.features.pop("target")
 
     def __len__(self):
-        return max(1, len(self.h) // self.config.batch_size)
+        return -(-len(self.targets) // self.config.batch_size)
 
     def __getitem__(self, index):
-        config = self.config
-        epoch = self.epoch if self.augment else 0
-        rng = np.random.default_rng([config.seed, int(self.augment), epoch, index])
-        order = np.arange(len(self.h))
+        size = self.config.batch_size
+        order = np.arange(len(self.targets))
         if self.augment:
-            order = np.random.default_rng([config.seed, epoch]).permutation(order)
-        # The last, smaller batch of the validation joins the one before: shapes stay few.
-        h = self.h[order[index * config.batch_size :][: config.batch_size]]
-        if self.augment:
-            h = _augment(h, rng)
-        past = h[:, : config.num_history]
-        snr_db = rng.uniform(*config.snr_db, len(h))
-        # The target is scaled like the true history: one sequence weighs as much as another.
-        scale = np.sqrt(np.mean(np.abs(past) ** 2, axis=(1, 2, 3), keepdims=True))
-        history = add_noise(past, snr_db, rng) / scale
-        return _stacked(history), _stacked(h[:, config.num_history :] / scale)
+            order = np.random.default_rng([self.config.seed, self.epoch]).permutation(order)
+        # The last batch wraps around: one shape, one compiled program.
+        rows = order[np.arange(index * size, (index + 1) * size) % len(order)]
+        return {n: value[rows] for n, value in self.features.items()}, self.targets[rows]
+
+
+class _Physics(keras.Model):
+    """The part of a predictor without weights, with the target in the same domain and scale."""
+
+    def __init__(self, predictor):
+        super().__init__(name="physics")
+        self.predictor = predictor
+
+    def call(self, inputs):
+        history, future = inputs
+        square = 2.0 * keras.ops.mean(keras.ops.square(history), axis=(1, 2, 3, 4), keepdims=True)
+        scale = keras.ops.sqrt(square)
+        features = self.predictor.features(self.predictor.transform(history / scale))
+        return {**features, "target": self.predictor.transform(future / scale)}
+
+
+class _Refinement(keras.Model):
+    """The part of a predictor with weights, from features to prediction."""
+
+    def __init__(self, predictor):
+        super().__init__(name="refinement")
+        self.predictor = predictor
+
+    def build(self, input_shape):
+        self.built = True
+
+    def call(self, features, training=None):
+        correction = self.predictor.refine(features, training=training)
+        return features["forecasts"][:, -1] + correction
 
 
 class _EpochSetter(keras.callbacks.Callback):
@@ -242,7 +316,7 @@ def build_predictor(config):
     predictor = ChannelPredictor(
         backbone,
         num_horizons=config.num_horizons,
-        orders=config.orders,
+        experts=config.experts,
         context=config.context,
         denoise_radius=config.denoise_radius,
         name="predictor",
@@ -273,8 +347,9 @@ def train(config, workdir, *, verbose="auto"):
     training, validation, counts = load_training_data(config)
     logger.info("%d training and %d validation sequences", len(training), len(validation))
     predictor = build_predictor(config)
-    dataset = PredictionDataset(training, config, augment=True)
-    held_out = PredictionDataset(validation, config, augment=False)
+    dataset = PredictionDataset(predictor, training, config, augment=True)
+    held_out = PredictionDataset(predictor, validation, config, augment=False)
+    refinement = _Refinement(predictor)
     steps = config.epochs * len(dataset)
     warmup = max(1, int(config.warmup_share * steps))
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -283,14 +358,14 @@ def train(config, workdir, *, verbose="auto"):
         warmup_target=config.learning_rate,
         warmup_steps=warmup,
     )
-    predictor.compile(
+    refinement.compile(
         optimizer=keras.optimizers.AdamW(
             schedule, weight_decay=config.weight_decay, global_clipnorm=1.0
         ),
         loss=LogNormalizedError(),
-        jit_compile=True,
+        jit_compile=keras.backend.backend() != "torch",
     )
-    untrained = float(predictor.evaluate(held_out, verbose=0))
+    untrained = float(refinement.evaluate(held_out, verbose=0))
     logger.info("validation loss of linear prediction alone: %.2f dB", untrained)
     best = workdir / "best.weights.h5"
     callbacks = [
@@ -304,15 +379,15 @@ def train(config, workdir, *, verbose="auto"):
     ]
     if keras.backend.backend() == "tensorflow":
         callbacks.append(keras.callbacks.TensorBoard(str(workdir / "tensorboard")))
-    predictor.fit(
+    refinement.fit(
         dataset,
         validation_data=held_out,
         epochs=config.epochs,
         callbacks=callbacks,
         verbose=verbose,
     )
-    predictor.load_weights(best)
-    trained = float(predictor.evaluate(held_out, verbose=0))
+    refinement.load_weights(best)
+    trained = float(refinement.evaluate(held_out, verbose=0))
     return predictor, {
         "sequences": counts,
         "validation_loss_db": trained,

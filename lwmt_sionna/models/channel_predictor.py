@@ -7,7 +7,13 @@ from lwmt_sionna.layers.angle_delay import AngleDelayTransform, InverseAngleDela
 from lwmt_sionna.models.backbone import LWMTBackbone
 from lwmt_sionna.models.presets import load_preset, save_preset
 from lwmt_sionna.ops.complex import is_complex, to_complex, to_stacked
-from lwmt_sionna.ops.linear_prediction import burg_coefficients, denoise, extrapolate, noise_power
+from lwmt_sionna.ops.linear_prediction import (
+    burg_coefficients,
+    denoise,
+    extrapolate,
+    noise_power,
+    prediction_error,
+)
 from lwmt_sionna.ops.patches import patchify, unpatchify
 
 __all__ = ["ChannelPredictor"]
@@ -20,21 +26,24 @@ class ChannelPredictor(keras.Model):
     r"""Predicts the channels of the next snapshots from a noisy history.
 
     Physics comes first, learning on top. In the angle-delay domain every bin is denoised with its
-    neighbours and continued by linear prediction (`lwmt_sionna.ops.linear_prediction`), for several
-    orders. The last snapshots and these forecasts become the tokens of an `LWMTBackbone`, which
-    decides for every bin and horizon how much of each forecast to keep, and adds what they miss:
+    neighbours and continued by several linear predictions (`lwmt_sionna.ops.linear_prediction`):
+    long memories for what has been there all the time, short ones for what has just changed. The
+    last snapshots and these forecasts become the tokens of an `LWMTBackbone`, which decides for
+    every bin and horizon how much of each forecast to keep, and adds what they miss:
 
-    $$\hat X = X_P + \sum_p g_p X_p + s\, r$$
+    $$\hat X = X_E + \sum_e g_e X_e + s\, r$$
 
-    with forecasts $X_p$ of order $p$, gates $g_p$ and residual $r$ from the network, and $s$ the
-    local amplitude. Untrained, gates and residual are zero and the forecast of the highest order
-    $P$ remains. Normalisation and transforms are inside: inputs and outputs are channels as they
-    are, and scaling the history by any complex number scales the magnitudes alike.
+    with forecasts $X_e$, gates $g_e$ and residual $r$ from the network, and $s$ the local
+    amplitude. Untrained, gates and residual are zero and the last forecast $X_E$ remains.
+    Normalisation and transforms are inside: inputs and outputs are channels as they are, and
+    scaling the history scales the prediction.
 
     Args:
         backbone: `LWMTBackbone`, or its serialised form.
         num_horizons: Number of snapshots to predict.
-        orders: Orders of linear prediction, the last one the starting point.
+        experts: Pairs of window and order, one per linear prediction: coefficients are estimated
+            from the last `window` snapshots (all of them, if there are fewer). The last expert is
+            the starting point.
         context: Number of the most recent snapshots that the network sees; linear prediction uses
             the whole history.
         denoise_radius: See `lwmt_sionna.ops.linear_prediction.denoise`.
@@ -64,8 +73,8 @@ class ChannelPredictor(keras.Model):
         self,
         backbone,
         num_horizons=5,
-        orders=(2, 4, 6),
-        context=8,
+        experts=((6, 2), (10, 4), (16, 2), (16, 4), (16, 6)),
+        context=4,
         denoise_radius=2,
         array_shape=None,
         **kwargs,
@@ -75,17 +84,18 @@ class ChannelPredictor(keras.Model):
             backbone = keras.saving.deserialize_keras_object(backbone)
         if not isinstance(backbone, LWMTBackbone):
             raise ValueError(f"`backbone` must be an LWMTBackbone. Received: backbone={backbone}")
-        orders = tuple(int(n) for n in orders)
-        if not orders or min(orders) < 1 or list(orders) != sorted(set(orders)):
+        experts = tuple((int(window), int(order)) for window, order in experts)
+        if not experts or any(not 0 < order < window for window, order in experts):
             raise ValueError(
-                f"`orders` must be ascending positive integers. Received: orders={orders}"
+                "`experts` must be pairs (window, order) with 0 < order < window. Received: "
+                f"experts={experts}"
             )
         for name, value in (("num_horizons", num_horizons), ("context", context)):
             if value < 1:
                 raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
         self.backbone = backbone
         self.num_horizons = int(num_horizons)
-        self.orders = orders
+        self.experts = experts
         self.context = int(context)
         self.denoise_radius = int(denoise_radius)
         self.array_shape = None if array_shape is None else tuple(array_shape)
@@ -101,7 +111,7 @@ class ChannelPredictor(keras.Model):
         self.level_features = keras.layers.Dense(backbone.width, name="level_features", **options)
         # Zero weights: before training the predictor is linear prediction, exactly.
         self.head = keras.layers.Dense(
-            backbone.patch[0] * backbone.patch[1] * (len(orders) + 2),
+            backbone.patch[0] * backbone.patch[1] * (len(experts) + 2),
             kernel_initializer="zeros",
             name="head",
             dtype="float32",
@@ -112,8 +122,8 @@ class ChannelPredictor(keras.Model):
         if not self.backbone.built:
             self.backbone.build((None, None, None, None, 2))
         self.observed_features.build((None, None, bins * 2))
-        self.forecast_features.build((None, None, bins * 2 * len(self.orders)))
-        self.level_features.build((None, None, 2))
+        self.forecast_features.build((None, None, bins * 2 * len(self.experts)))
+        self.level_features.build((None, None, 2 + len(self.experts)))
         self.head.build((None, None, self.backbone.width))
         self.built = True
 
@@ -139,7 +149,7 @@ class ChannelPredictor(keras.Model):
                 "num_ant, num_subcarriers, 2], or complex [batch, num_rx, num_rx_ant, num_tx, "
                 f"num_tx_ant, time, num_subcarriers]. Received: history.shape={tuple(shape)}"
             )
-        shortest = max(self.orders[-1] + 1, self.context)
+        shortest = max(self.context, *(order + 1 for _, order in self.experts))
         if shape[time_axis] is not None and shape[time_axis] < shortest:
             raise ValueError(
                 f"The history must have at least {shortest} snapshots. Received: "
@@ -159,42 +169,74 @@ class ChannelPredictor(keras.Model):
         mean_square = 2.0 * ops.mean(ops.square(history), axis=(1, 2, 3, 4), keepdims=True)
         rms = ops.sqrt(mean_square)
         scale = ops.where(rms > 0, rms, ops.ones_like(rms))
-        observed, clean, forecasts, noise = self._forecast(self.transform(history / scale))
-        future = forecasts[-1] + self._refine(observed, clean, forecasts, noise, training)
+        features = self.features(self.transform(history / scale))
+        future = features["forecasts"][:, -1] + self.refine(features, training=training)
         # A history of zeros has no scale; its future is zero as well.
         return self.inverse(future) * rms
 
-    def _forecast(self, x):
-        """Denoised history and forecasts of every order, all without trainable weights."""
+    def features(self, x):
+        """Everything that comes before the network; it has no trainable weights.
+
+        Args:
+            x: History in the angle-delay domain, scaled to a root mean square near one, real
+                `[batch, time, angle, delay, 2]`.
+
+        Returns:
+            Dictionary of real tensors without gradient: `observed` and `clean` `[batch, context,
+            angle, delay, 2]`, the last snapshots before and after denoising; `forecasts` `[batch,
+            expert, horizon, angle, delay, 2]`; `misfit` `[batch, angle, delay, expert]`, the power
+            of each expert's one-step errors over the context; `noise` `[batch]`, its power per bin.
+        """
         x = ops.stop_gradient(x)
+        num_snapshots = x.shape[1]
         noise = noise_power(x)
         clean = denoise(x, radius=self.denoise_radius, noise=noise)
-        coefficients = burg_coefficients(clean, self.orders[-1])
-        forecasts = [
-            extrapolate(clean, coefficients[order - 1], self.num_horizons) for order in self.orders
-        ]
-        recent = slice(-self.context, None)
-        parts = (x[:, recent], clean[:, recent], *forecasts, noise)
-        observed, clean, *forecasts, noise = (ops.stop_gradient(part) for part in parts)
-        return observed, clean, forecasts, noise
+        windows = [min(window, num_snapshots) for window, _ in self.experts]
+        coefficients = {}
+        for window in sorted(set(windows)):
+            orders = [o for (_, o), w in zip(self.experts, windows, strict=True) if w == window]
+            coefficients[window] = burg_coefficients(clean[:, -window:], max(orders))
+        forecasts, misfit = [], []
+        for window, (_, order) in zip(windows, self.experts, strict=True):
+            taps = coefficients[window][order - 1]
+            forecasts.append(extrapolate(clean, taps, self.num_horizons))
+            misfit.append(prediction_error(clean, taps, min(self.context, num_snapshots - order)))
+        features = {
+            "observed": x[:, -self.context :],
+            "clean": clean[:, -self.context :],
+            "forecasts": ops.stack(forecasts, axis=1),
+            "misfit": ops.stack(misfit, axis=-1),
+            "noise": noise,
+        }
+        return {name: ops.stop_gradient(value) for name, value in features.items()}
 
-    def _refine(self, observed, clean, forecasts, noise, training):
-        """What the network adds to the forecast of the highest order, in the angle-delay domain."""
+    def refine(self, features, training=None):
+        """What the network adds to the last expert's forecast.
+
+        Args:
+            features: Dictionary that `features` returns.
+            training: Whether dropout is active.
+
+        Returns:
+            Real `[batch, horizon, angle, delay, 2]`, angle-delay domain.
+        """
+        clean, forecasts = features["clean"], features["forecasts"]
+        noise = features["noise"][:, None, None, None, None]
         patch = self.backbone.patch
-        grid = self.backbone.grid(
-            (self.context + self.num_horizons, clean.shape[2], clean.shape[3])
-        )
+        grid = self.backbone.grid((self.context + self.num_horizons, *clean.shape[2:4]))
         amplitude = self._local_amplitude(clean, noise)
         unit = 1.0 / amplitude
-        series = ops.concatenate([clean, forecasts[-1]], axis=1) * unit
-        tokens = self.backbone.tokens(series)
-        past = self.observed_features(patchify(observed * unit, patch))
+        tokens = self.backbone.tokens(ops.concatenate([clean, forecasts[:, -1]], axis=1) * unit)
+        past = self.observed_features(patchify(features["observed"] * unit, patch))
+        # [batch, horizon, angle, delay, expert, 2]
+        choices = ops.transpose(forecasts, (0, 2, 3, 4, 1, 5))
+        flat = ops.reshape(choices, (-1, *choices.shape[1:4], 2 * len(self.experts)))
         # Future tokens are hidden ones that hold forecasts: they carry the mask embedding as well.
-        ahead = self.forecast_features(
-            patchify(ops.concatenate(forecasts, axis=-1) * unit, patch)
-        ) + ops.cast(self.backbone.mask_embedding, tokens.dtype)
+        ahead = self.forecast_features(patchify(flat * unit, patch))
+        ahead = ahead + ops.cast(self.backbone.mask_embedding, ahead.dtype)
+        levels = self._levels(amplitude, features["misfit"], noise)
         tokens = tokens + ops.concatenate([past, ahead], axis=1)
-        tokens = tokens + ops.tile(self._levels(amplitude, noise), (1, grid[0], 1))
+        tokens = tokens + ops.tile(levels, (1, grid[0], 1))
         embeddings = self.backbone.encode(
             tokens, grid, time_origin=self.context - 1, training=training
         )
@@ -202,8 +244,6 @@ class ChannelPredictor(keras.Model):
         decisions = self.head(embeddings[:, self.context * per_snapshot :])
         decisions = unpatchify(decisions, (self.num_horizons, *grid[1:]), patch)
         gates, residual = decisions[..., :-2], decisions[..., -2:]
-        # [batch, horizon, angle, delay, order, 2]
-        choices = ops.stack(forecasts, axis=-2)
         return ops.sum(gates[..., None] * choices, axis=-2) + amplitude * residual
 
     def _local_amplitude(self, clean, noise):
@@ -212,16 +252,21 @@ class ChannelPredictor(keras.Model):
         power = ops.mean(ops.sum(ops.square(clean), axis=-1, keepdims=True), axis=1, keepdims=True)
         grid = self.backbone.grid((1, *power.shape[2:4]))
         level = ops.mean(patchify(power, patch), axis=-1, keepdims=True)
-        level = ops.sqrt(level + 0.1 * noise[:, None, None] + _TINY)
+        level = ops.sqrt(level + 0.1 * noise[:, 0, 0] + _TINY)
         spread = ops.tile(level, (1, 1, patch[0] * patch[1]))
         return unpatchify(spread, grid, patch)
 
-    def _levels(self, amplitude, noise):
-        """Features of a patch's amplitude against the noise and against the whole."""
-        level = 2.0 * ops.log(ops.mean(patchify(amplitude, self.backbone.patch), -1, True))
-        floor = ops.log(noise + _TINY)[:, None, None]
-        features = ops.concatenate([level - floor, ops.zeros_like(level) + floor], axis=-1)
-        return self.level_features(0.2 * features)
+    def _levels(self, amplitude, misfit, noise):
+        """Embeds the amplitude of every patch, and the experts' misfits, against the noise."""
+        patch = self.backbone.patch
+        floor = ops.log(noise[:, 0, 0] + _TINY)
+        level = 2.0 * ops.log(ops.mean(patchify(amplitude, patch), axis=-1, keepdims=True))
+        features = [level - floor, ops.zeros_like(level) + floor]
+        for expert in range(len(self.experts)):
+            power = patchify(misfit[:, None, ..., expert : expert + 1], patch)
+            power = ops.mean(power, axis=-1, keepdims=True)
+            features.append(ops.log(power + 1e-3 * noise[:, 0, 0] + _TINY) - level)
+        return self.level_features(0.2 * ops.concatenate(features, axis=-1))
 
     def compute_output_shape(self, history_shape):
         shape = list(history_shape)
@@ -256,7 +301,7 @@ class ChannelPredictor(keras.Model):
         config.update(
             backbone=keras.saving.serialize_keras_object(self.backbone),
             num_horizons=self.num_horizons,
-            orders=list(self.orders),
+            experts=[list(pair) for pair in self.experts],
             context=self.context,
             denoise_radius=self.denoise_radius,
             array_shape=None if self.array_shape is None else list(self.array_shape),

@@ -23,6 +23,7 @@ __all__ = [
     "denoise",
     "extrapolate",
     "noise_power",
+    "prediction_error",
 ]
 
 _TINY = 1e-20
@@ -249,6 +250,27 @@ def extrapolate(x, coefficients, num_horizons):
         forecasts.append(forecast.stacked())
         recent = [forecast, *recent[:-1]]
     return ops.stack(forecasts, axis=1)
+
+
+def prediction_error(x, coefficients, num_snapshots):
+    """Mean power of the one-step prediction errors over the last snapshots.
+
+    Args:
+        x: Real `[batch, time, angle, delay, 2]`.
+        coefficients: List of `ComplexPair` of `[batch, angle, delay]`, the nearest lag first.
+        num_snapshots: Number of snapshots, at most `time - len(coefficients)`.
+
+    Returns:
+        Real `[batch, angle, delay]`.
+    """
+    z = ComplexPair.from_stacked(x)
+    length = x.shape[1]
+    begin = length - num_snapshots
+    error = z.map(lambda m: m[:, begin:])
+    for lag, coefficient in enumerate(coefficients, start=1):
+        past = z.map(lambda m, lag=lag: m[:, begin - lag : length - lag])
+        error = error.minus(coefficient.map(lambda m: m[:, None]).times(past))
+    return ops.mean(error.power(), axis=1)
 
 
 def _cross(radius, num_angle, num_delay):
