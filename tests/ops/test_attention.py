@@ -143,8 +143,9 @@ def test_shift_has_the_gradients_of_dense(name, grid, block, by_row, dtype, rout
         )
         for k in ("dense", "shift")
     )
-    # JAX computes in float32 unless told otherwise.
-    tolerance = 1e-12 if found[0].dtype == "float64" else 1e-5
+    # Keras on JAX, and in places on PyTorch, computes in float32 whatever the inputs.
+    exact = dtype == "float64" and keras.backend.backend() == "tensorflow"
+    tolerance = 1e-12 if exact else 1e-5
     for left, right in zip(expected, found, strict=True):
         scale = max(np.abs(left).max(), 0.1)  # one token: its query has no gradient
         np.testing.assert_allclose(right / scale, left / scale, atol=tolerance)
