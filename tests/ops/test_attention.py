@@ -68,7 +68,8 @@ def random_heads(neighborhood, grid, batch=2, num_heads=3, head_dim=5, dtype="fl
         for kernel in ("dense", *SPARSE_KERNELS)
         for routing in (None, TopKRouting(0.3, 2, 9))
         for name in NEIGHBORHOODS
-        if kernel != "shift" or name not in (*NOT_SHIFTED, routing and "class_token")
+        # Routing by shifts is slow uncompiled: see the test of its gradients.
+        if kernel != "shift" or (routing is None and name not in NOT_SHIFTED)
     ],
 )
 def test_equals_the_definition(kernel, routing, name, grid):
