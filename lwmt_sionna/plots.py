@@ -1,10 +1,10 @@
-"""Figures from records, and from nothing else."""
+"""Figures: of results from records, and from nothing else; of what a token sees."""
 
 import itertools
 
 from lwmt_sionna import records
 
-__all__ = ["plot_bler", "plot_goodput", "policy_style"]
+__all__ = ["plot_bler", "plot_goodput", "plot_neighborhood", "policy_style"]
 
 # One colour and marker per policy, in every figure of the project (Okabe and Ito's palette: told
 # apart with any colour vision, and by the markers in print).
@@ -14,6 +14,7 @@ _STYLES = {
     "hold": ("#D55E00", "v", "hold"),
     "pooled_ar": ("#E69F00", "^", "pooled AR"),
     "local_ar": ("#009E73", "D", "local AR"),
+    "denoised_ar": ("#CC79A7", "P", "denoised local AR"),
     "model": ("#0072B2", "*", "model"),
 }
 _OTHER_COLOURS = ("#CC79A7", "#56B4E9", "#8C564B", "#BCBD22", "#9467BD")
@@ -121,6 +122,37 @@ def plot_goodput(record, path):
 
     title = f"best fixed scheme of {record['config']['sweep']['mcs']}, {_data(record)}"
     _draw_panels(record["goodput"], path, draw, "goodput per user [bit/s/Hz]", title)
+
+
+def plot_neighborhood(
+    neighborhood,
+    grid,
+    token=None,
+):
+    """Draws what one token sees: one angle-delay plane per snapshot.
+
+    Args:
+        neighborhood: `lwmt_sionna.Neighborhood`.
+        grid: Number of snapshots, angle bins and delay bins.
+        token: Snapshot, angle bin and delay bin of the token. Defaults to the centre.
+
+    Returns:
+        A matplotlib `Figure`, not attached to any window.
+    """
+    from matplotlib.figure import Figure
+
+    seen = neighborhood.footprint(grid, token)
+    token = tuple(size // 2 for size in seen.shape) if token is None else token
+    figure = Figure(figsize=(1.2 * len(seen) + 0.6, 2.2))
+    axes = figure.subplots(1, len(seen), sharex=True, sharey=True, squeeze=False)[0]
+    for snapshot, (axis, plane) in enumerate(zip(axes, seen, strict=True)):
+        axis.imshow(plane, cmap="Blues", vmin=0, vmax=1.5, origin="lower")
+        axis.set_title(f"t {snapshot - token[0]:+d}" if snapshot != token[0] else "t")
+    axes[token[0]].plot(token[2], token[1], "x", color="black")
+    axes[0].set_ylabel("angle bin")
+    figure.supxlabel("delay bin")
+    figure.tight_layout()
+    return figure
 
 
 def _as_record(record):

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Neighborhood", "check_grid", "plot_neighborhood"]
+__all__ = ["Neighborhood", "check_grid"]
 
 SPEED_OF_LIGHT = 299_792_458.0
 
@@ -249,37 +249,6 @@ class Neighborhood:
         seen = np.zeros(math.prod(grid), dtype=bool)
         seen[indices[row][mask[row]]] = True
         return seen.reshape(grid)
-
-
-def plot_neighborhood(
-    neighborhood: Neighborhood,
-    grid: tuple[int, int, int],
-    token: tuple[int, int, int] | None = None,
-):
-    """Draws what one token sees: one angle-delay plane per snapshot. Needs matplotlib.
-
-    Args:
-        neighborhood: The neighbourhood.
-        grid: Number of snapshots, angle bins and delay bins.
-        token: Snapshot, angle bin and delay bin of the token. Defaults to the centre.
-
-    Returns:
-        A matplotlib `Figure`, not attached to any window.
-    """
-    from matplotlib.figure import Figure
-
-    seen = neighborhood.footprint(grid, token)
-    token = tuple(size // 2 for size in seen.shape) if token is None else token
-    figure = Figure(figsize=(1.2 * len(seen) + 0.6, 2.2))
-    axes = figure.subplots(1, len(seen), sharex=True, sharey=True, squeeze=False)[0]
-    for snapshot, (axis, plane) in enumerate(zip(axes, seen, strict=True)):
-        axis.imshow(plane, cmap="Blues", vmin=0, vmax=1.5, origin="lower")
-        axis.set_title(f"t {snapshot - token[0]:+d}" if snapshot != token[0] else "t")
-    axes[token[0]].plot(token[2], token[1], "x", color="black")
-    axes[0].set_ylabel("angle bin")
-    figure.supxlabel("delay bin")
-    figure.tight_layout()
-    return figure
 
 
 def check_grid(grid: tuple[int, int, int]) -> tuple[int, int, int]:

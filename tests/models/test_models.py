@@ -86,7 +86,7 @@ def test_masked_model_learns_and_round_trips(rng, tmp_path):
 
 
 def test_untrained_predictor_is_denoised_linear_prediction(predictor, history):
-    expected = DenoisedAutoregression(order=6)(history, 3)
+    expected = DenoisedAutoregression(order=6, denoise_radius=2)(history, 3)
     np.testing.assert_allclose(predictor(history), expected, atol=1e-3)
 
 

@@ -4,7 +4,8 @@ import time
 import numpy as np
 import pytest
 
-from lwmt_sionna.ops.neighborhood import Neighborhood, plot_neighborhood
+from lwmt_sionna.ops.neighborhood import Neighborhood
+from lwmt_sionna.plots import plot_neighborhood
 
 PUBLISHED = Neighborhood.published()
 
