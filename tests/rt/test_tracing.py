@@ -192,6 +192,41 @@ def test_doppler_evolution_agrees_with_retracing(street):
     assert 10 * np.log10(error) < -35
 
 
+def test_temporal_correlation_follows_geometry(street):
+    from lwmt_sionna.rt import trace_positions
+
+    period, speed = 2.5e-3, np.array([14.0, 0.0, 0.0])
+    position = np.array([5.0, 1.0, 1.5]) + period * np.arange(10)[:, None] * speed
+    velocity = np.tile(speed, (10, 1))
+    traced = trace_positions(street, BASE_STATION, (0, 0, 0), position, velocity)
+    # Doppler shifts from the directions of arrival alone: v . k / wavelength.
+    arrival = np.stack(
+        [
+            np.sin(traced["theta_r"]) * np.cos(traced["phi_r"]),
+            np.sin(traced["theta_r"]) * np.sin(traced["phi_r"]),
+            np.cos(traced["theta_r"]),
+        ],
+        axis=-1,
+    )
+    doppler = traced["valid"] * (arrival @ speed) / WAVELENGTH
+    np.testing.assert_allclose(traced["doppler"] * traced["valid"], doppler, atol=0.5)
+    h = synthesize(as_sequences(traced, position, velocity, period), PlanarArray(), FREQUENCIES)[0]
+    first = {name: value[:1] for name, value in traced.items()} | {"doppler": doppler[:1]}
+    expected = synthesize(
+        as_sequences(first, position[:1], velocity[:1], period),
+        PlanarArray(),
+        FREQUENCIES,
+        times=period * np.arange(10),
+    )[0, 0]
+
+    def correlation(h):
+        h = h.reshape(len(h), -1)
+        norms = np.linalg.norm(h, axis=1) * np.linalg.norm(h[0])
+        return h @ h[0].conj() / norms
+
+    np.testing.assert_allclose(correlation(h), correlation(expected), atol=0.05)
+
+
 def test_generated_tracks_are_outdoors_and_resume(tmp_path):
     from lwmt_sionna.rt import GenerationConfig, generate, load_scene
     from lwmt_sionna.rt.scenes import drop_to_ground
