@@ -25,10 +25,14 @@ def main(argv=None):
     args = parser.parse_args(argv)
     cli.configure_logging(args)
 
+    from lwmt_sionna.data import PlanarArray, read_paths, subcarrier_frequencies
+
+    # Before the slow imports: a wrong file is told at once.
+    sequences = {path: read_paths(path) for path in args.data}
+
     import tqdm
 
     from lwmt_sionna import baselines, records
-    from lwmt_sionna.data import PlanarArray, read_paths, subcarrier_frequencies
     from lwmt_sionna.evaluation import evaluate_predictors
     from lwmt_sionna.models.presets import preset_folder
 
@@ -47,8 +51,7 @@ def main(argv=None):
     grid = {"num_ant": 32, "num_subcarriers": 32, "subcarrier_spacing": 540e3}
     frequencies = subcarrier_frequencies(grid["num_subcarriers"], grid["subcarrier_spacing"])
     points = []
-    for path in args.data:
-        paths = read_paths(path)
+    for path, paths in sequences.items():
         for snr_db in tqdm.tqdm(args.snr, desc=path.stem, unit="snr", disable=None):
             points += evaluate_predictors(
                 predictors,
