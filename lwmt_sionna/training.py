@@ -1,15 +1,14 @@
 """Training of channel predictors on stored path sequences."""
 
 import dataclasses
-import json
 import logging
 import pathlib
-import tomllib
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
+from lwmt_sionna.configuration import claim_folder, from_toml, to_json
 from lwmt_sionna.data import (
     PlanarArray,
     add_noise,
@@ -117,23 +116,11 @@ class TrainConfig:
     @classmethod
     def from_toml(cls, path):
         """Reads a configuration from a TOML file; an unknown key is an error."""
-        path = pathlib.Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no configuration here. Received: path={path}")
-        with path.open("rb") as file:
-            values = tomllib.load(file)
-        known = {field.name for field in dataclasses.fields(cls)}
-        unknown = sorted(set(values) - known)
-        if unknown:
-            raise ValueError(
-                f"Unknown keys in {path}; expected {', '.join(sorted(known))}. Received: "
-                f"{', '.join(unknown)}"
-            )
-        return cls(**values)
+        return from_toml(cls, path)
 
     def to_dict(self):
         """The configuration as JSON-compatible values."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        return to_json(self)
 
 
 def draw_histories(h, config, seed, augment):
@@ -342,8 +329,7 @@ def train(config, workdir, *, verbose="auto"):
         ValueError: If the folder holds a training of another configuration.
     """
     workdir = pathlib.Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
-    _claim(workdir, config)
+    claim_folder(workdir, config)
     training, validation, counts = load_training_data(config)
     logger.info("%d training and %d validation sequences", len(training), len(validation))
     predictor = build_predictor(config)
@@ -393,20 +379,6 @@ def train(config, workdir, *, verbose="auto"):
         "validation_loss_db": trained,
         "validation_loss_untrained_db": untrained,
     }
-
-
-def _claim(workdir, config):
-    note = workdir / "config.json"
-    if note.is_file():
-        if json.loads(note.read_text()) != config.to_dict():
-            raise ValueError(
-                "The folder holds a training of another configuration; choose another one or "
-                f"remove it. Received: workdir={workdir}"
-            )
-        return
-    partial = note.with_suffix(".partial")
-    partial.write_text(json.dumps(config.to_dict(), indent=1))
-    partial.replace(note)
 
 
 def _augment(h, rng):

@@ -1,15 +1,14 @@
 """Generation of mobility sequences: shards that a killed run resumes."""
 
 import dataclasses
-import json
 import logging
 import pathlib
 import shutil
-import tomllib
 
 import numpy as np
 from tqdm import tqdm
 
+from lwmt_sionna.configuration import claim_folder, from_toml, to_json
 from lwmt_sionna.data import PathSequences, concatenate, read_paths, vanishing_mask, write_paths
 from lwmt_sionna.rt.scenes import load_scene
 from lwmt_sionna.rt.tracing import TracingConfig, trace_positions
@@ -85,25 +84,11 @@ class GenerationConfig:
         Args:
             path: Path of a TOML file whose keys are the attributes, with a table `tracing`.
         """
-        path = pathlib.Path(path)
-        if not path.is_file():
-            raise FileNotFoundError(f"There is no configuration here. Received: path={path}")
-        with path.open("rb") as file:
-            values = tomllib.load(file)
-        tracing = values.pop("tracing", {})
-        for cl, given in ((cls, values), (TracingConfig, tracing)):
-            known = {field.name for field in dataclasses.fields(cl)}
-            unknown = sorted(set(given) - known)
-            if unknown:
-                raise ValueError(
-                    f"Unknown keys in {path}; expected {', '.join(sorted(known))}. Received: "
-                    f"{', '.join(unknown)}"
-                )
-        return cls(**values, tracing=TracingConfig(**tracing))
+        return from_toml(cls, path, tracing=TracingConfig)
 
     def to_dict(self):
         """The configuration as JSON-compatible values."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        return to_json(self)
 
 
 def generate(config, path, *, progress=True):
@@ -127,8 +112,7 @@ def generate(config, path, *, progress=True):
     """
     path = pathlib.Path(path)
     folder = path.with_name(path.name + ".shards")
-    folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder, config)
+    claim_folder(folder, config)
     sizes = _shard_sizes(config)
     loaded = None
     shards = []
@@ -160,21 +144,6 @@ def generate(config, path, *, progress=True):
     write_paths(path, paths)
     shutil.rmtree(folder)
     return paths
-
-
-def _claim(folder, config):
-    """Binds the folder of shards to one configuration."""
-    note = folder / "config.json"
-    if note.is_file():
-        if json.loads(note.read_text()) != config.to_dict():
-            raise ValueError(
-                "Shards of another configuration lie here; remove the folder or choose another "
-                f"target. Received: folder={folder}"
-            )
-    else:
-        partial = note.with_suffix(".partial")
-        partial.write_text(json.dumps(config.to_dict(), indent=1))
-        partial.replace(note)
 
 
 def _shard_sizes(config):

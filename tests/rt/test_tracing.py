@@ -244,11 +244,10 @@ def test_generated_tracks_are_outdoors_and_resume(tmp_path):
     # A run that was killed after its first shard.
     folder = tmp_path / "resumed.h5.shards"
     generate(config, tmp_path / "other.h5", progress=False)
-    folder.mkdir()
+    from lwmt_sionna.configuration import claim_folder
     from lwmt_sionna.data import write_paths
-    from lwmt_sionna.rt.generation import _claim
 
-    _claim(folder, config)
+    claim_folder(folder, config)
     first = whole.select(slice(0, 3))
     first.metadata["num_drawn"] = 3
     write_paths(folder / "00000.h5", first)
