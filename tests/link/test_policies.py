@@ -95,7 +95,10 @@ def test_unknown_preset():
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 def test_preset_is_hashed(tmp_path, history):
     model = ChannelPredictor(
-        LWMTBackbone(width=16, depth=1, num_heads=2), num_horizons=3, experts=((4, 1), (6, 2)), context=4
+        LWMTBackbone(width=16, depth=1, num_heads=2),
+        num_horizons=3,
+        experts=((4, 1), (6, 2)),
+        context=4,
     )
     long = np.tile(history[:, :, :, :4, :4], (1, 1, 4, 1, 1))
     expected = baselines.ModelPredictor(model)(long.reshape(6, *long.shape[2:]), 3)
