@@ -173,7 +173,10 @@ def test_synthesis_equals_cfr_of_sionna(street, array, num_rows, num_cols, polar
     # [num_rx, 1, 1, num_tx_ant, num_times, num_subcarriers]
     expected = np.moveaxis(reference[:, 0, 0], 1, 2)
     error = np.linalg.norm(ours - expected) / np.linalg.norm(expected)
-    assert error < 1e-4
+    # Two solves agree up to the rounding of their float32 delays, which turns phases: which of a
+    # path's duplicate candidates the solver refines depends on the order of its threads.
+    turn = 2 * np.pi * CARRIER * traced["tau"][traced["valid"]].max() * np.finfo(np.float32).eps
+    assert error < 4 * turn < 0.02
 
 
 def test_doppler_evolution_agrees_with_retracing(street):
