@@ -8,6 +8,7 @@ import numpy as np
 from keras import ops
 
 from lwmt_sionna.ops.attention_blocks import BY_ROW_HEAD_DIM
+from lwmt_sionna.ops.attention_gather import attend_gather
 from lwmt_sionna.ops.attention_plan import is_translation_invariant, unrolled_offsets
 from lwmt_sionna.ops.attention_routing import (
     EnergyRouting,
@@ -242,19 +243,9 @@ def _attend_dense(query, key, value, mask, num_keys):
 
 
 def _attend_gather(query, key, value, class_key, class_value, neighborhood, grid, num_keys):
-    indices, mask = neighborhood.table(grid)
-    scores = ops.sum(query[:, :, :, None] * ops.take(key, indices, axis=2), axis=-1)
-    mask = ops.convert_to_tensor(mask)
-    if class_key is not None:
-        scores = ops.concatenate([scores, ops.sum(query * class_key, -1, keepdims=True)], axis=-1)
-        mask = ops.pad(mask, [[0, 0], [0, 1]], constant_values=True)
-    weights = ops.cast(_normalize(scores, mask, num_keys), value.dtype)
-    width = indices.shape[1]
-    gathered = ops.take(value, indices, axis=2)
-    output = ops.sum(weights[..., :width, None] * gathered, axis=-2)
-    if class_key is not None:
-        output = output + weights[..., width:] * class_value
-    return output
+    return attend_gather(
+        query, key, value, class_key, class_value, neighborhood, grid, _normalize, num_keys
+    )
 
 
 def _attend_tile(query, key, value, class_key, class_value, neighborhood, grid, num_keys):
