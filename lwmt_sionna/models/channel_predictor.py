@@ -233,7 +233,8 @@ class ChannelPredictor(keras.Model):
         flat = ops.reshape(choices, (-1, *choices.shape[1:4], 2 * len(self.experts)))
         # Future tokens are hidden ones that hold forecasts: they carry the mask embedding as well.
         ahead = self.forecast_features(patchify(flat * unit, patch))
-        ahead = ahead + ops.cast(self.backbone.mask_embedding, ahead.dtype)
+        if self.backbone.mask_embedding is not None:
+            ahead = ahead + ops.cast(self.backbone.mask_embedding, ahead.dtype)
         levels = self._levels(amplitude, features["misfit"], noise)
         tokens = tokens + ops.concatenate([past, ahead], axis=1)
         tokens = tokens + ops.tile(levels, (1, grid[0], 1))
@@ -241,8 +242,9 @@ class ChannelPredictor(keras.Model):
             tokens, grid, time_origin=self.context - 1, training=training
         )
         per_snapshot = grid[1] * grid[2]
-        decisions = self.head(embeddings[:, self.context * per_snapshot :])
-        decisions = unpatchify(decisions, (self.num_horizons, *grid[1:]), patch)
+        first, last = self.context * per_snapshot, grid[0] * per_snapshot
+        decisions = self.head(embeddings[:, first:last])
+        decisions = unpatchify(decisions, (self.num_horizons, *clean.shape[2:4]), patch)
         gates, residual = decisions[..., :-2], decisions[..., -2:]
         return ops.sum(gates[..., None] * choices, axis=-2) + amplitude * residual
 
@@ -250,11 +252,10 @@ class ChannelPredictor(keras.Model):
         """Amplitude of every patch, spread over its bins: `[batch, 1, angle, delay, 1]`."""
         patch = self.backbone.patch
         power = ops.mean(ops.sum(ops.square(clean), axis=-1, keepdims=True), axis=1, keepdims=True)
-        grid = self.backbone.grid((1, *power.shape[2:4]))
         level = ops.mean(patchify(power, patch), axis=-1, keepdims=True)
         level = ops.sqrt(level + 0.1 * noise[:, 0, 0] + _TINY)
         spread = ops.tile(level, (1, 1, patch[0] * patch[1]))
-        return unpatchify(spread, grid, patch)
+        return unpatchify(spread, (1, *power.shape[2:4]), patch)
 
     def _levels(self, amplitude, misfit, noise):
         """Embeds the amplitude of every patch, and the experts' misfits, against the noise."""

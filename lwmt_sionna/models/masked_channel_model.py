@@ -23,7 +23,9 @@ class MaskedChannelModel(keras.Model):
 
     Call arguments:
         inputs: Dictionary of `"channel"`, angle-delay domain, real `[batch, time, angle, delay,
-            2]`, and `"mask"`, bool `[batch, num_tokens]`, true where a token is hidden.
+            2]`, and `"mask"`, bool `[batch, num_tokens]`, true where a token is hidden (may be left
+            out in calls). For physical positions also `"sampling_period"` (seconds) and
+            `"bandwidth"` (hertz), `[batch]` or `[batch, 1]`.
 
     Returns:
         Reconstruction, real `[batch, time, angle, delay, 2]`.
@@ -50,9 +52,16 @@ class MaskedChannelModel(keras.Model):
 
     def call(self, inputs, training=None):
         channel = inputs["channel"]
-        embeddings = self.backbone(channel, mask=inputs["mask"], training=training)
-        grid = self.backbone.grid(channel.shape[1:4])
-        return unpatchify(self.head(embeddings), grid, self.backbone.patch)
+        embeddings = self.backbone(
+            channel,
+            mask=inputs.get("mask"),
+            sampling_period=inputs.get("sampling_period"),
+            bandwidth=inputs.get("bandwidth"),
+            training=training,
+        )
+        if self.backbone.neighborhood.class_token:
+            embeddings = embeddings[:, :-1]
+        return unpatchify(self.head(embeddings), channel.shape[1:4], self.backbone.patch)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Normalised squared error on the hidden tokens, mean over the batch."""
