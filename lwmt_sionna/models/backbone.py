@@ -5,6 +5,7 @@ from keras import ops
 
 from lwmt_sionna.layers.encoder import EncoderBlock
 from lwmt_sionna.layers.position import FactoredPositionEncoding, LearnedPositionEncoding
+from lwmt_sionna.models.presets import load_preset, save_preset
 from lwmt_sionna.ops.neighborhood import Neighborhood, check_grid
 from lwmt_sionna.ops.patches import patchify, token_grid
 from lwmt_sionna.ops.positions import flat_rotation, grid_rotation, token_coordinates
@@ -171,8 +172,8 @@ class LWMTBackbone(keras.Model):
         self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm", **options)
 
     def build(self, input_shape):
-        tokens_shape = (input_shape[0], None, self.width)
-        self.embed.build((input_shape[0], None, self.patch[0] * self.patch[1] * 2))
+        tokens_shape = (None, None, self.width)
+        self.embed.build((None, None, self.patch[0] * self.patch[1] * 2))
         if self.position is not None:
             self.position.build(tokens_shape)
         if self.masking == "embedding":
@@ -291,6 +292,24 @@ class LWMTBackbone(keras.Model):
         grid = self.grid(input_shape[1:4])
         num_tokens = grid[0] * grid[1] * grid[2] + int(self.neighborhood.class_token)
         return (input_shape[0], num_tokens, self.width)
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, dtype=None):
+        """Loads a backbone from its own preset or that of a model that has one.
+
+        Args:
+            preset: See `ChannelPredictor.from_preset`.
+            load_weights: See `ChannelPredictor.from_preset`.
+            dtype: See `ChannelPredictor.from_preset`.
+
+        Returns:
+            `LWMTBackbone`.
+        """
+        return load_preset(preset, cls, load_weights=load_weights, dtype=dtype)
+
+    def save_to_preset(self, folder, metadata=None, readme=None):
+        """Writes configuration, weights and metadata: see `ChannelPredictor.save_to_preset`."""
+        save_preset(self, folder, metadata=metadata, readme=readme)
 
     def get_config(self):
         config = super().get_config()

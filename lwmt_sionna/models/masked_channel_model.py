@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from lwmt_sionna.models.backbone import LWMTBackbone
+from lwmt_sionna.models.presets import load_preset, save_preset
 from lwmt_sionna.ops.patches import patchify, unpatchify
 
 __all__ = ["MaskedChannelModel"]
@@ -44,7 +45,7 @@ class MaskedChannelModel(keras.Model):
         )
 
     def build(self, input_shape):
-        channel_shape = input_shape["channel"]
+        channel_shape = (None, None, None, None, 2)
         if not self.backbone.built:
             self.backbone.build(channel_shape)
         self.head.build((channel_shape[0], None, self.backbone.width))
@@ -74,6 +75,15 @@ class MaskedChannelModel(keras.Model):
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape["channel"])
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, dtype=None):
+        """Loads a model from a preset: see `ChannelPredictor.from_preset`."""
+        return load_preset(preset, cls, load_weights=load_weights, dtype=dtype)
+
+    def save_to_preset(self, folder, metadata=None, readme=None):
+        """Writes configuration, weights and metadata: see `ChannelPredictor.save_to_preset`."""
+        save_preset(self, folder, metadata=metadata, readme=readme)
 
     def get_config(self):
         config = super().get_config()
