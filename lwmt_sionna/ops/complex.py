@@ -65,7 +65,10 @@ def to_stacked(x):
 
 
 def to_complex(x):
-    """Real `[..., 2]`, (real, imaginary) last, to complex `[...]`."""
+    """Real `[..., 2]`, (real, imaginary) last, to complex `[...]` of the same precision."""
+    if keras.backend.standardize_dtype(x.dtype) == "float64":
+        # `ops.view_as_complex` makes complex64 of everything.
+        return ops.cast(x[..., 0], "complex128") + 1j * ops.cast(x[..., 1], "complex128")
     return ops.view_as_complex(x)
 
 
