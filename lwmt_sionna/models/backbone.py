@@ -6,6 +6,14 @@ from keras import ops
 from lwmt_sionna.layers.encoder import EncoderBlock
 from lwmt_sionna.layers.position import FactoredPositionEncoding, LearnedPositionEncoding
 from lwmt_sionna.models.presets import load_preset, save_preset
+from lwmt_sionna.ops.attention_routing import (
+    EnergyRouting,
+    get_routing,
+    narrow,
+    select_bins,
+    widen,
+)
+from lwmt_sionna.ops.loops import apply_repeatedly
 from lwmt_sionna.ops.neighborhood import Neighborhood, check_grid
 from lwmt_sionna.ops.patches import patchify, token_grid
 from lwmt_sionna.ops.positions import flat_rotation, grid_rotation, token_coordinates
@@ -14,6 +22,7 @@ __all__ = ["LWMTBackbone"]
 
 POSITIONS = ("factored", "rotary_grid", "learned", "rotary")
 MASKINGS = ("embedding", "zero")
+BLOCK_LOOPS = ("unroll", "scan", "rematerialize")
 
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")
@@ -33,8 +42,11 @@ class LWMTBackbone(keras.Model):
         patch: Bins per patch in angle and delay. Patches that hang over the edge see zeros there.
         neighborhood: `Neighborhood` in units of patches, or its config. Defaults to
             `Neighborhood.published()`. If it has a class token, so has the backbone.
-        routing: See `SparseSpatioTemporalAttention`.
-        dropout: Fraction dropped in training.
+        routing: None, `"topk"` or `"energy"`, or their objects: see `lwmt_sionna.ops`. Energy
+            routing chooses once, before the first block, which angle and delay patches of a sample
+            the blocks work on, by their energy over all visible snapshots; embeddings of all others
+            are zero. Time falls with the number of tokens that are kept.
+        dropout: Fraction dropped in training. Needs `block_loop="unroll"`.
         kernel: Kernel of the attention; the result does not depend on it.
         position: How tokens know their place:
 
@@ -51,6 +63,10 @@ class LWMTBackbone(keras.Model):
             snapshots and patches. For `"factored"` and `"rotary_grid"`.
         masking: What a hidden token becomes: `"embedding"`, a learned vector with its position, or
             `"zero"`, as published: zero, without a position.
+        block_loop: How the blocks are run: `"unroll"`, each compiled on its own; `"scan"`, one
+            compiled loop over all, which compiles `depth` times faster; `"rematerialize"`, such a
+            loop whose backward pass computes each block again, so that training keeps one token
+            tensor per block and no more. Results and weights are the same.
         **kwargs: Arguments of `keras.Model`.
 
     Call arguments:
@@ -93,6 +109,7 @@ class LWMTBackbone(keras.Model):
         position_grid=None,
         position_units=None,
         masking="embedding",
+        block_loop="unroll",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -110,6 +127,13 @@ class LWMTBackbone(keras.Model):
             raise ValueError(f"`position` must be one of {POSITIONS}. Received: {position=}")
         if masking not in MASKINGS:
             raise ValueError(f"`masking` must be one of {MASKINGS}. Received: {masking=}")
+        if block_loop not in BLOCK_LOOPS:
+            raise ValueError(f"`block_loop` must be one of {BLOCK_LOOPS}. Received: {block_loop=}")
+        if block_loop != "unroll" and dropout:
+            raise ValueError(
+                "Dropout needs block_loop='unroll': blocks in one loop would share random "
+                f"numbers. Received: {block_loop=}, {dropout=}"
+            )
         if (position == "learned") != (position_grid is not None):
             raise ValueError(
                 "`position_grid` belongs to position='learned', which needs it. Received: "
@@ -138,13 +162,14 @@ class LWMTBackbone(keras.Model):
         self.mlp_ratio = mlp_ratio
         self.patch = tuple(int(n) for n in patch)
         self.neighborhood = neighborhood
-        self.routing = routing
+        self.routing = get_routing(routing)
         self.dropout = float(dropout)
         self.kernel = kernel
         self.position_kind = position
         self.position_grid = None if position_grid is None else check_grid(position_grid)
         self.position_units = position_units
         self.masking = masking
+        self.block_loop = block_loop
         # The mask is an argument of the call, not a Keras mask that travels with a tensor.
         self.supports_masking = True
         options = {"dtype": self.dtype_policy}
@@ -161,7 +186,8 @@ class LWMTBackbone(keras.Model):
                 num_heads,
                 mlp_ratio=mlp_ratio,
                 neighborhood=neighborhood,
-                routing=routing,
+                # Energy routing thins out the tokens of all blocks at once, before the first.
+                routing=None if isinstance(self.routing, EnergyRouting) else self.routing,
                 dropout=dropout,
                 kernel=kernel,
                 name=f"block_{index}",
@@ -212,6 +238,7 @@ class LWMTBackbone(keras.Model):
         num_angle=None,
         sampling_period=None,
         bandwidth=None,
+        energy=None,
         training=None,
     ):
         """Adds the class token and positions and runs the blocks.
@@ -225,6 +252,7 @@ class LWMTBackbone(keras.Model):
             num_angle: Number of angle bins. Defaults to that of the patches.
             sampling_period: See the call arguments.
             bandwidth: See the call arguments.
+            energy: Energy of the tokens, `[batch, num_tokens]`, for energy routing alone.
             training: Whether dropout is active.
 
         Returns:
@@ -252,9 +280,45 @@ class LWMTBackbone(keras.Model):
                 kept = ops.pad(kept, [[0, 0], [0, 1], [0, 0]], constant_values=1)
             tokens = tokens * kept
         rotation = self._rotation(grid, coordinates)
-        for block in self.blocks:
-            tokens = block(tokens, grid=grid, rotation=rotation, training=training)
-        return self.norm(tokens)
+        if not isinstance(self.routing, EnergyRouting):
+            return self.norm(self._run_blocks(tokens, grid, rotation, training))
+        bins = self.energetic_bins(energy, grid)
+        reduced = self.routing.reduced_grid(grid)
+        if rotation is not None:
+            # [..., num_tokens, pairs, 2], with or without axes of heads and batch
+            flat = (1,) * (5 - len(rotation.shape)) + tuple(rotation.shape)
+            rotation = ops.reshape(rotation, (-1, *flat[1:3], flat[3] * 2))
+            rotation = rotation + ops.zeros_like(tokens[:, :1, :1, None])
+            rotation = narrow(rotation, bins, grid)
+            rotation = ops.reshape(rotation, (-1, *rotation.shape[1:3], flat[3], 2))
+        tokens = narrow(tokens[:, None], bins, grid)[:, 0]
+        tokens = self.norm(self._run_blocks(tokens, reduced, rotation, training))
+        return widen(tokens[:, None], bins, grid)[:, 0]
+
+    def energetic_bins(self, energy, grid):
+        """The bins that energy routing keeps: see `lwmt_sionna.ops.select_bins`."""
+        if energy is None:
+            raise ValueError("Energy routing needs the `energy` of the tokens. Received: None")
+        return select_bins(ops.cast(energy, "float32"), grid, self.routing, self.compute_dtype)
+
+    def _run_blocks(self, tokens, grid, rotation, training):
+        if self.block_loop == "unroll":
+            for block in self.blocks:
+                tokens = block(tokens, grid=grid, rotation=rotation, training=training)
+            return tokens
+        first = self.blocks[0]
+
+        def run(tokens, *weights):
+            # The first block, with the weights of the one whose turn it is.
+            mapping = list(zip(first.weights, weights, strict=True))
+            with keras.StatelessScope(state_mapping=mapping):
+                return first(tokens, grid=grid, rotation=rotation, training=training)
+
+        columns = zip(*(block.weights for block in self.blocks), strict=True)
+        stacked = [ops.stack([weight.value for weight in column]) for column in columns]
+        return apply_repeatedly(
+            run, tokens, stacked, rematerialize=self.block_loop == "rematerialize"
+        )
 
     def _rotation(self, grid, coordinates):
         """Rotary positions of the queries and keys of all blocks, or None."""
@@ -277,10 +341,16 @@ class LWMTBackbone(keras.Model):
         bandwidth=None,
         training=None,
     ):
+        energy = None
+        if isinstance(self.routing, EnergyRouting):
+            energy = ops.sum(ops.square(patchify(inputs, self.patch)), axis=-1)
+            if mask is not None:
+                energy = energy * (1 - ops.cast(mask, energy.dtype))
         return self.encode(
             self.tokens(inputs, mask),
             self.grid(inputs.shape[1:4]),
             time_origin,
+            energy=energy,
             mask=mask,
             num_angle=inputs.shape[2],
             sampling_period=sampling_period,
@@ -320,12 +390,13 @@ class LWMTBackbone(keras.Model):
             mlp_ratio=self.mlp_ratio,
             patch=list(self.patch),
             neighborhood=self.neighborhood.get_config(),
-            routing=self.blocks[0].get_config()["routing"],
+            routing=None if self.routing is None else self.routing.get_config(),
             dropout=self.dropout,
             kernel=self.kernel,
             position=self.position_kind,
             position_grid=None if self.position_grid is None else list(self.position_grid),
             position_units=None if self.position_units is None else list(self.position_units),
             masking=self.masking,
+            block_loop=self.block_loop,
         )
         return config

@@ -11,6 +11,7 @@ from lwmt_sionna.models.channel_form import ChannelForm
 from lwmt_sionna.models.embedding import pool_embeddings
 from lwmt_sionna.models.presets import load_preset, save_preset
 from lwmt_sionna.ops.angle_delay import inverse_angle_delay_transform
+from lwmt_sionna.ops.attention_routing import EnergyRouting
 from lwmt_sionna.ops.complex import ComplexPair
 from lwmt_sionna.ops.linear_prediction import (
     burg_coefficients,
@@ -298,7 +299,13 @@ class ChannelPredictor(keras.Model):
         num_snapshots, *patches = self.backbone.grid((self.context + shape[0], *shape[1:]))
         per_snapshot = patches[0] * patches[1]
         first, last = self.context * per_snapshot, num_snapshots * per_snapshot
-        decisions = unpatchify(self.head(embeddings[:, first:last]), shape, self.backbone.patch)
+        embeddings = embeddings[:, first:last]
+        decisions = self.head(embeddings)
+        if isinstance(self.backbone.routing, EnergyRouting):
+            # Patches that the network has not looked at keep the last expert's forecast.
+            seen = ops.any(ops.not_equal(embeddings, 0), axis=-1, keepdims=True)
+            decisions = decisions * ops.cast(seen, decisions.dtype)
+        decisions = unpatchify(decisions, shape, self.backbone.patch)
         gates, residual = decisions[..., :-2], decisions[..., -2:]
         return ops.sum(gates[..., None] * choices, axis=-2) + amplitude * residual
 
@@ -321,9 +328,14 @@ class ChannelPredictor(keras.Model):
         levels = self._levels(amplitude, features["misfit"], noise)
         tokens = tokens + ops.concatenate([past, ahead], axis=1)
         tokens = tokens + ops.tile(levels, (1, grid[0], 1))
+        energy = None
+        if isinstance(self.backbone.routing, EnergyRouting):
+            energy = ops.mean(patchify(ops.square(amplitude), patch), axis=-1)
+            energy = ops.tile(energy, (1, grid[0]))
         embeddings = self.backbone.encode(
             tokens,
             grid,
+            energy=energy,
             time_origin=self.context - 1,
             num_angle=clean.shape[2],
             sampling_period=sampling_period,

@@ -15,7 +15,9 @@ from lwmt_sionna.ops.attention_routing import (
     TopKRouting,
     get_routing,
     keep_top_k,
+    narrow,
     select_bins,
+    widen,
 )
 from lwmt_sionna.ops.attention_shift import attend_shift
 from lwmt_sionna.ops.neighborhood import Neighborhood, check_grid
@@ -147,34 +149,15 @@ def _attend_energy(query, key, value, neighborhood, grid, routing, kernel, scale
             "Energy routing needs the `energy` of the tokens, [batch, num_tokens]. "
             "Received: energy=None"
         )
-    # Matrix products with one-hot rows move tokens exactly, and their gradients are such products.
-    dtype = value.dtype
-    angles, delays = select_bins(ops.cast(energy, "float32"), grid, routing, dtype)
-    reduced = routing.reduced_grid(grid)
-    num_tokens = math.prod(grid)
-
-    def narrow(tensor):
-        planes = ops.reshape(
-            tensor[:, :, :num_tokens], (-1, tensor.shape[1], *grid, tensor.shape[3])
-        )
-        planes = ops.einsum("bhtadc,bxa->bhtxdc", planes, angles)
-        planes = ops.einsum("bhtxdc,byd->bhtxyc", planes, delays)
-        tokens = ops.reshape(planes, (-1, tensor.shape[1], math.prod(reduced), tensor.shape[3]))
-        return ops.concatenate([tokens, tensor[:, :, num_tokens:]], axis=2)
-
+    bins = select_bins(ops.cast(energy, "float32"), grid, routing, value.dtype)
     output = sparse_attention(
-        *(narrow(tensor) for tensor in (query, key, value)),
+        *(narrow(tensor, bins, grid) for tensor in (query, key, value)),
         neighborhood,
-        reduced,
+        routing.reduced_grid(grid),
         kernel=kernel,
         scale=scale,
     )
-    kept = math.prod(reduced)
-    planes = ops.reshape(output[:, :, :kept], (-1, output.shape[1], *reduced, output.shape[3]))
-    planes = ops.einsum("bhtxyc,byd->bhtxdc", planes, delays)
-    planes = ops.einsum("bhtxdc,bxa->bhtadc", planes, angles)
-    tokens = ops.reshape(planes, (-1, output.shape[1], num_tokens, output.shape[3]))
-    return ops.concatenate([tokens, output[:, :, kept:]], axis=2)
+    return widen(output, bins, grid)
 
 
 def select_kernel(
