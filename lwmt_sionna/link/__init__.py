@@ -27,6 +27,7 @@ _EXPORTS = {
     "get_mcs": "mcs",
     "make_policy": "policies",
     "make_sim_ber_model": "sim_ber",
+    "policy_names": "policies",
     "run_sweep": "sweep",
 }
 

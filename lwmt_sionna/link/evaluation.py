@@ -4,9 +4,9 @@ import dataclasses
 import logging
 import pathlib
 import time
-import tomllib
 
 from lwmt_sionna import records
+from lwmt_sionna.configuration import from_toml
 from lwmt_sionna.data import read_paths
 from lwmt_sionna.link.config import DownlinkConfig
 from lwmt_sionna.link.drops import DropConfig, DropFactory
@@ -86,21 +86,6 @@ class LinkEvalConfig:
         return dataclasses.replace(self, policies=(*self.policies, *names))
 
     @classmethod
-    def from_dict(cls, values, source="the configuration"):
-        """Builds the configuration from nested dictionaries; an unknown key is an error.
-
-        Args:
-            values: dict, the fields; `downlink`, `drops` and `sweep` are dicts of theirs.
-            source: str, named in errors.
-        """
-        sections = {"downlink": DownlinkConfig, "drops": DropConfig, "sweep": SweepConfig}
-        values = dict(values)
-        for name, section in sections.items():
-            if name in values:
-                values[name] = _build(section, values[name], f"[{name}] of {source}")
-        return _build(cls, values, source)
-
-    @classmethod
     def from_toml(cls, path, overrides=None):
         """Reads a configuration; an unknown key is an error.
 
@@ -109,30 +94,14 @@ class LinkEvalConfig:
                 `sweep` and `baselines`.
             overrides: dict or None, values in place of those of the file, nested like them.
         """
-        with pathlib.Path(path).open("rb") as file:
-            try:
-                values = tomllib.load(file)
-            except tomllib.TOMLDecodeError as error:
-                raise ValueError(f"{path} is no valid TOML: {error}") from error
-        for name, value in ({} if overrides is None else overrides).items():
-            values[name] = {**values.get(name, {}), **value} if isinstance(value, dict) else value
-        return cls.from_dict(values, source=str(path))
-
-
-def _build(cls, values, source):
-    if not isinstance(values, dict):
-        raise ValueError(f"{source} must be a table. Received: {values!r}")
-    known = {field.name for field in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ValueError(
-            f"Unknown keys in {source}; expected {', '.join(sorted(known))}. "
-            f"Received: {', '.join(unknown)}"
+        return from_toml(
+            cls,
+            path,
+            overrides=overrides,
+            downlink=DownlinkConfig,
+            drops=DropConfig,
+            sweep=SweepConfig,
         )
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise ValueError(f"{source} holds a value of a wrong type: {error}") from error
 
 
 def evaluate_link(config, out, progress=None):
