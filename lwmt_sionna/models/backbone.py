@@ -197,6 +197,30 @@ class LWMTBackbone(keras.Model):
         ]
         self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm", **options)
 
+    @classmethod
+    def published(cls, **overrides):
+        """The published LWM-Temporal: learned positions of 20 x 32 x 32 tokens, routed scores.
+
+        Args:
+            **overrides: Arguments of `LWMTBackbone` that differ.
+
+        Returns:
+            `LWMTBackbone` with random weights.
+        """
+        arguments = {
+            "width": 32,
+            "depth": 12,
+            "num_heads": 8,
+            "mlp_ratio": 4,
+            "patch": (1, 1),
+            "neighborhood": Neighborhood.published(),
+            "routing": "topk",
+            "position": "learned",
+            "position_grid": (20, 32, 32),
+            "masking": "zero",
+        }
+        return cls(**(arguments | overrides))
+
     def build(self, input_shape):
         tokens_shape = (None, None, self.width)
         self.embed.build((None, None, self.patch[0] * self.patch[1] * 2))
