@@ -83,7 +83,7 @@ def _build(folder, config, about, thumbnail):
             base_stations=facts["base_stations"],
             resolution=(560, 360),
             num_samples=256,
-            num_colors=48,
+            num_colors=160,
         )
     print(
         f"{folder}: {facts['num_buildings']} buildings, {facts['num_faces']} faces, "

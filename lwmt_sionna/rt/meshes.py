@@ -97,6 +97,15 @@ class Mesh:
         )
         return Mesh(cells * _WELD, inverse.ravel()[self.faces])
 
+    @property
+    def num_shared_edges(self):
+        """Number of edges that exactly two faces share by their vertices, as they stand."""
+        ends = np.sort(np.stack([self.faces, self.faces[:, [1, 2, 0]]], axis=-1), axis=-1)
+        _, count = np.unique(
+            ends[..., 0] * (len(self.vertices) + 1) + ends[..., 1], return_counts=True
+        )
+        return int(np.sum(count == 2))
+
     def num_miswound_edges(self):
         """Edges along which two faces of the mesh look to opposite sides.
 

@@ -75,7 +75,7 @@ def _camera(bounds, aspect):
     target = (lower + upper) / 2
     # Across the longer side, so that a long street fills the picture's width.
     along_x = upper[0] - lower[0] >= upper[1] - lower[1]
-    forward = np.array([0.45, 1.0, -0.95] if along_x else [1.0, 0.45, -0.95])
+    forward = np.array([0.4, 1.0, -1.3] if along_x else [1.0, 0.4, -1.3])
     forward /= np.linalg.norm(forward)
     right = np.cross(forward, [0.0, 0.0, 1.0])
     right /= np.linalg.norm(right)

@@ -9,7 +9,7 @@ import numpy as np
 from lwmt_sionna.rt._sionna import drjit, mitsuba, sionna_rt
 from lwmt_sionna.rt.scene_names import SCENES, is_car_name, is_ground_name, resolve_scene
 
-__all__ = ["SCENES", "LoadedScene", "drop_to_ground", "load_scene", "segment_is_free"]
+__all__ = ["SCENES", "LoadedScene", "cast_rays", "drop_to_ground", "load_scene", "segment_is_free"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,10 +132,9 @@ def drop_to_ground(loaded, xy):
     _, upper = loaded.bounds
     origin = np.column_stack([xy, np.full(len(xy), upper[2] + 10.0, np.float32)])
     down = np.broadcast_to(np.array([0.0, 0.0, -1.0], np.float32), origin.shape)
-    hit = loaded.scene.mi_scene.ray_intersect(_rays(origin, down))
-    shape = np.array(drjit.reinterpret_array(mitsuba.UInt32, hit.shape))
-    valid = np.array(hit.is_valid(), dtype=bool)
-    height = np.where(valid, np.array(hit.p.z), np.nan)
+    distance, shape = cast_rays(loaded, origin, down)
+    valid = np.isfinite(distance)
+    height = np.where(valid, origin[:, 2] - distance, np.nan)
     return height, valid & np.isin(shape, loaded.ground_ids)
 
 
@@ -156,6 +155,24 @@ def segment_is_free(loaded, start, stop):
     direction = offset / np.maximum(length, 1e-9)[:, None]
     rays = _rays(start, direction, length)
     return ~np.array(loaded.scene.mi_scene.ray_test(rays), dtype=bool)
+
+
+def cast_rays(loaded, origin, direction):
+    """What rays meet first.
+
+    Args:
+        loaded: `LoadedScene`.
+        origin: Points in metres, float `[num_rays, 3]`.
+        direction: Unit vectors, float `[num_rays, 3]`.
+
+    Returns:
+        Tuple of the distance in metres, float `[num_rays]`, infinite where nothing is met, and
+        the identifier of the shape that is met, uint32 `[num_rays]`.
+    """
+    rays = _rays(np.asarray(origin, np.float32), np.asarray(direction, np.float32))
+    hit = loaded.scene.mi_scene.ray_intersect(rays)
+    shape = np.array(drjit.reinterpret_array(mitsuba.UInt32, hit.shape))
+    return np.where(np.array(hit.is_valid(), dtype=bool), np.array(hit.t), np.inf), shape
 
 
 def _rays(origin, direction, length=None):
