@@ -14,6 +14,7 @@ from lwmt_sionna.link.policies import make_policy
 from lwmt_sionna.link.statistics import best_fixed_mcs, recovered_share
 from lwmt_sionna.link.store import PointStore
 from lwmt_sionna.link.sweep import SweepConfig, run_sweep
+from lwmt_sionna.link.uplink import SoundingConfig
 
 __all__ = ["LinkEvalConfig", "evaluate_link", "format_table"]
 
@@ -33,6 +34,7 @@ class LinkEvalConfig:
         report_snr_db: float or None, link SNR of the table [dB]; the highest when None.
         downlink: `DownlinkConfig`.
         drops: `DropConfig`.
+        sounding: `SoundingConfig`.
         sweep: `SweepConfig`.
         baselines: dict of dicts, per policy the arguments of its constructor in
             `lwmt_sionna.baselines`; the defaults where there are none.
@@ -45,6 +47,7 @@ class LinkEvalConfig:
     report_snr_db: float | None = None
     downlink: DownlinkConfig = dataclasses.field(default_factory=DownlinkConfig)
     drops: DropConfig = dataclasses.field(default_factory=DropConfig)
+    sounding: SoundingConfig = dataclasses.field(default_factory=SoundingConfig)
     sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
     baselines: dict = dataclasses.field(default_factory=dict)
 
@@ -91,7 +94,7 @@ class LinkEvalConfig:
 
         Args:
             path: path of a TOML file with the fields as keys and the tables `downlink`, `drops`,
-                `sweep` and `baselines`.
+                `sounding`, `sweep` and `baselines`.
             overrides: dict or None, values in place of those of the file, nested like them.
         """
         return from_toml(
@@ -100,6 +103,7 @@ class LinkEvalConfig:
             overrides=overrides,
             downlink=DownlinkConfig,
             drops=DropConfig,
+            sounding=SoundingConfig,
             sweep=SweepConfig,
         )
 
@@ -137,7 +141,9 @@ def evaluate_link(config, out, progress=None):
     factories = []
     for path in config.data:
         try:
-            factories.append(DropFactory(read_paths(path), config.downlink, config.drops))
+            factories.append(
+                DropFactory(read_paths(path), config.downlink, config.drops, config.sounding)
+            )
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     _check_regimes(factories, config)

@@ -22,19 +22,20 @@ class CsiPolicy:
     """From the measured past to the channel that the precoder is built on.
 
     A policy of one's own needs nothing more than `__call__`; `PredictedCsi` makes one of any
-    predictor. Only the two ceilings, perfect and noisy perfect CSI, look at `target`.
+    predictor. Only the two ceilings, perfect and noisy perfect CSI, look at `target`. A link is one
+    receive antenna of a user; with single-antenna users `num_links` is `num_users`.
 
     Args:
         name: str, name in tables, records and figures.
 
     Call arguments:
-        history: complex64 `[num_drops, num_users, num_snapshots, num_antennas, num_subcarriers]`.
+        history: complex64 `[num_drops, num_links, num_snapshots, num_antennas, num_subcarriers]`.
         horizon: int, snapshots from the last one of the history to the slot.
-        target: complex64 `[num_drops, num_users, num_antennas, num_subcarriers]`, true channel in
+        target: complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`, true channel in
             the middle of the slot.
 
     Returns:
-        complex64 `[num_drops, num_users, num_antennas, num_subcarriers]`.
+        complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`.
     """
 
     #: Text that changes when the policy would answer differently; a resumed sweep compares it.
