@@ -82,7 +82,6 @@ def main(argv=None):
     }
     for key in ("keras_python", "torch_python"):
         config.pop(key)
-    config["modes"] = modes
     cases = [(g, h, m) for g in grids for h in args.head_sizes for m in modes]
     points = []
     if args.resume and args.out.is_file():
