@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from lwmt_sionna.models import LWMTBackbone
+from lwmt_sionna.models import LWMTBackbone, MaskedChannelModel
 from lwmt_sionna.ops import EnergyRouting, Neighborhood
 
 
@@ -126,3 +126,20 @@ def test_configuration_round_trip():
     copy = LWMTBackbone.from_config(model.get_config())
     assert copy.routing == EnergyRouting() and copy.block_loop == "rematerialize"
     assert keras.saving.serialize_keras_object(copy)["class_name"] == "LWMTBackbone"
+
+
+@pytest.mark.parametrize("block_loop", ["unroll", "rematerialize"])
+def test_mixed_precision_trains_compiled_like_float32(block_loop):
+    x = channel((3, 16, 12))  # enough tokens for the shift kernel
+    mask = np.random.default_rng(2).random((2, 576)) < 0.5
+    losses = {}
+    for dtype in ("float32", "mixed_bfloat16"):
+        keras.utils.set_random_seed(1)
+        core = LWMTBackbone(width=8, depth=2, num_heads=2, block_loop=block_loop, dtype=dtype)
+        model = MaskedChannelModel(core, dtype=dtype)
+        jit_compile = keras.backend.backend() != "torch"
+        model.compile(optimizer=keras.optimizers.Adam(1e-2), jit_compile=jit_compile)
+        inputs = {"channel": x, "mask": mask}
+        losses[dtype] = [float(model.train_on_batch(inputs, x)) for _ in range(6)]
+    assert losses["mixed_bfloat16"][-1] < losses["mixed_bfloat16"][0]
+    np.testing.assert_allclose(losses["mixed_bfloat16"], losses["float32"], rtol=0.03)
