@@ -60,6 +60,7 @@ def main(argv=None):
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs/attention_benchmark.json")
     )
+    parser.add_argument("--resume", action="store_true", help="keep the cases already in --out")
     parser.add_argument("--figure", type=pathlib.Path, help="defaults to the record's name, .png")
     args = parser.parse_args(argv)
     cli.configure_logging(args)
@@ -74,15 +75,28 @@ def main(argv=None):
     from lwmt_sionna import records
 
     modes = ["forward", "train"] if args.modes is None else args.modes
-    config = {k: v for k, v in vars(args).items() if k not in ("debug", "quiet", "out", "figure")}
+    config = {
+        k: v
+        for k, v in vars(args).items()
+        if k not in ("debug", "quiet", "out", "figure", "resume")
+    }
     for key in ("keras_python", "torch_python"):
         config.pop(key)
-    config["modes"] = modes
-    points = []
     cases = [(g, h, m) for g in grids for h in args.head_sizes for m in modes]
+    points = []
+    if args.resume and args.out.is_file():
+        points = json.loads(args.out.read_text())["points"]
+        done = {_case(point) for point in points}
+        cases = [case for case in cases if case not in done]
     for grid, head_size, mode in tqdm.tqdm(cases, unit="case", disable=None):
         points += run_case(args, grid, head_size, mode)
         # Every case is kept as soon as it is finished.
+        grids, heads, modes = (sorted(set(c)) for c in zip(*map(_case, points), strict=True))
+        config |= {
+            "grids": ["x".join(map(str, grid)) for grid in grids],
+            "head_sizes": heads,
+            "modes": modes,
+        }
         records.write_record(
             args.out,
             name="attention_benchmark",
@@ -96,6 +110,11 @@ def main(argv=None):
     plot(points, figure)
     print_table(points)
     print(f"record: {args.out}\nfigure: {figure}")
+
+
+def _case(point):
+    grid = (point["num_snapshots"], point["num_angle"], point["num_delay"])
+    return grid, point["head_size"], point["mode"]
 
 
 def run_case(args, grid, head_size, mode):

@@ -4,9 +4,10 @@ Every CSI policy meets the same users, bits, noise and receiver; only the channe
 is built on differs. The run prints a table and writes a record, a figure of block error rates and
 one of goodput. A killed run goes on where it stopped when started again with the same arguments.
 
-Policies: perfect, noisy_perfect, hold, pooled_ar, local_ar, model (see --preset),
-preset:NAME_OR_PATH for a further model, and module:object for your own: a callable
-(history, num_horizons) -> prediction on complex arrays [batch, time, antenna, subcarrier].
+Policies: perfect, noisy_perfect, every baseline by its name (hold, pooled_ar, local_ar, ...), model
+(see --preset), every shipped preset by its name, preset:PATH for a further model, and module:object
+for your own: a Keras model, or a callable (history, num_horizons) -> prediction on complex arrays
+[batch, time, antenna, subcarrier].
 
 Example:
     python experiments/link_level_eval.py --config experiments/configs/link_demo.toml \\

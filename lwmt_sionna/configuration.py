@@ -8,12 +8,14 @@ import tomllib
 __all__ = ["claim_folder", "from_toml", "to_json"]
 
 
-def from_toml(cls, path, **nested):
+def from_toml(cls, path, *, overrides=None, **nested):
     """Reads a dataclass from a TOML file; an unknown key is an error.
 
     Args:
         cls: Dataclass whose fields are the keys.
         path: Path of the file.
+        overrides: Dictionary of values in place of those of the file, nested like them: what a
+            command line gives.
         **nested: Dataclasses of fields that are tables of the file.
 
     Returns:
@@ -21,7 +23,8 @@ def from_toml(cls, path, **nested):
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If a key is unknown, a required one missing, or the file no TOML.
+        ValueError: If a key is unknown, a required one missing, a value of a wrong type, or the
+            file no TOML.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -30,8 +33,11 @@ def from_toml(cls, path, **nested):
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"The file is no TOML: {error}. Received: path={path}") from error
+    for name, value in ({} if overrides is None else overrides).items():
+        table = isinstance(value, dict) and isinstance(values.get(name, {}), dict)
+        values[name] = {**values.get(name, {}), **value} if table else value
     for name, inner in nested.items():
-        values[name] = _build(inner, values.pop(name, {}), path)
+        values[name] = _build(inner, values.pop(name, {}), f"[{name}] of {path}")
     return _build(cls, values, path)
 
 
@@ -65,6 +71,8 @@ def claim_folder(folder, config):
 
 
 def _build(cls, values, path):
+    if not isinstance(values, dict):
+        raise ValueError(f"{path} must be a table. Received: {values!r}")
     fields = {field.name: field for field in dataclasses.fields(cls)}
     unknown = sorted(set(values) - set(fields))
     if unknown:
@@ -81,4 +89,7 @@ def _build(cls, values, path):
     ]
     if missing:
         raise ValueError(f"Keys are missing in {path}: {', '.join(missing)}")
-    return cls(**values)
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ValueError(f"A value in {path} is of a wrong type: {error}") from error

@@ -18,6 +18,7 @@ _EXPORTS = {
     "MCS_TABLE": "mcs",
     "Mcs": "mcs",
     "PointStore": "store",
+    "SoundingConfig": "uplink",
     "SweepConfig": "sweep",
     "best_fixed_mcs": "statistics",
     "cluster_bootstrap": "statistics",
@@ -27,7 +28,9 @@ _EXPORTS = {
     "get_mcs": "mcs",
     "make_policy": "policies",
     "make_sim_ber_model": "sim_ber",
+    "policy_names": "policies",
     "run_sweep": "sweep",
+    "sound": "uplink",
 }
 
 _NEEDS_SIONNA = ("downlink", "evaluation", "runner", "sim_ber", "sweep")

@@ -12,17 +12,19 @@ from sionna.phy.ofdm import (
     PilotPattern,
     ResourceGrid,
     ResourceGridMapper,
-    RZFPrecodedChannel,
 )
 from sionna.phy.utils import complex_normal, expand_to_rank
 
 from lwmt_sionna.link.config import DownlinkConfig
 from lwmt_sionna.link.mcs import get_mcs
+from lwmt_sionna.link.precoding import dominant_rows, effective_channel, rzf_precoder
+from lwmt_sionna.link.receiver import WienerInterpolator, post_equalization_sinr
 
 __all__ = ["Downlink", "comb_pilot_pattern"]
 
 _MIN_CODE_RATE = 0.2
 _MAX_CODE_RATE = 0.95
+_MAX_INFO_BITS = 8448
 
 
 def comb_pilot_pattern(config, seed=7):
@@ -38,43 +40,46 @@ def comb_pilot_pattern(config, seed=7):
         seed: int, seed of the QPSK sequence.
 
     Returns:
-        A `sionna.phy.ofdm.PilotPattern` for one transmitter with `num_users` streams.
+        A `sionna.phy.ofdm.PilotPattern` for one transmitter with `num_streams` streams.
     """
     symbols = sorted(symbol for group in config.pilot_groups for symbol in group)
-    shape = (1, config.num_users, config.num_ofdm_symbols, config.num_subcarriers)
+    num_streams = config.num_streams
+    shape = (1, num_streams, config.num_ofdm_symbols, config.num_subcarriers)
     mask = np.zeros(shape, bool)
     mask[:, :, symbols, :] = True
     rng = np.random.default_rng(seed)
     quadrant = rng.integers(4, size=shape)
-    sequence = np.exp(1j * (np.pi / 4 + np.pi / 2 * quadrant)) * np.sqrt(config.num_users)
+    sequence = np.exp(1j * (np.pi / 4 + np.pi / 2 * quadrant)) * np.sqrt(num_streams)
     grid = np.zeros(shape, np.complex64)
-    for stream in range(config.num_users):
+    for stream in range(num_streams):
         row, offset = divmod(stream, config.pilot_comb)
         for group in config.pilot_groups:
             comb = np.s_[0, stream, group[row], offset :: config.pilot_comb]
             grid[comb] = sequence[comb]
-    pilots = grid[mask].reshape(1, config.num_users, -1)
+    pilots = grid[mask].reshape(1, num_streams, -1)
     return PilotPattern(mask, pilots, normalize=False)
 
 
 class Downlink(Block):
-    r"""TDD downlink to several single-antenna users, one code word per user and slot.
+    r"""TDD downlink to several users, one code word per user and slot.
 
     The base station precodes with regularised zero-forcing (RZF) from its channel estimate
-    $\hat{H}$ `[num_users, num_antennas]`, per subcarrier and constant over the slot,
+    $\hat{H}$, per subcarrier and constant over the slot. With one row of $\hat{H}$
+    `[num_streams, num_antennas]` per stream (a receive antenna, or an eigenmode of a user's
+    antennas, see `DownlinkConfig.combining`),
 
     $$G = \hat{H}^H (\hat{H}\hat{H}^H + \alpha I)^{-1} D, \qquad
       \alpha = K (\sigma^2 / P + \sigma_e^2),$$
 
-    where $D$ gives every column the power $P / K$, $K$ is the number of users, $P = 1$ the total
+    where $D$ gives every column the power $P / K$, $K$ is the number of streams, $P = 1$ the total
     power per resource element, $\sigma^2$ the noise power and $\sigma_e^2$ the variance of the
     CSI error per coefficient (0 unless given: the CSI is trusted). What the users receive is the
-    **true** channel of each OFDM symbol times $G$, $y = H G x + n$.
+    **true** channel of each OFDM symbol times $G$, $y = H G x + n$. Interference between
+    subcarriers, from motion within a symbol, is left out.
 
-    The chain is Sionna's: 5G LDPC code, QAM mapper, resource grid with precoded pilots,
-    least-squares channel estimation, LMMSE detection (the interference of the other streams is
-    treated as coloured noise), soft demapper, belief propagation. It compiles with
-    `tf.function(jit_compile=True)`.
+    The chain is Sionna's: 5G LDPC code, QAM mapper, resource grid with precoded pilots, channel
+    estimation, LMMSE detection (the interference of the other users' streams is treated as coloured
+    noise), soft demapper, belief propagation. It compiles with `tf.function(jit_compile=True)`.
 
     With channels of unit mean power per coefficient, `1 / no` is the *link SNR*: total transmit
     power times mean gain of an antenna, over noise power.
@@ -85,14 +90,15 @@ class Downlink(Block):
         precision: None, "single" or "double", as for every Sionna block.
 
     Call arguments:
-        h: complex `[batch_size, num_users, num_ofdm_symbols, num_antennas, num_subcarriers]`,
-            true channel of the slot.
-        h_hat: complex `[batch_size, num_users, num_antennas, num_subcarriers]`, what the base
+        h: complex `[batch_size, num_links, num_ofdm_symbols, num_antennas, num_subcarriers]`,
+            true channel of the slot. `num_links` counts the receive antennas of all users, those of
+            a user being neighbours: with single-antenna users it is `num_users`.
+        h_hat: complex `[batch_size, num_links, num_antennas, num_subcarriers]`, what the base
             station believes.
         no: float, scalar or `[batch_size]`, noise power.
         bits: float `[batch_size, num_users, num_info_bits]`, zeros and ones; drawn from
             Sionna's generator when None.
-        noise: complex `[batch_size, num_users, num_ofdm_symbols, num_subcarriers]`, noise of unit
+        noise: complex `[batch_size, num_links, num_ofdm_symbols, num_subcarriers]`, noise of unit
             variance; drawn from Sionna's generator when None.
         csi_error_variance: float, scalar or `[batch_size]`, $\sigma_e^2$; that of `config` when
             None.
@@ -119,31 +125,21 @@ class Downlink(Block):
         self.mcs = get_mcs(mcs)
         config = self.config
 
-        # One transmitter whose streams go to one receiver each, in order.
+        # One transmitter whose streams go to the receivers in order.
         self.stream_management = StreamManagement(
-            np.ones([config.num_users, 1], int), config.num_users
+            np.ones([config.num_users, 1], int), config.num_streams
         )
         self.resource_grid = ResourceGrid(
             num_ofdm_symbols=config.num_ofdm_symbols,
             fft_size=config.num_subcarriers,
             subcarrier_spacing=config.subcarrier_spacing,
             num_tx=1,
-            num_streams_per_tx=config.num_users,
+            num_streams_per_tx=config.num_streams,
             pilot_pattern=comb_pilot_pattern(config),
             precision=precision,
         )
         num_bits = self.mcs.num_bits_per_symbol
-        if not _MIN_CODE_RATE <= self.mcs.code_rate <= _MAX_CODE_RATE:
-            raise ValueError(
-                f"Sionna's 5G LDPC encoder takes code rates from {_MIN_CODE_RATE} to "
-                f"{_MAX_CODE_RATE}. Received: mcs={self.mcs.name}"
-            )
-        self._encoder = LDPC5GEncoder(
-            self.mcs.num_info_bits(config.num_data_symbols),
-            config.num_data_symbols * num_bits,
-            num_bits_per_symbol=num_bits,
-            precision=precision,
-        )
+        self._encoder = _make_encoder(self.mcs, config, precision)
         self._decoder = LDPC5GDecoder(
             self._encoder,
             cn_update=config.cn_update,
@@ -155,17 +151,28 @@ class Downlink(Block):
         self._source = BinarySource(precision=precision)
         self._mapper = Mapper(constellation=constellation, precision=precision)
         self._grid_mapper = ResourceGridMapper(self.resource_grid, precision=precision)
-        self._precoded_channel = RZFPrecodedChannel(
-            self.resource_grid, self.stream_management, precision=precision
-        )
-        self._estimator = LSChannelEstimator(
-            self.resource_grid, interpolation_type="lin", precision=precision
-        )
+        self._estimator = self._make_estimator()
         self._equalizer = LMMSEEqualizer(
             self.resource_grid, self.stream_management, precision=precision
         )
         self._demapper = Demapper(
             "app", constellation_type="pam", num_bits_per_symbol=num_bits // 2, precision=precision
+        )
+
+    def _make_estimator(self):
+        config = self.config
+        if config.receiver != "lmmse":
+            return LSChannelEstimator(
+                self.resource_grid, interpolation_type="lin", precision=self.precision
+            )
+        interpolator = WienerInterpolator(
+            self.resource_grid.pilot_pattern,
+            config.lmmse_delay_spread,
+            config.lmmse_doppler_spread * config.symbol_duration,
+            precision=self.precision,
+        )
+        return LSChannelEstimator(
+            self.resource_grid, interpolator=interpolator, precision=self.precision
         )
 
     @property
@@ -183,6 +190,29 @@ class Downlink(Block):
         """float, spectral efficiency of a user without block errors [bit/s/Hz]."""
         return self.config.rate(self.mcs)
 
+    def precoder(self, h_hat, no, csi_error_variance=None):
+        """What the base station radiates.
+
+        Call arguments:
+            h_hat, no, csi_error_variance: as for the block.
+
+        Returns:
+            Complex `[batch_size, num_subcarriers, num_antennas, num_streams]`, of unit power.
+        """
+        config = self.config
+        if csi_error_variance is None:
+            csi_error_variance = config.csi_error_variance
+        error = tf.cast(csi_error_variance, self.rdtype)
+        alpha = config.num_streams * (tf.cast(no, self.rdtype) + error)
+        rows = tf.transpose(tf.cast(h_hat, self.cdtype), [0, 3, 1, 2])
+        if config.combining == "eigen":
+            shape = [-1, config.num_subcarriers, config.num_users]
+            split = tf.reshape(rows, [*shape, config.num_user_antennas, config.num_antennas])
+            modes = dominant_rows(tf.transpose(split, [0, 2, 1, 3, 4]), config.streams_per_user)
+            modes = tf.transpose(modes, [0, 2, 1, 3, 4])
+            rows = tf.reshape(modes, [*shape[:2], config.num_streams, config.num_antennas])
+        return rzf_precoder(rows, expand_to_rank(alpha, 2))
+
     def effective_channel(self, h, h_hat, no, csi_error_variance=None):
         """True channel times the precoder of the estimated one.
 
@@ -190,28 +220,42 @@ class Downlink(Block):
             h, h_hat, no, csi_error_variance: as for the block.
 
         Returns:
-            Complex `[batch_size, num_users, num_ofdm_symbols, num_subcarriers, num_users]`:
-            what each user (axis 1) receives of each stream (last axis).
+            Complex `[batch_size, num_links, num_ofdm_symbols, num_subcarriers, num_streams]`:
+            what each receive antenna (axis 1) receives of each stream (last axis).
         """
-        h_eff = self._effective_channel(h, h_hat, no, csi_error_variance)
-        return tf.transpose(h_eff[:, :, 0, 0], [0, 1, 3, 4, 2])
+        g = self.precoder(h_hat, no, csi_error_variance)
+        return effective_channel(tf.cast(h, self.cdtype), g)
 
-    def _effective_channel(self, h, h_hat, no, csi_error_variance):
-        # Sionna: [batch, num_rx, num_rx_ant, num_tx, num_tx_ant, num_ofdm_symbols, fft_size]
-        h = tf.transpose(h, [0, 1, 3, 2, 4])[:, :, None, None]
-        # One OFDM symbol is enough for the precoder, which then serves the whole slot.
-        h_hat = h_hat[:, :, None, None, :, None, :]
-        num_users = tf.cast(self.config.num_users, self.rdtype)
-        if csi_error_variance is None:
-            csi_error_variance = self.config.csi_error_variance
-        error = tf.cast(csi_error_variance, self.rdtype)
-        alpha = expand_to_rank(num_users * (tf.cast(no, self.rdtype) + error), 1)
-        # Full rank: the precoding blocks broadcast a regularisation of lower rank differently.
-        alpha = tf.broadcast_to(
-            alpha[:, None, None, None], [tf.shape(h)[0], 1, 1, self.config.num_subcarriers]
-        )
-        tx_power = tf.ones([1, 1, self.config.num_users], self.rdtype) / num_users
-        return self._precoded_channel(h, tx_power, h_hat=h_hat, alpha=alpha)
+    def sinr(self, h, h_hat, no, noise=None, csi_error_variance=None):
+        """SINR of the data as the configured receiver hears them, its estimation errors included.
+
+        Call arguments:
+            h, h_hat, no, noise, csi_error_variance: as for the block. Only the noise of the pilots
+            matters, and none for a receiver with perfect knowledge.
+
+        Returns:
+            Float `[batch_size, num_users, streams_per_user * num_data_symbols]`, linear.
+        """
+        h_eff = self.effective_channel(h, h_hat, no, csi_error_variance)
+        estimate = None
+        if self.config.receiver != "perfect":
+            shape = [tf.shape(h)[0], 1, self.config.num_streams, self.config.num_data_symbols]
+            pilots = self._grid_mapper(tf.zeros(shape, self.cdtype))
+            no = self._noise_power(no, h)
+            estimate = self._estimator(self._receive(h_eff, pilots, no, noise), no)
+        return self._sinr(h_eff, no, estimate, self.config.data_symbols)
+
+    def believed_sinr(self, h_hat, no, csi_error_variance=None):
+        """SINR that the base station expects if its estimate is the channel.
+
+        Call arguments:
+            h_hat, no, csi_error_variance: as for the block.
+
+        Returns:
+            Float `[batch_size, num_users, streams_per_user * num_subcarriers]`, linear.
+        """
+        h_eff = self.effective_channel(h_hat[:, :, None], h_hat, no, csi_error_variance)
+        return self._sinr(h_eff, no, None, (0,))
 
     def spectral_efficiency(self, h, h_hat, no, csi_error_variance=None):
         """Rate that Gaussian signalling would reach with this precoder and a perfect receiver.
@@ -221,43 +265,82 @@ class Downlink(Block):
 
         Returns:
             Float `[batch_size, num_users]` [bit/s/Hz]: mean over the resource elements of
-            `log2(1 + SINR)`, pilots not deducted.
+            `log2(1 + SINR)`, summed over a user's streams, pilots not deducted.
         """
-        gain = tf.abs(self.effective_channel(h, h_hat, no, csi_error_variance)) ** 2
-        signal = tf.linalg.diag_part(tf.transpose(gain, [0, 2, 3, 1, 4]))
-        total = tf.reduce_sum(tf.transpose(gain, [0, 2, 3, 1, 4]), axis=-1)
-        no = expand_to_rank(tf.cast(no, self.rdtype), 1)[:, None, None, None]
-        sinr = signal / (total - signal + no)
-        return tf.reduce_mean(tf.math.log1p(sinr), axis=[1, 2]) / np.log(2.0)
+        h_eff = self.effective_channel(h, h_hat, no, csi_error_variance)
+        sinr = self._sinr(h_eff, no, None, tuple(range(h_eff.shape[2])))
+        rate = tf.reduce_mean(tf.math.log1p(sinr), axis=-1) / np.log(2.0)
+        return self.config.streams_per_user * rate
+
+    def _sinr(self, h_eff, no, estimate, symbols):
+        """SINR per user over the given OFDM symbols, flattened."""
+        config = self.config
+        h_eff_hat, error = None, 0.0
+        if estimate is not None:
+            # Of Sionna's seven axes the one of transmitters goes, streams become the last.
+            h_eff_hat, error = (
+                tf.gather(tf.transpose(x[:, :, :, 0], [0, 1, 2, 4, 5, 3]), symbols, axis=3)
+                for x in (estimate[0], tf.broadcast_to(estimate[1], tf.shape(estimate[0])))
+            )
+        sinr = post_equalization_sinr(
+            tf.gather(self._by_user(h_eff), symbols, axis=3),
+            expand_to_rank(tf.cast(no, self.rdtype), 1),
+            config.streams_per_user,
+            h_eff_hat,
+            error,
+        )
+        size = config.streams_per_user * len(symbols) * config.num_subcarriers
+        return tf.reshape(sinr, [-1, config.num_users, size])
 
     def call(self, h, h_hat, no, bits=None, noise=None, csi_error_variance=None):
-        config = self.config
-        batch_size = tf.shape(h)[0]
-        no = tf.broadcast_to(expand_to_rank(tf.cast(no, self.rdtype), 1), [batch_size])
         if bits is None:
-            bits = self._source([batch_size, config.num_users, self.num_info_bits])
-        if noise is None:
-            noise = complex_normal(
-                tf.stack(
-                    [batch_size, config.num_users, config.num_ofdm_symbols, config.num_subcarriers]
-                ),
-                precision=self.precision,
-            )
+            shape = [tf.shape(h)[0], self.config.num_users, self.num_info_bits]
+            bits = self._source(shape)
+        coded = self._encoder(bits)
+        llr = self.log_likelihood_ratios(coded, h, h_hat, no, noise, csi_error_variance)
+        return bits, self._decoder(llr)
 
-        # [batch, num_tx = 1, num_streams_per_tx, ...]
-        x = self._grid_mapper(self._mapper(self._encoder(bits[:, None])))
-        h_eff = self._effective_channel(h, h_hat, no, csi_error_variance)
-        # b batch, u user, s stream, t OFDM symbol, f subcarrier
-        y = tf.einsum("bustf,bstf->butf", h_eff[:, :, 0, 0], x[:, 0])
-        y = y + tf.cast(tf.sqrt(no), self.cdtype)[:, None, None, None] * noise
-        y = y[:, :, None]
+    def log_likelihood_ratios(self, coded, h, h_hat, no, noise=None, csi_error_variance=None):
+        """The link without its code: what the decoder is given.
 
+        Call arguments:
+            coded: float `[batch_size, num_users, num_coded_bits]`, zeros and ones.
+            h, h_hat, no, noise, csi_error_variance: as for the block.
+
+        Returns:
+            Float `[batch_size, num_users, num_coded_bits]`; positive where a one is likelier.
+        """
+        config = self.config
+        per_stream = self.num_coded_bits // config.streams_per_user
+        x = self._mapper(tf.reshape(coded, [-1, 1, config.num_streams, per_stream]))
+        h_eff = self.effective_channel(h, h_hat, no, csi_error_variance)
+        no = self._noise_power(no, h)
+        y = self._receive(h_eff, self._grid_mapper(x), no, noise)
         if config.receiver == "perfect":
-            h_eff_hat, error_variance = h_eff, tf.zeros([1] * 7, self.rdtype)
+            h_eff_hat = tf.transpose(self._by_user(h_eff), [0, 1, 2, 5, 3, 4])[:, :, :, None]
+            error_variance = tf.zeros([1] * 7, self.rdtype)
         else:
             h_eff_hat, error_variance = self._estimator(y, no)
         x_hat, no_eff = self._equalizer(y, h_eff_hat, error_variance, no)
-        return bits, self._decoder(self._demap(x_hat, no_eff))[:, 0]
+        llr = self._demap(x_hat, no_eff)
+        return tf.reshape(llr, [-1, config.num_users, self.num_coded_bits])
+
+    def _noise_power(self, no, h):
+        return tf.broadcast_to(expand_to_rank(tf.cast(no, self.rdtype), 1), [tf.shape(h)[0]])
+
+    def _receive(self, h_eff, x, no, noise):
+        """`[batch_size, num_users, num_user_antennas, num_ofdm_symbols, num_subcarriers]`."""
+        if noise is None:
+            noise = complex_normal(tf.shape(h_eff)[:-1], precision=self.precision)
+        # b batch, r receive antenna, s stream, t OFDM symbol, f subcarrier
+        y = tf.einsum("brtfs,bstf->brtf", h_eff, x[:, 0])
+        y += tf.cast(tf.sqrt(no), self.cdtype)[:, None, None, None] * tf.cast(noise, self.cdtype)
+        return self._by_user(y)
+
+    def _by_user(self, x):
+        """Splits receive antennas (axis 1) into users and antennas of a user."""
+        config = self.config
+        return tf.reshape(x, [-1, config.num_users, config.num_user_antennas, *x.shape[2:]])
 
     def _demap(self, x_hat, no_eff):
         """Log-likelihood ratios of the bits, exactly those of Sionna's demapper for QAM.
@@ -272,5 +355,25 @@ class Downlink(Block):
         # Bits alternate between the real and the imaginary part.
         llr = tf.reshape(llr, tf.concat([tf.shape(parts), [half]], axis=0))
         llr = tf.linalg.matrix_transpose(llr)
-        shape = [tf.shape(x_hat)[0], 1, self.config.num_users, self.num_coded_bits]
-        return tf.reshape(llr, shape)
+        return tf.reshape(llr, tf.concat([tf.shape(x_hat)[:-1], [-1]], axis=0))
+
+
+def _make_encoder(mcs, config, precision):
+    num_data_symbols = config.num_data_symbols * config.streams_per_user
+    num_info_bits = mcs.num_info_bits(num_data_symbols)
+    if not _MIN_CODE_RATE <= mcs.code_rate <= _MAX_CODE_RATE:
+        raise ValueError(
+            f"Sionna's 5G LDPC encoder takes code rates from {_MIN_CODE_RATE} to "
+            f"{_MAX_CODE_RATE}. Received: mcs={mcs.name}"
+        )
+    if num_info_bits > _MAX_INFO_BITS:
+        raise ValueError(
+            f"A user's block is one code word of at most {_MAX_INFO_BITS} information bits. "
+            f"Received: {mcs.name} on {num_data_symbols} data symbols, {num_info_bits} bits"
+        )
+    return LDPC5GEncoder(
+        num_info_bits,
+        num_data_symbols * mcs.num_bits_per_symbol,
+        num_bits_per_symbol=mcs.num_bits_per_symbol,
+        precision=precision,
+    )

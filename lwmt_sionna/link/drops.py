@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lwmt_sionna import data
+from lwmt_sionna.link.channels import RegimeChannels, with_stride
 from lwmt_sionna.link.config import DownlinkConfig
 from lwmt_sionna.link.selection import admitted, group_users, spatial_similarity
+from lwmt_sionna.link.uplink import SoundingConfig
 
 __all__ = ["DropConfig", "DropFactory", "LinkDrops"]
 
@@ -25,17 +27,22 @@ class LinkDrops:
     Every user's channel is divided by the RMS of its own *noisy history*: perfect power control
     between users that uses nothing of the future.
 
+    `num_links` counts the receive antennas of all users, those of a user being neighbours; with
+    single-antenna users it is `num_users`. A predictor sees one sequence per receive antenna.
+
     Args:
-        history: complex64 `[num_drops, num_users, num_snapshots, num_antennas, num_subcarriers]`,
+        history: complex64 `[num_drops, num_links, num_snapshots, num_antennas, num_subcarriers]`,
             what the base station has measured.
-        target: complex64 `[num_drops, num_users, num_antennas, num_subcarriers]`, true channel in
+        target: complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`, true channel in
             the middle of the scheduled slot.
-        slot: complex64 `[num_drops, num_users, num_ofdm_symbols, num_antennas, num_subcarriers]`,
+        slot: complex64 `[num_drops, num_links, num_ofdm_symbols, num_antennas, num_subcarriers]`,
             true channel of the scheduled slot.
         horizon: int, snapshots from the last one of the history to the slot.
-        history_rms: float32 `[num_drops, num_users]`, RMS of the true history in the same scale.
+        history_rms: float32 `[num_drops, num_users]` or None, RMS of the true history in the same
+            scale.
         event: bool `[num_drops, num_users]` or None, whether a path of notable power was born or
             died between the last history snapshot and the slot.
+        num_user_antennas: int, antennas of a user.
     """
 
     history: np.ndarray
@@ -44,6 +51,7 @@ class LinkDrops:
     horizon: int
     history_rms: np.ndarray | None = None
     event: np.ndarray | None = None
+    num_user_antennas: int = 1
 
     def __post_init__(self):
         if self.history.ndim != 5 or self.target.ndim != 4 or self.slot.ndim != 5:
@@ -60,6 +68,11 @@ class LinkDrops:
             )
         if self.horizon < 0:
             raise ValueError(f"`horizon` must not be negative. Received: horizon={self.horizon}")
+        if self.num_user_antennas < 1 or self.history.shape[1] % self.num_user_antennas:
+            raise ValueError(
+                "The links of a drop must be those of whole users. Received: "
+                f"num_links={self.history.shape[1]}, num_user_antennas={self.num_user_antennas}"
+            )
 
     @property
     def num_drops(self):
@@ -69,7 +82,7 @@ class LinkDrops:
     @property
     def num_users(self):
         """int, users of a drop."""
-        return self.history.shape[1]
+        return self.history.shape[1] // self.num_user_antennas
 
 
 @dataclass(frozen=True)
@@ -79,6 +92,8 @@ class DropConfig:
     Args:
         num_drops: int or None, drops to form per regime; as many as the data allows when None.
         num_history: int, snapshots of history.
+        stride: int, snapshots of the data from one CSI instant to the next: a longer CSI period
+            from the same motion.
         history_snr_db: float, SNR of the measured history [dB].
         csi_subcarrier_spacing: float, spacing of the CSI grid [Hz].
         min_last_db: float, users whose last measured snapshot has less power than this, relative
@@ -90,6 +105,7 @@ class DropConfig:
 
     num_drops: int | None = None
     num_history: int = 16
+    stride: int = 1
     history_snr_db: float = 15.0
     csi_subcarrier_spacing: float = 540e3
     min_last_db: float = -10.0
@@ -97,7 +113,7 @@ class DropConfig:
     seed: int = 0
 
     def __post_init__(self):
-        for name in ("num_drops", "num_history"):
+        for name in ("num_drops", "num_history", "stride"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
@@ -125,14 +141,17 @@ class DropFactory:
         paths: `lwmt_sionna.data.PathSequences` of one regime.
         downlink: `DownlinkConfig`.
         config: `DropConfig`.
+        sounding: `SoundingConfig`, how the history is measured.
 
     Raises:
         ValueError: the sequences do not form a regime, or too few users remain for one drop.
     """
 
-    def __init__(self, paths, downlink=None, config=None):
+    def __init__(self, paths, downlink=None, config=None, sounding=None):
         self.downlink = DownlinkConfig() if downlink is None else downlink
         self.config = DropConfig() if config is None else config
+        self.sounding = SoundingConfig() if sounding is None else sounding
+        paths = with_stride(paths, self.config.stride)
         self.scene = paths.scene
         self.sampling_period = float(paths.sampling_period)
         self.speed_kmh = _common_speed_kmh(paths.speed)
@@ -142,29 +161,28 @@ class DropFactory:
         if self.max_horizon < 1:
             raise ValueError(
                 f"Sequences need more than num_history={self.config.num_history} snapshots. "
-                f"Received: num_snapshots={paths.num_snapshots}"
+                f"Received: {paths.num_snapshots} snapshots with stride={self.config.stride}"
             )
         if paths.a.shape[-1] != 1:
             raise ValueError(
                 "The link uses a base station with one polarisation. "
                 f"Received: paths with {paths.a.shape[-1]} polarisations"
             )
-        self._array = data.PlanarArray(num_rows=1, num_cols=self.downlink.num_antennas)
-        self._frequencies = data.subcarrier_frequencies(
-            self.downlink.num_subcarriers, self.config.csi_subcarrier_spacing
+        self._channels = RegimeChannels(
+            paths, self.downlink, self.config.csi_subcarrier_spacing, self.config.seed
         )
-
-        true = self._synthesize(paths, list(range(self.config.num_history)))
-        rng = np.random.default_rng([self.config.seed, 1])
-        history = data.add_noise(true, self.config.history_snr_db, rng)
+        snapshots = list(range(self.config.num_history))
+        true = self._channels.true(np.arange(paths.num_sequences), snapshots)
+        history = self._channels.measured(
+            true, snapshots, self.config.history_snr_db, self.sounding, self.config.seed
+        )
         #: int `[num_drops, num_users]`, sequence of every user in `paths`.
         self.users, self.counts = self._form_drops(paths, true, history)
         chosen = self.users.ravel()
-        self._paths = paths.select(chosen)
-        self._rms = data.history_scale(history[chosen])
-        self._history = history[chosen] / self._rms
-        self._history_rms = (data.history_scale(true[chosen]) / self._rms).ravel()
-        self.digest = self._make_digest()
+        self._rms = _user_rms(history[chosen])
+        self._history = self._by_drop(self._scaled(history[chosen]))
+        self._history_rms = (_user_rms(true[chosen]) / self._rms).reshape(self.users.shape)
+        self.digest = self._make_digest(paths.select(chosen))
 
     @property
     def num_drops(self):
@@ -191,20 +209,25 @@ class DropFactory:
                 f"Received: horizon={horizon}"
             )
         snapshot = self._last + horizon
-        target = self._synthesize(self._paths, [snapshot])[:, 0] / self._rms[:, 0]
-        slot = self._synthesize(self._paths, [snapshot], times=self.downlink.symbol_times)
+        chosen = self.users.ravel()
+        target = self._channels.true(chosen, [snapshot])[:, :, 0]
+        slot = self._channels.true(chosen, [snapshot], times=self.downlink.symbol_times)[:, :, 0]
+        event = data.event_mask(self._channels.paths.select(chosen), self._last, snapshot)
         return LinkDrops(
-            history=self._by_drop(self._history),
-            target=self._by_drop(target),
-            slot=self._by_drop(slot[:, 0] / self._rms),
+            history=self._history,
+            target=self._by_drop(self._scaled(target)),
+            slot=self._by_drop(self._scaled(slot)),
             horizon=horizon,
-            history_rms=self._by_drop(self._history_rms),
-            event=self._by_drop(data.event_mask(self._paths, self._last, snapshot)),
+            history_rms=self._history_rms,
+            event=event.reshape(self.users.shape),
+            num_user_antennas=self.downlink.num_user_antennas,
         )
 
     def _form_drops(self, paths, true, history):
         config = self.config
-        lit = np.abs(true).max(axis=(2, 3)).min(axis=1) > 0
+        lit = np.abs(true).max(axis=(1, 3, 4)).min(axis=1) > 0
+        # All antennas of a user at once: to the scheduler they are further subcarriers.
+        history = np.concatenate(np.moveaxis(history, 1, 0), axis=-1)
         heard = lit & admitted(history, config.min_last_db)
         users = group_users(
             np.flatnonzero(heard),
@@ -236,21 +259,27 @@ class DropFactory:
             )
         return users[: config.num_drops], counts
 
+    def _scaled(self, x):
+        """Divides `[num_users, num_user_antennas, ...]` by the RMS of the users' histories."""
+        return x / self._rms.reshape(-1, *[1] * (x.ndim - 1))
+
     def _by_drop(self, x):
-        return x.reshape(self.users.shape + x.shape[1:])
+        return x.reshape(len(self.users), -1, *x.shape[2:])
 
-    def _synthesize(self, paths, snapshots, times=None):
-        return data.synthesize(
-            paths, self._array, self._frequencies, times=times, snapshots=snapshots
-        )
-
-    def _make_digest(self):
+    def _make_digest(self, paths):
         digest = hashlib.sha256()
-        for array in (self._paths.a, self._paths.tau, self._paths.phi_t, self._paths.doppler):
-            digest.update(np.ascontiguousarray(array))
+        for name in ("a", "tau", "phi_t", "theta_t", "phi_r", "theta_r", "doppler"):
+            digest.update(np.ascontiguousarray(getattr(paths, name)))
         # Two runs with other numbers of drops share no counts, but other settings of theirs do.
-        digest.update(repr((self.users.tolist(), self.config, self.sampling_period)).encode())
+        settings = (self.users.tolist(), self.config, self.sounding, self.sampling_period)
+        digest.update(repr(settings).encode())
         return digest.hexdigest()
+
+
+def _user_rms(history):
+    """RMS over everything but the user, float32 `[num_users]`; 1 where there is nothing."""
+    square = np.mean(np.abs(history) ** 2, axis=tuple(range(1, history.ndim)), dtype=np.float64)
+    return np.sqrt(np.where(square > 0, square, 1.0)).astype(np.float32)
 
 
 def _common_speed_kmh(speed):

@@ -4,9 +4,9 @@ import dataclasses
 import logging
 import pathlib
 import time
-import tomllib
 
 from lwmt_sionna import records
+from lwmt_sionna.configuration import from_toml
 from lwmt_sionna.data import read_paths
 from lwmt_sionna.link.config import DownlinkConfig
 from lwmt_sionna.link.drops import DropConfig, DropFactory
@@ -14,6 +14,7 @@ from lwmt_sionna.link.policies import make_policy
 from lwmt_sionna.link.statistics import best_fixed_mcs, recovered_share
 from lwmt_sionna.link.store import PointStore
 from lwmt_sionna.link.sweep import SweepConfig, run_sweep
+from lwmt_sionna.link.uplink import SoundingConfig
 
 __all__ = ["LinkEvalConfig", "evaluate_link", "format_table"]
 
@@ -33,6 +34,7 @@ class LinkEvalConfig:
         report_snr_db: float or None, link SNR of the table [dB]; the highest when None.
         downlink: `DownlinkConfig`.
         drops: `DropConfig`.
+        sounding: `SoundingConfig`.
         sweep: `SweepConfig`.
         baselines: dict of dicts, per policy the arguments of its constructor in
             `lwmt_sionna.baselines`; the defaults where there are none.
@@ -45,6 +47,7 @@ class LinkEvalConfig:
     report_snr_db: float | None = None
     downlink: DownlinkConfig = dataclasses.field(default_factory=DownlinkConfig)
     drops: DropConfig = dataclasses.field(default_factory=DropConfig)
+    sounding: SoundingConfig = dataclasses.field(default_factory=SoundingConfig)
     sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
     baselines: dict = dataclasses.field(default_factory=dict)
 
@@ -86,53 +89,23 @@ class LinkEvalConfig:
         return dataclasses.replace(self, policies=(*self.policies, *names))
 
     @classmethod
-    def from_dict(cls, values, source="the configuration"):
-        """Builds the configuration from nested dictionaries; an unknown key is an error.
-
-        Args:
-            values: dict, the fields; `downlink`, `drops` and `sweep` are dicts of theirs.
-            source: str, named in errors.
-        """
-        sections = {"downlink": DownlinkConfig, "drops": DropConfig, "sweep": SweepConfig}
-        values = dict(values)
-        for name, section in sections.items():
-            if name in values:
-                values[name] = _build(section, values[name], f"[{name}] of {source}")
-        return _build(cls, values, source)
-
-    @classmethod
     def from_toml(cls, path, overrides=None):
         """Reads a configuration; an unknown key is an error.
 
         Args:
             path: path of a TOML file with the fields as keys and the tables `downlink`, `drops`,
-                `sweep` and `baselines`.
+                `sounding`, `sweep` and `baselines`.
             overrides: dict or None, values in place of those of the file, nested like them.
         """
-        with pathlib.Path(path).open("rb") as file:
-            try:
-                values = tomllib.load(file)
-            except tomllib.TOMLDecodeError as error:
-                raise ValueError(f"{path} is no valid TOML: {error}") from error
-        for name, value in ({} if overrides is None else overrides).items():
-            values[name] = {**values.get(name, {}), **value} if isinstance(value, dict) else value
-        return cls.from_dict(values, source=str(path))
-
-
-def _build(cls, values, source):
-    if not isinstance(values, dict):
-        raise ValueError(f"{source} must be a table. Received: {values!r}")
-    known = {field.name for field in dataclasses.fields(cls)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ValueError(
-            f"Unknown keys in {source}; expected {', '.join(sorted(known))}. "
-            f"Received: {', '.join(unknown)}"
+        return from_toml(
+            cls,
+            path,
+            overrides=overrides,
+            downlink=DownlinkConfig,
+            drops=DropConfig,
+            sounding=SoundingConfig,
+            sweep=SweepConfig,
         )
-    try:
-        return cls(**values)
-    except TypeError as error:
-        raise ValueError(f"{source} holds a value of a wrong type: {error}") from error
 
 
 def evaluate_link(config, out, progress=None):
@@ -168,7 +141,9 @@ def evaluate_link(config, out, progress=None):
     factories = []
     for path in config.data:
         try:
-            factories.append(DropFactory(read_paths(path), config.downlink, config.drops))
+            factories.append(
+                DropFactory(read_paths(path), config.downlink, config.drops, config.sounding)
+            )
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
     _check_regimes(factories, config)

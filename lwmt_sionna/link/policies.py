@@ -9,12 +9,12 @@ import re
 import numpy as np
 
 __all__ = [
-    "POLICY_NAMES",
     "CsiPolicy",
     "NoisyPerfectCsi",
     "PerfectCsi",
     "PredictedCsi",
     "make_policy",
+    "policy_names",
 ]
 
 
@@ -22,19 +22,20 @@ class CsiPolicy:
     """From the measured past to the channel that the precoder is built on.
 
     A policy of one's own needs nothing more than `__call__`; `PredictedCsi` makes one of any
-    predictor. Only the two ceilings, perfect and noisy perfect CSI, look at `target`.
+    predictor. Only the two ceilings, perfect and noisy perfect CSI, look at `target`. A link is one
+    receive antenna of a user; with single-antenna users `num_links` is `num_users`.
 
     Args:
         name: str, name in tables, records and figures.
 
     Call arguments:
-        history: complex64 `[num_drops, num_users, num_snapshots, num_antennas, num_subcarriers]`.
+        history: complex64 `[num_drops, num_links, num_snapshots, num_antennas, num_subcarriers]`.
         horizon: int, snapshots from the last one of the history to the slot.
-        target: complex64 `[num_drops, num_users, num_antennas, num_subcarriers]`, true channel in
+        target: complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`, true channel in
             the middle of the slot.
 
     Returns:
-        complex64 `[num_drops, num_users, num_antennas, num_subcarriers]`.
+        complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`.
     """
 
     #: Text that changes when the policy would answer differently; a resumed sweep compares it.
@@ -165,15 +166,29 @@ def _required(target, name):
     return target
 
 
-_BASELINES = {
-    "hold": "Hold",
-    "pooled_ar": "PooledAutoregression",
-    "local_ar": "LocalAutoregression",
-    "denoised_ar": "DenoisedAutoregression",
-}
+def policy_names():
+    """Names that `make_policy` knows; besides them `preset:NAME_OR_PATH` and `module:object`.
 
-#: Names that `make_policy` knows; besides them `preset:NAME_OR_PATH` and `module:object`.
-POLICY_NAMES = ("perfect", "noisy_perfect", *_BASELINES, "model")
+    Returns:
+        Tuple of str: the two ceilings, every baseline of `lwmt_sionna.baselines` under its own
+        name, `model` and the shipped presets.
+    """
+    from lwmt_sionna.models import list_presets
+
+    return ("perfect", "noisy_perfect", *_baseline_classes(), "model", *list_presets())
+
+
+def _baseline_classes():
+    """Classes of `lwmt_sionna.baselines` by the name they give themselves."""
+    from lwmt_sionna import baselines
+
+    found = {}
+    for value in map(baselines.__dict__.get, baselines.__all__):
+        # The class of models has no name of its own: its instances are named by their preset.
+        if inspect.isclass(value) and isinstance(vars(value).get("name"), str):
+            found[value.name] = value
+    found.pop(baselines.Predictor.name)
+    return found
 
 
 def make_policy(
@@ -182,7 +197,7 @@ def make_policy(
     """Builds a policy from its name.
 
     Args:
-        spec: str, one of `POLICY_NAMES`, `preset:NAME_OR_PATH` for a further model, or
+        spec: str, one of `policy_names()`, `preset:NAME_OR_PATH` for a further model, or
             `module:object` for one's own. The object may be a `CsiPolicy`, a predictor
             `(history, num_horizons) -> prediction`, a class of either that needs no arguments, or
             a Keras model that predicts like `ChannelPredictor`.
@@ -215,12 +230,14 @@ def _find_policy(spec, preset, history_snr_db, seed, settings):
         return NoisyPerfectCsi(history_snr_db, seed)
     if spec == "model":
         return _preset(preset, spec)
-    if spec in _BASELINES:
+    if spec in _baseline_classes():
         return _baseline(spec, settings)
     kind, _, rest = spec.partition(":")
     if not rest:
+        if spec in policy_names():
+            return _preset(spec, spec)
         raise ValueError(
-            f"Unknown policy. Known: {', '.join(POLICY_NAMES)}, preset:NAME_OR_PATH, "
+            f"Unknown policy. Known: {', '.join(policy_names())}, preset:NAME_OR_PATH, "
             f"module:object. Received: policy={spec!r}"
         )
     if kind == "preset":
@@ -229,14 +246,23 @@ def _find_policy(spec, preset, history_snr_db, seed, settings):
 
 
 def _baseline(name, settings):
-    from lwmt_sionna import baselines
+    from lwmt_sionna import records
 
+    cls = _baseline_classes()[name]
     try:
-        predictor = getattr(baselines, _BASELINES[name])(**settings)
+        arguments = inspect.signature(cls).bind(**settings)
+        predictor = cls(**settings)
     except TypeError as error:
         raise ValueError(f"Policy {name!r} does not take these settings: {error}") from error
-    resolved = {key: value for key, value in vars(predictor).items() if key != "_models"}
-    return PredictedCsi(predictor, name, fingerprint=repr(sorted(resolved.items())))
+    arguments.apply_defaults()
+    weights = [records.sha256(value) for value in settings.values() if _is_file(value)]
+    return PredictedCsi(
+        predictor, name, fingerprint=repr((sorted(arguments.arguments.items()), weights))
+    )
+
+
+def _is_file(value):
+    return isinstance(value, str | pathlib.Path) and pathlib.Path(value).exists()
 
 
 def _preset(preset, name):

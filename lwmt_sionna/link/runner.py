@@ -36,9 +36,9 @@ class LinkRunner:
         """Bit errors of every block.
 
         Args:
-            slot: complex64 `[num_drops, num_users, num_ofdm_symbols, num_antennas,
+            slot: complex64 `[num_drops, num_links, num_ofdm_symbols, num_antennas,
                 num_subcarriers]`, true channels.
-            h_hat: complex64 `[num_drops, num_users, num_antennas, num_subcarriers]`.
+            h_hat: complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`.
             mcs: int, index of the scheme.
             snr_db: float, link SNR [dB].
 
@@ -47,7 +47,7 @@ class LinkRunner:
         """
         function = self._function("count", mcs)
         no = np.float32(10 ** (-snr_db / 10))
-        errors = np.zeros((*slot.shape[:2], self.num_slots), np.int64)
+        errors = np.zeros((len(slot), self.config.num_users, self.num_slots), np.int64)
         for drops, padded in self._batches(len(slot)):
             for index in range(self.num_slots):
                 bits, noise = self._draw(mcs, index, tuple(padded))
@@ -61,7 +61,7 @@ class LinkRunner:
         mcs = next(iter(self._downlinks), 13)
         function = self._function("spectral_efficiency", mcs)
         no = np.float32(10 ** (-snr_db / 10))
-        rates = np.zeros(slot.shape[:2])
+        rates = np.zeros((len(slot), self.config.num_users))
         for drops, padded in self._batches(len(slot)):
             result = function(slot[padded], h_hat[padded], no)
             rates[drops] = result.numpy()[: len(drops)]
@@ -86,7 +86,7 @@ class LinkRunner:
         bits, noise = [], []
         for drop in drops:
             rng = np.random.default_rng([self.seed, 0, slot_index, drop])
-            shape = (config.num_users, config.num_ofdm_symbols, config.num_subcarriers, 2)
+            shape = (config.num_links, config.num_ofdm_symbols, config.num_subcarriers, 2)
             noise.append(rng.standard_normal(shape, np.float32).view(np.complex64)[..., 0])
             rng = np.random.default_rng([self.seed, 1, slot_index, drop, mcs])
             bits.append(rng.integers(2, size=(config.num_users, num_bits)).astype(np.float32))

@@ -19,7 +19,7 @@ def make_sim_ber_model(drops, policy, mcs, config=None, x_axis="ebno"):
 
     Args:
         drops: `LinkDrops`.
-        policy: `CsiPolicy`, or complex64 `[num_drops, num_users, num_antennas, num_subcarriers]`
+        policy: `CsiPolicy`, or complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`
             with one's own estimates.
         mcs: int or `Mcs`.
         config: `DownlinkConfig`.
@@ -40,6 +40,8 @@ def make_sim_ber_model(drops, policy, mcs, config=None, x_axis="ebno"):
     if config is None:
         config = DownlinkConfig(
             num_users=drops.num_users,
+            num_user_antennas=drops.num_user_antennas,
+            streams_per_user=drops.num_user_antennas,
             num_antennas=drops.target.shape[-2],
             num_subcarriers=drops.target.shape[-1],
         )

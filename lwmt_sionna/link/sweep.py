@@ -193,16 +193,19 @@ def _estimate(policy, drops):
 
 
 def _csi_quality(h_hat, drops):
+    # The antennas of a user belong to one channel, scaled as one.
+    by_user = (drops.num_drops, drops.num_users, -1, h_hat.shape[-1])
+    h_hat, target = h_hat.reshape(by_user), drops.target.reshape(by_user)
     rms = drops.history_rms
     if rms is None:
-        rms = np.ones(drops.target.shape[:2])
-    quality = nmse_summary(h_hat, drops.target, rms)
+        rms = np.ones(target.shape[:2])
+    quality = nmse_summary(h_hat, target, rms)
     if drops.event is None:
         return quality
     free = ~drops.event
     quality["event_share"] = round(float(drops.event.mean()), 4)
     for suffix, chosen in (("_event_free", free), ("_event", drops.event)):
-        chosen = nmse_summary(h_hat[chosen], drops.target[chosen], rms[chosen])
+        chosen = nmse_summary(h_hat[chosen], target[chosen], rms[chosen])
         for name in ("nmse_pooled_db", "nmse_median_db"):
             quality[name + suffix] = chosen[name]
     return quality

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -24,13 +26,13 @@ def complex_normal(rng, shape):
 
 def draw(rng, config, num_info_bits, batch_size):
     bits = rng.integers(2, size=(batch_size, config.num_users, num_info_bits))
-    shape = (batch_size, config.num_users, config.num_ofdm_symbols, config.num_subcarriers)
+    shape = (batch_size, config.num_links, config.num_ofdm_symbols, config.num_subcarriers)
     return bits.astype(np.float32), complex_normal(rng, shape)
 
 
 def static_channel(rng, config, batch_size, num_taps=2):
     """Flat over the slot, smooth over the subcarriers."""
-    taps = complex_normal(rng, (batch_size, config.num_users, config.num_antennas, num_taps))
+    taps = complex_normal(rng, (batch_size, config.num_links, config.num_antennas, num_taps))
     ramp = np.exp(
         -2j * np.pi * np.arange(num_taps)[:, None] * np.arange(config.num_subcarriers) / 64
     )
@@ -64,35 +66,50 @@ def test_effective_channel_is_true_channel_times_precoder_of_the_estimate(small_
                 np.testing.assert_allclose(h_eff[b, :, t, f], expected, rtol=2e-4, atol=2e-5)
 
 
-@pytest.mark.parametrize("receiver", ["ls", "perfect"])
-def test_perfect_csi_equals_a_link_of_sionnas_blocks_block_for_block(small_config, rng, receiver):
-    config = DownlinkConfig(**{**vars(small_config), "receiver": receiver})
+@pytest.mark.parametrize(
+    ("receiver", "num_users", "num_user_antennas", "no"),
+    [("ls", 2, 1, 0.55), ("perfect", 2, 1, 0.55), ("ls", 2, 2, 0.17), ("perfect", 1, 2, 0.8)],
+)
+def test_perfect_csi_equals_a_link_of_sionnas_blocks_block_for_block(
+    small_config, rng, receiver, num_users, num_user_antennas, no
+):
+    """Multi-user, multi-user with two antennas each, and single-user multi-stream."""
+    config = dataclasses.replace(
+        small_config,
+        receiver=receiver,
+        num_users=num_users,
+        num_user_antennas=num_user_antennas,
+        streams_per_user=num_user_antennas,
+        pilot_groups=((2, 3), (10, 11)),
+    )
     downlink = Downlink(13, config)
     slot, h = static_channel(rng, config, batch_size=12)
     bits, noise = draw(rng, config, downlink.num_info_bits, 12)
-    # Low enough for some blocks to fail, so that failures are compared as well.
-    no = 0.55
+    # `no` is such that some blocks fail, so that failures are compared as well.
     _, bits_hat = downlink(slot, h, no, bits=bits, noise=noise)
 
     grid = downlink.resource_grid
     streams = downlink.stream_management
-    coded = downlink.num_coded_bits
-    encoder = LDPC5GEncoder(downlink.num_info_bits, coded, num_bits_per_symbol=4)
-    h_sionna = tf.constant(slot.transpose(0, 1, 3, 2, 4)[:, :, None, None])
-    x = ResourceGridMapper(grid)(Mapper("qam", 4)(encoder(tf.constant(bits)[:, None])))
+    encoder = LDPC5GEncoder(downlink.num_info_bits, downlink.num_coded_bits, num_bits_per_symbol=4)
+    split = (12, num_users, num_user_antennas)
+    h_sionna = tf.constant(slot.transpose(0, 1, 3, 2, 4)).numpy()
+    h_sionna = tf.constant(h_sionna.reshape(*split, 1, *h_sionna.shape[2:]))
+    coded = tf.reshape(encoder(tf.constant(bits)), [12, 1, config.num_streams, -1])
+    x = ResourceGridMapper(grid)(Mapper("qam", 4)(coded))
     precoder = RZFPrecoder(grid, streams, return_effective_channel=True)
-    alpha = config.num_users * no * np.ones((12, 1, 14, 16), np.float32)
-    scale = 1 / np.sqrt(config.num_users).astype(np.float32)
+    alpha = config.num_streams * no * np.ones((12, 1, 14, 16), np.float32)
+    scale = 1 / np.sqrt(config.num_streams).astype(np.float32)
     x, h_eff = precoder(x * scale, h_sionna, alpha)
     y = ApplyOFDMChannel(add_awgn=False)(x, h_sionna)
-    y += np.sqrt(no) * noise[:, :, None]
+    y += np.sqrt(no) * noise.reshape(*split, 14, 16)
     if receiver == "ls":
         h_eff_hat, error = LSChannelEstimator(grid, interpolation_type="lin")(y, no)
     else:
         h_eff_hat, error = h_eff * scale, 0.0
     x_hat, no_eff = LMMSEEqualizer(grid, streams)(y, h_eff_hat, error, no)
     llr = Demapper("app", "qam", 4)(x_hat, no_eff)
-    expected = LDPC5GDecoder(encoder, num_iter=config.num_iterations)(llr)[:, 0]
+    llr = tf.reshape(llr, [12, num_users, -1])
+    expected = LDPC5GDecoder(encoder, num_iter=config.num_iterations)(llr)
 
     failed = np.any(bits != bits_hat, axis=-1)
     expected_failed = np.any(bits != expected, axis=-1)
@@ -100,6 +117,27 @@ def test_perfect_csi_equals_a_link_of_sionnas_blocks_block_for_block(small_confi
     assert 0 < failed.sum() < failed.size
     good = ~failed
     np.testing.assert_array_equal(bits_hat.numpy()[good], expected.numpy()[good])
+
+
+def test_eigenmodes_give_each_user_its_stream(small_config, rng):
+    config = dataclasses.replace(
+        small_config, num_user_antennas=2, combining="eigen", receiver="perfect"
+    )
+    downlink = Downlink(13, config)
+    slot, h = static_channel(rng, config, batch_size=6)
+    h_eff = downlink.effective_channel(slot, h, 1e-6).numpy()
+    for b, f in ((0, 0), (5, 15)):
+        channels = h[b, :, :, f].reshape(2, 2, 8).astype(np.complex128)
+        modes = [np.linalg.svd(channel) for channel in channels]
+        rows = np.stack([s[0] * vh[0] for _, s, vh in modes])
+        g = np.linalg.pinv(rows)
+        g /= np.sqrt(2) * np.linalg.norm(g, axis=0)
+        expected = np.abs(np.concatenate(channels) @ g)
+        np.testing.assert_allclose(np.abs(h_eff[b, :, 3, f]), expected, atol=2e-3)
+    # Two antennas with one stream hear what one antenna cannot.
+    bits, noise = draw(rng, config, downlink.num_info_bits, 6)
+    _, bits_hat = downlink(slot, h, 0.5, bits=bits, noise=noise)
+    np.testing.assert_array_equal(bits, bits_hat)
 
 
 def test_orthogonal_users_see_an_awgn_channel(small_config, rng):
@@ -175,11 +213,11 @@ def test_spectral_efficiency_is_that_of_sionnas_sinr(small_config, rng):
     slot, h = static_channel(rng, small_config, batch_size=2)
     h_hat = h + 0.3 * complex_normal(rng, h.shape)
     rate = downlink.spectral_efficiency(slot, h_hat, NO).numpy()
+    h_eff = downlink.effective_channel(slot, h_hat, NO)
     sinr = LMMSEPostEqualizationSINR(downlink.resource_grid, downlink.stream_management)(
-        downlink._effective_channel(tf.constant(slot), tf.constant(h_hat), NO, None),
+        tf.transpose(h_eff, [0, 1, 4, 2, 3])[:, :, None, None],
         tf.constant(NO),
-        # With whitening, Sionna 1.2.2 counts the interference twice: S / (2 I + N). A receiver
-        # with one antenna has nothing to whiten.
+        # A receiver with one antenna has nothing to whiten; see also `test_receiver.py`.
         interference_whitening=False,
     ).numpy()
     expected = np.log2(1 + sinr[..., 0]).mean(axis=(1, 2))
@@ -214,18 +252,37 @@ def test_symbols_surround_the_snapshot():
     assert times[-1] - times[0] == pytest.approx(13 / 14 * 0.5e-3)
 
 
+@pytest.mark.parametrize(
+    ("spacing", "duration"), [(15e3, 1e-3), (30e3, 0.5e-3), (60e3, 0.25e-3), (120e3, 0.125e-3)]
+)
+def test_numerologies_of_nr(spacing, duration):
+    config = DownlinkConfig(subcarrier_spacing=spacing)
+    assert 14 * config.symbol_duration == pytest.approx(duration)
+    assert np.ptp(config.symbol_times) == pytest.approx(13 / 14 * duration)
+
+
 def test_rate_counts_pilots_as_overhead():
     config = DownlinkConfig()
     assert config.num_data_symbols == 10 * 32
     assert config.rate(13) == pytest.approx(612 / (14 * 32))
     assert Downlink(13).rate == config.rate(13)
+    double = DownlinkConfig(num_user_antennas=2, streams_per_user=2, num_users=2)
+    assert double.rate(13) == pytest.approx(2 * config.rate(13), rel=2e-3)
+    with pytest.raises(ValueError, match="at most 8448 information bits"):
+        Downlink(28, dataclasses.replace(config, num_subcarriers=256))
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"num_users": 0}, "num_users=0"),
-        ({"num_users": 64}, "num_users=64, num_antennas=32"),
+        ({"num_users": 64}, "num_users=64, streams_per_user=1, num_antennas=32"),
+        ({"streams_per_user": 2}, "streams_per_user=2, num_user_antennas=1"),
+        ({"num_user_antennas": 2}, 'choose "eigen".*streams_per_user=1'),
+        ({"combining": "magic"}, "'antenna', 'eigen'. Received: combining='magic'"),
+        ({"subcarrier_spacing": 45e3}, "15000.0, 30000.0.*subcarrier_spacing=45000.0"),
+        ({"lmmse_doppler_spread": -1.0}, "lmmse_doppler_spread=-1.0"),
+        ({"receiver": "lmmse", "lmmse_delay_spread": 0.5}, "lmmse_delay_spread=0.5, pilot_comb=2"),
         ({"receiver": "genie"}, "receiver='genie'"),
         ({"num_iterations": 0}, "num_iterations=0"),
         ({"cn_update": "magic"}, "cn_update='magic'"),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lwmt_sionna.data import PlanarArray, subcarrier_frequencies, synthesize
-from lwmt_sionna.link import DownlinkConfig, DropFactory
+from lwmt_sionna.link import DownlinkConfig, DropFactory, SoundingConfig
 from lwmt_sionna.link.drops import DropConfig
 from tests.link.channels import make_paths
 
@@ -73,6 +73,79 @@ def test_channel_stands_still_with_its_user():
     assert np.mean(np.abs(noise) ** 2) == pytest.approx(1 / (1 + 10**1.5), rel=0.02)
 
 
+def test_antennas_of_a_user_differ_by_the_phases_of_its_array():
+    """A plane wave from one direction: the phase grows by pi times the sine of its angle."""
+    paths = make_paths(num_sequences=8, num_paths=1)
+    downlink = DownlinkConfig(num_users=2, num_user_antennas=3, combining="eigen")
+    factory = DropFactory(paths, downlink, BLIND)
+    drops = factory.at(2)
+    assert drops.num_users == 2 and drops.num_drops == 4
+    assert drops.history.shape == (4, 6, 16, 32, 32) and drops.slot.shape == (4, 6, 14, 32, 32)
+    assert drops.history_rms.shape == drops.event.shape == (4, 2)
+    h = drops.target.reshape(4, 2, 3, 32, 32)
+    steps = np.angle(h[:, :, 1:] * h[:, :, :-1].conj())
+    np.testing.assert_allclose(steps, steps[..., :1, :1, :1] + 0 * steps, atol=1e-3)
+    arrival = paths.phi_r[factory.users, 18, 0] - factory._channels._yaw[factory.users]
+    expected = np.pi * np.sin(arrival)
+    np.testing.assert_allclose(np.exp(1j * steps[:, :, 0, 0, 0]), np.exp(1j * expected), atol=2e-3)
+    # The scale is the user's, not the antenna's.
+    power = np.mean(np.abs(drops.history.reshape(4, 2, -1)) ** 2, axis=-1)
+    np.testing.assert_allclose(power, 1.0, rtol=1e-4)
+
+
+def test_one_antenna_is_the_middle_of_an_odd_array():
+    paths = make_paths(num_sequences=8)
+    one = DropFactory(paths, DownlinkConfig(num_users=2), BLIND)
+    three = DropFactory(
+        paths, DownlinkConfig(num_users=2, num_user_antennas=3, combining="eigen"), BLIND
+    )
+    drops = {"one": one.at(1), "three": three.at(1)}
+    where = {tuple(u): i for i, u in enumerate(three.users.tolist())}
+    middle = drops["three"].target.reshape(-1, 2, 3, 32, 32)[:, :, 1]
+    for index, users in enumerate(one.users.tolist()):
+        if tuple(users) in where:
+            a, b = drops["one"].target[index], middle[where[tuple(users)]]
+            ratio = np.sum(b * a.conj(), axis=(1, 2)) / np.sum(np.abs(a) ** 2, axis=(1, 2))
+            np.testing.assert_allclose(b, ratio[:, None, None] * a, atol=1e-3)
+            break
+    else:
+        pytest.fail("no drop has the same users with one antenna as with three")
+
+
+def test_stride_lengthens_the_period():
+    paths = make_paths(num_sequences=8, sampling_period=1e-3)
+    config = dataclasses.replace(BLIND, stride=3, num_history=4)
+    factory = DropFactory(paths, DownlinkConfig(), config)
+    assert factory.name == "30 km/h, 3 ms" and factory.max_horizon == 3
+    assert factory.normalized_doppler == pytest.approx(0.292, abs=1e-3)
+    plain = DropFactory(
+        paths, DownlinkConfig(), dataclasses.replace(BLIND, num_history=10, history_snr_db=90.0)
+    )
+    strided = DropFactory(paths, DownlinkConfig(), dataclasses.replace(config, history_snr_db=90.0))
+    # Snapshots 0, 3, 6, 9 of the data; the slot after them is snapshot 12.
+    own = {int(u): plain.at(3).target[d, k] for (d, k), u in np.ndenumerate(plain.users)}
+    ours = {int(u): strided.at(1).target[d, k] for (d, k), u in np.ndenumerate(strided.users)}
+    for user in own.keys() & ours.keys():
+        ratio = np.vdot(own[user], ours[user]) / np.vdot(own[user], own[user])
+        np.testing.assert_allclose(ours[user], ratio * own[user], atol=1e-3)
+
+
+def test_histories_from_sounding_pilots_are_estimates_of_the_true_channel():
+    paths = make_paths(num_sequences=10)
+    for mode, limits in (("noise", (-15.5, -14.5)), ("pilots", (-20.0, -14.0))):
+        config = dataclasses.replace(BLIND, num_drops=2)
+        factory = DropFactory(paths, None, config, SoundingConfig(mode))
+        true = factory._channels.true(factory.users.ravel(), list(range(16)))[:, 0]
+        true = true.reshape(factory.at(1).history.shape)
+        history = factory.at(1).history
+        ratio = np.sum(history * true.conj(), axis=(2, 3, 4)) / np.sum(
+            np.abs(true) ** 2, axis=(2, 3, 4)
+        )
+        error = history / ratio.real[..., None, None, None] - true
+        nmse = np.sum(np.abs(error) ** 2) / np.sum(np.abs(true) ** 2)
+        assert limits[0] < 10 * np.log10(nmse) < limits[1]
+
+
 def test_vanished_and_unheard_users_are_counted():
     paths = make_paths(num_sequences=20)
     valid = paths.valid.copy()
@@ -97,8 +170,9 @@ def test_digest_follows_data_and_settings():
         DropFactory(paths, config=BLIND).digest,
         DropFactory(paths, config=dataclasses.replace(BLIND, history_snr_db=5.0)).digest,
         DropFactory(dataclasses.replace(paths, a=1.01 * paths.a), config=BLIND).digest,
+        DropFactory(paths, config=BLIND, sounding=SoundingConfig(phase_jump_deg=5.0)).digest,
     }
-    assert len(digests) == 3
+    assert len(digests) == 4
     assert DropFactory(paths, config=BLIND).digest in digests
 
 

@@ -8,10 +8,11 @@ import textwrap
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from lwmt_sionna import cli, records
 from lwmt_sionna.data import write_paths
-from lwmt_sionna.link import LinkEvalConfig
+from lwmt_sionna.link import DownlinkConfig, DropConfig, LinkEvalConfig, SweepConfig
 from lwmt_sionna.link.evaluation import format_table
 from tests.link.channels import make_paths
 
@@ -56,11 +57,19 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "config.toml").write_text(textwrap.dedent(CONFIG))
     (tmp_path / "my_predictor.py").write_text(
         textwrap.dedent("""
+        import keras
         import numpy as np
 
         class LastSnapshot:
             def __call__(self, history, num_horizons):
                 return np.repeat(history[:, -1:], num_horizons, axis=1)
+
+        class Slope(keras.Model):
+            def call(self, x):
+                steps = keras.ops.reshape(keras.ops.arange(1.0, 6.0), (1, 5, 1, 1, 1))
+                return x[:, -1:] + steps * (x[:, -1:] - x[:, -2:-1])
+
+        slope = Slope()
         """)
     )
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -101,6 +110,25 @@ def test_table_record_and_figures(script, folder, capsys):
     assert records.read_record("out/link_level_eval.json")["points"] == record["points"]
 
 
+def test_keras_model_of_ones_own_appears_in_table_and_figures(script, folder, capsys, monkeypatch):
+    legends = []
+    save = Figure.savefig
+
+    def spy(figure, *arguments, **options):
+        legends.append([text.get_text() for text in figure.legends[0].get_texts()])
+        return save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", spy)
+    flags = "--data slow.h5 --policies perfect --horizons 1 --snr 12 --mcs 4 --drops 3"
+    own = "my_predictor:slope"
+    assert run(script, "--config", "config.toml", *flags.split(), "--policy", own) == 0
+    assert own in capsys.readouterr().out
+    assert legends and all(own in labels for labels in legends)
+    points = {p["policy"]: p for p in records.read_record("out/link_level_eval.json")["points"]}
+    # Extrapolating by the last step is no good predictor, but it is one.
+    assert -15 < points[own]["nmse_median_db"] < 10
+
+
 def test_flags_replace_configured_values(script, folder):
     flags = "--data slow.h5 --policies perfect --horizons 2 --snr 0 5 --mcs 10 --drops 3 --slots 2"
     assert run(script, "--config", "config.toml", *flags.split(), "--seed", "7") == 0
@@ -128,7 +156,7 @@ def test_flags_replace_configured_values(script, folder):
         ("--config missing.toml", "missing.toml"),
         ("--config wrong_key.toml", "Unknown keys in [sweep] of wrong_key.toml"),
         ("--config wrong_type.toml", "`policies` is a list"),
-        ("--config no.toml", "no valid TOML"),
+        ("--config no.toml", "no TOML"),
         ("", "There is no data"),
         ("--snr loud", "invalid float value"),
     ],
@@ -172,14 +200,14 @@ def test_vanished_target_is_no_division_by_zero(folder):
     write_paths("gone.h5", paths)
     from lwmt_sionna.link.evaluation import evaluate_link
 
-    values = {
-        "data": ["gone.h5"],
-        "policies": ["perfect"],
-        "downlink": {"num_antennas": 8, "num_subcarriers": 16, "num_iterations": 2},
-        "drops": {"max_similarity": 1.0},
-        "sweep": {"horizons": [1], "snr_db": [10.0], "mcs": [4], "compile": "eager"},
-    }
-    record = evaluate_link(LinkEvalConfig.from_dict(values), "gone", progress=False)
+    config = LinkEvalConfig(
+        data=["gone.h5"],
+        policies=["perfect"],
+        downlink=DownlinkConfig(num_antennas=8, num_subcarriers=16, num_iterations=2),
+        drops=DropConfig(max_similarity=1.0),
+        sweep=SweepConfig(horizons=[1], snr_db=[10.0], mcs=[4], compile="eager"),
+    )
+    record = evaluate_link(config, "gone", progress=False)
     (point,) = record["points"]
     assert point["bler"] == 1.0 and np.isfinite(point["sum_rate"])
     assert point["nmse_pooled_db"] is None

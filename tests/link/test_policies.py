@@ -1,3 +1,4 @@
+import inspect
 import sys
 import types
 
@@ -5,8 +6,9 @@ import numpy as np
 import pytest
 
 from lwmt_sionna import ChannelPredictor, LWMTBackbone, baselines
-from lwmt_sionna.link import CsiPolicy, make_policy
+from lwmt_sionna.link import CsiPolicy, make_policy, policy_names
 from lwmt_sionna.link.policies import NoisyPerfectCsi, PredictedCsi
+from lwmt_sionna.models import list_presets
 
 
 class LastSnapshot:
@@ -77,6 +79,24 @@ def test_baselines_are_those_of_their_module(history):
         np.testing.assert_allclose(
             policy(long, 3), expected.reshape(long[:, :, 0].shape), rtol=1e-4, atol=1e-4
         )
+
+
+def test_every_baseline_and_preset_has_a_policy():
+    names = set(policy_names())
+    for name in baselines.__all__:
+        cls = getattr(baselines, name)
+        own = vars(cls).get("name")
+        if isinstance(own, str) and name != "Predictor":
+            assert own in names
+            parameters = inspect.signature(cls).parameters.values()
+            if all(parameter.default is not parameter.empty for parameter in parameters):
+                assert make_policy(own).name == own
+    for preset in list_presets():
+        policy = make_policy(preset)
+        assert policy.name == preset and policy.source.name == preset
+        assert policy.fingerprint == make_policy("model", preset=preset).fingerprint
+    assert {"perfect", "noisy_perfect", "hold", "zero", "local_ar", "model", "small"} <= names
+    assert "predictor" not in names
 
 
 def test_fingerprint_follows_the_settings():

@@ -4,12 +4,12 @@ import json
 import numpy as np
 import pytest
 
-from lwmt_sionna.link.drops import LinkDrops
+from lwmt_sionna.link.drops import DropConfig, DropFactory, LinkDrops
 from lwmt_sionna.link.policies import CsiPolicy, PerfectCsi, PredictedCsi
 from lwmt_sionna.link.runner import LinkRunner
 from lwmt_sionna.link.store import PointStore
 from lwmt_sionna.link.sweep import SweepConfig, run_sweep
-from tests.link.channels import FixedDrops
+from tests.link.channels import FixedDrops, make_paths
 
 QUICK = SweepConfig(horizons=(1,), snr_db=(3.0,), mcs=(13,), batch_size=6, compile="eager")
 
@@ -52,6 +52,31 @@ def test_hold_equals_perfect_at_zero_speed_without_noise(small_drops, small_conf
     )
     for name in ("num_bit_errors", "num_block_errors", "sum_rate"):
         assert perfect[name] == hold[name]
+
+
+def test_users_with_several_antennas(small_config):
+    """Single-user streams and multi-user eigenmodes through the whole sweep."""
+    paths = make_paths(num_sequences=12, speed_kmh=10.0, sampling_period=1e-3)
+    config = dataclasses.replace(QUICK, snr_db=(15.0,), batch_size=4)
+    for num_users, streams in ((1, 2), (2, 1)):
+        downlink = dataclasses.replace(
+            small_config,
+            num_users=num_users,
+            num_user_antennas=2,
+            streams_per_user=streams,
+            combining="eigen",
+            pilot_groups=((2, 3), (10, 11)),
+            subcarrier_spacing=15e3,
+        )
+        settings = DropConfig(num_drops=4, max_similarity=1.0, csi_subcarrier_spacing=1.08e6)
+        factory = DropFactory(paths, downlink, settings)
+        perfect, hold = run_sweep(
+            [factory], [PerfectCsi(), PredictedCsi(last_snapshot, "hold")], config, progress=False
+        )
+        assert perfect["num_blocks"] == 4 * num_users
+        assert perfect["sum_rate"] > hold["sum_rate"] > 2.0
+        assert perfect["num_block_errors"] <= hold["num_block_errors"]
+        assert perfect["rate"] == pytest.approx(streams * 1.367, rel=0.01)
 
 
 def test_counts_do_not_depend_on_the_batch(small_drops, small_config):

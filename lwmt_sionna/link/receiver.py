@@ -1,0 +1,141 @@
+"""What a user knows about its effective channel, and how well it hears with that knowledge."""
+
+import numpy as np
+import tensorflow as tf
+from sionna.phy.ofdm import BaseChannelInterpolator
+
+__all__ = ["WienerInterpolator", "post_equalization_sinr"]
+
+
+class WienerInterpolator(BaseChannelInterpolator):
+    r"""Linear minimum mean-square error interpolation over the slot, in time and frequency at once.
+
+    For a stream with the least-squares estimates $\hat{h}_p$ of its pilots, noise variance
+    $\sigma^2$ and mean power $P$, $\hat{h} = R_{hp} (R_{pp} + \sigma^2 / P I)^{-1} \hat{h}_p$. The
+    receiver knows of the channel's statistics no more than their extent, as a robust receiver
+    does: delays are uniform over a window around zero (the precoder has removed the rest) and
+    Doppler shifts over a window around zero. $P$ is measured on the pilots of each stream, so that
+    faint interference is shrunk rather than amplified.
+
+    Args:
+        pilot_pattern: `sionna.phy.ofdm.PilotPattern` with one transmitter.
+        delay_spread: float, width of the window of delays, as a share of the reciprocal of the
+            spacing of the simulated subcarriers.
+        doppler_spread: float, width of the window of Doppler shifts, as a share of the
+            reciprocal of the symbol duration.
+        precision: None, "single" or "double", as for every Sionna object.
+
+    Call arguments:
+        h_hat: complex `[batch_size, num_rx, num_rx_ant, 1, num_streams, num_pilots]`, least-squares
+            estimates in the order of the pattern; zero where a stream's pilot is.
+        err_var: float, broadcastable to `h_hat`, their variance.
+
+    Returns:
+        The pair of the estimates, complex `[batch_size, num_rx, num_rx_ant, 1, num_streams,
+        num_ofdm_symbols, num_subcarriers]`, and their error variance, float, same shape.
+
+    Reference:
+        Y. Li, L. J. Cimini, N. R. Sollenberger, "Robust channel estimation for OFDM systems with
+        rapid dispersive fading channels", IEEE Trans. Commun., 1998.
+    """
+
+    def __init__(self, pilot_pattern, delay_spread, doppler_spread, precision=None):
+        super().__init__(precision=precision)
+        mask = pilot_pattern.mask.numpy()[0].astype(bool)
+        active = np.abs(pilot_pattern.pilots.numpy()[0]) > 0
+        _, num_symbols, num_subcarriers = mask.shape
+        time = _uniform_window(num_symbols, doppler_spread)
+        frequency = _uniform_window(num_subcarriers, delay_spread)
+        values, bases, weights = [], [], []
+        for stream_mask, stream_active in zip(mask, active):
+            t, f = np.argwhere(stream_mask)[stream_active].T
+            # With R_pp = V diag(d) V^H the filter is one diagonal matrix for any noise level.
+            d, v = np.linalg.eigh(time[np.ix_(t, t)] * frequency[np.ix_(f, f)])
+            # Silent pilots have rows of zeros: no index is needed to skip them.
+            basis = np.zeros((len(stream_active), len(d)))
+            basis[stream_active] = v
+            cross = time[:, None, t] * frequency[None, :, f]
+            values.append(np.maximum(d, 0.0))
+            bases.append(basis)
+            weights.append(cross.reshape(-1, len(d)) @ v)
+        self._grid = [num_symbols, num_subcarriers]
+        share = active / active.sum(axis=1, keepdims=True)
+        self._share = tf.constant(share, self.rdtype)
+        self._values = tf.constant(np.stack(values), self.rdtype)
+        self._bases = tf.constant(np.stack(bases), self.cdtype)
+        self._weights = tf.constant(np.stack(weights), self.cdtype)
+
+    def __call__(self, h_hat, err_var):
+        noise = tf.reduce_sum(err_var * self._share, axis=-1, keepdims=True)
+        power = tf.reduce_sum(tf.abs(h_hat) ** 2 * self._share, axis=-1, keepdims=True) - noise
+        # A stream that is not heard above the noise has little power, not a negative one.
+        power = tf.maximum(power, 1e-2 * noise + tf.cast(1e-20, self.rdtype))
+        gain = 1.0 / (self._values + noise / power)
+        # s stream, p pilot, q eigenvalue, g element of the grid
+        spectrum = tf.einsum("...sp,spq->...sq", h_hat, self._bases)
+        filtered = tf.cast(gain, self.cdtype) * spectrum
+        estimate = tf.einsum("...sq,sgq->...sg", filtered, self._weights)
+        explained = tf.einsum("...sq,sgq->...sg", gain, tf.abs(self._weights) ** 2)
+        error = tf.broadcast_to(tf.maximum(power * (1.0 - explained), 0.0), tf.shape(estimate))
+        shape = tf.concat([tf.shape(estimate)[:-1], self._grid], axis=0)
+        return tf.reshape(estimate, shape), tf.reshape(error, shape)
+
+
+def _uniform_window(size, width):
+    """Correlation of `size` samples whose spectrum is uniform over `width` cycles per sample."""
+    return np.sinc(width * np.subtract.outer(np.arange(size), np.arange(size)))
+
+
+def post_equalization_sinr(h_eff, no, streams_per_user, h_eff_hat=None, error_variance=0.0):
+    r"""SINR behind an LMMSE receiver that may know its effective channel imperfectly.
+
+    From its estimate $\hat{H}$ a user builds the filter of Sionna's equaliser,
+    $W = D \hat{H}_d^H (\hat{H} \hat{H}^H + (\sigma^2 + \sigma_e^2) I)^{-1}$ with $D$ such that
+    $W \hat{H}_d$ has ones on its diagonal. With the true $h$, what it hears of stream $s$ is off by
+    $|w_s h_s - 1|^2 + \sum_{j \neq s} |w_s h_j|^2 + \sigma^2 |w_s|^2$; its SINR is $|w_s h_s|^2$
+    over that. With perfect knowledge this is signal over interference plus noise.
+
+    Sionna's `LMMSEPostEqualizationSINR` with its default `interference_whitening=True` counts the
+    interference twice (version 1.2.2): as noise that it has whitened and once more as interference.
+
+    Args:
+        h_eff: complex `[batch_size, num_users, num_user_antennas, num_ofdm_symbols,
+            num_subcarriers, num_streams]`, true effective channel, power included.
+        no: float, broadcastable to `[batch_size]`, noise power.
+        streams_per_user: int, streams of a user; stream `s` belongs to user
+            `s // streams_per_user`.
+        h_eff_hat: complex, shape of `h_eff`, what the users believe; the truth when None.
+        error_variance: float, broadcastable to `h_eff`, error that the users expect in it.
+
+    Returns:
+        Float `[batch_size, num_users, streams_per_user, num_ofdm_symbols, num_subcarriers]`.
+    """
+    h_eff = tf.convert_to_tensor(h_eff)
+    rdtype = h_eff.dtype.real_dtype
+    num_users, num_user_antennas, num_streams = (h_eff.shape[axis] for axis in (1, 2, 5))
+    # [b batch, u user, t OFDM symbol, f subcarrier, r receive antenna, k stream of anybody]
+    order = [0, 1, 3, 4, 2, 5]
+    h = tf.transpose(h_eff, order)
+    h_hat = h if h_eff_hat is None else tf.transpose(h_eff_hat, order)
+    csi_error = tf.broadcast_to(tf.cast(error_variance, rdtype), tf.shape(h_eff))
+    csi_error = tf.reduce_sum(tf.transpose(csi_error, order), axis=-1)
+    no = tf.reshape(tf.cast(no, rdtype), [-1, 1, 1, 1, 1])
+
+    # s stream of the user's own
+    own = np.eye(num_streams).reshape(num_users, streams_per_user, num_streams)
+    desired = tf.einsum("butfrk,usk->butfrs", h_hat, tf.constant(own, h.dtype))
+    covariance = tf.matmul(h_hat, h_hat, adjoint_b=True)
+    covariance += tf.linalg.diag(tf.cast(no + csi_error, h.dtype))
+    if num_user_antennas == 1:
+        w = tf.linalg.adjoint(desired / covariance)
+    else:
+        w = tf.linalg.adjoint(tf.linalg.solve(covariance, desired))
+    scale = tf.linalg.diag_part(tf.matmul(w, desired))
+    w = tf.math.divide_no_nan(w, scale[..., None])
+
+    heard = tf.matmul(w, h)
+    own = tf.constant(own[:, None, None], h.dtype)
+    signal = tf.reduce_sum(tf.abs(heard * own) ** 2, axis=-1)
+    error = tf.reduce_sum(tf.abs(heard - own) ** 2, axis=-1)
+    error += no * tf.reduce_sum(tf.abs(w) ** 2, axis=-1)
+    return tf.transpose(signal / error, [0, 1, 4, 2, 3])

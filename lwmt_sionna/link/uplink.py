@@ -1,0 +1,197 @@
+"""How the base station comes to know the channel: sounding pilots through the uplink."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["SoundingConfig", "interpolation_matrix", "pilot_frequencies", "sound"]
+
+# Combs of NR's sounding reference signals (3GPP TS 38.211, 6.4.1.4).
+_COMBS = (2, 4, 8)
+
+
+@dataclass(frozen=True)
+class SoundingConfig:
+    """How histories are measured.
+
+    Args:
+        mode: "noise" or "pilots". "noise" adds white noise to the true channel of every antenna and
+            subcarrier of the CSI grid; "pilots" sends sounding pilots through the uplink and
+            estimates the channel from what arrives.
+        comb: int, a user sounds on every `comb`-th subcarrier of the carrier: 2, 4 or 8.
+        interpolation: "wiener" or "linear", from the comb to the CSI grid.
+        delay_window: float, width of the window of delays around the user's mean delay that the
+            Wiener filter expects [s]. Narrow windows suppress noise, wide ones keep late paths.
+        phase_jump_deg: float, standard deviation of a phase [degrees] common to all antennas and
+            subcarriers of a snapshot, drawn anew for every user and snapshot: oscillators that are
+            not locked to each other.
+        calibration_error_db: float or None, mean power of the relative gain error of an antenna
+            [dB], the same for all users: transmit and receive chains are not reciprocal. None
+            leaves it out.
+        calibration_memory: float, correlation of that error from one snapshot to the next, from 0
+            (drawn anew) to 1 (constant over the history).
+    """
+
+    mode: str = "noise"
+    comb: int = 4
+    interpolation: str = "wiener"
+    delay_window: float = 1.5e-6
+    phase_jump_deg: float = 0.0
+    calibration_error_db: float | None = None
+    calibration_memory: float = 1.0
+
+    def __post_init__(self):
+        choices = {
+            "mode": ("noise", "pilots"),
+            "comb": _COMBS,
+            "interpolation": ("wiener", "linear"),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                listed = ", ".join(f"{item!r}" for item in known)
+                raise ValueError(
+                    f"`{name}` is one of {listed}. Received: {name}={getattr(self, name)!r}"
+                )
+        if not self.delay_window > 0:
+            raise ValueError(
+                f"`delay_window` must be positive. Received: delay_window={self.delay_window}"
+            )
+        if not self.phase_jump_deg >= 0:
+            raise ValueError(
+                "`phase_jump_deg` must not be negative. "
+                f"Received: phase_jump_deg={self.phase_jump_deg}"
+            )
+        if not 0 <= self.calibration_memory <= 1:
+            raise ValueError(
+                "`calibration_memory` must lie between 0 and 1. "
+                f"Received: calibration_memory={self.calibration_memory}"
+            )
+
+
+def pilot_frequencies(frequencies, subcarrier_spacing, comb, offset=0):
+    """Baseband frequencies of a user's sounding pilots.
+
+    Pilots cover the band of the CSI grid, half a spacing beyond its outer points included.
+
+    Args:
+        frequencies: float `[num_subcarriers]`, CSI grid, equally spaced [Hz].
+        subcarrier_spacing: float, of the carrier [Hz].
+        comb: int, carriers from one pilot to the next.
+        offset: int, the user's place in the comb.
+
+    Returns:
+        float64 `[num_pilots]` [Hz].
+
+    Raises:
+        ValueError: the band is narrower than two pilots.
+    """
+    grid = frequencies[1] - frequencies[0] if len(frequencies) > 1 else 0.0
+    num_pilots = int(len(frequencies) * grid / (comb * subcarrier_spacing) + 1e-6)
+    if num_pilots < 2:
+        raise ValueError(
+            "The band of the CSI grid must hold two pilots at least. Received: "
+            f"{len(frequencies)} subcarriers {grid:g} Hz apart, comb={comb}, "
+            f"subcarrier_spacing={subcarrier_spacing:g}"
+        )
+    places = offset % comb + comb * np.arange(num_pilots)
+    return frequencies[0] - grid / 2 + subcarrier_spacing * (places + 0.5)
+
+
+def sound(h, pilots, frequencies, snr_db, config, rng, station_rng=None):
+    """Channels as the base station estimates them from sounding pilots of one comb offset.
+
+    Users send pilots in one OFDM symbol per snapshot; those of other offsets do not disturb them.
+    The base station divides by the pilots, shifts the user's mean delay to zero (told from the
+    whole history, as timing is tracked), interpolates to the CSI grid and shifts back.
+
+    Args:
+        h: complex64 `[num_users, num_snapshots, num_antennas, num_pilots]`, true channels at the
+            pilots.
+        pilots: float `[num_pilots]`, their frequencies [Hz].
+        frequencies: float `[num_subcarriers]`, CSI grid [Hz].
+        snr_db: float, what the energy of one sounding would give each subcarrier of the CSI grid if
+            it were spread over them alone [dB]: with `num_pilots` pilots, a pilot has
+            `num_subcarriers / num_pilots` times that SNR. Relative to the mean power of the user's
+            history.
+        config: `SoundingConfig`; `mode` and `comb` are not looked at.
+        rng: `numpy.random.Generator`.
+        station_rng: `numpy.random.Generator` or None, for the errors of calibration. These are the
+            base station's: a generator of the same state gives all users the same; `rng` when
+            None.
+
+    Returns:
+        complex64 `[num_users, num_snapshots, num_antennas, num_subcarriers]`.
+    """
+    num_users, num_snapshots, num_antennas, num_pilots = h.shape
+    station_rng = rng if station_rng is None else station_rng
+    gain = _calibration(config, num_snapshots, num_antennas, station_rng)
+    turn = np.deg2rad(config.phase_jump_deg) * rng.standard_normal((num_users, num_snapshots))
+    x = np.exp(0.5j * np.pi * (rng.integers(4, size=num_pilots) + 0.5)).astype(np.complex64)
+    noise = 10 ** (-snr_db / 10) * num_pilots / len(frequencies)
+    power = np.mean(np.abs(h) ** 2, axis=(1, 2, 3), keepdims=True)
+
+    y = h * gain[..., None] * x
+    y *= np.exp(1j * turn).astype(np.complex64)[..., None, None]
+    y += np.sqrt(noise * power / 2).astype(np.float32) * _complex_normal(rng, y.shape)
+
+    h_ls = y / x
+    lag = np.sum(h_ls[..., :-1].conj() * h_ls[..., 1:], axis=(1, 2, 3), dtype=np.complex128)
+    # Pilots tell delays up to a multiple of the reciprocal of their spacing; none is negative.
+    cycles = np.mod(-np.angle(lag) / (2 * np.pi) + 0.1, 1.0) - 0.1
+    delay = cycles / (pilots[1] - pilots[0])
+    matrix = interpolation_matrix(
+        pilots, frequencies, config.interpolation, config.delay_window, noise
+    )
+    h_hat = (h_ls * _ramp(-delay, pilots)) @ matrix.T.astype(np.complex64)
+    return h_hat * _ramp(delay, frequencies)
+
+
+def interpolation_matrix(pilots, frequencies, interpolation, delay_window, noise):
+    """Matrix that takes estimates at the pilots to other frequencies.
+
+    Args:
+        pilots: float `[num_pilots]` [Hz], ascending.
+        frequencies: float `[num_subcarriers]` [Hz].
+        interpolation: "wiener": linear minimum mean-square error for delays that are uniform over a
+            window around zero. "linear": straight lines between the pilots, and beyond the outer
+            ones; what Sionna's `LinearInterpolator` does.
+        delay_window: float, width of the window [s].
+        noise: float, noise of an estimate over the power of the channel.
+
+    Returns:
+        float `[num_subcarriers, num_pilots]`.
+    """
+    if interpolation == "wiener":
+        own = np.sinc(delay_window * np.subtract.outer(pilots, pilots))
+        cross = np.sinc(delay_window * np.subtract.outer(frequencies, pilots))
+        # A narrow window has fewer degrees of freedom than pilots: a load keeps the inverse.
+        return np.linalg.solve(own + max(noise, 1e-6) * np.eye(len(pilots)), cross.T).T
+    left = np.clip(np.searchsorted(pilots, frequencies, side="right") - 1, 0, len(pilots) - 2)
+    share = (frequencies - pilots[left]) / (pilots[left + 1] - pilots[left])
+    matrix = np.zeros((len(frequencies), len(pilots)))
+    rows = np.arange(len(frequencies))
+    matrix[rows, left] = 1 - share
+    matrix[rows, left + 1] += share
+    return matrix
+
+
+def _ramp(delay, frequencies):
+    """Phases of a delay, complex64 `[num_users, 1, 1, num_frequencies]`."""
+    turn = np.exp(-2j * np.pi * np.multiply.outer(delay, frequencies))
+    return turn[:, None, None].astype(np.complex64)
+
+
+def _calibration(config, num_snapshots, num_antennas, rng):
+    """Gains of the base station's antennas, complex64 `[num_snapshots, num_antennas]`."""
+    if config.calibration_error_db is None:
+        return np.ones((num_snapshots, num_antennas), np.complex64)
+    memory = config.calibration_memory
+    error = _complex_normal(rng, (num_snapshots, num_antennas)) * np.float32(np.sqrt(0.5))
+    for t in range(1, num_snapshots):
+        error[t] = memory * error[t - 1] + np.sqrt(1 - memory**2) * error[t]
+    return 1 + np.float32(10 ** (config.calibration_error_db / 20)) * error
+
+
+def _complex_normal(rng, shape):
+    """Real and imaginary part of unit variance each."""
+    return rng.standard_normal((*shape, 2), np.float32).view(np.complex64)[..., 0]
