@@ -68,15 +68,18 @@ class WienerPredictor(BinPredictor):
         return future
 
     def _most_likely(self, samples, power, floor):
-        num_snapshots = samples.shape[1]
-        costs = []
-        for doppler in self._GRID:
-            matrix = _toeplitz(jakes_autocorrelation(doppler, num_snapshots))
-            values, vectors = np.linalg.eigh(matrix)
-            variance = power[:, None] * np.maximum(values, 0.0) + floor[:, None]
-            energy = np.abs(samples @ vectors.conj()) ** 2
-            costs.append(np.sum(np.log(variance) + energy / variance))
-        return self._GRID[int(np.argmin(costs))]
+        best = int(np.argmin([self._cost(f, samples, power, floor) for f in self._GRID]))
+        around = self._GRID[max(best - 1, 0)], self._GRID[min(best + 1, len(self._GRID) - 1)]
+        finer = np.linspace(*around, 9)
+        return finer[int(np.argmin([self._cost(f, samples, power, floor) for f in finer]))]
+
+    def _cost(self, doppler, samples, power, floor):
+        """Negative logarithm of the likelihood."""
+        matrix = _toeplitz(jakes_autocorrelation(doppler, samples.shape[1]))
+        values, vectors = np.linalg.eigh(matrix)
+        variance = power[:, None] * np.maximum(values, 0.0) + floor[:, None]
+        energy = np.abs(samples @ vectors.conj()) ** 2
+        return np.sum(np.log(variance) + energy / variance)
 
 
 class SpectralWiener(BinPredictor):
