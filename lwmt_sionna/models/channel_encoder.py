@@ -72,6 +72,8 @@ class ChannelEncoder(keras.Model):
     def __init__(
         self, backbone, per="token", array_shape=None, num_delay=None, first_delay=0, **kwargs
     ):
+        # The physics in front of the network stays in the precision of its input.
+        kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         if isinstance(backbone, dict):
             backbone = keras.saving.deserialize_keras_object(backbone)

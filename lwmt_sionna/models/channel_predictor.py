@@ -105,6 +105,8 @@ class ChannelPredictor(keras.Model):
         first_delay=0,
         **kwargs,
     ):
+        # The physics in front of the network stays in the precision of its input.
+        kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         if isinstance(backbone, dict):
             backbone = keras.saving.deserialize_keras_object(backbone)
@@ -365,12 +367,16 @@ class ChannelPredictor(keras.Model):
             features.append(ops.log(power + 1e-3 * noise[:, 0, 0] + _TINY) - level)
         return self.level_features(0.2 * ops.concatenate(features, axis=-1))
 
-    def compute_output_shape(self, history_shape, num_horizons=None, **kwargs):
+    def compute_output_shape(self, history_shape):
         shape = list(history_shape)
-        shape[5 if len(shape) == 7 else 1] = (
-            self.num_horizons if num_horizons is None else num_horizons
-        )
+        shape[5 if len(shape) == 7 else 1] = self.num_horizons
         return tuple(shape)
+
+    def compute_output_spec(self, history, num_horizons=None, **kwargs):
+        shape = list(self.compute_output_shape(history.shape))
+        if num_horizons is not None:
+            shape[5 if len(shape) == 7 else 1] = num_horizons
+        return keras.KerasTensor(shape, dtype=history.dtype)
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, dtype=None):
