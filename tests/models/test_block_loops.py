@@ -128,6 +128,7 @@ def test_configuration_round_trip():
     assert keras.saving.serialize_keras_object(copy)["class_name"] == "LWMTBackbone"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block_loop", ["unroll", "rematerialize"])
 def test_mixed_precision_trains_compiled_like_float32(block_loop):
     x = channel((3, 16, 12))  # enough tokens for the shift kernel, few offsets to compile
