@@ -86,6 +86,8 @@ def main(argv=None):
             }
         )
     points = []
+    left_out = ("debug", "quiet", "out", "resume")
+    config = {k: v for k, v in vars(args).items() if k not in left_out} | {"data": str(args.data)}
     if args.resume and args.out.is_file():
         points = json.loads(args.out.read_text())["points"]
         done = {point["task"] for point in points}
