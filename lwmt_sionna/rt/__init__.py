@@ -15,6 +15,9 @@ _EXPORTS = {
     "sample_straight_tracks": "trajectories",
     "TracingConfig": "tracing",
     "trace_positions": "tracing",
+    "trace_tracks": "sequences",
+    "MovingObject": "motion",
+    "Tracks": "motion",
     "GenerationConfig": "generation",
     "generate": "generation",
 }
