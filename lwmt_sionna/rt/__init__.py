@@ -28,6 +28,9 @@ _EXPORTS = {
     "describe_scene": "describe",
     "TracingConfig": "tracing",
     "trace_positions": "tracing",
+    "trace_tracks": "sequences",
+    "MovingObject": "motion",
+    "Tracks": "motion",
     "GenerationConfig": "generation",
     "generate": "generation",
 }
