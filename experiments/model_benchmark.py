@@ -97,10 +97,7 @@ def main(argv=None):
         records.write_record(
             args.out,
             name="model_benchmark",
-            config={
-                k: v for k, v in vars(args).items() if k not in ("debug", "quiet", "out", "resume")
-            }
-            | {"data": str(args.data), "tasks": sorted({p["task"] for p in points})},
+            config=config | {"tasks": sorted({p["task"] for p in points})},
             points=points,
             seeds=[0],
             inputs={"preset": preset_folder(args.preset), args.data.stem: args.data},

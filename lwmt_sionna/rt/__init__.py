@@ -29,8 +29,6 @@ _EXPORTS = {
     "TracingConfig": "tracing",
     "trace_positions": "tracing",
     "trace_tracks": "sequences",
-    "MovingObject": "motion",
-    "Tracks": "motion",
     "GenerationConfig": "generation",
     "generate": "generation",
 }
