@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from lwmt_sionna.configuration import claim_folder, from_toml, to_json
 from lwmt_sionna.data import PathSequences, concatenate, read_paths, vanishing_mask, write_paths
+from lwmt_sionna.data.paths import OPTIONAL_FIELDS, PATH_FIELDS
 from lwmt_sionna.rt.scenes import load_scene
 from lwmt_sionna.rt.tracing import TracingConfig, trace_positions
 from lwmt_sionna.rt.trajectories import TrajectoryConfig, sample_tracks
@@ -217,7 +218,8 @@ def _compact(one, config, scene):
     keep = one["valid"] & (power > floor)
     order = np.argsort(~keep, axis=-1, kind="stable")[..., : max(1, keep.sum(-1).max())]
     packed = {}
-    for name in ("a", "tau", "theta_t", "phi_t", "theta_r", "phi_r", "doppler", "path_key"):
+    per_path = {name for name, (_, axes) in (PATH_FIELDS | OPTIONAL_FIELDS).items() if "P" in axes}
+    for name in sorted(per_path & set(one) - {"valid"}):
         value = one.pop(name)
         picked = np.take_along_axis(value, order.reshape(order.shape + (1,) * (value.ndim - 3)), 2)
         keep_picked = np.take_along_axis(keep, order, 2)
