@@ -44,6 +44,27 @@ _TERMS = (
     (1, 0, 1, 1.0),
 )
 _NUM_PARAMETERS = 1 + len(_TERMS)  # the logarithm of the amplitude comes first
+# Powers of (m, k) in the products of two derivatives.
+_POWERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
+
+
+def _normal_table():
+    """Inner products of derivatives as combinations of moments `[t power, (m, k) powers, re/im]`.
+
+    The derivative by the logarithm of the amplitude is real, those by the phases are imaginary.
+    """
+    terms = [(0, 0, 0, 1.0), *_TERMS]
+    table = np.zeros((len(terms), len(terms), 5, len(_POWERS), 2), "float32")
+    for i, (a, b, c, one) in enumerate(terms):
+        for j, (d, e, f, other) in enumerate(terms):
+            mixed = (i == 0) != (j == 0)
+            sign = -1.0 if i == 0 and mixed else 1.0
+            place = a + d, _POWERS.index((b + e, c + f)), int(mixed)
+            table[(i, j, *place)] = sign * one * other
+    return table.reshape(len(terms) ** 2, -1)
+
+
+_NORMAL_TABLE = _normal_table()
 
 
 class Paths(NamedTuple):
@@ -277,25 +298,28 @@ class PathFit:
         sizes = tuple(_OVERSAMPLING * size for size in self.shape)
         num_snapshots, num_ant, num_subcarriers = self.shape
         pad = [[0, 0], [0, 0], [0, sizes[1] - num_ant], [0, sizes[2] - num_subcarriers]]
-        plane = ComplexPair(*ops.fft2(tuple(ops.pad(part, pad) for part in residual)))
-        plane = plane.map(lambda v: ops.reshape(v, (-1, num_snapshots, sizes[1] * sizes[2])))
+        waves = ComplexPair(*ops.fft2(tuple(ops.pad(part, pad) for part in residual)))
+        waves = waves.map(lambda v: ops.reshape(v, (-1, num_snapshots, sizes[1] * sizes[2])))
         cosine, sine = _dft(sizes[0], num_snapshots)
         spectrum = ComplexPair(
-            ops.matmul(cosine, plane.re) + ops.matmul(sine, plane.im),
-            ops.matmul(cosine, plane.im) - ops.matmul(sine, plane.re),
+            ops.matmul(cosine, waves.re) + ops.matmul(sine, waves.im),
+            ops.matmul(cosine, waves.im) - ops.matmul(sine, waves.re),
         )
         power = spectrum.power()
+        # The plane of angle and delay, each point with its strongest Doppler shift.
+        plane = ops.max(power, axis=1)
         bins = np.arange(sizes[1] * sizes[2])
         strongest, phases, exists = None, [], []
         for _ in range(self.num_peaks):
-            flat = ops.reshape(power, (-1, math.prod(sizes)))
-            place, peak = ops.cast(ops.argmax(flat, axis=1), "int32"), ops.max(flat, axis=1)
+            place = ops.cast(ops.argmax(plane, axis=1), "int32")
+            peak = ops.max(plane, axis=1)
             strongest = peak if strongest is None else strongest
             # Side lobes of a peak between bins are 13 dB below it.
             exists.append(ops.cast(peak > 0.15 * strongest, "float32"))
+            column = ops.take_along_axis(power, place[:, None, None], axis=2)[..., 0]
             index = (
-                place // (sizes[1] * sizes[2]),
-                (place // sizes[2]) % sizes[1],
+                ops.cast(ops.argmax(column, axis=1), "int32"),
+                place // sizes[2],
                 place % sizes[2],
             )
             turns = [ops.cast(i, "float32") / n for i, n in zip(index, sizes, strict=True)]
@@ -310,7 +334,7 @@ class PathFit:
                 distance = ops.abs(own[None].astype("int32") - i[:, None])
                 distance = ops.minimum(distance, size - distance)
                 near = near * ops.cast(distance <= _OVERSAMPLING, "float32")
-            power = power * (1.0 - near[:, None])
+            plane = plane * (1.0 - near)
         zero = 0.0 * strongest[:, None]
         phase = ops.stack([ops.stack(p, axis=-1) for p in phases], axis=1)
         phase = ops.pad(phase, [[0, 0], [0, 0], [1, 3]])
@@ -433,33 +457,18 @@ class PathFit:
     def _normal(self, u, v, count):
         """Inner products of the derivatives, `[B, P * parameters, P * parameters]`."""
         t, m, k = self.axes
-        over_m = [_gram(u, u.map(lambda z, b=b: z * m**b)) for b in range(3)]
-        over_k = [_gram(v, v.map(lambda z, c=c: z * k**c)) for c in range(3)]
-        products = {
-            (b, c): over_m[b].times(over_k[c])
-            for b, c in itertools.product(range(3), range(3))
-            if b + c <= 2
-        }
-
-        @functools.cache
-        def moment(a, b, c):
-            weight = t[None, :, None, None] ** a
-            return products[b, c].map(lambda z: ops.sum(weight * z, axis=1))
-
-        # Rows and columns: growth (a real derivative), then phases (imaginary ones).
-        rows = [[moment(0, 0, 0).re]]
-        for d, e, f, factor in _TERMS:
-            rows[0].append(-factor * moment(d, e, f).im)
-        for a, b, c, factor in _TERMS:
-            row = [factor * moment(a, b, c).im]
-            for d, e, f, other in _TERMS:
-                row.append(factor * other * moment(a + d, b + e, c + f).re)
-            rows.append(row)
-        # [parameter, parameter, B, P, P] -> [B, P, parameter, P, parameter]
-        table = ops.stack([ops.stack(row) for row in rows])
-        table = ops.transpose(table, (2, 3, 0, 4, 1))
+        over_m, over_k = _grams(u, m), _grams(v, k)
+        products = [over_m[b].times(over_k[c]) for b, c in _POWERS]
+        products = ops.stack([part for z in products for part in z], axis=2)
+        pairs = count * count
+        products = ops.reshape(products, (-1, len(t), 2 * len(_POWERS) * pairs))
+        weights = np.stack([t**a for a in range(5)])
+        moments = ops.matmul(weights, products)
+        moments = ops.reshape(moments, (-1, 5 * 2 * len(_POWERS), pairs))
+        table = ops.matmul(_NORMAL_TABLE, moments)
+        table = ops.reshape(table, (-1, _NUM_PARAMETERS, _NUM_PARAMETERS, count, count))
         size = count * _NUM_PARAMETERS
-        return ops.reshape(table, (-1, size, size))
+        return ops.reshape(ops.transpose(table, (0, 3, 1, 4, 2)), (-1, size, size))
 
 
 def _conjugate_gradients(matrix, right, num_steps):
@@ -513,12 +522,13 @@ def _project(residual, u, v):
     return u.conj().times(inner).map(lambda z: z[..., None])
 
 
-def _gram(u, w):
-    """`sum_m conj(u[p, m]) w[q, m]`: `[B, T, P, P]`."""
-    both = ops.concatenate([u.re, u.im], axis=3)
-    straight = ops.transpose(ops.concatenate([w.re, w.im], axis=3), (0, 1, 3, 2))
-    crossed = ops.transpose(ops.concatenate([w.im, -w.re], axis=3), (0, 1, 3, 2))
-    return ComplexPair(ops.matmul(both, straight), ops.matmul(both, crossed))
+def _grams(u, m):
+    """`sum_m conj(u[p, m]) m^b u[q, m]` for b = 0, 1, 2: list of `[B, T, P, P]`."""
+    count = u.re.shape[2]
+    left = ops.concatenate([u.re, u.im], axis=3)
+    right = ops.concatenate([left, ops.concatenate([u.im, -u.re], axis=3)], axis=2)
+    powers = [ops.matmul(left * np.tile(m**b, 2), ops.transpose(right, (0, 1, 3, 2))) for b in range(3)]
+    return [ComplexPair(z[..., :count], z[..., count:]) for z in powers]
 
 
 @functools.lru_cache(maxsize=16)
