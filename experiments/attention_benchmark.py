@@ -416,8 +416,9 @@ def plot(points, path):
     mode = "train" if any(p["mode"] == "train" for p in points) else "forward"
     points = [p for p in points if p["mode"] == mode]
     sizes = sorted({p["head_size"] for p in points})
+    tokens = sorted({p["num_tokens"] for p in points})
     figure, axes = plt.subplots(
-        2, len(sizes), figsize=(1 + 3.2 * len(sizes), 5.6), sharex=True, sharey="row", squeeze=False
+        2, len(sizes), figsize=(1 + 3.4 * len(sizes), 6.4), sharex=True, sharey="row", squeeze=False
     )
     for column, size in enumerate(sizes):
         for row, (field, label) in enumerate(
@@ -433,15 +434,18 @@ def plot(points, path):
                 if mine:
                     style = {"color": "black", "linewidth": 2} if subject == OURS else {}
                     axis.loglog(*zip(*mine, strict=True), marker="o", label=name, **style)
-            axis.grid(alpha=0.3, which="both")
+            axis.grid(alpha=0.3)
+            axis.set_xticks(tokens, [f"{n:,}" for n in tokens], rotation=45, fontsize="small")
+            axis.minorticks_off()
             if column == 0:
                 axis.set_ylabel(label)
             if row == 0:
                 axis.set_title(f"head size {size}")
             else:
                 axis.set_xlabel("tokens")
-    axes[0, 0].legend(fontsize="x-small")
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0.12, 1, 1))
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=2, fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     plt.close(figure)

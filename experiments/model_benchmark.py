@@ -44,6 +44,7 @@ def main(argv=None):
     parser.add_argument("--num-sequences", type=int, default=384, help="of these, the first [384]")
     parser.add_argument("--kept", nargs="+", type=int, default=[6, 5, 4], help="patches per axis")
     parser.add_argument("--snr", type=float, default=15.0, help="history SNR, dB [15]")
+    parser.add_argument("--resume", action="store_true", help="keep the tasks already in --out")
     parser.add_argument("--rounds", type=int, default=7, help="timed calls of each [7]")
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs/model_benchmark.json")
@@ -85,13 +86,18 @@ def main(argv=None):
             }
         )
     points = []
+    left_out = ("debug", "quiet", "out", "resume")
+    config = {k: v for k, v in vars(args).items() if k not in left_out} | {"data": str(args.data)}
+    if args.resume and args.out.is_file():
+        points = json.loads(args.out.read_text())["points"]
+        done = {point["task"] for point in points}
+        cases = [case for case in cases if case["task"] not in done]
     for case in tqdm.tqdm(cases, unit="case", disable=None):
         points += run_worker(case)
         records.write_record(
             args.out,
             name="model_benchmark",
-            config={k: v for k, v in vars(args).items() if k not in ("debug", "quiet", "out")}
-            | {"data": str(args.data)},
+            config=config | {"tasks": sorted({p["task"] for p in points})},
             points=points,
             seeds=[0],
             inputs={"preset": preset_folder(args.preset), args.data.stem: args.data},

@@ -59,7 +59,7 @@ class TrainConfig:
         time_offsets: Offsets of the other snapshots.
         drift: Patches per snapshot by which the corridor widens.
         leakage: Patches of the corridor that do not depend on the time distance.
-        kept_patches: Angle and delay patches, those with the most energy, that the network works on;
+        kept_patches: Angle and delay patches, those with most energy, that the network works on;
             all of them if left out. See `EnergyRouting`.
         kernel: Kernel of the attention; decides time and memory only.
         num_draws: Draws of noise and augmentation per training sequence.

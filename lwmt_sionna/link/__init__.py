@@ -7,6 +7,7 @@ and statistics can be used where Sionna is not installed.
 import importlib
 
 _EXPORTS = {
+    "CirGenerator": "cir",
     "CsiPolicy": "policies",
     "Downlink": "downlink",
     "DownlinkConfig": "config",
@@ -21,6 +22,7 @@ _EXPORTS = {
     "SoundingConfig": "uplink",
     "SweepConfig": "sweep",
     "best_fixed_mcs": "statistics",
+    "cir_dataset": "cir",
     "cluster_bootstrap": "statistics",
     "comb_pilot_pattern": "downlink",
     "evaluate_link": "evaluation",

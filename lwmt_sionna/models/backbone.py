@@ -5,6 +5,7 @@ from keras import ops
 
 from lwmt_sionna.layers.encoder import EncoderBlock
 from lwmt_sionna.layers.position import FactoredPositionEncoding, LearnedPositionEncoding
+from lwmt_sionna.models.finetuning import LORA_TARGETS, enable_lora, freeze
 from lwmt_sionna.models.presets import load_preset, save_preset
 from lwmt_sionna.ops.attention_routing import (
     EnergyRouting,
@@ -239,6 +240,9 @@ class LWMTBackbone(keras.Model):
         for block in self.blocks:
             block.build(tokens_shape)
         self.norm.build(tokens_shape)
+        if not self.trainable:  # as saved: what was just built does not know
+            for part in (*self.layers, *self.variables):
+                part.trainable = False
         self.built = True
 
     def grid(self, shape):
@@ -386,6 +390,14 @@ class LWMTBackbone(keras.Model):
         grid = self.grid(input_shape[1:4])
         num_tokens = grid[0] * grid[1] * grid[2] + int(self.neighborhood.class_token)
         return (input_shape[0], num_tokens, self.width)
+
+    def freeze(self, num_blocks=None):
+        """Keeps the first layers: see `lwmt_sionna.models.finetuning.freeze`."""
+        freeze(self, num_blocks)
+
+    def enable_lora(self, rank=4, alpha=None, targets=LORA_TARGETS):
+        """Trains corrections of low rank: see `lwmt_sionna.models.finetuning.enable_lora`."""
+        enable_lora(self, rank, alpha, targets)
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, dtype=None):

@@ -2,33 +2,15 @@
 
 import keras
 import numpy as np
-from keras import ops
 
 from lwmt_sionna.layers.angle_delay import AngleDelayTransform
 from lwmt_sionna.models.backbone import LWMTBackbone
 from lwmt_sionna.models.channel_form import ChannelForm
 from lwmt_sionna.models.embedding import pool_embeddings
+from lwmt_sionna.models.normalization import unit_power
 from lwmt_sionna.models.presets import load_preset, save_preset
 
-__all__ = ["ChannelEncoder", "unit_power"]
-
-
-def unit_power(x):
-    """Scales every sequence to a mean power of one per complex number.
-
-    Args:
-        x: Real `[batch, time, num_ant, num_subcarriers, 2]`.
-
-    Returns:
-        Tuple of the scaled sequences, float32, and their scale `[batch, 1, 1, 1, 1]` of the type of
-        `x`; sequences of zeros stay as they are and have the scale zero.
-    """
-    axes = (1, 2, 3, 4)
-    # The peak first: squares of weak channels leave the range of float32.
-    peak = ops.max(ops.abs(x), axis=axes, keepdims=True)
-    unit = ops.cast(x / ops.where(peak > 0, peak, ops.ones_like(peak)), "float32")
-    rms = ops.sqrt(2.0 * ops.mean(ops.square(unit), axis=axes, keepdims=True))
-    return unit / ops.where(rms > 0, rms, ops.ones_like(rms)), peak * ops.cast(rms, x.dtype)
+__all__ = ["ChannelEncoder"]
 
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")
@@ -72,6 +54,8 @@ class ChannelEncoder(keras.Model):
     def __init__(
         self, backbone, per="token", array_shape=None, num_delay=None, first_delay=0, **kwargs
     ):
+        # The physics in front of the network stays in the precision of its input.
+        kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         if isinstance(backbone, dict):
             backbone = keras.saving.deserialize_keras_object(backbone)

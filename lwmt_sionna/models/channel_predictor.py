@@ -6,13 +6,12 @@ from keras import ops
 
 from lwmt_sionna.layers.angle_delay import AngleDelayTransform
 from lwmt_sionna.models.backbone import LWMTBackbone
-from lwmt_sionna.models.channel_encoder import unit_power
 from lwmt_sionna.models.channel_form import ChannelForm
 from lwmt_sionna.models.embedding import pool_embeddings
+from lwmt_sionna.models.normalization import common_phasor, turn, unit_power
 from lwmt_sionna.models.presets import load_preset, save_preset
 from lwmt_sionna.ops.angle_delay import inverse_angle_delay_transform
 from lwmt_sionna.ops.attention_routing import EnergyRouting
-from lwmt_sionna.ops.complex import ComplexPair
 from lwmt_sionna.ops.linear_prediction import (
     burg_coefficients,
     denoise,
@@ -105,6 +104,8 @@ class ChannelPredictor(keras.Model):
         first_delay=0,
         **kwargs,
     ):
+        # The physics in front of the network stays in the precision of its input.
+        kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         if isinstance(backbone, dict):
             backbone = keras.saving.deserialize_keras_object(backbone)
@@ -183,7 +184,7 @@ class ChannelPredictor(keras.Model):
         features, phasor, scale, options = self._prepare(x, sampling_period, subcarrier_spacing)
         future = features["forecasts"][:, -1]
         future = future + self.refine(features, training=training, **options)
-        future = _turn(future, phasor)
+        future = turn(future, phasor)
         future = inverse_angle_delay_transform(
             future[:, :num_horizons], self.array_shape, x.shape[3], self.first_delay
         )
@@ -243,7 +244,7 @@ class ChannelPredictor(keras.Model):
         options = {"sampling_period": sampling_period, "bandwidth": bandwidth}
         scaled = self.transform(scaled)
         phasor = common_phasor(scaled[:, -1:])
-        return self.features(_turn(scaled, phasor.conj())), phasor, scale, options
+        return self.features(turn(scaled, phasor.conj())), phasor, scale, options
 
     def features(self, x):
         """Everything that comes before the network; it has no trainable weights.
@@ -365,12 +366,16 @@ class ChannelPredictor(keras.Model):
             features.append(ops.log(power + 1e-3 * noise[:, 0, 0] + _TINY) - level)
         return self.level_features(0.2 * ops.concatenate(features, axis=-1))
 
-    def compute_output_shape(self, history_shape, num_horizons=None, **kwargs):
+    def compute_output_shape(self, history_shape):
         shape = list(history_shape)
-        shape[5 if len(shape) == 7 else 1] = (
-            self.num_horizons if num_horizons is None else num_horizons
-        )
+        shape[5 if len(shape) == 7 else 1] = self.num_horizons
         return tuple(shape)
+
+    def compute_output_spec(self, history, num_horizons=None, **kwargs):
+        shape = list(self.compute_output_shape(history.shape))
+        if num_horizons is not None:
+            shape[5 if len(shape) == 7 else 1] = num_horizons
+        return keras.KerasTensor(shape, dtype=history.dtype)
 
     @classmethod
     def from_preset(cls, preset, load_weights=True, dtype=None):
@@ -411,34 +416,6 @@ class ChannelPredictor(keras.Model):
             first_delay=self.first_delay,
         )
         return config
-
-
-def common_phasor(x):
-    r"""The phase that most of the power of a snapshot has.
-
-    That of $\sum_b |x_b|^2 x_b$: a common phase of all bins turns it by as much, so that networks
-    can work on snapshots turned back by it and need not know that all phases are alike.
-
-    Args:
-        x: Real `[batch, 1, angle, delay, 2]`.
-
-    Returns:
-        `ComplexPair` of `[batch, 1, 1, 1]`, of magnitude one.
-    """
-    weighted = x * ops.sum(ops.square(x), axis=-1, keepdims=True)
-    total = ops.sum(weighted, axis=(1, 2, 3), keepdims=True)
-    magnitude = ops.sqrt(ops.sum(ops.square(total), axis=-1))
-    total = ComplexPair.from_stacked(total)
-    present = magnitude > 0
-    magnitude = ops.where(present, magnitude, ops.ones_like(magnitude))
-    return ComplexPair(
-        ops.where(present, total.re / magnitude, ops.ones_like(magnitude)), total.im / magnitude
-    )
-
-
-def _turn(x, phasor):
-    """Product of real `[batch, time, angle, delay, 2]` with a `ComplexPair`."""
-    return ComplexPair.from_stacked(x).times(phasor).stacked()
 
 
 def _by_horizon(forecasts):

@@ -6,6 +6,8 @@ import pathlib
 
 import keras
 
+from lwmt_sionna.models.finetuning import num_saved_parameters
+
 __all__ = ["list_presets", "load_preset", "save_preset"]
 
 _SHIPPED = pathlib.Path(__file__).parent / "preset_files"
@@ -134,7 +136,7 @@ def save_preset(model, folder, metadata=None, readme=None, with_weights=True):
     config = keras.saving.serialize_keras_object(model)
     details = {
         "model": type(model).__name__,
-        "num_parameters": int(model.count_params()),
+        "num_parameters": num_saved_parameters(model),
         "has_weights": with_weights,
     }
     details |= {} if metadata is None else metadata

@@ -1,129 +1,111 @@
-"""Other periods and speeds of stored sequences, and random clusters."""
+"""Evolved paths against exact geometry."""
 
 import numpy as np
 import pytest
 
-from lwmt_sionna.data import (
-    ClusterConfig,
-    PlanarArray,
-    draw_clusters,
-    event_mask,
-    evolve,
-    retime,
-    subcarrier_frequencies,
-    synthesize,
-    validate,
-)
+from lwmt_sionna.data import match_paths
+from lwmt_sionna.data.evolution import evolve_between, extrapolation_error
+from tests.mirrors import CARRIER, WAVELENGTH, straight, trace
 
-LIGHT = 299_792_458.0
-ARRAY = PlanarArray(1, 8)
-FREQUENCIES = subcarrier_frequencies(8, 540e3)
+PERIOD = 2.5e-3
 
 
-@pytest.fixture
-def paths(rng):
-    return draw_clusters(12, 9, 2.5e-3, rng, ClusterConfig(birth_rate=0.0))
+def at(arrays, snapshot):
+    return {name: value[:, snapshot] for name, value in arrays.items()}
 
 
-def test_another_period_is_another_speed(paths):
-    slower = retime(paths, 5e-3)
-    np.testing.assert_allclose(slower.speed, paths.speed / 2)
-    np.testing.assert_allclose(slower.normalized_doppler, paths.normalized_doppler, rtol=1e-6)
-    np.testing.assert_array_equal(
-        synthesize(slower, ARRAY, FREQUENCIES), synthesize(paths, ARRAY, FREQUENCIES)
+def single(arrays):
+    return {n: np.float32(v) if v.dtype == np.float64 else v for n, v in arrays.items()}
+
+
+def channel(arrays):
+    """Response at the carrier and 8 MHz beside it, of one antenna."""
+    frequency = np.array([0.0, 8e6])
+    tau = np.where(arrays["valid"], arrays["tau"], 0.0).astype(float)
+    ramp = np.exp(-2j * np.pi * tau[..., None] * frequency)
+    return np.sum((arrays["a"][..., 0, 0] * arrays["valid"])[..., None] * ramp, axis=-2)
+
+
+def error_db(guess, truth):
+    error = np.sum(np.abs(guess - truth) ** 2, axis=-1) / np.sum(np.abs(truth) ** 2, axis=-1)
+    return 10 * np.log10(error)
+
+
+@pytest.mark.parametrize(("speed", "steps"), [(8.3, 10), (33.3, 8)])
+def test_evolved_paths_are_those_of_the_geometry(rng, speed, steps):
+    position, velocity = straight(rng, 12, steps + 1, speed, PERIOD)
+    exact = {
+        n: np.float32(v) if v.dtype == float else v for n, v in trace(position, velocity).items()
+    }
+    fractions = np.tile(np.arange(1, steps) / steps, (12, 1))
+    elapsed = np.full(12, steps * PERIOD)
+    evolved = evolve_between(at(exact, 0), at(exact, steps), elapsed, fractions, CARRIER)
+    assert evolved["valid"].shape == (12, steps - 1, 10)
+    assert evolved["valid"].sum(-1).min() == evolved["valid"].sum(-1).max() == 5
+    inner = {name: value[:, 1:steps] for name, value in exact.items()}
+    error = error_db(channel(evolved), channel(inner))
+    # float32 delays of 0.3 microseconds turn phases by 0.5 mrad; Doppler shifts alone would miss
+    # the curvature: -30 to -10 dB here.
+    assert np.median(error) < -55 and error.max() < -40
+    alone = extrapolation_error(at(exact, 0), at(exact, steps), elapsed, CARRIER)
+    assert 10 * np.log10(np.median(alone)) > np.median(error) + 15
+    # Shifts and angles are those of the geometry too.
+    first = evolved["valid"].argmax(-1)[..., None]
+    assert (first == 0).all()
+    for name, tolerance in (("doppler", 0.5), ("phi_t", 2e-3), ("theta_r", 2e-3), ("phi_r", 2e-2)):
+        off = evolved[name][..., :5] - inner[name]
+        off = (off + np.pi) % (2 * np.pi) - np.pi if "phi" in name else off
+        assert np.abs(off).max() < tolerance, name
+    np.testing.assert_array_equal(evolved["interactions"][..., :5], inner["interactions"])
+
+
+def test_births_and_deaths_are_put_in_the_middle(rng):
+    position, velocity = straight(rng, 3, 2, 8.3, 8 * PERIOD)
+    exact = trace(position, velocity)
+    before, after = at(exact, 0), at(exact, 1)
+    before["valid"] = before["valid"].copy()
+    after["valid"] = after["valid"].copy()
+    before["valid"][:, 2] = False  # born
+    after["valid"][:, 3] = False  # dead
+    fractions = np.tile(np.arange(1, 8) / 8, (3, 1))
+    evolved = evolve_between(before, after, np.full(3, 8 * PERIOD), fractions, CARRIER)
+    alive = evolved["valid"]
+    assert (alive.sum(-1) == 4).all()
+    key = np.where(alive, evolved["path_key"], 0)
+    has = [(key == k).any(-1)[0].tolist() for k in (12, 13)]
+    assert has == [[False] * 3 + [True] * 4, [True] * 3 + [False] * 4]
+    assert (evolved["tau"][~alive] == -1).all() and (evolved["a"][~alive] == 0).all()
+
+
+def test_extrapolation_error_is_that_of_a_bending_path():
+    """A user passing a base station at 10 m: the delay bends by (v t)^2 / 2 r."""
+    passing = np.array([[[0.0, 10.0, 20.0], [0.3, 10.0, 20.0]]])
+    velocity = np.broadcast_to([10.0, 0.0, 0.0], (1, 2, 3))
+    exact = trace(
+        passing, velocity, keep=lambda index, where: np.full(where.shape[:-1], index == 0)
     )
-    # Between snapshots the paths evolve as long as it takes to the next one.
-    late = synthesize(slower, ARRAY, FREQUENCIES, times=[5e-3], snapshots=[0])[:, :, 0]
-    early = synthesize(paths, ARRAY, FREQUENCIES, times=[2.5e-3], snapshots=[0])[:, :, 0]
-    np.testing.assert_allclose(late, early, atol=1e-5)
-    np.testing.assert_allclose(slower.time[:, 1], 5e-3)
-    with pytest.raises(ValueError, match="sampling_period=0"):
-        retime(paths, 0)
+    found = extrapolation_error(at(exact, 0), at(exact, 1), np.array([0.03]), CARRIER)
+    phase = 2 * np.pi * (np.hypot(10.0, 0.3) - 10.0) / WAVELENGTH
+    # The direction turns too, by 0.03 rad: across the array, and by its cosine.
+    expected = np.abs(np.exp(1j * phase) - 1) ** 2
+    assert found[0] > expected / 2
+    still = extrapolation_error(at(exact, 0), at(exact, 0), np.array([0.0]), CARRIER)
+    assert still[0] < 1e-12
+    nothing = {name: np.zeros_like(value[:, 1]) for name, value in exact.items()}
+    assert np.isnan(extrapolation_error(at(exact, 0), nothing, np.array([0.03]), CARRIER)).all()
 
 
-def test_evolution_follows_the_paths(paths):
-    same = evolve(paths, 9, 2.5e-3)
-    truth = synthesize(paths, ARRAY, FREQUENCIES)
-    guess = synthesize(same, ARRAY, FREQUENCIES)
-    np.testing.assert_allclose(guess[:, 0], truth[:, 0], atol=1e-5)
-    slow = paths.speed < 5
-    error = np.abs(guess - truth)[slow].max() / np.abs(truth)[slow].max()
-    assert error < 0.05  # a plane wave, over some centimetres
-    assert slow.any()
-
-
-def test_evolution_at_another_speed_and_period(paths):
-    doubled = evolve(paths, 5, 2.5e-3, speed_factor=2.0)
-    longer = evolve(paths, 5, 5e-3)
-    np.testing.assert_allclose(
-        synthesize(doubled, ARRAY, FREQUENCIES),
-        synthesize(longer, ARRAY, FREQUENCIES),
-        atol=1e-4,
-    )
-    np.testing.assert_allclose(doubled.speed, 2 * paths.speed)
-    assert longer.sampling_period == 5e-3 and longer.num_snapshots == 5
-    chosen = evolve(paths, 2, 1e-3, snapshot=np.arange(12) % 9)
-    for index in (0, 5, 11):
-        np.testing.assert_allclose(
-            synthesize(chosen, ARRAY, FREQUENCIES)[index, 0],
-            synthesize(paths, ARRAY, FREQUENCIES)[index, index % 9],
-            atol=1e-5,
-        )
-
-
-def test_clusters_obey_their_geometry(rng):
-    paths = draw_clusters(50, 11, 1e-3, rng, ClusterConfig(birth_rate=0.0))
-    assert not validate(paths)
-    valid = paths.valid
-    # The Doppler shift is -f_c times the rate of change of the delay.
-    rate = np.diff(paths.tau.astype(np.float64), axis=1) / 1e-3
-    mean = (paths.doppler[:, 1:] + paths.doppler[:, :-1]) / 2
-    step = np.abs(-rate * 3.5e9 - mean)[valid[:, 1:]]
-    assert np.median(step) < 0.5  # delays are float32: 0.03 ns in 1 ms is a quarter of a hertz
-    largest = paths.speed[:, None, None] * 3.5e9 / LIGHT
-    assert (np.abs(paths.doppler) <= largest * (1 + 1e-5)).all()
-    # The phase turns with the Doppler shift.
-    turn = np.angle(paths.a[:, 1:, :, 0, 0] * paths.a[:, :-1, :, 0, 0].conj()) / (2 * np.pi * 1e-3)
-    error = (turn - mean + 500) % 1000 - 500
-    assert np.abs(error[valid[:, 1:]]).max() < 1e-2
-    power = (np.abs(paths.a[:, 0, :, 0, 0]) ** 2).sum(axis=1)
-    np.testing.assert_allclose(power, 1.0, rtol=1e-5)
-
-
-def test_clusters_have_the_stated_statistics(rng):
-    config = ClusterConfig(num_clusters=(3, 3), num_rays=(2, 2), line_of_sight=0.25)
-    paths = draw_clusters(2000, 3, 1e-3, rng, config)
-    assert paths.num_paths == 6
-    assert abs(paths.line_of_sight[:, 0].mean() - 0.25) < 5 * np.sqrt(0.19 / 2000)
-    kmh = paths.speed * 3.6
-    assert 1 <= kmh.min() and kmh.max() <= 150
-    assert abs(np.log(kmh).mean() - np.log(150) / 2) < 0.2
-
-
-def test_births_and_deaths_come_at_their_rate(rng):
-    config = ClusterConfig(num_clusters=(1, 1), num_rays=(1, 1), birth_rate=2.0, line_of_sight=0.0)
-    paths = draw_clusters(4000, 101, 1e-3, rng, config)
-    events = event_mask(paths, 0, 100)
-    expected = 1 - np.exp(-2.0 * 0.1)
-    assert abs(events.mean() - expected) < 5 * np.sqrt(expected / 4000)
-    born = ~paths.valid[:, 0, 0] & paths.valid[:, -1, 0]
-    died = paths.valid[:, 0, 0] & ~paths.valid[:, -1, 0]
-    assert abs(born.mean() - died.mean()) < 0.05
-
-
-def test_same_seed_same_clusters():
-    first, second = (draw_clusters(3, 4, 1e-3, np.random.default_rng(5)) for _ in range(2))
-    np.testing.assert_array_equal(first.a, second.a)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"num_clusters": (0, 2)}, "num_clusters"),
-        ({"speed_kmh": (5.0, 1.0)}, "speed_kmh"),
-        ({"line_of_sight": 2.0}, "line_of_sight=2"),
-    ],
-)
-def test_wrong_statistics_are_refused(arguments, message):
-    with pytest.raises(ValueError, match=message):
-        ClusterConfig(**arguments)
+def test_matching_is_one_to_one_and_follows_the_shift(rng):
+    position, velocity = straight(rng, 5, 2, 33.3, PERIOD)
+    exact = trace(position, velocity)
+    before, after = at(exact, 0), at(exact, 1)
+    shuffled = {name: value[:, [3, 1, 4, 0, 2]] for name, value in after.items()}
+    pair = match_paths(before, shuffled, PERIOD, CARRIER)
+    np.testing.assert_array_equal(pair, np.tile([3, 1, 4, 0, 2], (5, 1)))
+    # Two that could both continue one path: the nearer in delay does.
+    twins = {name: value[:, [0, 0]].copy() for name, value in after.items()}
+    twins["tau"][:, 0] += 2e-10
+    only = {name: value[:, :1] for name, value in before.items()}
+    np.testing.assert_array_equal(match_paths(only, twins, PERIOD, CARRIER), np.ones((5, 1)))
+    empty = {name: value[:, :0] for name, value in after.items()}
+    np.testing.assert_array_equal(match_paths(only, empty, PERIOD, CARRIER), -np.ones((5, 1)))

@@ -27,7 +27,7 @@ def make_backbone(**overrides):
 
 @pytest.fixture
 def predictor():
-    model = ChannelPredictor(make_backbone(), num_horizons=3, context=3)
+    model = ChannelPredictor(make_backbone(), num_horizons=3, context=3, experts=((8, 2), (16, 6)))
     model.build((None, 16, 8, 8, 2))
     return model
 

@@ -70,12 +70,10 @@ def test_gathering_kernels_equal_dense(case, kernel):
 
 
 @hypothesis.given(case=cases(dilation=False))
-@hypothesis.settings(max_examples=4)
+@hypothesis.settings(max_examples=2)
 def test_shift_kernel_equals_dense(case):
-    neighborhood, grid, routing = case
-    if neighborhood.class_token:
-        routing = None
-    check_gradients("shift", neighborhood, grid, routing, compiled=True)
+    neighborhood, grid, _ = case  # scores are thinned out in the slow test
+    check_gradients("shift", neighborhood, grid, None, compiled=True)
 
 
 @pytest.mark.slow
