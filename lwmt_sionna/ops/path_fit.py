@@ -15,8 +15,6 @@ Axes: B batch, P paths, T snapshots, M antennas, K subcarriers. Real tensors, (r
 `ComplexPair`.
 """
 
-import functools
-import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -28,8 +26,8 @@ from lwmt_sionna.ops.complex import ComplexPair
 from lwmt_sionna.ops.linear_prediction import noise_power
 from lwmt_sionna.ops.plane_waves import (
     conjugate_gradients,
-    gram,
     largest_peaks,
+    moment_grams,
     presence_windows,
     project,
     spectrum,
@@ -53,6 +51,27 @@ _TERMS = (
     (1, 0, 1, 1.0),
 )
 _NUM_PARAMETERS = 1 + len(_TERMS)  # the logarithm of the amplitude comes first
+# Powers of (m, k) in the products of two derivatives.
+_POWERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
+
+
+def _normal_table():
+    """Inner products of derivatives as combinations of moments `[t power, (m, k) powers, re/im]`.
+
+    The derivative by the logarithm of the amplitude is real, those by the phases are imaginary.
+    """
+    terms = [(0, 0, 0, 1.0), *_TERMS]
+    table = np.zeros((len(terms), len(terms), 5, len(_POWERS), 2), "float32")
+    for i, (a, b, c, one) in enumerate(terms):
+        for j, (d, e, f, other) in enumerate(terms):
+            mixed = (i == 0) != (j == 0)
+            sign = -1.0 if i == 0 and mixed else 1.0
+            place = a + d, _POWERS.index((b + e, c + f)), int(mixed)
+            table[(i, j, *place)] = sign * one * other
+    return table.reshape(len(terms) ** 2, -1)
+
+
+_NORMAL_TABLE = _normal_table()
 
 
 class Paths(NamedTuple):
@@ -207,7 +226,7 @@ class PathFit:
                 paths.phase + ops.matmul(slots, fresh.phase),
                 paths.window,
             )
-            paths = self._confine(y, paths, noise)
+            paths = self._confine(self._residual(y, paths)[0], paths, noise)
             paths, residual = self._improve(y, paths, noise, self.num_steps)
             return (index + 1, ops.any(taken > 0), *paths, *residual)
 
@@ -216,8 +235,9 @@ class PathFit:
         paths = Paths(*state[:3])
 
         def polish(_, state):
-            noise = _noise(ComplexPair(*state[3:])) if given is None else given
-            paths = self._confine(y, Paths(*state[:3]), noise)
+            residual = ComplexPair(*state[3:])
+            noise = _noise(residual) if given is None else given
+            paths = self._confine(residual, Paths(*state[:3]), noise)
             paths, residual = self._improve(y, paths, noise, 1)
             return (*paths, *residual)
 
@@ -299,14 +319,13 @@ class PathFit:
         exists = exists * ops.cast(snr > self.threshold, "float32")
         return fresh, exists
 
-    def _confine(self, y, paths, noise):
+    def _confine(self, residual, paths, noise):
         """Gives every path the most likely window of presence."""
         if len(self.windows) == 1:
             return paths
-        residual, _, v = self._residual(y, paths)
         unit = Paths(ops.ones_like(paths.amplitude), paths.phase, ops.ones_like(paths.window))
-        unit_u, _ = self._waves(unit, self.axes[0])
-        course = project(residual, unit_u, v).map(lambda z: ops.sum(z, axis=3)[..., 0])
+        course = project(residual, *self._waves(unit, self.axes[0]))
+        course = course.map(lambda z: ops.sum(z, axis=3)[..., 0])
         # [batch, path, time]; its own part is added back where it is present.
         own = self.shape[1] * self.shape[2] * paths.amplitude[..., None] * paths.window
         course = course.map(lambda z: ops.transpose(z, (0, 2, 1)))
@@ -406,33 +425,17 @@ class PathFit:
     def _normal(self, u, v, count):
         """Inner products of the derivatives, `[B, P * parameters, P * parameters]`."""
         t, m, k = self.axes
-        over_m = [gram(u, u.map(lambda z, b=b: z * m**b)) for b in range(3)]
-        over_k = [gram(v, v.map(lambda z, c=c: z * k**c)) for c in range(3)]
-        products = {
-            (b, c): over_m[b].times(over_k[c])
-            for b, c in itertools.product(range(3), range(3))
-            if b + c <= 2
-        }
-
-        @functools.cache
-        def moment(a, b, c):
-            weight = t[None, :, None, None] ** a
-            return products[b, c].map(lambda z: ops.sum(weight * z, axis=1))
-
-        # Rows and columns: growth (a real derivative), then phases (imaginary ones).
-        rows = [[moment(0, 0, 0).re]]
-        for d, e, f, factor in _TERMS:
-            rows[0].append(-factor * moment(d, e, f).im)
-        for a, b, c, factor in _TERMS:
-            row = [factor * moment(a, b, c).im]
-            for d, e, f, other in _TERMS:
-                row.append(factor * other * moment(a + d, b + e, c + f).re)
-            rows.append(row)
-        # [parameter, parameter, B, P, P] -> [B, P, parameter, P, parameter]
-        table = ops.stack([ops.stack(row) for row in rows])
-        table = ops.transpose(table, (2, 3, 0, 4, 1))
+        over_m, over_k = moment_grams(u, m), moment_grams(v, k)
+        products = [over_m[b].times(over_k[c]) for b, c in _POWERS]
+        products = ops.stack([part for z in products for part in z], axis=2)
+        products = ops.reshape(products, (-1, len(t), 2 * len(_POWERS) * count * count))
+        weights = np.stack([t**a for a in range(5)])
+        moments = ops.matmul(weights, products)
+        moments = ops.reshape(moments, (-1, 5 * 2 * len(_POWERS), count * count))
+        table = ops.matmul(_NORMAL_TABLE, moments)
+        table = ops.reshape(table, (-1, _NUM_PARAMETERS, _NUM_PARAMETERS, count, count))
         size = count * _NUM_PARAMETERS
-        return ops.reshape(table, (-1, size, size))
+        return ops.reshape(ops.transpose(table, (0, 3, 1, 4, 2)), (-1, size, size))
 
 
 def _noise(residual):

@@ -14,8 +14,8 @@ from lwmt_sionna.ops.complex import ComplexPair
 
 __all__ = [
     "conjugate_gradients",
-    "gram",
     "largest_peaks",
+    "moment_grams",
     "presence_windows",
     "project",
     "spectrum",
@@ -67,12 +67,14 @@ def project(residual, u, v):
     return u.conj().times(inner).map(lambda z: z[..., None])
 
 
-def gram(u, w):
-    """`sum_m conj(u[p, m]) w[q, m]`: `[B, T, P, P]`."""
-    both = ops.concatenate([u.re, u.im], axis=3)
-    straight = ops.transpose(ops.concatenate([w.re, w.im], axis=3), (0, 1, 3, 2))
-    crossed = ops.transpose(ops.concatenate([w.im, -w.re], axis=3), (0, 1, 3, 2))
-    return ComplexPair(ops.matmul(both, straight), ops.matmul(both, crossed))
+def moment_grams(u, m):
+    """`sum_m conj(u[p, m]) m^b u[q, m]` for b = 0, 1, 2: a list of `[B, T, P, P]`."""
+    count = u.re.shape[2]
+    left = ops.concatenate([u.re, u.im], axis=3)
+    right = ops.concatenate([left, ops.concatenate([u.im, -u.re], axis=3)], axis=2)
+    right = ops.transpose(right, (0, 1, 3, 2))
+    both = [ops.matmul(left * np.tile(m**b, 2), right) for b in range(3)]
+    return [ComplexPair(z[..., :count], z[..., count:]) for z in both]
 
 
 def spectrum(residual, sizes):
@@ -110,12 +112,14 @@ def largest_peaks(power, sizes, num_peaks, reach):
         the heights, `[B, num_peaks]`, the largest first.
     """
     bins = np.arange(sizes[1] * sizes[2], dtype="int32")
+    # The plane of angle and delay, each point with its strongest Doppler shift.
+    plane = ops.max(power, axis=1)
     frequencies, heights = [], []
     for _ in range(num_peaks):
-        flat = ops.reshape(power, (-1, math.prod(sizes)))
-        place = ops.cast(ops.argmax(flat, axis=1), "int32")
-        heights.append(ops.max(flat, axis=1))
-        index = place // len(bins), (place // sizes[2]) % sizes[1], place % sizes[2]
+        place = ops.cast(ops.argmax(plane, axis=1), "int32")
+        heights.append(ops.max(plane, axis=1))
+        column = ops.take_along_axis(power, place[:, None, None], axis=2)[..., 0]
+        index = ops.argmax(column, axis=1), place // sizes[2], place % sizes[2]
         turns = [ops.cast(i, "float32") / size for i, size in zip(index, sizes, strict=True)]
         frequencies.append(ops.stack([turn - ops.floor(turn + 0.5) for turn in turns], axis=-1))
         near = 1.0
@@ -125,7 +129,7 @@ def largest_peaks(power, sizes, num_peaks, reach):
             distance = ops.abs(own[None] - i[:, None])
             distance = ops.minimum(distance, size - distance)
             near = near * ops.cast(distance <= reach, "float32")
-        power = power * (1.0 - near[:, None])
+        plane = plane * (1.0 - near)
     return ops.stack(frequencies, axis=1), ops.stack(heights, axis=1)
 
 
