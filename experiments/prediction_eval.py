@@ -14,6 +14,7 @@ Paths are stored, so any linear array and band will do. The predictors stay as t
         --num-subcarriers 64 --snr 15 --out experiments/results/prediction_eval_16x64.json
 """
 
+import dataclasses
 import pathlib
 import time
 
@@ -34,6 +35,7 @@ def main(argv=None):
     parser.add_argument("--subcarrier-spacing", type=float, help="hertz [540e3]")
     parser.add_argument("--num-history", type=int, help="snapshots of history [16]")
     parser.add_argument("--num-horizons", type=int, help="snapshots to predict [5]")
+    parser.add_argument("--only", help="regimes whose file's name holds this [all]")
     parser.add_argument("--limit", type=int, help="sequences per regime at most [all]")
     parser.add_argument("--seed", type=int, help="seed of the noise [0]")
     parser.add_argument(
@@ -57,6 +59,9 @@ def main(argv=None):
         config = GridConfig.from_toml(args.config, overrides)
     else:
         config = GridConfig([Regime(str(path)) for path in args.data], **overrides)
+    if args.only is not None:
+        chosen = [r for r in config.regimes if args.only in pathlib.Path(r.data).name]
+        config = dataclasses.replace(config, regimes=chosen)
     # Before the slow imports: a wrong file is told at once.
     regimes = [(regime, *load_regime(regime, config)) for regime in config.regimes]
 

@@ -61,7 +61,7 @@ def evaluate_cell(predictors, paths, snr_db, config, *, num_vanishing=0, control
         snr_db: Pilot SNR of the histories in decibels.
         config: `GridConfig`.
         num_vanishing: Sequences left out before, for the record.
-        controls: Whether to run the controls with wrong histories as well.
+        controls: Whether to run the controls with wrong histories as well, at the SNR of the rates.
 
     Returns:
         Dictionary of lists of flat dictionaries: `"points"` (one per predictor, horizon and
@@ -108,12 +108,12 @@ def evaluate_cell(predictors, paths, snr_db, config, *, num_vanishing=0, control
             result["rates"] += _rates(name, predicted, future, history, paths, config, cell)
             if name not in CEILINGS:
                 result["sequences"] += _per_sequence(name, predicted, future, masks, config, cell)
-        if controls and name not in CEILINGS:
+        if controls and snr_db == config.rate_snr_db and name not in CEILINGS:
             for kind, wrong in (
                 ("shuffled", shuffled_histories(history, config.seed)),
                 ("other", other_histories(history)),
             ):
-                guess = predictor(wrong, 1)[:, 0]
+                guess = predictor(wrong, num_horizons)[:, 0]  # the program is compiled already
                 if kind == "other":  # brought to the power of the own history, as hold would be
                     guess = guess * (history_scale(history) / history_scale(wrong))[:, 0]
                 error, power = normalized_error(guess, future[:, 0], scale)
