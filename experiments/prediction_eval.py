@@ -65,7 +65,7 @@ def main(argv=None):
     # Before the slow imports: a wrong file is told at once.
     regimes = [(regime, *load_regime(regime, config)) for regime in config.regimes]
 
-    from lwmt_sionna import plots, records
+    from lwmt_sionna import prediction_plots, records
     from lwmt_sionna.baselines import CLASSICAL
     from lwmt_sionna.cells import CellStore
     from lwmt_sionna.prediction_grid import best_classical, run_grid
@@ -96,9 +96,9 @@ def main(argv=None):
     print_table(points, config.num_horizons)
     if args.figures is not None:
         args.figures.mkdir(parents=True, exist_ok=True)
-        plots.plot_prediction_errors(record, args.figures / "prediction_nmse.png")
-        plots.plot_error_scatter(record, args.figures / "prediction_scatter.png")
-        plots.plot_sum_rates(record, args.figures / "prediction_rates.png")
+        prediction_plots.plot_prediction_errors(record, args.figures / "prediction_nmse.png")
+        prediction_plots.plot_error_scatter(record, args.figures / "prediction_scatter.png")
+        prediction_plots.plot_sum_rates(record, args.figures / "prediction_rates.png")
     print(f"record: {args.out}")
 
 

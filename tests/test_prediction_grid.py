@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from lwmt_sionna import plots, prediction_grid, records
+from lwmt_sionna import prediction_grid, prediction_plots, records
 from lwmt_sionna.baselines import (
     Hold,
     PerfectCsi,
@@ -146,11 +146,15 @@ def test_figures(file, tmp_path):
             for p in best_classical(result["points"], ("hold",)).values()
         ],
     }
-    for draw in (plots.plot_prediction_errors, plots.plot_sum_rates, plots.plot_error_scatter):
+    for draw in (
+        prediction_plots.plot_prediction_errors,
+        prediction_plots.plot_sum_rates,
+        prediction_plots.plot_error_scatter,
+    ):
         draw(record, tmp_path / "figure.png")
         assert (tmp_path / "figure.png").stat().st_size > 5000
     with pytest.raises(ValueError, match="snr_db=3"):
-        plots.plot_prediction_errors(record, tmp_path / "figure.png", snr_db=3.0)
+        prediction_plots.plot_prediction_errors(record, tmp_path / "figure.png", snr_db=3.0)
 
 
 def test_rates_of_orthogonal_users():
