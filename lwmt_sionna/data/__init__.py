@@ -2,6 +2,7 @@
 
 from lwmt_sionna.data.arrays import PlanarArray
 from lwmt_sionna.data.continuity import match_paths
+from lwmt_sionna.data.deepmimo import read_deepmimo
 from lwmt_sionna.data.events import event_mask, event_power
 from lwmt_sionna.data.paths import PathSequences, concatenate
 from lwmt_sionna.data.sequences import add_noise, history_scale, vanishing_mask
@@ -23,6 +24,7 @@ __all__ = [
     "history_scale",
     "match_paths",
     "merge_paths",
+    "read_deepmimo",
     "read_paths",
     "split_by_trajectory",
     "spreads",
