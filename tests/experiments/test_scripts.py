@@ -42,6 +42,7 @@ def refused(result, *words):
         "tune_baselines.py",
         "link_level_eval.py",
         "show_masks.py",
+        "tracing_benchmark.py",
     ],
 )
 def test_help(script):
