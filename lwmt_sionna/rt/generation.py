@@ -30,7 +30,7 @@ class GenerationConfig:
     """What to trace: one scene, its base stations, and users that move through it.
 
     Attributes:
-        scene: Name of a built-in scene, or path of a scene's XML file.
+        scene: Name of a scene, or path of its XML file, see `resolve_scene`.
         base_stations: Positions in metres, tuple of `(x, y, z)`. Sequences take turns.
         num_sequences: Number of sequences to store.
         speed_kmh: Cruising speeds in km/h: `(lowest, highest)`, drawn uniformly.
