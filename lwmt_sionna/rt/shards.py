@@ -6,7 +6,7 @@ import threading
 
 import numpy as np
 
-from lwmt_sionna.data.paths import PathSequences, concatenate
+from lwmt_sionna.data.paths import OPTIONAL_FIELDS, PATH_FIELDS, PathSequences, concatenate
 from lwmt_sionna.rt.scenes import load_scene
 from lwmt_sionna.rt.sequences import trace_tracks
 from lwmt_sionna.rt.traffic import sample_moving_objects
@@ -15,9 +15,11 @@ from lwmt_sionna.rt.trajectories import sample_tracks
 __all__ = ["trace_shard"]
 
 _KMH = 1.0 / 3.6
-_PER_PATH = (
-    "a", "tau", "theta_t", "phi_t", "theta_r", "phi_r", "doppler", "path_key", "interactions"
-)  # fmt: skip
+_PER_PATH = sorted(
+    name
+    for name, (_, axes) in (PATH_FIELDS | OPTIONAL_FIELDS).items()
+    if "P" in axes and name != "valid"
+)
 # A scene holds one set of devices and one pose of its objects: threads of a process take turns.
 _lock = threading.Lock()
 
@@ -127,7 +129,7 @@ def _compact(one, config, scene):
     order = order[..., : max(1, keep.sum(-1).max())]
     kept = np.take_along_axis(keep, order, 2)
     packed = {"valid": kept}
-    for name in _PER_PATH:
+    for name in (name for name in _PER_PATH if name in one):
         value = one.pop(name)
         picked = np.take_along_axis(value, order.reshape(order.shape + (1,) * (value.ndim - 3)), 2)
         mask = kept.reshape(kept.shape + (1,) * (value.ndim - 3))

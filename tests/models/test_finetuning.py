@@ -120,6 +120,28 @@ def test_low_rank_adaptation(model, batch, tmp_path):
     again.backbone.enable_lora()
 
 
+def test_blocks_in_one_loop_are_adapted_alike(model, batch):
+    """Stacking weights for a loop keeps corrections and frozen weights in their places."""
+    config = model.backbone.get_config() | {"block_loop": "scan"}
+    looped = MaskedChannelModel(LWMTBackbone.from_config(config))
+    looped.build(None)
+    looped.set_weights(model.get_weights())
+    for one in (model, looped):
+        one.backbone.enable_lora(rank=2)
+        one.backbone.blocks[0].expand.lora_kernel_b.assign(np.ones((2, 16)))
+    for name in ("qkv", "proj"):
+        for left, right in zip(model.backbone.blocks, looped.backbone.blocks, strict=True):
+            kernel = getattr(left.attention, name).lora_kernel_a
+            getattr(right.attention, name).lora_kernel_a.assign(kernel)
+    for left, right in zip(model.backbone.blocks, looped.backbone.blocks, strict=True):
+        for part in ("expand", "contract"):
+            getattr(right, part).lora_kernel_a.assign(getattr(left, part).lora_kernel_a)
+    np.testing.assert_allclose(looped(batch), model(batch), atol=1e-5)
+    changed = train(looped, batch) | train(looped, batch)
+    assert sum("lora" in path for path in changed) == 3 * 4 * 2
+    assert all("lora" in path or "/head/" in path for path in changed)
+
+
 def test_a_predictor_is_adapted_through_its_backbone():
     predictor = ChannelPredictor.from_preset("testing", load_weights=False)
     predictor.backbone.enable_lora(rank=1)

@@ -296,3 +296,14 @@ def test_embeddings_of_a_predictor(predictor, rng):
     assert predictor.embed(h, per="snapshot").shape == (2, 6, 8)
     sionna = np.swapaxes(h, 1, 2).reshape(1, 2, 1, 1, 8, 10, 8)
     assert predictor.embed(sionna, per="sequence").shape == (1, 2, 1, 1, 8)
+
+
+def test_null_subcarriers_inside_of_a_graph(rng):
+    """Indices given as an array stay numbers where the call is traced."""
+    encoder = ChannelEncoder(make_backbone(), per="sequence")
+    inputs = keras.Input((1, 1, 1, 6, 3, 9), dtype="complex64")
+    model = keras.Model(inputs, encoder(inputs, subcarriers=np.array([1, 2, 3, 5, 6])))
+    assert model.output_shape == (None, 1, 1, 1, 8)
+    h = channels(rng, 2, 1, 1, 1, 6, 3, 9)
+    expected = encoder(h, subcarriers=[1, 2, 3, 5, 6])
+    np.testing.assert_allclose(model.predict(h, verbose=0), expected, atol=1e-5)
