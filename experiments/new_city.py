@@ -41,7 +41,7 @@ def main(argv=None):
     cli.configure_logging(args)
 
     from lwmt_sionna import records
-    from lwmt_sionna.data.figures import plot_angle_delay, plot_tracks
+    from lwmt_sionna.data.figures import animate_angle_delay, plot_angle_delay, plot_tracks
     from lwmt_sionna.rt import GenerationConfig, TrajectoryConfig, build_city, city_config, generate
     from lwmt_sionna.rt.check import check_scene
     from lwmt_sionna.rt.describe import plot_coverage
@@ -94,13 +94,21 @@ def main(argv=None):
     done("trace")
 
     loaded = load_scene(folder, args.carrier)
-    render_scene(loaded, args.out / "city.png", base_stations=facts["base_stations"])
+    render_scene(
+        loaded,
+        args.out / "city.png",
+        base_stations=facts["base_stations"],
+        users=paths.position[:, 0],
+        resolution=(1200, 800),
+        num_samples=128,
+    )
     for index, coverage in enumerate(report.coverage):
         plot_coverage(coverage, args.out / f"coverage_{index}.png", f"{report.name}: ")
     ground = ground_map(loaded, 1.0)
     plot_tracks(paths, args.out / "tracks.png", (ground.height.T, ground.extent))
     fastest = int(paths.speed.argmax())
     plot_angle_delay(paths, fastest, args.out / "angle_delay.png")
+    animate_angle_delay(paths, fastest, args.out / "angle_delay.gif")
     done("draw")
 
     total = time.time() - started

@@ -8,7 +8,7 @@
 Example:
     python -m lwmt_sionna.data check experiments/data/*.h5
     python -m lwmt_sionna.data summary experiments/data/*.h5 --json
-    python -m lwmt_sionna.data plot data/munich.h5 --scene munich --sequence 3 --out runs/munich
+    python -m lwmt_sionna.data plot data/munich.h5 --scene munich --sequence 3 --animate
     python -m lwmt_sionna.data convert deepmimo_scenarios/asu_campus_3p5 --out data
 """
 
@@ -30,6 +30,7 @@ def main(argv=None):
     parser.add_argument("files", nargs="+", type=pathlib.Path, help="HDF5 files, or folders")
     parser.add_argument("--json", action="store_true", help="summary: one JSON object per file")
     parser.add_argument("--sequence", type=int, default=0, help="plot: index of the sequence [0]")
+    parser.add_argument("--animate", action="store_true", help="plot: write an animation (GIF) too")
     parser.add_argument("--out", type=pathlib.Path, help="plot, convert: folder [that of the file]")
     parser.add_argument(
         "--sampling-period", type=float, help="convert: seconds between scenes that change in time"
@@ -70,7 +71,7 @@ def _summary(args):
 
 
 def _plot(args):
-    from lwmt_sionna.data.figures import plot_angle_delay, plot_tracks
+    from lwmt_sionna.data.figures import animate_angle_delay, plot_angle_delay, plot_tracks
 
     ground = None
     for path in args.files:
@@ -83,6 +84,9 @@ def _plot(args):
         plot_angle_delay(paths, args.sequence, strip)
         plot_tracks(paths, tracks, ground)
         _say(f"{tracks}\n{strip}")
+        if args.animate:
+            animate_angle_delay(paths, args.sequence, strip.with_suffix(".gif"))
+            _say(strip.with_suffix(".gif"))
     return 0
 
 

@@ -126,7 +126,8 @@ def test_a_new_city_is_made_checked_traced_and_drawn(tmp_path):
     paths = read_paths(tmp_path / "paths.h5")
     assert (paths.num_sequences, paths.num_snapshots) == (16, 21)
     assert paths.scene == "campus_5"
-    for name in ("city.png", "coverage_0.png", "tracks.png", "angle_delay.png"):
+    drawn = ("city.png", "coverage_0.png", "tracks.png", "angle_delay.png", "angle_delay.gif")
+    for name in drawn:
         assert (tmp_path / name).stat().st_size > 10_000
     record = read_record(tmp_path / "record.json")
     assert [point["step"] for point in record["points"]] == ["build", "check", "trace", "draw"]
