@@ -157,14 +157,20 @@ def test_summary_of_known_geometry(rng):
 def test_summary_and_plots_from_the_command_line(rng, tmp_path):
     import json
 
+    from PIL import Image
+
     write_paths(tmp_path / "p.h5", sequences(rng))
     result = run("summary", tmp_path / "p.h5", "--json")
     assert json.loads(result.stdout)["num_sequences"] == 6
     assert "line_of_sight_share" in run("summary", tmp_path / "p.h5").stdout
-    result = run("plot", tmp_path / "p.h5", "--sequence", 2, "--out", tmp_path / "figures")
+    arguments = ("--sequence", 2, "--animate", "--out", tmp_path / "figures")
+    result = run("plot", tmp_path / "p.h5", *arguments)
     assert result.returncode == 0, result.stderr
-    sizes = [path.stat().st_size for path in sorted((tmp_path / "figures").iterdir())]
-    assert len(sizes) == 2 and min(sizes) > 10_000
+    drawn = {path.name: path for path in (tmp_path / "figures").iterdir()}
+    assert set(drawn) == {"p_tracks.png", "p_sequence2.png", "p_sequence2.gif"}
+    assert min(path.stat().st_size for path in drawn.values()) > 10_000
+    with Image.open(drawn["p_sequence2.gif"]) as movie:
+        assert movie.n_frames == 8
     wrong = run("plot", tmp_path / "p.h5", "--sequence", 6)
     assert wrong.returncode == 2 and "sequence=6" in wrong.stderr
 
