@@ -7,7 +7,9 @@ and statistics can be used where Sionna is not installed.
 import importlib
 
 _EXPORTS = {
+    "AdaptationConfig": "adaptation",
     "CsiPolicy": "policies",
+    "DecoderTable": "abstraction",
     "Downlink": "downlink",
     "DownlinkConfig": "config",
     "DropConfig": "drops",
@@ -20,11 +22,12 @@ _EXPORTS = {
     "PointStore": "store",
     "SoundingConfig": "uplink",
     "SweepConfig": "sweep",
-    "best_fixed_mcs": "statistics",
+    "SysAbstraction": "abstraction",
     "cluster_bootstrap": "statistics",
     "comb_pilot_pattern": "downlink",
+    "draw_figures": "figures",
     "evaluate_link": "evaluation",
-    "format_table": "evaluation",
+    "format_table": "table",
     "get_mcs": "mcs",
     "make_policy": "policies",
     "make_sim_ber_model": "sim_ber",

@@ -142,15 +142,17 @@ class DropFactory:
         downlink: `DownlinkConfig`.
         config: `DropConfig`.
         sounding: `SoundingConfig`, how the history is measured.
+        label: str, what tells this regime from others of the same speed and CSI period.
 
     Raises:
         ValueError: the sequences do not form a regime, or too few users remain for one drop.
     """
 
-    def __init__(self, paths, downlink=None, config=None, sounding=None):
+    def __init__(self, paths, downlink=None, config=None, sounding=None, label=""):
         self.downlink = DownlinkConfig() if downlink is None else downlink
         self.config = DropConfig() if config is None else config
         self.sounding = SoundingConfig() if sounding is None else sounding
+        self._label = label
         paths = with_stride(paths, self.config.stride)
         self.scene = paths.scene
         self.sampling_period = float(paths.sampling_period)
@@ -192,7 +194,21 @@ class DropFactory:
     @property
     def name(self):
         """str, the regime in words."""
-        return f"{self.speed_kmh:g} km/h, {self.sampling_period * 1e3:g} ms"
+        name = f"{self.speed_kmh:g} km/h, {self.sampling_period * 1e3:g} ms"
+        return f"{name}, {self._label}" if self._label else name
+
+    @property
+    def columns(self):
+        """dict, what every point of this regime says about it."""
+        return {
+            "scene": self.scene,
+            "speed_kmh": self.speed_kmh,
+            "sampling_period": self.sampling_period,
+            "normalized_doppler": self.normalized_doppler,
+            "num_users": self.downlink.num_users,
+            "history_snr_db": self.config.history_snr_db,
+            "sounding": self.sounding.mode,
+        }
 
     def at(self, horizon):
         """Channels for the slot `horizon` snapshots after the history.
