@@ -23,9 +23,14 @@ def test_there_are_notebooks():
 
 @pytest.mark.parametrize("name", ["predictor_in_a_sionna_link", "train_and_judge_a_predictor"])
 def test_quick_form(name, monkeypatch, capsys):
+    import tensorflow as tf
+
     monkeypatch.setenv("LWMT_QUICK", "1")
     monkeypatch.chdir(FOLDER)
-    runpy.run_path(FOLDER / f"{name}.py", run_name="notebook")
+    try:
+        runpy.run_path(FOLDER / f"{name}.py", run_name="notebook")
+    finally:
+        tf.config.run_functions_eagerly(False)
     assert len(capsys.readouterr().out.splitlines()) > 5
 
 
