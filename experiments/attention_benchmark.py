@@ -60,6 +60,7 @@ def main(argv=None):
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs/attention_benchmark.json")
     )
+    parser.add_argument("--resume", action="store_true", help="keep the cases already in --out")
     parser.add_argument("--figure", type=pathlib.Path, help="defaults to the record's name, .png")
     args = parser.parse_args(argv)
     cli.configure_logging(args)
@@ -74,15 +75,28 @@ def main(argv=None):
     from lwmt_sionna import records
 
     modes = ["forward", "train"] if args.modes is None else args.modes
-    config = {k: v for k, v in vars(args).items() if k not in ("debug", "quiet", "out", "figure")}
+    config = {
+        k: v
+        for k, v in vars(args).items()
+        if k not in ("debug", "quiet", "out", "figure", "resume")
+    }
     for key in ("keras_python", "torch_python"):
         config.pop(key)
-    config["modes"] = modes
-    points = []
     cases = [(g, h, m) for g in grids for h in args.head_sizes for m in modes]
+    points = []
+    if args.resume and args.out.is_file():
+        points = json.loads(args.out.read_text())["points"]
+        done = {_case(point) for point in points}
+        cases = [case for case in cases if case not in done]
     for grid, head_size, mode in tqdm.tqdm(cases, unit="case", disable=None):
         points += run_case(args, grid, head_size, mode)
         # Every case is kept as soon as it is finished.
+        grids, heads, modes = (sorted(set(c)) for c in zip(*map(_case, points), strict=True))
+        config |= {
+            "grids": ["x".join(map(str, grid)) for grid in grids],
+            "head_sizes": heads,
+            "modes": modes,
+        }
         records.write_record(
             args.out,
             name="attention_benchmark",
@@ -96,6 +110,11 @@ def main(argv=None):
     plot(points, figure)
     print_table(points)
     print(f"record: {args.out}\nfigure: {figure}")
+
+
+def _case(point):
+    grid = (point["num_snapshots"], point["num_angle"], point["num_delay"])
+    return grid, point["head_size"], point["mode"]
 
 
 def run_case(args, grid, head_size, mode):
@@ -397,8 +416,9 @@ def plot(points, path):
     mode = "train" if any(p["mode"] == "train" for p in points) else "forward"
     points = [p for p in points if p["mode"] == mode]
     sizes = sorted({p["head_size"] for p in points})
+    tokens = sorted({p["num_tokens"] for p in points})
     figure, axes = plt.subplots(
-        2, len(sizes), figsize=(1 + 3.2 * len(sizes), 5.6), sharex=True, sharey="row", squeeze=False
+        2, len(sizes), figsize=(1 + 3.4 * len(sizes), 6.4), sharex=True, sharey="row", squeeze=False
     )
     for column, size in enumerate(sizes):
         for row, (field, label) in enumerate(
@@ -414,15 +434,18 @@ def plot(points, path):
                 if mine:
                     style = {"color": "black", "linewidth": 2} if subject == OURS else {}
                     axis.loglog(*zip(*mine, strict=True), marker="o", label=name, **style)
-            axis.grid(alpha=0.3, which="both")
+            axis.grid(alpha=0.3)
+            axis.set_xticks(tokens, [f"{n:,}" for n in tokens], rotation=45, fontsize="small")
+            axis.minorticks_off()
             if column == 0:
                 axis.set_ylabel(label)
             if row == 0:
                 axis.set_title(f"head size {size}")
             else:
                 axis.set_xlabel("tokens")
-    axes[0, 0].legend(fontsize="x-small")
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, 0.12, 1, 1))
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="lower center", ncols=2, fontsize="small")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     plt.close(figure)

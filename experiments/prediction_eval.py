@@ -2,6 +2,10 @@
 
 Example:
     python experiments/prediction_eval.py --data experiments/data/*.h5 --preset small
+
+Paths are stored, so any linear array and band will do. The predictors stay as they are:
+    python experiments/prediction_eval.py --data experiments/data/*.h5 --num-ant 16 \\
+        --num-subcarriers 64 --snr 15 --out experiments/results/prediction_eval_16x64.json
 """
 
 import pathlib
@@ -16,6 +20,9 @@ def main(argv=None):
     parser.add_argument("--data", nargs="+", type=pathlib.Path, required=True, help="HDF5 files")
     parser.add_argument("--preset", nargs="*", default=["small"], help="names or folders [small]")
     parser.add_argument("--snr", nargs="+", type=float, default=[5.0, 15.0, 25.0], help="dB")
+    parser.add_argument("--num-ant", type=int, default=32, help="antennas of the linear array")
+    parser.add_argument("--num-subcarriers", type=int, default=32, help="subcarriers of the grid")
+    parser.add_argument("--subcarrier-spacing", type=float, default=540e3, help="hertz [540e3]")
     parser.add_argument("--num-history", type=int, default=16, help="snapshots of history")
     parser.add_argument("--num-horizons", type=int, default=5, help="snapshots to predict")
     parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
@@ -48,7 +55,7 @@ def main(argv=None):
         name = pathlib.Path(preset).name
         predictors[name] = baselines.ModelPredictor(preset, name)
         inputs[f"preset_{name}"] = preset_folder(preset)
-    grid = {"num_ant": 32, "num_subcarriers": 32, "subcarrier_spacing": 540e3}
+    grid = {n: getattr(args, n) for n in ("num_ant", "num_subcarriers", "subcarrier_spacing")}
     frequencies = subcarrier_frequencies(grid["num_subcarriers"], grid["subcarrier_spacing"])
     points = []
     for path, paths in sequences.items():

@@ -14,13 +14,19 @@ if TYPE_CHECKING:  # what editors and type checkers see of the lazy names
         InverseAngleDelayTransform,
         SparseSpatioTemporalAttention,
     )
-    from lwmt_sionna.models import ChannelPredictor, LWMTBackbone, MaskedChannelModel
+    from lwmt_sionna.models import (
+        ChannelEncoder,
+        ChannelPredictor,
+        LWMTBackbone,
+        MaskedChannelModel,
+    )
     from lwmt_sionna.ops import Neighborhood
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AngleDelayTransform",
+    "ChannelEncoder",
     "ChannelPredictor",
     "InverseAngleDelayTransform",
     "LWMTBackbone",
@@ -32,6 +38,7 @@ __all__ = [
 
 _EXPORTS = {
     "AngleDelayTransform": "lwmt_sionna.layers",
+    "ChannelEncoder": "lwmt_sionna.models",
     "ChannelPredictor": "lwmt_sionna.models",
     "InverseAngleDelayTransform": "lwmt_sionna.layers",
     "LWMTBackbone": "lwmt_sionna.models",

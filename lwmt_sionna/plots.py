@@ -1,4 +1,4 @@
-"""Figures: of results from records, and from nothing else; of what a token sees."""
+"""Figures: of results from records, and from nothing else; of what a token or a model sees."""
 
 import contextlib
 import itertools
@@ -12,6 +12,7 @@ __all__ = [
     "plot_bler",
     "plot_goodput",
     "plot_neighborhood",
+    "plot_views",
     "policy_style",
 ]
 

@@ -19,7 +19,7 @@ from lwmt_sionna.data import (
     vanishing_mask,
 )
 from lwmt_sionna.models import ChannelPredictor, LogNormalizedError, LWMTBackbone
-from lwmt_sionna.ops import Neighborhood
+from lwmt_sionna.ops import EnergyRouting, Neighborhood
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +59,8 @@ class TrainConfig:
         time_offsets: Offsets of the other snapshots.
         drift: Patches per snapshot by which the corridor widens.
         leakage: Patches of the corridor that do not depend on the time distance.
+        kept_patches: Angle and delay patches, those with most energy, that the network works on;
+            all of them if left out. See `EnergyRouting`.
         kernel: Kernel of the attention; decides time and memory only.
         num_draws: Draws of noise and augmentation per training sequence.
         epochs: Passes over all draws of the training sequences.
@@ -90,6 +92,7 @@ class TrainConfig:
     time_offsets: tuple = (-4, -3, -2, -1, 1, 2, 3, 4)
     drift: tuple = (0.0, 0.0)
     leakage: tuple = (1, 1)
+    kept_patches: tuple = ()
     kernel: str = "auto"
     num_draws: int = 4
     epochs: int = 10
@@ -110,6 +113,11 @@ class TrainConfig:
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ValueError(f"{name} must be a positive integer. Received: {name}={value}")
+        if len(self.kept_patches) not in (0, 2):
+            raise ValueError(
+                "kept_patches must be two numbers (angle, delay) or empty. Received: "
+                f"kept_patches={self.kept_patches}"
+            )
         if len(self.snr_db) != 2 or self.snr_db[0] > self.snr_db[1]:
             raise ValueError(f"snr_db must be (lowest, highest). Received: snr_db={self.snr_db}")
 
@@ -297,6 +305,7 @@ def build_predictor(config):
         mlp_ratio=config.mlp_ratio,
         patch=config.patch,
         neighborhood=neighborhood,
+        routing=EnergyRouting(*config.kept_patches) if config.kept_patches else None,
         kernel=config.kernel,
         name="backbone",
     )

@@ -20,6 +20,7 @@ PACKAGE = ROOT / "lwmt_sionna"
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PUBLIC_NAMES = [
     "AngleDelayTransform",
+    "ChannelEncoder",
     "ChannelPredictor",
     "InverseAngleDelayTransform",
     "LWMTBackbone",

@@ -1,6 +1,8 @@
 """The one interface of all predictors."""
 
 import abc
+import concurrent.futures
+import os
 
 import keras
 import numpy as np
@@ -51,13 +53,21 @@ class CompiledPredictor(Predictor):
     Args:
         batch_size: Sequences per call of the compiled model; the last batch is padded, so that one
             program serves all.
+        num_threads: Calls of the compiled model at a time. Defaults to the number of cores.
     """
 
-    def __init__(self, batch_size=32):
+    def __init__(self, batch_size=32, num_threads=None):
         if batch_size < 1:
             raise ValueError(f"batch_size must be positive. Received: batch_size={batch_size}")
         self.batch_size = int(batch_size)
+        if num_threads is not None and num_threads < 1:
+            raise ValueError(f"num_threads must be positive. Received: num_threads={num_threads}")
+        self.num_threads = num_threads
         self._models = {}
+        self._compiled = set()
+
+    def _num_threads(self):
+        return len(os.sched_getaffinity(0)) if self.num_threads is None else self.num_threads
 
     def predict(self, history, num_horizons):
         if num_horizons not in self._models:
@@ -66,12 +76,21 @@ class CompiledPredictor(Predictor):
             self._models[num_horizons] = model
         model = self._models[num_horizons]
         stacked = np.ascontiguousarray(history).view(np.float32).reshape(*history.shape, 2)
-        size = min(self.batch_size, max(1, len(stacked)))
-        futures = []
-        for begin in range(0, len(stacked), size):
-            part = stacked[begin : begin + size]
+        # A compiled program runs on one core: the cores share the sequences of a call.
+        workers = self._num_threads()
+        size = min(self.batch_size, max(1, -(-len(stacked) // workers)))
+        parts = [stacked[begin : begin + size] for begin in range(0, len(stacked), size)]
+
+        def run(part):
             padded = np.pad(part, [(0, size - len(part))] + [(0, 0)] * 4, mode="edge")
-            futures.append(np.asarray(model.predict_on_batch(padded))[: len(part), :num_horizons])
+            return np.asarray(model.predict_on_batch(padded))[: len(part), :num_horizons]
+
+        # The first call of a shape compiles, which no two threads should do.
+        shape = (num_horizons, size, *stacked.shape[1:])
+        futures = [] if shape in self._compiled else [run(part) for part in parts[:1]]
+        self._compiled.add(shape)
+        with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+            futures += pool.map(run, parts[len(futures) :])
         if not futures:
             return np.zeros((0, num_horizons, *history.shape[2:]), np.complex64)
         future = np.ascontiguousarray(np.concatenate(futures), dtype=np.float32)

@@ -16,10 +16,11 @@ class ModelPredictor(CompiledPredictor):
             num_subcarriers, 2]` to as many horizons as it predicts.
         name: Name in tables.
         batch_size: Sequences per call.
+        num_threads: See `CompiledPredictor`.
     """
 
-    def __init__(self, model, name="model", batch_size=32):
-        super().__init__(batch_size)
+    def __init__(self, model, name="model", batch_size=32, num_threads=None):
+        super().__init__(batch_size, num_threads)
         self.name = name
         self.model = (
             model if isinstance(model, keras.Model) else ChannelPredictor.from_preset(model)

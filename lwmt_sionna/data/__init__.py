@@ -1,27 +1,35 @@
 """Stored propagation paths, and the channel sequences made from them."""
 
 from lwmt_sionna.data.arrays import PlanarArray
+from lwmt_sionna.data.continuity import match_paths
 from lwmt_sionna.data.events import event_mask, event_power
 from lwmt_sionna.data.paths import PathSequences, concatenate
 from lwmt_sionna.data.sequences import add_noise, history_scale, vanishing_mask
 from lwmt_sionna.data.splits import check_disjoint, split_by_trajectory, track_distance
 from lwmt_sionna.data.storage import read_paths, write_paths
+from lwmt_sionna.data.summary import spreads, summarize
 from lwmt_sionna.data.synthesis import subcarrier_frequencies, synthesize
+from lwmt_sionna.data.validation import check_file, validate
 
 __all__ = [
     "PathSequences",
     "PlanarArray",
     "add_noise",
     "check_disjoint",
+    "check_file",
     "concatenate",
     "event_mask",
     "event_power",
     "history_scale",
+    "match_paths",
     "read_paths",
     "split_by_trajectory",
+    "spreads",
     "subcarrier_frequencies",
+    "summarize",
     "synthesize",
     "track_distance",
+    "validate",
     "vanishing_mask",
     "write_paths",
 ]

@@ -6,11 +6,8 @@ from measurements alone. Every figure is therefore given with and without such s
 
 import numpy as np
 
-_SPEED_OF_LIGHT = 299_792_458.0
-# A path may be the continuation of another if its delay is where that one's Doppler shift leads, up
-# to the curvature over a few metres of motion, and its departure direction is close.
-_DELAY_TOLERANCE = 0.3 / _SPEED_OF_LIGHT
-_ANGLE_TOLERANCE = np.deg2rad(3.0)
+from lwmt_sionna.data.continuity import may_continue, snapshot_paths
+
 EVENT_THRESHOLD_DB = -20.0
 
 
@@ -32,17 +29,12 @@ def event_power(paths, last, target):
     """
     power = paths.power.astype(np.float64)
     elapsed = (target - last) * paths.sampling_period
-    same = paths.path_key[:, last, :, None] == paths.path_key[:, target, None, :]
-    same &= paths.valid[:, last, :, None] & paths.valid[:, target, None, :]
-    # The Doppler shift is -f_c times the rate of change of the delay; the mean of both ends makes
-    # the forecast exact up to the third order of the motion.
-    rate = -(paths.doppler[:, last, :, None] + paths.doppler[:, target, None, :]) / 2
-    forecast = paths.tau[:, last, :, None] + rate / paths.carrier_frequency * elapsed
-    same &= np.abs(forecast - paths.tau[:, target, None, :]) < _DELAY_TOLERANCE
-    for name in ("theta_t", "phi_t"):
-        angle = getattr(paths, name)
-        turn = angle[:, last, :, None] - angle[:, target, None, :]
-        same &= np.abs(np.angle(np.exp(1j * turn))) < _ANGLE_TOLERANCE
+    same = may_continue(
+        snapshot_paths(paths, last),
+        snapshot_paths(paths, target),
+        elapsed,
+        paths.carrier_frequency,
+    )
     dead = np.sum(power[:, last] * ~same.any(axis=2), axis=-1)
     born = np.sum(power[:, target] * ~same.any(axis=1), axis=-1)
     total = np.maximum(power[:, last].sum(-1), power[:, target].sum(-1))

@@ -24,7 +24,17 @@ SEQUENCE_FIELDS = {
     "trajectory_id": (np.int64, "S"),
     "bs_index": (np.int64, "S"),
 }
+# Labels that a file may lack: those of schema 1.0, and paths read from elsewhere.
+OPTIONAL_FIELDS = {
+    "time": (np.float64, "ST"),
+    "traced": (np.bool_, "ST"),
+    "seam_error": (np.float32, "ST"),
+    "interactions": (np.uint32, "STP"),
+}
 _FILL = {"tau": -1.0}
+# Kinds of interaction, four bits each, in the order in which the path meets them.
+SPECULAR, DIFFUSE, REFRACTION, DIFFRACTION = 1, 2, 4, 8
+_BITS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +63,17 @@ class PathSequences:
         carrier_frequency: Hertz.
         scene: Name of the scene.
         metadata: Whatever else the generator recorded (configuration, counts), JSON-compatible.
+        time: float64 `[num_sequences, num_snapshots]`. Time stamps in seconds on the clock of the
+            trajectories; sequences with equal stamps happen at the same time. By default every
+            sequence starts at zero.
+        traced: bool `[num_sequences, num_snapshots]`. Whether the snapshot was traced, or evolved
+            from its traced neighbours. By default all are traced.
+        seam_error: float32 `[num_sequences, num_snapshots]` or `None`. Where tracing resumed after
+            evolved snapshots: squared error of the channel evolved up to there, relative to the
+            traced one; NaN elsewhere.
+        interactions: uint32, shape as `tau`, or `None` where unknown. Kinds of the interactions
+            from the base station on, four bits each, lowest first: 1 specular reflection,
+            2 diffuse reflection, 4 refraction, 8 diffraction; zero for the line of sight.
     """
 
     a: np.ndarray
@@ -75,10 +96,21 @@ class PathSequences:
     carrier_frequency: float
     scene: str
     metadata: dict = dataclasses.field(default_factory=dict)
+    time: np.ndarray | None = None
+    traced: np.ndarray | None = None
+    seam_error: np.ndarray | None = None
+    interactions: np.ndarray | None = None
 
     def __post_init__(self):
         sizes = {"3": 3}
-        for name, (dtype, axes) in {**PATH_FIELDS, **SEQUENCE_FIELDS}.items():
+        snapshots = np.shape(self.tau)[:2]
+        if self.time is None and len(snapshots) == 2:
+            stamps = np.broadcast_to(np.arange(snapshots[1]) * self.sampling_period, snapshots)
+            object.__setattr__(self, "time", stamps)
+        if self.traced is None:
+            object.__setattr__(self, "traced", np.ones(snapshots, dtype=bool))
+        given = {n: f for n, f in OPTIONAL_FIELDS.items() if getattr(self, n) is not None}
+        for name, (dtype, axes) in {**PATH_FIELDS, **SEQUENCE_FIELDS, **given}.items():
             value = np.asarray(getattr(self, name), dtype=dtype)
             object.__setattr__(self, name, value)
             if value.ndim != len(axes):
@@ -128,10 +160,28 @@ class PathSequences:
         """`speed * carrier / c * period` of every sequence, float32 `[num_sequences]`."""
         return self.speed * (self.carrier_frequency / 299_792_458.0 * self.sampling_period)
 
+    @property
+    def line_of_sight(self):
+        """Whether the base station is in sight, bool `[num_sequences, num_snapshots]`."""
+        return np.any(self.valid & (self.path_key == 0), axis=-1)
+
+    @property
+    def num_interactions(self):
+        """Interactions of every path, uint8, shape as `tau`; `None` where unknown."""
+        if self.interactions is None:
+            return None
+        shifts = np.arange(0, 32, _BITS, dtype=np.uint32)
+        return np.sum((self.interactions[..., None] >> shifts) & 15 != 0, axis=-1, dtype=np.uint8)
+
+    @property
+    def arrays(self):
+        """Dictionary of all arrays along sequences, those left out of this one excepted."""
+        names = (*PATH_FIELDS, *SEQUENCE_FIELDS, *OPTIONAL_FIELDS)
+        return {n: getattr(self, n) for n in names if getattr(self, n) is not None}
+
     def select(self, index):
         """A new `PathSequences` of the sequences that `index` (any NumPy index) picks."""
-        chosen = {n: getattr(self, n)[index] for n in (*PATH_FIELDS, *SEQUENCE_FIELDS)}
-        return dataclasses.replace(self, **chosen)
+        return dataclasses.replace(self, **{n: v[index] for n, v in self.arrays.items()})
 
 
 def concatenate(parts):
@@ -141,7 +191,7 @@ def concatenate(parts):
         parts: Sequence of `PathSequences`. Fewer paths are padded with invalid ones.
 
     Returns:
-        `PathSequences` with the metadata of the first part.
+        `PathSequences` with the metadata of the first part. A label that one part lacks is dropped.
 
     Raises:
         ValueError: If `parts` is empty or the parts do not belong together.
@@ -161,12 +211,37 @@ def concatenate(parts):
             )
     num_paths = max(part.num_paths for part in parts)
     joined = {}
-    for name, (_, axes) in {**PATH_FIELDS, **SEQUENCE_FIELDS}.items():
+    for name, (_, axes) in {**PATH_FIELDS, **SEQUENCE_FIELDS, **OPTIONAL_FIELDS}.items():
         values = [getattr(part, name) for part in parts]
+        if any(value is None for value in values):
+            joined[name] = None
+            continue
         if "P" in axes:
             values = [_pad_paths(v, num_paths, _FILL.get(name, 0)) for v in values]
         joined[name] = np.concatenate(values)
     return dataclasses.replace(first, **joined)
+
+
+def pack_interactions(kinds):
+    """Packs the kinds of a path's interactions into one integer.
+
+    Args:
+        kinds: Kinds as in Sionna RT (0 none, 1, 2, 4 or 8), integer `[max_depth, ...]` with at most
+            eight interactions, in the order from the base station.
+
+    Returns:
+        uint32 `[...]`, see `PathSequences.interactions`.
+    """
+    kinds = np.asarray(kinds, dtype=np.uint32)
+    if len(kinds) > 32 // _BITS:
+        raise ValueError(
+            f"At most {32 // _BITS} interactions of a path can be stored. Received: "
+            f"max_depth={len(kinds)}"
+        )
+    packed = np.zeros(kinds.shape[1:], dtype=np.uint32)
+    for depth, kind in enumerate(kinds):
+        packed |= kind << np.uint32(_BITS * depth)
+    return packed
 
 
 def _pad_paths(value, num_paths, fill):

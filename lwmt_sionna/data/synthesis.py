@@ -47,11 +47,7 @@ def synthesize(paths, array, frequencies, times=None, snapshots=None, user_polar
     Raises:
         ValueError: If the array's polarisations are not those the paths were traced with.
     """
-    if paths.a.shape[-1] != array.num_polarizations:
-        raise ValueError(
-            "The paths were traced with another number of polarisations than the array has: "
-            f"expected {paths.a.shape[-1]}. Received: polarization={array.polarization}"
-        )
+    _check_polarization(paths, array)
     frequencies = np.asarray(frequencies, dtype=np.float64)
     chosen = np.arange(paths.num_snapshots) if snapshots is None else np.atleast_1d(snapshots)
     instants = np.zeros(1) if times is None else np.asarray(times, dtype=np.float64)
@@ -70,18 +66,54 @@ def synthesize(paths, array, frequencies, times=None, snapshots=None, user_polar
     return h[:, :, 0] if times is None else h
 
 
+def element_gains(paths, array, snapshots):
+    """Gain of every path between every pair of antennas, at the carrier.
+
+    Args:
+        paths: `PathSequences`.
+        array: `PlanarArray` of the base station.
+        snapshots: Indices of the snapshots, integer `[num_chosen]`.
+
+    Returns:
+        complex64 `[num_sequences, num_chosen, num_user_pol, num_paths, num_ant]`; zero where there
+        is no path.
+
+    Raises:
+        ValueError: If the array's polarisations are not those the paths were traced with.
+    """
+    _check_polarization(paths, array)
+    index = (slice(None), np.atleast_1d(snapshots))
+    gain = paths.a[index] * paths.valid[index][..., None, None]
+    response = _responses(paths, index, array)
+    # s sequence, t snapshot, p path, r and q polarisations, m element
+    gains = np.einsum("stprq,stpm->strpqm", gain, response)
+    return gains.reshape(*gains.shape[:4], array.num_ant)
+
+
+def _check_polarization(paths, array):
+    if paths.a.shape[-1] != array.num_polarizations:
+        raise ValueError(
+            "The paths were traced with another number of polarisations than the array has: "
+            f"expected {paths.a.shape[-1]}. Received: polarization={array.polarization}"
+        )
+
+
+def _responses(paths, index, array):
+    theta, phi = paths.theta_t[index], paths.phi_t[index]
+    response = np.empty((*theta.shape, array.num_rows * array.num_cols), dtype=np.complex64)
+    serving = paths.bs_index[index[0]]
+    for station in np.unique(serving):
+        rows = serving == station
+        response[rows] = array.response(theta[rows], phi[rows], paths.bs_orientation[station])
+    return response
+
+
 def _synthesize(paths, part, array, frequencies, instants, chosen, user_polarization):
     index = (part, chosen)
     valid = paths.valid[index]
     tau = np.where(valid, paths.tau[index], 0.0).astype(np.float64)
     gain = paths.a[index][..., user_polarization, :] * valid[..., None]
-    response = np.empty((*tau.shape, array.num_rows * array.num_cols), dtype=np.complex64)
-    serving = paths.bs_index[part]
-    for station in np.unique(serving):
-        rows = serving == station
-        response[rows] = array.response(
-            paths.theta_t[index][rows], paths.phi_t[index][rows], paths.bs_orientation[station]
-        )
+    response = _responses(paths, index, array)
     doppler = paths.doppler[index].astype(np.float64)
     evolution = np.exp(2j * np.pi * doppler[:, :, None] * instants[:, None])
     ramp = np.exp(-2j * np.pi * tau[..., None] * frequencies).astype(np.complex64)

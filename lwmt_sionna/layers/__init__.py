@@ -3,12 +3,13 @@
 from lwmt_sionna.layers.angle_delay import AngleDelayTransform, InverseAngleDelayTransform
 from lwmt_sionna.layers.attention import SparseSpatioTemporalAttention
 from lwmt_sionna.layers.encoder import EncoderBlock
-from lwmt_sionna.layers.position import FactoredPositionEncoding
+from lwmt_sionna.layers.position import FactoredPositionEncoding, LearnedPositionEncoding
 
 __all__ = [
     "AngleDelayTransform",
     "EncoderBlock",
     "FactoredPositionEncoding",
     "InverseAngleDelayTransform",
+    "LearnedPositionEncoding",
     "SparseSpatioTemporalAttention",
 ]

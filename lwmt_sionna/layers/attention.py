@@ -6,6 +6,7 @@ from keras import ops
 from lwmt_sionna.ops.attention import KERNELS, sparse_attention
 from lwmt_sionna.ops.attention_routing import EnergyRouting, TopKRouting, get_routing
 from lwmt_sionna.ops.neighborhood import Neighborhood, check_grid
+from lwmt_sionna.ops.positions import rotate
 
 __all__ = ["SparseSpatioTemporalAttention"]
 
@@ -38,6 +39,9 @@ class SparseSpatioTemporalAttention(keras.layers.Layer):
             `grid` of the constructor.
         energy: Energy of the tokens without the class token, `[batch, num_tokens]`, for energy
             routing: that of the channel before any normalisation.
+        rotation: Rotary positions, (cosine, sine) of every pair of a head's elements, broadcast
+            against `[batch, num_heads, num_tokens, head_dim / 2, 2]`; see
+            `lwmt_sionna.ops.positions`.
         training: Whether dropout is active.
 
     Returns:
@@ -86,7 +90,7 @@ class SparseSpatioTemporalAttention(keras.layers.Layer):
         self.dropout = float(dropout)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
-    def build(self, inputs_shape, energy_shape=None):
+    def build(self, inputs_shape, energy_shape=None, rotation_shape=None):
         width = inputs_shape[-1]
         if width is None:
             raise ValueError(
@@ -122,7 +126,7 @@ class SparseSpatioTemporalAttention(keras.layers.Layer):
         self.proj.build((*inputs_shape[:-1], inner))
         super().build(inputs_shape)
 
-    def call(self, inputs, grid=None, energy=None, training=None):
+    def call(self, inputs, grid=None, energy=None, rotation=None, training=None):
         if grid is None:
             grid = self.grid
         if grid is None:
@@ -133,6 +137,8 @@ class SparseSpatioTemporalAttention(keras.layers.Layer):
         num_tokens = inputs.shape[1]
         heads = ops.reshape(self.qkv(inputs), (-1, num_tokens, 3, self.num_heads, self._head_dim))
         query, key, value = ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), 3, axis=0)
+        if rotation is not None:
+            query, key = rotate(query, rotation), rotate(key, rotation)
         outputs = sparse_attention(
             query,
             key,
@@ -148,7 +154,7 @@ class SparseSpatioTemporalAttention(keras.layers.Layer):
         )
         return self.output_dropout(self.proj(outputs), training=training)
 
-    def compute_output_shape(self, inputs_shape, energy_shape=None):
+    def compute_output_shape(self, inputs_shape, energy_shape=None, rotation_shape=None):
         return tuple(inputs_shape)
 
     def get_config(self):

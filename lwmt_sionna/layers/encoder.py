@@ -23,6 +23,7 @@ class EncoderBlock(keras.layers.Layer):
     Call arguments:
         tokens: `[batch, num_tokens, width]`.
         grid: Number of snapshots, angle patches and delay patches, Python integers.
+        rotation: Rotary positions: see `SparseSpatioTemporalAttention`.
         training: Whether dropout is active.
 
     Returns:
@@ -71,8 +72,10 @@ class EncoderBlock(keras.layers.Layer):
             layer.build(tokens_shape)
         self.contract.build((*tokens_shape[:-1], int(self.mlp_ratio * width)))
 
-    def call(self, tokens, grid, training=None):
-        tokens = tokens + self.attention(self.norm1(tokens), grid=grid, training=training)
+    def call(self, tokens, grid, rotation=None, training=None):
+        tokens = tokens + self.attention(
+            self.norm1(tokens), grid=grid, rotation=rotation, training=training
+        )
         hidden = self.contract(self.expand(self.norm2(tokens)))
         return tokens + self.dropout(hidden, training=training)
 

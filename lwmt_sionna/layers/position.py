@@ -1,4 +1,4 @@
-"""Positions of tokens that do not depend on the size of the grid."""
+"""Position codes that are added to tokens."""
 
 import math
 
@@ -6,7 +6,10 @@ import keras
 import numpy as np
 from keras import ops
 
-__all__ = ["FactoredPositionEncoding"]
+from lwmt_sionna.ops.neighborhood import check_grid
+from lwmt_sionna.ops.positions import token_coordinates
+
+__all__ = ["FactoredPositionEncoding", "LearnedPositionEncoding"]
 
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")
@@ -19,19 +22,22 @@ class FactoredPositionEncoding(keras.layers.Layer):
 
     Args:
         num_frequencies: Frequencies per axis.
-        max_period: Longest period, in tokens.
+        max_period: Longest period, in units of the coordinates.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
         tokens: `[batch, num_tokens, width]`, time-major, then angle, then delay.
         grid: Number of snapshots, angle patches and delay patches, Python integers.
-        time_origin: Index of the snapshot that counts as time 0.
+        coordinates: Coordinates along the three axes (see
+            `lwmt_sionna.ops.positions.token_coordinates`). Defaults to counting.
 
     Returns:
         `[batch, num_tokens, width]`.
     """
 
     def __init__(self, num_frequencies=8, max_period=128.0, **kwargs):
+        # Coordinates keep their precision under mixed precision.
+        kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         if num_frequencies < 1 or max_period <= 2:
             raise ValueError(
@@ -41,35 +47,95 @@ class FactoredPositionEncoding(keras.layers.Layer):
         self.num_frequencies = int(num_frequencies)
         self.max_period = float(max_period)
 
-    def build(self, input_shape):
+    def build(self, tokens_shape, *args, **kwargs):
         self.kernel = self.add_weight(
             name="kernel",
-            shape=(6 * self.num_frequencies, input_shape[-1]),
+            shape=(6 * self.num_frequencies, tokens_shape[-1]),
             initializer="glorot_uniform",
         )
 
-    def call(self, tokens, grid, time_origin=0):
-        table = ops.convert_to_tensor(self._table(grid, time_origin), dtype=self.compute_dtype)
-        return tokens + ops.matmul(table, self.kernel)[None]
+    def call(self, tokens, grid, coordinates=None):
+        if coordinates is None:
+            coordinates = token_coordinates(check_grid(grid))
+        tokens = ops.cast(tokens, self.compute_dtype)
+        rows = 2 * self.num_frequencies
+        total = 0.0
+        for axis, coordinate in enumerate(coordinates):
+            kernel = ops.cast(self.kernel[axis * rows : (axis + 1) * rows], self.compute_dtype)
+            code = ops.matmul(ops.cast(self._code(coordinate), self.compute_dtype), kernel)
+            shape = [1, 1, 1]
+            shape[axis] = grid[axis]
+            code = ops.reshape(code, (-1, *shape, code.shape[-1]))
+            total = total + code
+        return tokens + ops.reshape(total, (-1, math.prod(grid), total.shape[-1]))
+
+    def _code(self, coordinate):
+        """Sines and cosines of a coordinate: `[..., size, 2 * num_frequencies]`."""
+        spacing = max(self.num_frequencies - 1, 1)
+        ratio = (self.max_period / 2.0) ** (np.arange(self.num_frequencies) / spacing)
+        if isinstance(coordinate, np.ndarray):
+            phase = coordinate[..., None] * (math.pi / ratio)
+            return np.concatenate([np.sin(phase), np.cos(phase)], axis=-1).astype("float32")
+        phase = ops.cast(coordinate, "float32")[..., None] * (math.pi / ratio).astype("float32")
+        return ops.concatenate([ops.sin(phase), ops.cos(phase)], axis=-1)
 
     def compute_output_shape(self, tokens_shape, *args, **kwargs):
         return tuple(tokens_shape)
 
-    def _table(self, grid, time_origin):
-        spacing = max(self.num_frequencies - 1, 1)
-        ratio = (self.max_period / 2.0) ** (np.arange(self.num_frequencies) / spacing)
-        codes = []
-        for axis, size in enumerate(grid):
-            place = np.arange(size) - (time_origin if axis == 0 else 0)
-            phase = math.pi * place[:, None] / ratio
-            code = np.concatenate([np.sin(phase), np.cos(phase)], axis=-1)
-            shape = [1, 1, 1, code.shape[-1]]
-            shape[axis] = size
-            codes.append(np.broadcast_to(code.reshape(shape), (*grid, code.shape[-1])))
-        table = np.concatenate(codes, axis=-1)
-        return table.reshape(-1, table.shape[-1]).astype("float32")
-
     def get_config(self):
         config = super().get_config()
         config.update(num_frequencies=self.num_frequencies, max_period=self.max_period)
+        return config
+
+
+@keras.saving.register_keras_serializable(package="lwmt_sionna")
+class LearnedPositionEncoding(keras.layers.Layer):
+    """Adds one learned vector per token of a fixed grid, as the published LWM-Temporal does.
+
+    Args:
+        grid: Number of snapshots, angle patches and delay patches of the table.
+        class_token: Whether the table has a last row for a class token.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        tokens: `[batch, num_tokens, width]`, time-major, then angle, then delay, then the class
+            token where there is one.
+        grid: Number of snapshots (those of the table or fewer), angle patches and delay patches
+            (those of the table).
+
+    Returns:
+        `[batch, num_tokens, width]`.
+    """
+
+    def __init__(self, grid, class_token=False, **kwargs):
+        super().__init__(**kwargs)
+        self.grid = check_grid(grid)
+        self.class_token = bool(class_token)
+
+    def build(self, tokens_shape, *args, **kwargs):
+        self.table = self.add_weight(
+            name="table",
+            shape=(math.prod(self.grid) + int(self.class_token), tokens_shape[-1]),
+            initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+        )
+
+    def call(self, tokens, grid=None):
+        grid = self.grid if grid is None else check_grid(grid)
+        if grid[1:] != self.grid[1:] or grid[0] > self.grid[0]:
+            raise ValueError(
+                f"The learned table has positions for the grid {self.grid} or fewer snapshots of "
+                f"it. Received: grid={grid}"
+            )
+        num_tokens = math.prod(grid)
+        table = self.table[:num_tokens]
+        if self.class_token:
+            table = ops.concatenate([table, self.table[-1:]], axis=0)
+        return tokens + ops.cast(table, tokens.dtype)[None]
+
+    def compute_output_shape(self, tokens_shape, *args, **kwargs):
+        return tuple(tokens_shape)
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(grid=list(self.grid), class_token=self.class_token)
         return config

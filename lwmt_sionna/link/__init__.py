@@ -8,6 +8,7 @@ import importlib
 
 _EXPORTS = {
     "AdaptationConfig": "adaptation",
+    "CirGenerator": "cir",
     "CsiPolicy": "policies",
     "DecoderTable": "abstraction",
     "Downlink": "downlink",
@@ -23,6 +24,7 @@ _EXPORTS = {
     "SoundingConfig": "uplink",
     "SweepConfig": "sweep",
     "SysAbstraction": "abstraction",
+    "cir_dataset": "cir",
     "cluster_bootstrap": "statistics",
     "comb_pilot_pattern": "downlink",
     "draw_figures": "figures",

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from lwmt_sionna import data
-from lwmt_sionna.data.paths import PATH_FIELDS, SEQUENCE_FIELDS
+from lwmt_sionna.data.paths import OPTIONAL_FIELDS, PATH_FIELDS, SEQUENCE_FIELDS
 from lwmt_sionna.link.uplink import pilot_frequencies, sound
 
 __all__ = ["RegimeChannels", "with_stride", "with_user_antenna"]
@@ -141,7 +141,7 @@ def with_stride(paths, stride):
         return paths
     chosen = {
         name: getattr(paths, name)[:, ::stride]
-        for name, (_, axes) in {**PATH_FIELDS, **SEQUENCE_FIELDS}.items()
-        if axes.startswith("ST")
+        for name, (_, axes) in {**PATH_FIELDS, **SEQUENCE_FIELDS, **OPTIONAL_FIELDS}.items()
+        if axes.startswith("ST") and getattr(paths, name) is not None
     }
     return dataclasses.replace(paths, **chosen, sampling_period=stride * paths.sampling_period)

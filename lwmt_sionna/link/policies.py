@@ -186,7 +186,13 @@ def policy_names():
     """
     from lwmt_sionna.models import list_presets
 
-    return ("perfect", "noisy_perfect", *_baseline_classes(), "model", *list_presets())
+    return (
+        "perfect",
+        "noisy_perfect",
+        *_baseline_classes(),
+        "model",
+        *list_presets(with_weights=True),
+    )
 
 
 def _baseline_classes():

@@ -1,13 +1,29 @@
 """The encoder of angle-delay-time tokens that all tasks share."""
 
 import keras
+from keras import ops
 
 from lwmt_sionna.layers.encoder import EncoderBlock
-from lwmt_sionna.layers.position import FactoredPositionEncoding
-from lwmt_sionna.ops.neighborhood import Neighborhood
+from lwmt_sionna.layers.position import FactoredPositionEncoding, LearnedPositionEncoding
+from lwmt_sionna.models.finetuning import LORA_TARGETS, enable_lora, freeze
+from lwmt_sionna.models.presets import load_preset, save_preset
+from lwmt_sionna.ops.attention_routing import (
+    EnergyRouting,
+    get_routing,
+    narrow,
+    select_bins,
+    widen,
+)
+from lwmt_sionna.ops.loops import apply_repeatedly
+from lwmt_sionna.ops.neighborhood import Neighborhood, check_grid
 from lwmt_sionna.ops.patches import patchify, token_grid
+from lwmt_sionna.ops.positions import flat_rotation, grid_rotation, token_coordinates
 
 __all__ = ["LWMTBackbone"]
+
+POSITIONS = ("factored", "rotary_grid", "learned", "rotary")
+MASKINGS = ("embedding", "zero")
+BLOCK_LOOPS = ("unroll", "scan", "rematerialize")
 
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")
@@ -16,30 +32,57 @@ class LWMTBackbone(keras.Model):
 
     Every snapshot of a channel sequence in the angle-delay domain is cut into patches, each patch
     becomes a token, and pre-norm blocks let tokens attend along the paths' corridors. The weights
-    do not depend on the grid: any number of snapshots, angles and delays that the patches tile.
+    do not depend on the grid (but for the learned position table): any number of snapshots, angles
+    and delays will do.
 
     Args:
         width: Size of a token.
         depth: Number of blocks.
         num_heads: Heads per block.
         mlp_ratio: Hidden units of the perceptrons over the width.
-        patch: Bins per patch in angle and delay.
+        patch: Bins per patch in angle and delay. Patches that hang over the edge see zeros there.
         neighborhood: `Neighborhood` in units of patches, or its config. Defaults to
-            `Neighborhood.published()`.
-        routing: See `SparseSpatioTemporalAttention`.
-        dropout: Fraction dropped in training.
+            `Neighborhood.published()`. If it has a class token, so has the backbone.
+        routing: None, `"topk"` or `"energy"`, or their objects: see `lwmt_sionna.ops`. Energy
+            routing chooses once, before the first block, which angle and delay patches of a sample
+            the blocks work on, by their energy over all visible snapshots; embeddings of all others
+            are zero. Time falls with the number of tokens that are kept.
+        dropout: Fraction dropped in training. Needs `block_loop="unroll"`.
         kernel: Kernel of the attention; the result does not depend on it.
+        position: How tokens know their place:
+
+            - `"factored"`: sinusoidal codes per axis are added; any grid;
+            - `"rotary_grid"`: queries and keys are turned by time, angle and delay, so that
+              attention sees differences of places; any grid;
+            - `"learned"`: a table with one vector per token of `position_grid` is added, as
+              published;
+            - `"rotary"`: queries and keys are turned by the flat index of the token, as published.
+        position_grid: Snapshots, angle patches and delay patches of the learned table.
+        position_units: What counts as one step of a physical position: seconds between snapshots,
+            sine of the angle, seconds of delay. Every call then needs `sampling_period` and
+            `bandwidth`, and another sampling is another position. None (the default) counts
+            snapshots and patches. For `"factored"` and `"rotary_grid"`.
+        masking: What a hidden token becomes: `"embedding"`, a learned vector with its position, or
+            `"zero"`, as published: zero, without a position.
+        block_loop: How the blocks are run: `"unroll"`, each compiled on its own; `"scan"`, one
+            compiled loop over all, which compiles `depth` times faster; `"rematerialize"`, such a
+            loop whose backward pass computes each block again, so that training keeps one token
+            tensor per block and no more. Results and weights are the same.
         **kwargs: Arguments of `keras.Model`.
 
     Call arguments:
         inputs: Channels in the angle-delay domain, real `[batch, time, angle, delay, 2]`.
-        mask: Tokens to hide, bool `[batch, num_tokens]`; a learned embedding takes the place of
-            their content and keeps their position.
+        mask: Tokens to hide, bool `[batch, num_tokens]`, without the class token.
         time_origin: Index of the snapshot that counts as time 0.
+        sampling_period: Time between snapshots in seconds, a number or a tensor `[batch]`. For
+            physical positions.
+        bandwidth: Bandwidth in hertz that the subcarriers span, number or tensor `[batch]`. For
+            physical positions.
         training: Whether dropout is active.
 
     Returns:
-        Embeddings `[batch, num_tokens, width]`, time-major, then angle, then delay.
+        Embeddings `[batch, num_tokens, width]`, time-major, then angle, then delay, then the class
+        token where there is one.
 
     Example:
 
@@ -63,6 +106,11 @@ class LWMTBackbone(keras.Model):
         routing=None,
         dropout=0.0,
         kernel="auto",
+        position="factored",
+        position_grid=None,
+        position_units=None,
+        masking="embedding",
+        block_loop="unroll",
         **kwargs,
     ):
         super().__init__(**kwargs)
@@ -76,10 +124,38 @@ class LWMTBackbone(keras.Model):
             neighborhood = Neighborhood.published()
         elif isinstance(neighborhood, dict):
             neighborhood = Neighborhood.from_config(neighborhood)
-        if neighborhood.class_token:
+        if position not in POSITIONS:
+            raise ValueError(f"`position` must be one of {POSITIONS}. Received: {position=}")
+        if masking not in MASKINGS:
+            raise ValueError(f"`masking` must be one of {MASKINGS}. Received: {masking=}")
+        if block_loop not in BLOCK_LOOPS:
+            raise ValueError(f"`block_loop` must be one of {BLOCK_LOOPS}. Received: {block_loop=}")
+        if block_loop != "unroll" and dropout:
             raise ValueError(
-                "The backbone has no class token; expected a neighbourhood without one. Received: "
-                f"neighborhood={neighborhood}"
+                "Dropout needs block_loop='unroll': blocks in one loop would share random "
+                f"numbers. Received: {block_loop=}, {dropout=}"
+            )
+        if (position == "learned") != (position_grid is not None):
+            raise ValueError(
+                "`position_grid` belongs to position='learned', which needs it. Received: "
+                f"{position=}, {position_grid=}"
+            )
+        if position_units is not None:
+            position_units = tuple(float(unit) for unit in position_units)
+            if position not in ("factored", "rotary_grid"):
+                raise ValueError(
+                    "Physical positions need position='factored' or 'rotary_grid'. Received: "
+                    f"{position=}, {position_units=}"
+                )
+            if len(position_units) != 3 or not min(position_units) > 0:
+                raise ValueError(
+                    "`position_units` must be three positive numbers (seconds, sine, seconds). "
+                    f"Received: {position_units=}"
+                )
+        if position.startswith("rotary") and (width % num_heads or width // num_heads % 2):
+            raise ValueError(
+                "Rotary positions need an even number of elements per head. Received: "
+                f"width={width}, num_heads={num_heads}"
             )
         self.width = int(width)
         self.depth = int(depth)
@@ -87,20 +163,32 @@ class LWMTBackbone(keras.Model):
         self.mlp_ratio = mlp_ratio
         self.patch = tuple(int(n) for n in patch)
         self.neighborhood = neighborhood
-        self.routing = routing
+        self.routing = get_routing(routing)
         self.dropout = float(dropout)
         self.kernel = kernel
+        self.position_kind = position
+        self.position_grid = None if position_grid is None else check_grid(position_grid)
+        self.position_units = position_units
+        self.masking = masking
+        self.block_loop = block_loop
         # The mask is an argument of the call, not a Keras mask that travels with a tensor.
         self.supports_masking = True
         options = {"dtype": self.dtype_policy}
         self.embed = keras.layers.Dense(self.width, name="embed", **options)
-        self.position = FactoredPositionEncoding(name="position", **options)
+        self.mask_embedding = self.class_token = self.position = None
+        if position == "factored":
+            self.position = FactoredPositionEncoding(name="position", **options)
+        elif position == "learned":
+            self.position = LearnedPositionEncoding(
+                self.position_grid, neighborhood.class_token, name="position", **options
+            )
         self.blocks = [
             EncoderBlock(
                 num_heads,
                 mlp_ratio=mlp_ratio,
                 neighborhood=neighborhood,
-                routing=routing,
+                # Energy routing thins out the tokens of all blocks at once, before the first.
+                routing=None if isinstance(self.routing, EnergyRouting) else self.routing,
                 dropout=dropout,
                 kernel=kernel,
                 name=f"block_{index}",
@@ -110,16 +198,51 @@ class LWMTBackbone(keras.Model):
         ]
         self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm", **options)
 
+    @classmethod
+    def published(cls, **overrides):
+        """The published LWM-Temporal: learned positions of 20 x 32 x 32 tokens, routed scores.
+
+        Args:
+            **overrides: Arguments of `LWMTBackbone` that differ.
+
+        Returns:
+            `LWMTBackbone` with random weights.
+        """
+        arguments = {
+            "width": 32,
+            "depth": 12,
+            "num_heads": 8,
+            "mlp_ratio": 4,
+            "patch": (1, 1),
+            "neighborhood": Neighborhood.published(),
+            "routing": "topk",
+            "position": "learned",
+            "position_grid": (20, 32, 32),
+            "masking": "zero",
+        }
+        return cls(**(arguments | overrides))
+
     def build(self, input_shape):
-        tokens_shape = (input_shape[0], None, self.width)
-        self.embed.build((input_shape[0], None, self.patch[0] * self.patch[1] * 2))
-        self.position.build(tokens_shape)
-        self.mask_embedding = self.add_weight(
-            name="mask_embedding", shape=(self.width,), initializer="zeros"
-        )
+        tokens_shape = (None, None, self.width)
+        self.embed.build((None, None, self.patch[0] * self.patch[1] * 2))
+        if self.position is not None:
+            self.position.build(tokens_shape)
+        if self.masking == "embedding":
+            self.mask_embedding = self.add_weight(
+                name="mask_embedding", shape=(self.width,), initializer="zeros"
+            )
+        if self.neighborhood.class_token:
+            self.class_token = self.add_weight(
+                name="class_token",
+                shape=(self.width,),
+                initializer=keras.initializers.TruncatedNormal(stddev=0.02),
+            )
         for block in self.blocks:
             block.build(tokens_shape)
         self.norm.build(tokens_shape)
+        if not self.trainable:  # as saved: what was just built does not know
+            for part in (*self.layers, *self.variables):
+                part.trainable = False
         self.built = True
 
     def grid(self, shape):
@@ -127,37 +250,172 @@ class LWMTBackbone(keras.Model):
         return token_grid(shape, self.patch)
 
     def tokens(self, inputs, mask=None):
-        """Embeds patches, without positions. See the call arguments."""
+        """Embeds patches, without positions; hidden ones become the mask embedding, if any."""
         tokens = self.embed(patchify(inputs, self.patch))
-        if mask is None:
+        if mask is None or self.mask_embedding is None:
             return tokens
-        hidden = keras.ops.cast(mask, tokens.dtype)[..., None]
-        return tokens * (1 - hidden) + hidden * keras.ops.cast(self.mask_embedding, tokens.dtype)
+        hidden = ops.cast(mask, tokens.dtype)[..., None]
+        return tokens * (1 - hidden) + hidden * ops.cast(self.mask_embedding, tokens.dtype)
 
-    def encode(self, tokens, grid, time_origin=0, training=None):
-        """Adds positions and runs the blocks.
+    def encode(
+        self,
+        tokens,
+        grid,
+        time_origin=0,
+        mask=None,
+        num_angle=None,
+        sampling_period=None,
+        bandwidth=None,
+        energy=None,
+        training=None,
+    ):
+        """Adds the class token and positions and runs the blocks.
 
         Args:
-            tokens: `[batch, num_tokens, width]`.
+            tokens: `[batch, num_tokens, width]`, without the class token.
             grid: Number of snapshots, angle patches and delay patches.
             time_origin: Index of the snapshot that counts as time 0.
+            mask: Tokens to set to zero after positions are added, bool `[batch, num_tokens]`; for
+                masking="zero" alone.
+            num_angle: Number of angle bins. Defaults to that of the patches.
+            sampling_period: See the call arguments.
+            bandwidth: See the call arguments.
+            energy: Energy of the tokens, `[batch, num_tokens]`, for energy routing alone.
             training: Whether dropout is active.
 
         Returns:
-            `[batch, num_tokens, width]`.
+            `[batch, num_tokens, width]`, the class token last where there is one.
         """
-        tokens = self.position(tokens, grid=grid, time_origin=time_origin)
-        for block in self.blocks:
-            tokens = block(tokens, grid=grid, training=training)
-        return self.norm(tokens)
+        coordinates = token_coordinates(
+            grid,
+            patch=self.patch,
+            time_origin=time_origin,
+            units=self.position_units,
+            sampling_period=sampling_period,
+            bandwidth=bandwidth,
+            num_angle=num_angle,
+        )
+        if self.position_kind == "factored":
+            tokens = self.position(tokens, grid=grid, coordinates=coordinates)
+        if self.class_token is not None:
+            extra = ops.zeros_like(tokens[:, :1]) + ops.cast(self.class_token, tokens.dtype)
+            tokens = ops.concatenate([tokens, extra], axis=1)
+        if self.position_kind == "learned":
+            tokens = self.position(tokens, grid=grid)
+        if mask is not None and self.masking == "zero":
+            kept = 1 - ops.cast(mask, tokens.dtype)[..., None]
+            if self.class_token is not None:
+                kept = ops.pad(kept, [[0, 0], [0, 1], [0, 0]], constant_values=1)
+            tokens = tokens * kept
+        rotation = self._rotation(grid, coordinates)
+        if not isinstance(self.routing, EnergyRouting):
+            return self.norm(self._run_blocks(tokens, grid, rotation, training))
+        bins = self.energetic_bins(energy, grid)
+        reduced = self.routing.reduced_grid(grid)
+        if rotation is not None:
+            # [..., num_tokens, pairs, 2], with or without axes of heads and batch
+            flat = (1,) * (5 - len(rotation.shape)) + tuple(rotation.shape)
+            rotation = ops.reshape(rotation, (-1, *flat[1:3], flat[3] * 2))
+            rotation = rotation + ops.zeros_like(tokens[:, :1, :1, None])
+            rotation = narrow(rotation, bins, grid)
+            rotation = ops.reshape(rotation, (-1, *rotation.shape[1:3], flat[3], 2))
+        tokens = narrow(tokens[:, None], bins, grid)[:, 0]
+        tokens = self.norm(self._run_blocks(tokens, reduced, rotation, training))
+        return widen(tokens[:, None], bins, grid)[:, 0]
 
-    def call(self, inputs, mask=None, time_origin=0, training=None):
-        grid = self.grid(inputs.shape[1:4])
-        return self.encode(self.tokens(inputs, mask), grid, time_origin, training=training)
+    def energetic_bins(self, energy, grid):
+        """The bins that energy routing keeps: see `lwmt_sionna.ops.select_bins`."""
+        if energy is None:
+            raise ValueError("Energy routing needs the `energy` of the tokens. Received: None")
+        return select_bins(ops.cast(energy, "float32"), grid, self.routing, self.compute_dtype)
+
+    def _run_blocks(self, tokens, grid, rotation, training):
+        if self.block_loop == "unroll":
+            for block in self.blocks:
+                tokens = block(tokens, grid=grid, rotation=rotation, training=training)
+            return tokens
+        first = self.blocks[0]
+
+        def run(tokens, *weights):
+            # The first block, with the weights of the one whose turn it is.
+            mapping = list(zip(first.weights, weights, strict=True))
+            with keras.StatelessScope(state_mapping=mapping):
+                return first(tokens, grid=grid, rotation=rotation, training=training)
+
+        columns = zip(*(block.weights for block in self.blocks), strict=True)
+        stacked = [ops.stack([weight.value for weight in column]) for column in columns]
+        return apply_repeatedly(
+            run, tokens, stacked, rematerialize=self.block_loop == "rematerialize"
+        )
+
+    def _rotation(self, grid, coordinates):
+        """Rotary positions of the queries and keys of all blocks, or None."""
+        class_token = self.neighborhood.class_token
+        head_dim = self.width // self.num_heads
+        if self.position_kind == "rotary":
+            rotation = flat_rotation(grid, head_dim, class_token=class_token)
+        elif self.position_kind == "rotary_grid":
+            rotation = grid_rotation(coordinates, self.num_heads, head_dim, class_token=class_token)
+        else:
+            return None
+        return ops.convert_to_tensor(rotation, dtype=self.compute_dtype)
+
+    def call(
+        self,
+        inputs,
+        mask=None,
+        time_origin=0,
+        sampling_period=None,
+        bandwidth=None,
+        training=None,
+    ):
+        energy = None
+        if isinstance(self.routing, EnergyRouting):
+            energy = ops.sum(ops.square(patchify(inputs, self.patch)), axis=-1)
+            if mask is not None:
+                energy = energy * (1 - ops.cast(mask, energy.dtype))
+        return self.encode(
+            self.tokens(inputs, mask),
+            self.grid(inputs.shape[1:4]),
+            time_origin,
+            energy=energy,
+            mask=mask,
+            num_angle=inputs.shape[2],
+            sampling_period=sampling_period,
+            bandwidth=bandwidth,
+            training=training,
+        )
 
     def compute_output_shape(self, input_shape, *args, **kwargs):
         grid = self.grid(input_shape[1:4])
-        return (input_shape[0], grid[0] * grid[1] * grid[2], self.width)
+        num_tokens = grid[0] * grid[1] * grid[2] + int(self.neighborhood.class_token)
+        return (input_shape[0], num_tokens, self.width)
+
+    def freeze(self, num_blocks=None):
+        """Keeps the first layers: see `lwmt_sionna.models.finetuning.freeze`."""
+        freeze(self, num_blocks)
+
+    def enable_lora(self, rank=4, alpha=None, targets=LORA_TARGETS):
+        """Trains corrections of low rank: see `lwmt_sionna.models.finetuning.enable_lora`."""
+        enable_lora(self, rank, alpha, targets)
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, dtype=None):
+        """Loads a backbone from its own preset or that of a model that has one.
+
+        Args:
+            preset: See `ChannelPredictor.from_preset`.
+            load_weights: See `ChannelPredictor.from_preset`.
+            dtype: See `ChannelPredictor.from_preset`.
+
+        Returns:
+            `LWMTBackbone`.
+        """
+        return load_preset(preset, cls, load_weights=load_weights, dtype=dtype)
+
+    def save_to_preset(self, folder, metadata=None, readme=None):
+        """Writes configuration, weights and metadata: see `ChannelPredictor.save_to_preset`."""
+        save_preset(self, folder, metadata=metadata, readme=readme)
 
     def get_config(self):
         config = super().get_config()
@@ -168,8 +426,13 @@ class LWMTBackbone(keras.Model):
             mlp_ratio=self.mlp_ratio,
             patch=list(self.patch),
             neighborhood=self.neighborhood.get_config(),
-            routing=self.blocks[0].get_config()["routing"],
+            routing=None if self.routing is None else self.routing.get_config(),
             dropout=self.dropout,
             kernel=self.kernel,
+            position=self.position_kind,
+            position_grid=None if self.position_grid is None else list(self.position_grid),
+            position_units=None if self.position_units is None else list(self.position_units),
+            masking=self.masking,
+            block_loop=self.block_loop,
         )
         return config

@@ -1,12 +1,17 @@
 """Channel prediction: noisy history in, future out."""
 
 import keras
+import numpy as np
 from keras import ops
 
-from lwmt_sionna.layers.angle_delay import AngleDelayTransform, InverseAngleDelayTransform
+from lwmt_sionna.layers.angle_delay import AngleDelayTransform
 from lwmt_sionna.models.backbone import LWMTBackbone
+from lwmt_sionna.models.channel_form import ChannelForm
+from lwmt_sionna.models.embedding import pool_embeddings
+from lwmt_sionna.models.normalization import common_phasor, turn, unit_power
 from lwmt_sionna.models.presets import load_preset, save_preset
-from lwmt_sionna.ops.complex import is_complex, to_complex, to_stacked
+from lwmt_sionna.ops.angle_delay import inverse_angle_delay_transform
+from lwmt_sionna.ops.attention_routing import EnergyRouting
 from lwmt_sionna.ops.linear_prediction import (
     burg_coefficients,
     denoise,
@@ -35,8 +40,8 @@ class ChannelPredictor(keras.Model):
 
     with forecasts $X_e$, gates $g_e$ and residual $r$ from the network, and $s$ the local
     amplitude. Untrained, gates and residual are zero and the last forecast $X_E$ remains.
-    Normalisation and transforms are inside: inputs and outputs are channels as they are, and
-    scaling the history scales the prediction.
+    Normalisation and transforms are inside: inputs and outputs are channels as they are, and a
+    complex factor of the history is one of the prediction.
 
     Args:
         backbone: `LWMTBackbone`, or its serialised form.
@@ -49,17 +54,35 @@ class ChannelPredictor(keras.Model):
         denoise_radius: See `lwmt_sionna.ops.linear_prediction.denoise`.
         array_shape: Number of rows, columns and polarisations of the array; a linear array if left
             out.
+        num_delay: Delay bins to work on, for wide bands whose paths lie in few of them; what lies
+            in the others is predicted as zero. Defaults to all.
+        first_delay: First of those bins, below 0 for bins before delay 0.
         **kwargs: Arguments of `keras.Model`.
 
     Call arguments:
         history: Noisy channels of the past, the most recent last, in one of three forms:
             complex `[batch, time, num_ant, num_subcarriers]`; real `[batch, time, num_ant,
             num_subcarriers, 2]`; or Sionna's complex `[batch, num_rx, num_rx_ant, num_tx,
-            num_tx_ant, time, num_subcarriers]`, whose array is the transmitter's.
+            num_tx_ant, time, num_subcarriers]`. Links are predicted one by one. A link whose
+            history holds NaN or infinity gets NaN, and the others are not touched; a history of
+            zeros gets zeros.
+        num_horizons: Number of snapshots to predict. Defaults to all that the model is made for.
+        array: Which end of Sionna's links has the array: `"tx"` (downlink) or `"rx"` (uplink).
+        subcarriers: Indices of the effective subcarriers, such as Sionna's
+            `ResourceGrid.effective_subcarrier_ind`, if the grid has null ones. The history may hold
+            all subcarriers or the effective ones. Nulls inside of the band are interpolated;
+            those outside get the prediction of the nearest effective subcarrier.
+        sampling_period: Time between snapshots in seconds; for physical positions of the backbone.
+        subcarrier_spacing: In hertz; for physical positions of the backbone.
         training: Whether dropout is active.
 
     Returns:
-        Predicted channels in the form of `history`, with `num_horizons` in place of `time`.
+        Predicted channels in the form of `history`, with the horizons in place of `time`. They have
+        the precision of the input; inside, all is float32.
+
+    Raises:
+        ValueError: If the history has none of the forms or is too short, its antennas are not those
+            of the array, or more horizons are asked for than the model is made for.
 
     Example:
 
@@ -77,8 +100,12 @@ class ChannelPredictor(keras.Model):
         context=4,
         denoise_radius=2,
         array_shape=None,
+        num_delay=None,
+        first_delay=0,
         **kwargs,
     ):
+        # The physics in front of the network stays in the precision of its input.
+        kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
         if isinstance(backbone, dict):
             backbone = keras.saving.deserialize_keras_object(backbone)
@@ -99,8 +126,11 @@ class ChannelPredictor(keras.Model):
         self.context = int(context)
         self.denoise_radius = int(denoise_radius)
         self.array_shape = None if array_shape is None else tuple(array_shape)
-        self.transform = AngleDelayTransform(self.array_shape, name="transform", dtype="float32")
-        self.inverse = InverseAngleDelayTransform(self.array_shape, name="inverse", dtype="float32")
+        self.num_delay = num_delay
+        self.first_delay = int(first_delay)
+        self.transform = AngleDelayTransform(
+            self.array_shape, num_delay, first_delay, name="transform", dtype="float32"
+        )
         options = {"dtype": self.dtype_policy}
         self.observed_features = keras.layers.Dense(
             backbone.width, name="observed_features", **options
@@ -127,52 +157,94 @@ class ChannelPredictor(keras.Model):
         self.head.build((None, None, self.backbone.width))
         self.built = True
 
-    def call(self, history, training=None):
-        if not is_complex(history):
-            self._check(history.shape, (5,), 1, 2)
-            return self._predict(history, training)
-        if len(history.shape) == 4:
-            self._check(history.shape, (4,), 1, 2)
-            return to_complex(self._predict(to_stacked(history), training))
-        self._check(history.shape, (7,), 5, 4)
-        links = history.shape[1:4]
-        num_ant, num_snapshots, num_subcarriers = history.shape[4:]
-        flat = ops.reshape(history, (-1, num_ant, num_snapshots, num_subcarriers))
-        flat = to_stacked(ops.transpose(flat, (0, 2, 1, 3)))
-        future = ops.transpose(to_complex(self._predict(flat, training)), (0, 2, 1, 3))
-        return ops.reshape(future, (-1, *links, num_ant, self.num_horizons, num_subcarriers))
+    def __call__(self, history, *args, subcarriers=None, **kwargs):
+        # Indices decide shapes: they must not become tensors of a graph on their way to `call`.
+        if subcarriers is not None:
+            kwargs["subcarriers"] = tuple(int(i) for i in np.asarray(subcarriers).reshape(-1))
+        return super().__call__(history, *args, **kwargs)
 
-    def _check(self, shape, ranks, time_axis, antenna_axis):
-        if len(shape) not in ranks or (ranks == (5,) and shape[-1] != 2):
+    def call(
+        self,
+        history,
+        num_horizons=None,
+        array="tx",
+        subcarriers=None,
+        sampling_period=None,
+        subcarrier_spacing=None,
+        training=None,
+    ):
+        if num_horizons is None:
+            num_horizons = self.num_horizons
+        if not 0 < num_horizons <= self.num_horizons:
             raise ValueError(
-                "Expected complex [batch, time, num_ant, num_subcarriers], real [batch, time, "
-                "num_ant, num_subcarriers, 2], or complex [batch, num_rx, num_rx_ant, num_tx, "
-                f"num_tx_ant, time, num_subcarriers]. Received: history.shape={tuple(shape)}"
+                f"The predictor is made for 1 to {self.num_horizons} horizons. Received: "
+                f"num_horizons={num_horizons}"
             )
-        shortest = max(self.context, *(order + 1 for _, order in self.experts))
-        if shape[time_axis] is not None and shape[time_axis] < shortest:
-            raise ValueError(
-                f"The history must have at least {shortest} snapshots. Received: "
-                f"history.shape={tuple(shape)}"
-            )
-        if self.array_shape is not None:
-            expected = self.array_shape[0] * self.array_shape[1] * self.array_shape[2]
-            if shape[antenna_axis] != expected:
-                raise ValueError(
-                    f"The array {self.array_shape} has {expected} antennas. Received: "
-                    f"history.shape={tuple(shape)}"
-                )
-
-    def _predict(self, history, training):
-        """Real-stacked history to real-stacked future."""
-        history = ops.cast(history, "float32")
-        mean_square = 2.0 * ops.mean(ops.square(history), axis=(1, 2, 3, 4), keepdims=True)
-        rms = ops.sqrt(mean_square)
-        scale = ops.where(rms > 0, rms, ops.ones_like(rms))
-        features = self.features(self.transform(history / scale))
-        future = features["forecasts"][:, -1] + self.refine(features, training=training)
+        form, x = self._flatten(history, array, subcarriers)
+        features, phasor, scale, options = self._prepare(x, sampling_period, subcarrier_spacing)
+        future = features["forecasts"][:, -1]
+        future = future + self.refine(features, training=training, **options)
+        future = turn(future, phasor)
+        future = inverse_angle_delay_transform(
+            future[:, :num_horizons], self.array_shape, x.shape[3], self.first_delay
+        )
         # A history of zeros has no scale; its future is zero as well.
-        return self.inverse(future) * rms
+        return form.restore(ops.cast(future, x.dtype) * scale)
+
+    def embed(
+        self,
+        history,
+        per="token",
+        array="tx",
+        subcarriers=None,
+        sampling_period=None,
+        subcarrier_spacing=None,
+    ):
+        """Embeddings of the last `context` snapshots and of the horizons.
+
+        Args:
+            history: See the call arguments.
+            per: `"token"`, `"snapshot"` or `"sequence"`.
+            array: See the call arguments.
+            subcarriers: See the call arguments.
+            sampling_period: See the call arguments.
+            subcarrier_spacing: See the call arguments.
+
+        Returns:
+            `[batch, num_tokens, width]`, `[batch, context + num_horizons, width]` or `[batch,
+            width]`; for Sionna's form with the axes of the links in place of `batch`: see
+            `ChannelEncoder`.
+        """
+        form, x = self._flatten(history, array, subcarriers)
+        if not self.built:
+            self.build(x.shape)
+        features, _, _, options = self._prepare(x, sampling_period, subcarrier_spacing)
+        embeddings, _ = self._embed(features, **options)
+        num_snapshots = self.context + self.num_horizons
+        class_token = self.backbone.neighborhood.class_token
+        return form.split_links(pool_embeddings(embeddings, num_snapshots, per, class_token))
+
+    def _flatten(self, history, array, subcarriers):
+        """The form of a history, and real `[links, time, num_ant, band, 2]`."""
+        history = ops.convert_to_tensor(history)
+        shortest = max(self.context, *(order + 1 for _, order in self.experts))
+        form = ChannelForm.of(
+            history,
+            array=array,
+            subcarriers=subcarriers,
+            array_shape=self.array_shape,
+            shortest=shortest,
+        )
+        return form, form.flatten(history)
+
+    def _prepare(self, x, sampling_period, subcarrier_spacing):
+        """Features of a flat history, its phase and scale, and options of the backbone's call."""
+        scaled, scale = unit_power(x)
+        bandwidth = None if subcarrier_spacing is None else subcarrier_spacing * x.shape[3]
+        options = {"sampling_period": sampling_period, "bandwidth": bandwidth}
+        scaled = self.transform(scaled)
+        phasor = common_phasor(scaled[:, -1:])
+        return self.features(turn(scaled, phasor.conj())), phasor, scale, options
 
     def features(self, x):
         """Everything that comes before the network; it has no trainable weights.
@@ -210,16 +282,36 @@ class ChannelPredictor(keras.Model):
         }
         return {name: ops.stop_gradient(value) for name, value in features.items()}
 
-    def refine(self, features, training=None):
+    def refine(self, features, training=None, sampling_period=None, bandwidth=None):
         """What the network adds to the last expert's forecast.
 
         Args:
             features: Dictionary that `features` returns.
             training: Whether dropout is active.
+            sampling_period: In seconds, for physical positions of the backbone.
+            bandwidth: In hertz, for physical positions of the backbone.
 
         Returns:
             Real `[batch, horizon, angle, delay, 2]`, angle-delay domain.
         """
+        embeddings, amplitude = self._embed(features, training, sampling_period, bandwidth)
+        choices = _by_horizon(features["forecasts"])
+        shape = (self.num_horizons, *choices.shape[2:4])
+        num_snapshots, *patches = self.backbone.grid((self.context + shape[0], *shape[1:]))
+        per_snapshot = patches[0] * patches[1]
+        first, last = self.context * per_snapshot, num_snapshots * per_snapshot
+        embeddings = embeddings[:, first:last]
+        decisions = self.head(embeddings)
+        if isinstance(self.backbone.routing, EnergyRouting):
+            # Patches that the network has not looked at keep the last expert's forecast.
+            seen = ops.any(ops.not_equal(embeddings, 0), axis=-1, keepdims=True)
+            decisions = decisions * ops.cast(seen, decisions.dtype)
+        decisions = unpatchify(decisions, shape, self.backbone.patch)
+        gates, residual = decisions[..., :-2], decisions[..., -2:]
+        return ops.sum(gates[..., None] * choices, axis=-2) + amplitude * residual
+
+    def _embed(self, features, training=None, sampling_period=None, bandwidth=None):
+        """Embeddings of all tokens, and the amplitude of every bin's patch."""
         clean, forecasts = features["clean"], features["forecasts"]
         noise = features["noise"][:, None, None, None, None]
         patch = self.backbone.patch
@@ -228,33 +320,39 @@ class ChannelPredictor(keras.Model):
         unit = 1.0 / amplitude
         tokens = self.backbone.tokens(ops.concatenate([clean, forecasts[:, -1]], axis=1) * unit)
         past = self.observed_features(patchify(features["observed"] * unit, patch))
-        # [batch, horizon, angle, delay, expert, 2]
-        choices = ops.transpose(forecasts, (0, 2, 3, 4, 1, 5))
+        choices = _by_horizon(forecasts)
         flat = ops.reshape(choices, (-1, *choices.shape[1:4], 2 * len(self.experts)))
         # Future tokens are hidden ones that hold forecasts: they carry the mask embedding as well.
         ahead = self.forecast_features(patchify(flat * unit, patch))
-        ahead = ahead + ops.cast(self.backbone.mask_embedding, ahead.dtype)
+        if self.backbone.mask_embedding is not None:
+            ahead = ahead + ops.cast(self.backbone.mask_embedding, ahead.dtype)
         levels = self._levels(amplitude, features["misfit"], noise)
         tokens = tokens + ops.concatenate([past, ahead], axis=1)
         tokens = tokens + ops.tile(levels, (1, grid[0], 1))
+        energy = None
+        if isinstance(self.backbone.routing, EnergyRouting):
+            energy = ops.mean(patchify(ops.square(amplitude), patch), axis=-1)
+            energy = ops.tile(energy, (1, grid[0]))
         embeddings = self.backbone.encode(
-            tokens, grid, time_origin=self.context - 1, training=training
+            tokens,
+            grid,
+            energy=energy,
+            time_origin=self.context - 1,
+            num_angle=clean.shape[2],
+            sampling_period=sampling_period,
+            bandwidth=bandwidth,
+            training=training,
         )
-        per_snapshot = grid[1] * grid[2]
-        decisions = self.head(embeddings[:, self.context * per_snapshot :])
-        decisions = unpatchify(decisions, (self.num_horizons, *grid[1:]), patch)
-        gates, residual = decisions[..., :-2], decisions[..., -2:]
-        return ops.sum(gates[..., None] * choices, axis=-2) + amplitude * residual
+        return embeddings, amplitude
 
     def _local_amplitude(self, clean, noise):
         """Amplitude of every patch, spread over its bins: `[batch, 1, angle, delay, 1]`."""
         patch = self.backbone.patch
         power = ops.mean(ops.sum(ops.square(clean), axis=-1, keepdims=True), axis=1, keepdims=True)
-        grid = self.backbone.grid((1, *power.shape[2:4]))
         level = ops.mean(patchify(power, patch), axis=-1, keepdims=True)
         level = ops.sqrt(level + 0.1 * noise[:, 0, 0] + _TINY)
         spread = ops.tile(level, (1, 1, patch[0] * patch[1]))
-        return unpatchify(spread, grid, patch)
+        return unpatchify(spread, (1, *power.shape[2:4]), patch)
 
     def _levels(self, amplitude, misfit, noise):
         """Embeds the amplitude of every patch, and the experts' misfits, against the noise."""
@@ -273,18 +371,27 @@ class ChannelPredictor(keras.Model):
         shape[5 if len(shape) == 7 else 1] = self.num_horizons
         return tuple(shape)
 
+    def compute_output_spec(self, history, num_horizons=None, **kwargs):
+        shape = list(self.compute_output_shape(history.shape))
+        if num_horizons is not None:
+            shape[5 if len(shape) == 7 else 1] = num_horizons
+        return keras.KerasTensor(shape, dtype=history.dtype)
+
     @classmethod
-    def from_preset(cls, preset):
+    def from_preset(cls, preset, load_weights=True, dtype=None):
         """Loads a predictor from a preset.
 
         Args:
             preset: Name of a shipped preset (see `lwmt_sionna.models.list_presets`), or path of a
                 folder written by `save_to_preset`.
+            load_weights: Whether to load weights; without, they are random, which is the only
+                choice where a preset is an architecture alone.
+            dtype: Precision or policy in place of the saved one, such as "mixed_bfloat16".
 
         Returns:
             `ChannelPredictor`.
         """
-        return load_preset(preset, cls)
+        return load_preset(preset, cls, load_weights=load_weights, dtype=dtype)
 
     def save_to_preset(self, folder, metadata=None, readme=None):
         """Writes configuration, weights and metadata to a folder.
@@ -305,5 +412,12 @@ class ChannelPredictor(keras.Model):
             context=self.context,
             denoise_radius=self.denoise_radius,
             array_shape=None if self.array_shape is None else list(self.array_shape),
+            num_delay=self.num_delay,
+            first_delay=self.first_delay,
         )
         return config
+
+
+def _by_horizon(forecasts):
+    """Moves the experts of `[batch, expert, horizon, angle, delay, 2]` behind the bins."""
+    return ops.transpose(forecasts, (0, 2, 3, 4, 1, 5))

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from lwmt_sionna.models.backbone import LWMTBackbone
+from lwmt_sionna.models.presets import load_preset, save_preset
 from lwmt_sionna.ops.patches import patchify, unpatchify
 
 __all__ = ["MaskedChannelModel"]
@@ -23,7 +24,9 @@ class MaskedChannelModel(keras.Model):
 
     Call arguments:
         inputs: Dictionary of `"channel"`, angle-delay domain, real `[batch, time, angle, delay,
-            2]`, and `"mask"`, bool `[batch, num_tokens]`, true where a token is hidden.
+            2]`, and `"mask"`, bool `[batch, num_tokens]`, true where a token is hidden (may be left
+            out in calls). For physical positions also `"sampling_period"` (seconds) and
+            `"bandwidth"` (hertz), `[batch]` or `[batch, 1]`.
 
     Returns:
         Reconstruction, real `[batch, time, angle, delay, 2]`.
@@ -42,7 +45,7 @@ class MaskedChannelModel(keras.Model):
         )
 
     def build(self, input_shape):
-        channel_shape = input_shape["channel"]
+        channel_shape = (None, None, None, None, 2)
         if not self.backbone.built:
             self.backbone.build(channel_shape)
         self.head.build((channel_shape[0], None, self.backbone.width))
@@ -50,9 +53,16 @@ class MaskedChannelModel(keras.Model):
 
     def call(self, inputs, training=None):
         channel = inputs["channel"]
-        embeddings = self.backbone(channel, mask=inputs["mask"], training=training)
-        grid = self.backbone.grid(channel.shape[1:4])
-        return unpatchify(self.head(embeddings), grid, self.backbone.patch)
+        embeddings = self.backbone(
+            channel,
+            mask=inputs.get("mask"),
+            sampling_period=inputs.get("sampling_period"),
+            bandwidth=inputs.get("bandwidth"),
+            training=training,
+        )
+        if self.backbone.neighborhood.class_token:
+            embeddings = embeddings[:, :-1]
+        return unpatchify(self.head(embeddings), channel.shape[1:4], self.backbone.patch)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Normalised squared error on the hidden tokens, mean over the batch."""
@@ -65,6 +75,15 @@ class MaskedChannelModel(keras.Model):
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape["channel"])
+
+    @classmethod
+    def from_preset(cls, preset, load_weights=True, dtype=None):
+        """Loads a model from a preset: see `ChannelPredictor.from_preset`."""
+        return load_preset(preset, cls, load_weights=load_weights, dtype=dtype)
+
+    def save_to_preset(self, folder, metadata=None, readme=None):
+        """Writes configuration, weights and metadata: see `ChannelPredictor.save_to_preset`."""
+        save_preset(self, folder, metadata=metadata, readme=readme)
 
     def get_config(self):
         config = super().get_config()

@@ -9,7 +9,7 @@ from keras import ops
 __all__ = ["angle_delay_transform", "inverse_angle_delay_transform"]
 
 
-def angle_delay_transform(x, array_shape=None):
+def angle_delay_transform(x, array_shape=None, num_delay=None, first_delay=0):
     r"""Moves channels from the antenna-subcarrier to the angle-delay domain.
 
     $$X[m, l] = \frac{1}{\sqrt{M K}} \sum_{i, k} x[i, k] e^{-j 2 \pi i m / M} e^{+j 2 \pi k l / K}$$
@@ -17,31 +17,61 @@ def angle_delay_transform(x, array_shape=None):
     A path of delay $\tau$ that leaves a half-wavelength array at an angle whose sine along the
     array is $u$ peaks in angle bin $M u / 2$ (modulo $M$) and in delay bin $\tau B$ (modulo $K$)
     where $B$ is the bandwidth. Over planar arrays the angular sum runs along columns and rows of
-    each polarisation; polarisations stay apart.
+    each polarisation; polarisations stay apart. In Sionna's frame that is the bin $N_c u_y / 2$
+    along the columns, $u_y$ being the direction's component along y, and $-N_r u_z / 2$ along the
+    rows, which are numbered downwards.
 
     Args:
         x: Real `[..., num_ant, num_subcarriers, 2]`, (real, imaginary) last. Antennas in the order
             of Sionna's `PlanarArray`: polarisation, column, row.
         array_shape: Number of rows, columns and polarisations. Defaults to one row.
+        num_delay: Delay bins to keep. Defaults to all. The transform is unitary only with all of
+            them; fewer drop the power that lies elsewhere.
+        first_delay: First delay bin kept; below 0 for bins before delay 0, where paths of small
+            delay leak to. Only with `num_delay`.
 
     Returns:
-        Real `[..., num_ant, num_subcarriers, 2]`: angle bins (polarisation, column, row) and delay
-        bins.
+        Real `[..., num_ant, num_delay, 2]`: angle bins (polarisation, column, row) and delay bins.
+
+    Raises:
+        ValueError: If the shapes do not fit, or there are fewer delay bins than are to be kept.
     """
-    return _transform(x, array_shape, inverse=False)
+    num_ant, num_subcarriers = _check(x)
+    kept = delay_bins(num_subcarriers, num_delay, first_delay)
+    angular = _angular_matrix(check_array_shape(array_shape, num_ant))
+    return _apply(x, angular, _dft_matrix(num_subcarriers).conj()[:, kept])
 
 
-def inverse_angle_delay_transform(x, array_shape=None):
+def inverse_angle_delay_transform(x, array_shape=None, num_subcarriers=None, first_delay=0):
     """Inverse of `angle_delay_transform`; it is unitary, so its adjoint as well.
 
     Args:
-        x: Real `[..., num_ant, num_subcarriers, 2]`: angle and delay bins.
+        x: Real `[..., num_ant, num_delay, 2]`: angle and delay bins.
         array_shape: Number of rows, columns and polarisations. Defaults to one row.
+        num_subcarriers: Number of subcarriers, where delay bins were dropped: those count as zero.
+            Defaults to the number of delay bins.
+        first_delay: As given to `angle_delay_transform`.
 
     Returns:
         Real `[..., num_ant, num_subcarriers, 2]`: antennas and subcarriers.
     """
-    return _transform(x, array_shape, inverse=True)
+    num_ant, num_delay = _check(x)
+    if num_subcarriers is None:
+        num_subcarriers = num_delay
+    kept = delay_bins(num_subcarriers, num_delay, first_delay)
+    angular = _angular_matrix(check_array_shape(array_shape, num_ant))
+    return _apply(x, angular.conj().T, _dft_matrix(num_subcarriers)[kept])
+
+
+def delay_bins(num_subcarriers, num_delay=None, first_delay=0):
+    """Indices of the delay bins that are kept, int `[num_delay]`."""
+    num_delay = num_subcarriers if num_delay is None else num_delay
+    if not 0 < num_delay <= num_subcarriers:
+        raise ValueError(
+            "`num_delay` must be positive and at most the number of subcarriers. Received: "
+            f"num_delay={num_delay}, num_subcarriers={num_subcarriers}"
+        )
+    return np.arange(first_delay, first_delay + num_delay) % num_subcarriers
 
 
 def check_array_shape(array_shape, num_ant):
@@ -58,29 +88,30 @@ def check_array_shape(array_shape, num_ant):
     return shape
 
 
-def _transform(x, array_shape, inverse):
+def _check(x):
     if len(x.shape) < 3 or x.shape[-1] != 2:
         raise ValueError(
             "Expected a real tensor [..., num_ant, num_subcarriers, 2], (real, imaginary) last. "
             f"Received: x.shape={tuple(x.shape)}"
         )
-    num_ant, num_subcarriers = x.shape[-3], x.shape[-2]
-    angular = _angular_matrix(check_array_shape(array_shape, num_ant))
-    delay = _dft_matrix(num_subcarriers).conj()
-    if inverse:
-        angular, delay = angular.conj().T, delay.conj()
+    return x.shape[-3], x.shape[-2]
+
+
+def _apply(x, angular, delay):
+    """Left product with the angular matrix, right product with that of the delays."""
+    num_ant, num_inputs, num_outputs = x.shape[-3], *delay.shape
     # Two real products for one complex one: [re, im] times the 2 x 2 block form of the matrix.
     y = ops.matmul(
-        ops.reshape(x, (*_leading(x), num_ant, num_subcarriers * 2)),
+        ops.reshape(x, (*_leading(x), num_ant, num_inputs * 2)),
         ops.convert_to_tensor(_block_form(delay), dtype=x.dtype),
     )
-    y = ops.reshape(y, (*_leading(x), num_ant, num_subcarriers, 2))
+    y = ops.reshape(y, (*_leading(x), num_ant, num_outputs, 2))
     y = ops.transpose(y, (*range(len(y.shape) - 3), -2, -3, -1))
     y = ops.matmul(
-        ops.reshape(y, (*_leading(x), num_subcarriers, num_ant * 2)),
+        ops.reshape(y, (*_leading(x), num_outputs, num_ant * 2)),
         ops.convert_to_tensor(_block_form(angular.T), dtype=x.dtype),
     )
-    y = ops.reshape(y, (*_leading(x), num_subcarriers, num_ant, 2))
+    y = ops.reshape(y, (*_leading(x), num_outputs, num_ant, 2))
     return ops.transpose(y, (*range(len(y.shape) - 3), -2, -3, -1))
 
 

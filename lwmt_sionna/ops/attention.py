@@ -8,13 +8,16 @@ import numpy as np
 from keras import ops
 
 from lwmt_sionna.ops.attention_blocks import BY_ROW_HEAD_DIM
+from lwmt_sionna.ops.attention_gather import attend_gather
 from lwmt_sionna.ops.attention_plan import is_translation_invariant, unrolled_offsets
 from lwmt_sionna.ops.attention_routing import (
     EnergyRouting,
     TopKRouting,
     get_routing,
     keep_top_k,
+    narrow,
     select_bins,
+    widen,
 )
 from lwmt_sionna.ops.attention_shift import attend_shift
 from lwmt_sionna.ops.neighborhood import Neighborhood, check_grid
@@ -146,34 +149,15 @@ def _attend_energy(query, key, value, neighborhood, grid, routing, kernel, scale
             "Energy routing needs the `energy` of the tokens, [batch, num_tokens]. "
             "Received: energy=None"
         )
-    # Matrix products with one-hot rows move tokens exactly, and their gradients are such products.
-    dtype = value.dtype
-    angles, delays = select_bins(ops.cast(energy, "float32"), grid, routing, dtype)
-    reduced = routing.reduced_grid(grid)
-    num_tokens = math.prod(grid)
-
-    def narrow(tensor):
-        planes = ops.reshape(
-            tensor[:, :, :num_tokens], (-1, tensor.shape[1], *grid, tensor.shape[3])
-        )
-        planes = ops.einsum("bhtadc,bxa->bhtxdc", planes, angles)
-        planes = ops.einsum("bhtxdc,byd->bhtxyc", planes, delays)
-        tokens = ops.reshape(planes, (-1, tensor.shape[1], math.prod(reduced), tensor.shape[3]))
-        return ops.concatenate([tokens, tensor[:, :, num_tokens:]], axis=2)
-
+    bins = select_bins(ops.cast(energy, "float32"), grid, routing, value.dtype)
     output = sparse_attention(
-        *(narrow(tensor) for tensor in (query, key, value)),
+        *(narrow(tensor, bins, grid) for tensor in (query, key, value)),
         neighborhood,
-        reduced,
+        routing.reduced_grid(grid),
         kernel=kernel,
         scale=scale,
     )
-    kept = math.prod(reduced)
-    planes = ops.reshape(output[:, :, :kept], (-1, output.shape[1], *reduced, output.shape[3]))
-    planes = ops.einsum("bhtxyc,byd->bhtxdc", planes, delays)
-    planes = ops.einsum("bhtxdc,bxa->bhtadc", planes, angles)
-    tokens = ops.reshape(planes, (-1, output.shape[1], num_tokens, output.shape[3]))
-    return ops.concatenate([tokens, output[:, :, kept:]], axis=2)
+    return widen(output, bins, grid)
 
 
 def select_kernel(
@@ -242,19 +226,9 @@ def _attend_dense(query, key, value, mask, num_keys):
 
 
 def _attend_gather(query, key, value, class_key, class_value, neighborhood, grid, num_keys):
-    indices, mask = neighborhood.table(grid)
-    scores = ops.sum(query[:, :, :, None] * ops.take(key, indices, axis=2), axis=-1)
-    mask = ops.convert_to_tensor(mask)
-    if class_key is not None:
-        scores = ops.concatenate([scores, ops.sum(query * class_key, -1, keepdims=True)], axis=-1)
-        mask = ops.pad(mask, [[0, 0], [0, 1]], constant_values=True)
-    weights = ops.cast(_normalize(scores, mask, num_keys), value.dtype)
-    width = indices.shape[1]
-    gathered = ops.take(value, indices, axis=2)
-    output = ops.sum(weights[..., :width, None] * gathered, axis=-2)
-    if class_key is not None:
-        output = output + weights[..., width:] * class_value
-    return output
+    return attend_gather(
+        query, key, value, class_key, class_value, neighborhood, grid, _normalize, num_keys
+    )
 
 
 def _attend_tile(query, key, value, class_key, class_value, neighborhood, grid, num_keys):

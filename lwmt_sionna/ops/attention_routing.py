@@ -1,11 +1,20 @@
 """Routing: which of its neighbours a token spends its attention on."""
 
 import dataclasses
+import math
 from typing import Any
 
 from keras import ops
 
-__all__ = ["EnergyRouting", "TopKRouting", "get_routing", "keep_top_k", "select_bins"]
+__all__ = [
+    "EnergyRouting",
+    "TopKRouting",
+    "get_routing",
+    "keep_top_k",
+    "narrow",
+    "select_bins",
+    "widen",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,6 +138,42 @@ def select_bins(energy, grid: tuple[int, int, int], routing: EnergyRouting, dtyp
         bins = ops.sort(ops.top_k(marginal, count, sorted=False)[1], axis=-1)
         matrices.append(ops.one_hot(bins, marginal.shape[-1], dtype=dtype))
     return tuple(matrices)
+
+
+def narrow(tokens, bins, grid: tuple[int, int, int]):
+    """Tokens of the selected angle and delay bins.
+
+    Products with one-hot rows move tokens exactly, and their gradients are such products.
+
+    Args:
+        tokens: `[batch, num_heads, num_tokens, channels]`, perhaps with a class token at the end,
+            which stays.
+        bins: What `select_bins` returns.
+        grid: Number of snapshots, angle bins and delay bins.
+
+    Returns:
+        `[batch, num_heads, num_kept, channels]`.
+    """
+    angles, delays = bins
+    num_tokens, (heads, channels) = math.prod(grid), (tokens.shape[1], tokens.shape[3])
+    planes = ops.reshape(tokens[:, :, :num_tokens], (-1, heads, *grid, channels))
+    planes = ops.einsum("bhtadc,bxa->bhtxdc", planes, angles)
+    planes = ops.einsum("bhtxdc,byd->bhtxyc", planes, delays)
+    kept = grid[0] * angles.shape[1] * delays.shape[1]
+    planes = ops.reshape(planes, (-1, heads, kept, channels))
+    return ops.concatenate([planes, tokens[:, :, num_tokens:]], axis=2)
+
+
+def widen(tokens, bins, grid: tuple[int, int, int]):
+    """Tokens back in their places, zeros elsewhere: the transpose of `narrow`."""
+    angles, delays = bins
+    reduced = (grid[0], angles.shape[1], delays.shape[1])
+    kept, (heads, channels) = math.prod(reduced), (tokens.shape[1], tokens.shape[3])
+    planes = ops.reshape(tokens[:, :, :kept], (-1, heads, *reduced, channels))
+    planes = ops.einsum("bhtxyc,byd->bhtxdc", planes, delays)
+    planes = ops.einsum("bhtxdc,bxa->bhtadc", planes, angles)
+    planes = ops.reshape(planes, (-1, heads, math.prod(grid), channels))
+    return ops.concatenate([planes, tokens[:, :, kept:]], axis=2)
 
 
 def keep_top_k(scores, num_keys: int, lowest: float):

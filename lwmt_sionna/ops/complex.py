@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import keras
 from keras import ops
 
-__all__ = ["ComplexPair", "is_complex", "solve", "to_complex", "to_stacked"]
+__all__ = ["ComplexPair", "inverse_edges", "is_complex", "solve", "to_complex", "to_stacked"]
 
 
 class ComplexPair(NamedTuple):
@@ -65,7 +65,10 @@ def to_stacked(x):
 
 
 def to_complex(x):
-    """Real `[..., 2]`, (real, imaginary) last, to complex `[...]`."""
+    """Real `[..., 2]`, (real, imaginary) last, to complex `[...]` of the same precision."""
+    if keras.backend.standardize_dtype(x.dtype) == "float64":
+        # `ops.view_as_complex` makes complex64 of everything.
+        return ops.cast(x[..., 0], "complex128") + 1j * ops.cast(x[..., 1], "complex128")
     return ops.view_as_complex(x)
 
 
@@ -107,3 +110,46 @@ def solve(matrix, rhs):
 
     solved = ops.fori_loop(0, size, eliminate, tuple(system))
     return ComplexPair(solved[0][:, size], solved[1][:, size])
+
+
+def inverse_edges(matrix):
+    """First column and first row of the inverses of many small complex matrices.
+
+    Sweeps all pivots but the first, which leaves the products of the inverse of that block with the
+    first row and column; the inverse's own follow from the Schur complement. No pivoting: see
+    `solve`.
+
+    Args:
+        matrix: `ComplexPair` of `[size, size, ...]`.
+
+    Returns:
+        Tuple of two `ComplexPair` of `[size, ...]`: column and row.
+    """
+    size = matrix.re.shape[0]
+    axes = (1,) * (len(matrix.re.shape) - 2)
+
+    def sweep(k, state):
+        state = ComplexPair(*state)
+        unit = ops.cast(ops.equal(ops.arange(size), k), state.re.dtype)
+        row = state.map(lambda m: ops.take(m, k, axis=0))
+        column = state.map(lambda m: ops.take(m, k, axis=1))
+        pivot = row.map(lambda m: ops.take(m, k, axis=0))
+        inverse = pivot.conj().scaled(1.0 / pivot.power())
+        # Row and column of the pivot are replaced: row k becomes r / p, column k becomes -c / p.
+        along = ops.reshape(unit, (size, *axes))
+        kept = (1 - along)[:, None] * (1 - along)[None]
+        column = ComplexPair(column.re * (1 - along) - along, column.im * (1 - along))
+        row = ComplexPair(row.re * (1 - along) + along, row.im * (1 - along))
+        row = row.times(inverse.map(lambda m: m[None]))
+        update = column.map(lambda m: m[:, None]).times(row.map(lambda m: m[None]))
+        return state.re * kept - update.re, state.im * kept - update.im
+
+    swept = ComplexPair(*ops.fori_loop(1, size, sweep, tuple(matrix)))
+    schur = swept.map(lambda m: m[:1, 0])
+    inverse = schur.conj().scaled(1.0 / schur.power())
+    column = swept.map(lambda m: m[1:, 0]).times(inverse)
+    row = swept.map(lambda m: m[0, 1:]).times(inverse)
+    return (
+        ComplexPair(*(ops.concatenate([i, -c]) for i, c in zip(inverse, column, strict=True))),
+        ComplexPair(*(ops.concatenate([i, r]) for i, r in zip(inverse, row, strict=True))),
+    )

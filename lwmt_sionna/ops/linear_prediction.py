@@ -15,7 +15,7 @@ import math
 import numpy as np
 from keras import ops
 
-from lwmt_sionna.ops.complex import ComplexPair, solve
+from lwmt_sionna.ops.complex import ComplexPair, inverse_edges, solve
 
 __all__ = [
     "burg_coefficients",
@@ -57,7 +57,7 @@ def noise_power(x):
     return ops.maximum(quantile / bias, _NOISE_FLOOR * ops.mean(power, axis=-1) + _TINY)
 
 
-def denoise(x, radius=2, sharpness=1.5, noise=None):
+def denoise(x, radius=2, sharpness=1.5, noise=None, num_bins=None):
     r"""Keeps of every bin what it shares with the bins along its row and column.
 
     The covariance $S$ over time of a bin and its $n - 1$ neighbours on a cross (leakage of the
@@ -71,39 +71,89 @@ def denoise(x, radius=2, sharpness=1.5, noise=None):
         radius: Arm length of the cross in bins. Its `4 * radius + 1` bins may not exceed the grid.
         sharpness: Threshold relative to the edge of the noise eigenvalues.
         noise: Noise power per bin, real `[batch]`. Estimated by `noise_power` if `None`.
+        num_bins: How many bins of a sample, those with the most power over all snapshots, are
+            denoised with their neighbours; the others by their own power alone (n = 1). Time falls
+            in proportion. All bins if `None`.
 
     Returns:
         Real, shape as `x`.
     """
     num_snapshots, num_angle, num_delay = x.shape[1:4]
+    all_bins = num_angle * num_delay
     noise = noise_power(x) if noise is None else noise
     unit = 1.0 / ops.sqrt(noise)[:, None, None, None]
     z = ComplexPair.from_stacked(x).map(lambda m: m * unit)
-    shifts = _cross(radius, num_angle, num_delay)
-    size = len(shifts)
-    covariance = _local_covariance(z, shifts)
-    threshold = sharpness * (1.0 + math.sqrt(size / num_snapshots)) ** 2
-    eye = np.eye(size, dtype="float32")
-    shift = ops.convert_to_tensor(threshold * eye[:, :, None, None], dtype=x.dtype)
-    first = ops.convert_to_tensor(eye[:, :1, None], dtype=x.dtype)
-    first = first * ops.ones_like(covariance.re[0])
-    # (S^2 + c^2)^-1 = (S + jc)^-1 (S - jc)^-1 keeps the precision that squaring S would lose.
-    weight = ComplexPair(first, ops.zeros_like(first))
-    for sign in (-1.0, 1.0):
-        weight = solve(ComplexPair(covariance.re, covariance.im + sign * shift), weight)
-    # [size, batch, bins] -> [batch, 1, size, bins], against z gathered at the size shifts
-    weight = weight.map(lambda m: ops.transpose(m, (1, 0, 2))[:, None])
-    table = _shift_table(tuple(shifts), num_angle, num_delay)
-    neighbours = z.map(
+    shifts = tuple(_cross(radius, num_angle, num_delay))
+    threshold = sharpness * (1.0 + math.sqrt(len(shifts) / num_snapshots)) ** 2
+    table = _shift_table(shifts, num_angle, num_delay)
+    # One sample after the other, so that its systems fit the cache of a core.
+    flat = z.map(lambda m: ops.reshape(m, (-1, num_snapshots, all_bins)))
+    if num_bins is None or num_bins >= all_bins:
+        clean = ops.map(
+            lambda own: tuple(_denoise_with_neighbours(ComplexPair(*own), table, threshold)),
+            tuple(flat),
+        )
+    else:
+        power = ops.mean(flat.power(), axis=1)
+        order = ops.argsort(-power, axis=-1)
+        # Where every bin finds itself among those chosen.
+        rank = ops.argsort(order, axis=-1)
+        own = sharpness * (1.0 + math.sqrt(1 / num_snapshots)) ** 2
+        share = power**2 / (power**2 + own**2)
+
+        def filter_sample(inputs):
+            re, im, order, rank, share = inputs
+            places = ops.take(ops.convert_to_tensor(table), order[:num_bins], axis=1)
+            shared = _denoise_with_neighbours(ComplexPair(re, im), places, threshold)
+            slot = ops.minimum(rank, num_bins - 1)
+            return tuple(
+                ops.where(rank < num_bins, ops.take(together, slot, axis=1), share * alone)
+                for together, alone in zip(shared, (re, im), strict=True)
+            )
+
+        clean = ops.map(filter_sample, (*flat, order, rank, share))
+    clean = ComplexPair(*clean).map(
+        lambda m: ops.reshape(m, (-1, num_snapshots, num_angle, num_delay))
+    )
+    return clean.map(lambda m: m / unit).stacked()
+
+
+def _denoise_with_neighbours(z, places, threshold):
+    """Filters bins with the bins at `places`.
+
+    Args:
+        z: `ComplexPair` of `[time, all bins]`, one sample, in units of the noise.
+        places: Integers `[n, bins]`; the first row holds the bins themselves.
+        threshold: Eigenvalue at which a direction loses half of its amplitude.
+
+    Returns:
+        `ComplexPair` of `[time, bins]`.
+    """
+    size = places.shape[0]
+    # [time, n, bins]
+    near = z.map(lambda m: ops.take(m, places, axis=1))
+    # Half of a Hermitian matrix, then the whole of it.
+    rows, columns = np.tril_indices(size)
+    element = np.zeros((size, size), dtype=np.int32)
+    element[rows, columns] = element[columns, rows] = np.arange(len(rows))
+    sign = np.sign(np.subtract.outer(np.arange(size), np.arange(size)))[..., None]
+    left, right = (near.map(lambda m, i=i: ops.take(m, i, axis=1)) for i in (rows, columns))
+    half = left.times(right.conj()).map(lambda m: ops.mean(m, axis=0))
+    full = half.map(
         lambda m: ops.reshape(
-            ops.take(ops.reshape(m, (-1, num_snapshots, num_angle * num_delay)), table, axis=2),
-            (-1, num_snapshots, size, num_angle * num_delay),
+            ops.take(m, element.reshape(-1), axis=0), (size, size, places.shape[1])
         )
     )
-    noise_part = weight.conj().times(neighbours).map(lambda m: ops.sum(m, axis=2))
-    noise_part = noise_part.map(lambda m: ops.reshape(m, (-1, num_snapshots, num_angle, num_delay)))
-    clean = z.minus(noise_part.scaled(threshold**2))
-    return clean.map(lambda m: m / unit).stacked()
+    eye = threshold * np.eye(size)[..., None]
+    first_column, first_row = inverse_edges(
+        ComplexPair(full.re, full.im * ops.cast(sign, z.re.dtype) - ops.cast(eye, z.re.dtype))
+    )
+    # (S - jc)^-1 and its adjoint (S + jc)^-1 differ by 2jc (S^2 + c^2)^-1. Squaring S would lose
+    # the precision that their difference keeps.
+    difference = first_column.minus(first_row.conj())
+    weight = ComplexPair(difference.im, -difference.re).scaled(0.5 * threshold)
+    noise_part = weight.map(lambda m: m[None]).conj().times(near).map(lambda m: ops.sum(m, axis=1))
+    return near.map(lambda m: m[:, 0]).minus(noise_part)
 
 
 def burg_coefficients(x, order, pool_weight=0.5):
@@ -285,75 +335,12 @@ def _cross(radius, num_angle, num_delay):
     return shifts
 
 
-def _local_covariance(z, shifts):
-    """Covariance over time of the bins at `shifts` around every bin.
-
-    Element (m, n) at bin b is the mean of `z[b + s_m] conj(z[b + s_n])`. It only depends on
-    `s_n - s_m` and the place `b + s_m`, so each difference is computed once and gathered.
-
-    Args:
-        z: `ComplexPair` of `[batch, time, angle, delay]`.
-        shifts: Pairs (angle, delay) in bins.
-
-    Returns:
-        `ComplexPair` of `[num_shifts, num_shifts, batch, angle * delay]`.
-    """
-    num_angle, num_delay = z.re.shape[2:]
-    differences, table, sign = _difference_table(tuple(shifts), num_angle, num_delay)
-    fields = []
-    for i, j in differences:
-        other = z.map(lambda m, i=i, j=j: ops.roll(m, (-i, -j), axis=(2, 3)))
-        fields.append(z.times(other.conj()).map(lambda m: ops.mean(m, axis=1)))
-    size = len(shifts)
-
-    def gather(parts):
-        # [differences, batch, angle * delay] -> [batch, differences * angle * delay]
-        flat = ops.reshape(ops.stack(parts, axis=1), (-1, len(differences) * num_angle * num_delay))
-        picked = ops.take(flat, table.reshape(-1), axis=1)
-        picked = ops.reshape(picked, (-1, size, size, num_angle * num_delay))
-        return ops.transpose(picked, (1, 2, 0, 3))
-
-    real, imaginary = gather([f.re for f in fields]), gather([f.im for f in fields])
-    sign = ops.convert_to_tensor(sign[:, :, None, None], dtype=real.dtype)
-    return ComplexPair(real, imaginary * sign)
-
-
-@functools.lru_cache(maxsize=16)
-def _difference_table(shifts, num_angle, num_delay):
-    """Distinct differences of shifts up to sign, and where every covariance element finds its own.
-
-    Returns:
-        Tuple of the differences, the gather table int32 `[size, size, angle * delay]` into
-        (difference, angle, delay), and the sign of the imaginary part `[size, size]`.
-    """
-    size = len(shifts)
-    angle, delay = np.meshgrid(np.arange(num_angle), np.arange(num_delay), indexing="ij")
-    differences = []
-    table = np.empty((size, size, num_angle * num_delay), dtype=np.int32)
-    sign = np.ones((size, size), dtype=np.float32)
-    for m, (am, dm) in enumerate(shifts):
-        for n, (an, dn) in enumerate(shifts):
-            difference = (an - am, dn - dm)
-            origin = (am, dm)
-            if (-difference[0], -difference[1]) in differences:
-                # conj of the element seen from the other bin
-                difference = (-difference[0], -difference[1])
-                origin = (an, dn)
-                sign[m, n] = -1.0
-            if difference not in differences:
-                differences.append(difference)
-            place = ((angle + origin[0]) % num_angle) * num_delay + (delay + origin[1]) % num_delay
-            offset = differences.index(difference) * num_angle * num_delay
-            table[m, n] = offset + place.ravel()
-    return tuple(differences), table, sign
-
-
 @functools.lru_cache(maxsize=16)
 def _shift_table(shifts, num_angle, num_delay):
-    """Flat index of the bin that lies at each shift from each bin, int32 `[size * bins]`."""
+    """Flat index of the bin that lies at each shift from each bin, int32 `[size, bins]`."""
     angle, delay = np.meshgrid(np.arange(num_angle), np.arange(num_delay), indexing="ij")
     places = [((angle + i) % num_angle) * num_delay + (delay + j) % num_delay for i, j in shifts]
-    return np.stack(places).astype(np.int32).ravel()
+    return np.stack([place.ravel() for place in places]).astype(np.int32)
 
 
 def _static(x):

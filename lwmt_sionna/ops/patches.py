@@ -10,21 +10,13 @@ def token_grid(shape, patch):
 
     Args:
         shape: Number of snapshots, angle bins and delay bins.
-        patch: Bins per patch in angle and delay.
+        patch: Bins per patch in angle and delay. Patches that hang over the edge count.
 
     Returns:
         Three integers.
-
-    Raises:
-        ValueError: If the patches do not tile the bins.
     """
     num_snapshots, num_angle, num_delay = shape
-    if num_angle % patch[0] or num_delay % patch[1]:
-        raise ValueError(
-            "Patches must tile the angle and delay bins. Received: "
-            f"patch={tuple(patch)}, num_angle={num_angle}, num_delay={num_delay}"
-        )
-    return (num_snapshots, num_angle // patch[0], num_delay // patch[1])
+    return (num_snapshots, -(-num_angle // patch[0]), -(-num_delay // patch[1]))
 
 
 def patchify(x, patch):
@@ -32,7 +24,8 @@ def patchify(x, patch):
 
     Args:
         x: `[batch, time, angle, delay, channels]`.
-        patch: Bins per patch in angle and delay.
+        patch: Bins per patch in angle and delay. Where patches do not tile the bins, those that
+            hang over the edge are filled with zeros.
 
     Returns:
         `[batch, tokens, patch[0] * patch[1] * channels]`: tokens time-major, then angle, then
@@ -40,23 +33,28 @@ def patchify(x, patch):
     """
     num_snapshots, num_angle, num_delay, channels = x.shape[1:]
     grid = token_grid((num_snapshots, num_angle, num_delay), patch)
+    missing = (grid[1] * patch[0] - num_angle, grid[2] * patch[1] - num_delay)
+    if any(missing):
+        x = ops.pad(x, [[0, 0], [0, 0], [0, missing[0]], [0, missing[1]], [0, 0]])
     x = ops.reshape(x, (-1, num_snapshots, grid[1], patch[0], grid[2], patch[1] * channels))
     x = ops.transpose(x, (0, 1, 2, 4, 3, 5))
     return ops.reshape(x, (-1, grid[0] * grid[1] * grid[2], patch[0] * patch[1] * channels))
 
 
-def unpatchify(tokens, grid, patch):
+def unpatchify(tokens, shape, patch):
     """Inverse of `patchify`.
 
     Args:
         tokens: `[batch, tokens, patch[0] * patch[1] * channels]`.
-        grid: Number of snapshots, patches in angle and patches in delay.
+        shape: Number of snapshots, angle bins and delay bins.
         patch: Bins per patch in angle and delay.
 
     Returns:
-        `[batch, time, angle, delay, channels]`.
+        `[batch, time, angle, delay, channels]`, without what hangs over the edge.
     """
+    grid = token_grid(shape, patch)
     channels = tokens.shape[-1] // (patch[0] * patch[1])
     x = ops.reshape(tokens, (-1, *grid, patch[0], patch[1] * channels))
     x = ops.transpose(x, (0, 1, 2, 4, 3, 5))
-    return ops.reshape(x, (-1, grid[0], grid[1] * patch[0], grid[2] * patch[1], channels))
+    x = ops.reshape(x, (-1, grid[0], grid[1] * patch[0], grid[2] * patch[1], channels))
+    return x[:, :, : shape[1], : shape[2]]

@@ -10,9 +10,10 @@ from tqdm import tqdm
 
 from lwmt_sionna.configuration import claim_folder, from_toml, to_json
 from lwmt_sionna.data import PathSequences, concatenate, read_paths, vanishing_mask, write_paths
+from lwmt_sionna.data.paths import OPTIONAL_FIELDS, PATH_FIELDS
 from lwmt_sionna.rt.scenes import load_scene
 from lwmt_sionna.rt.tracing import TracingConfig, trace_positions
-from lwmt_sionna.rt.trajectories import sample_straight_tracks
+from lwmt_sionna.rt.trajectories import TrajectoryConfig, sample_tracks
 
 logger = logging.getLogger(__name__)
 
@@ -21,13 +22,13 @@ _KMH = 1.0 / 3.6
 
 @dataclasses.dataclass(frozen=True)
 class GenerationConfig:
-    """What to trace: one scene, its base stations, and users on straight tracks.
+    """What to trace: one scene, its base stations, and users that move through it.
 
     Attributes:
         scene: Name of a built-in scene, or path of a scene's XML file.
         base_stations: Positions in metres, tuple of `(x, y, z)`. Sequences take turns.
         num_sequences: Number of sequences to store.
-        speed_kmh: Speeds in km/h: `(lowest, highest)`, drawn uniformly.
+        speed_kmh: Cruising speeds in km/h: `(lowest, highest)`, drawn uniformly.
         sampling_period: Time between snapshots in seconds.
         num_snapshots: Snapshots of each sequence.
         carrier_frequency: Hertz.
@@ -37,6 +38,7 @@ class GenerationConfig:
         shard_size: Sequences stored per shard; a killed run loses at most one shard.
         seed: Seed of the trajectories.
         tracing: `TracingConfig`.
+        trajectory: `TrajectoryConfig`; straight lines by default.
     """
 
     scene: str
@@ -52,6 +54,7 @@ class GenerationConfig:
     shard_size: int = 60
     seed: int = 1
     tracing: TracingConfig = dataclasses.field(default_factory=TracingConfig)
+    trajectory: TrajectoryConfig = dataclasses.field(default_factory=TrajectoryConfig)
 
     def __post_init__(self):
         stations = tuple(tuple(float(c) for c in p) for p in self.base_stations)
@@ -82,9 +85,10 @@ class GenerationConfig:
         """Reads a configuration; an unknown key is an error.
 
         Args:
-            path: Path of a TOML file whose keys are the attributes, with a table `tracing`.
+            path: Path of a TOML file whose keys are the attributes, with tables `tracing` and
+                `trajectory`.
         """
-        return from_toml(cls, path, tracing=TracingConfig)
+        return from_toml(cls, path, tracing=TracingConfig, trajectory=TrajectoryConfig)
 
     def to_dict(self):
         """The configuration as JSON-compatible values."""
@@ -164,9 +168,10 @@ def _trace_shard(loaded, config, index, size, bar):
                 f"scene={config.scene}, base_station={station}"
             )
         speed = rng.uniform(*config.speed_kmh, config.tracks_per_solve) * _KMH
-        tracks = sample_straight_tracks(
+        tracks = sample_tracks(
             loaded,
             rng,
+            config.trajectory,
             num_tracks=config.tracks_per_solve,
             num_snapshots=config.num_snapshots,
             speed=speed,
@@ -200,20 +205,21 @@ def _trace_shard(loaded, config, index, size, bar):
                 ),
                 "bs_index": np.array([station_index]),
             }
-            kept.append(_compact(one, config))
+            kept.append(_compact(one, config, loaded.name))
             bar.update(1)
     paths = concatenate(kept)
     return dataclasses.replace(paths, metadata={"num_drawn": drawn})
 
 
-def _compact(one, config):
+def _compact(one, config, scene):
     """Drops paths far below the strongest of the track, and packs the rest to the front."""
     power = np.sum(np.abs(one["a"]) ** 2, axis=(-2, -1)) * one["valid"]
     floor = power.max() * 10.0 ** (config.tracing.power_floor_db / 10.0)
     keep = one["valid"] & (power > floor)
     order = np.argsort(~keep, axis=-1, kind="stable")[..., : max(1, keep.sum(-1).max())]
     packed = {}
-    for name in ("a", "tau", "theta_t", "phi_t", "theta_r", "phi_r", "doppler", "path_key"):
+    per_path = {name for name, (_, axes) in (PATH_FIELDS | OPTIONAL_FIELDS).items() if "P" in axes}
+    for name in sorted(per_path & set(one) - {"valid"}):
         value = one.pop(name)
         picked = np.take_along_axis(value, order.reshape(order.shape + (1,) * (value.ndim - 3)), 2)
         keep_picked = np.take_along_axis(keep, order, 2)
@@ -228,5 +234,5 @@ def _compact(one, config):
         bs_orientation=np.zeros((len(config.base_stations), 3)),
         sampling_period=config.sampling_period,
         carrier_frequency=config.carrier_frequency,
-        scene=config.scene,
+        scene=scene,
     )

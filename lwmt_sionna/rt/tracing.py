@@ -1,25 +1,42 @@
 """Propagation paths from a base station to many positions, coherent in phase."""
 
 import dataclasses
+import weakref
 
 import numpy as np
 
+from lwmt_sionna.data.paths import pack_interactions
 from lwmt_sionna.rt._sionna import SBCandidateGenerator, sionna_rt
+from lwmt_sionna.rt.candidates import (
+    CandidateOverflow,
+    CheckedCandidates,
+    FaceGroups,
+    PooledCandidates,
+)
 
 # Sionna RT recognises duplicates of a path by a hash table whose default size of 1e6 entries loses
-# paths when many receivers share a solve, different ones for neighbouring snapshots.
+# paths when many receivers share a solve, different ones for neighbouring snapshots. Each entry
+# takes 8 bytes.
 PATH_TABLE_SIZE = 100_000_000
+# What is enough for so many receivers; few sizes, because each one is a kernel of its own.
+_SMALLER_TABLES = ((5, 10_000_000), (15, 30_000_000))
 _TABLE_ATTRIBUTE = "MIN_SPEC_COUNT_SIZE"
+_GENERATOR_ATTRIBUTE = "_candidate_generator"
+_CANDIDATES_PER_RECEIVER = 4_096
+_LEAST_ROOM = 200_000
+# The number of receivers that rays are shot for is compiled into the kernels.
+_SHOOTERS_STEP = 6
+_face_groups = weakref.WeakKeyDictionary()
 
 
 @dataclasses.dataclass(frozen=True)
 class TracingConfig:
-    """Settings of the path solver.
+    """Settings of the path solver, and of what is traced along a track.
 
     Attributes:
         max_depth: Largest number of interactions of a path.
-        samples_per_source: Rays shot by the base station. 1e5 misses weak paths (-24 to -32 dB of
-            a channel's energy against 4e6) but the same ones all along a track.
+        samples_per_source: Rays shot by the base station. Few rays miss weak paths, the same ones
+            all along a track.
         specular_reflection: Whether to trace specular reflections.
         diffraction: Whether to trace first-order diffraction, which matters out of sight.
         refraction: Whether paths may pass through surfaces.
@@ -30,10 +47,15 @@ class TracingConfig:
         power_floor_db: Paths weaker than this, relative to the strongest of their track, are
             dropped.
         seed: Seed of the ray directions.
+        candidate_spacing: Metres of a track for which rays are shot once; all of its positions test
+            the paths found there and next to there, by the image method. Zero shoots rays for every
+            position, as Sionna RT does by itself. Tracks among moving objects always do.
+        retrace_wavelengths: Largest distance in wavelengths between traced snapshots of a track;
+            in between paths evolve by their Doppler shifts. Zero traces every snapshot.
     """
 
     max_depth: int = 4
-    samples_per_source: int = 100_000
+    samples_per_source: int = 400_000
     specular_reflection: bool = True
     diffraction: bool = True
     refraction: bool = False
@@ -43,26 +65,46 @@ class TracingConfig:
     user_polarization: str = "V"
     power_floor_db: float = -50.0
     seed: int = 42
+    candidate_spacing: float = 0.5
+    retrace_wavelengths: float = 0.0
 
     def __post_init__(self):
         for name in ("max_depth", "samples_per_source"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 0 or (name != "max_depth" and value == 0):
                 raise ValueError(f"{name} must be a positive integer. Received: {name}={value}")
+        if self.max_depth > 8:
+            raise ValueError(
+                f"max_depth must be at most 8 interactions. Received: max_depth={self.max_depth}"
+            )
         if self.power_floor_db >= 0:
             raise ValueError(
                 f"power_floor_db must be negative. Received: power_floor_db={self.power_floor_db}"
             )
+        for name in ("candidate_spacing", "retrace_wavelengths"):
+            value = getattr(self, name)
+            if not (value >= 0 and np.isfinite(value)):
+                raise ValueError(
+                    f"{name} must be finite and not negative. Received: {name}={value}"
+                )
 
 
 def trace_positions(
-    loaded, base_station_position, base_station_orientation, position, velocity, config=None
+    loaded,
+    base_station_position,
+    base_station_orientation,
+    position,
+    velocity,
+    config=None,
+    *,
+    shooters=None,
+    listens=None,
 ):
     """Traces all positions as receivers of one solve, with the base station as the source.
 
     Phases are coherent across the positions, so consecutive positions of a track form a channel
-    sequence. Delays are never normalised. The number of positions is compiled into the kernels:
-    calls with the same number share them.
+    sequence. Delays are never normalised. The number of positions that rays are shot for is
+    compiled into the kernels: calls with the same number share them.
 
     Args:
         loaded: `lwmt_sionna.rt.scenes.LoadedScene`.
@@ -71,30 +113,60 @@ def trace_positions(
         position: Metres, float `[num_positions, 3]`.
         velocity: Metres per second, float `[num_positions, 3]`; sets the Doppler shifts.
         config: `TracingConfig`; the default settings if `None`.
+        shooters: Indices of the positions that rays are shot for, integer `[num_shooters]`; all of
+            them if `None`. The others test the candidate paths found there, see
+            `lwmt_sionna.rt.candidates`.
+        listens: bool `[num_positions, num_shooters]`: whose candidates each position tests; needed
+            with `shooters`.
 
     Returns:
         dict of arrays whose first axes are `[num_positions, num_paths]`: `a` complex64
         `[..., num_user_pol, num_base_station_pol]` (baseband gain, the carrier phase of the delay
         included), `tau` float32 (seconds), `theta_t`, `phi_t`, `theta_r`, `phi_r` float32
         (radians, global frame, departure at the base station), `doppler` float32 (hertz), `valid`
-        bool, and `path_key` uint32, equal for paths with the same sequence of interactions and
-        objects.
+        bool, `interactions` uint32 (see `PathSequences`) and `path_key` uint32, equal for paths
+        with the same sequence of interactions and objects, and zero for the line of sight.
 
     Raises:
-        RuntimeError: If this release of Sionna RT no longer has the path table whose size must be
-            raised.
+        RuntimeError: If this release of Sionna RT no longer has the parts that are replaced here.
     """
     config = TracingConfig() if config is None else config
-    _enlarge_path_table()
     scene = loaded.scene
     scene.tx_array = _single_element(config.base_station_pattern, config.base_station_polarization)
     scene.rx_array = _single_element(config.user_pattern, config.user_polarization)
     _place_devices(scene, base_station_position, base_station_orientation, position, velocity)
-    paths = sionna_rt.PathSolver()(
+    if shooters is not None and config.max_depth > 0:
+        shooters, listens = _pad_shooters(shooters, listens)
+        num_shooters = len(shooters)
+    else:
+        shooters, num_shooters = None, len(position)
+    _set_path_table(num_shooters)
+    room = max(_LEAST_ROOM, _CANDIDATES_PER_RECEIVER * num_shooters)
+    while True:
+        try:
+            return _to_arrays(_solve(scene, config, shooters, listens, room), scene)
+        except CandidateOverflow:
+            room *= 4
+
+
+def _solve(scene, config, shooters, listens, room):
+    solver = sionna_rt.PathSolver()
+    if not hasattr(solver, _GENERATOR_ATTRIBUTE):
+        raise RuntimeError(
+            f"This release of Sionna RT has no PathSolver.{_GENERATOR_ATTRIBUTE}; candidates "
+            "cannot be checked or shared. Expected: sionna-rt 1.2.2"
+        )
+    generator = getattr(solver, _GENERATOR_ATTRIBUTE)
+    if shooters is None:
+        generator = CheckedCandidates(generator)
+    else:
+        generator = PooledCandidates(generator, face_groups(scene), shooters, listens)
+    setattr(solver, _GENERATOR_ATTRIBUTE, generator)
+    return solver(
         scene,
         max_depth=config.max_depth,
         samples_per_src=config.samples_per_source,
-        max_num_paths_per_src=max(1_000_000, 64 * len(position)),
+        max_num_paths_per_src=room,
         synthetic_array=True,
         los=True,
         specular_reflection=config.specular_reflection,
@@ -103,7 +175,24 @@ def trace_positions(
         diffraction=config.diffraction,
         seed=config.seed,
     )
-    return _to_arrays(paths)
+
+
+def _pad_shooters(shooters, listens):
+    """Shooters whose number is one of few, the added ones heard by nobody."""
+    surplus = -len(shooters) % _SHOOTERS_STEP
+    shooters = np.concatenate([shooters, np.repeat(shooters[-1:], surplus)])
+    return shooters, np.pad(listens, ((0, 0), (0, surplus)))
+
+
+def face_groups(scene):
+    """The `FaceGroups` of a scene, worked out once.
+
+    Args:
+        scene: `sionna.rt.Scene`.
+    """
+    if scene not in _face_groups:
+        _face_groups[scene] = FaceGroups(scene)
+    return _face_groups[scene]
 
 
 def path_table_size():
@@ -116,9 +205,10 @@ def path_table_size():
     return getattr(SBCandidateGenerator, _TABLE_ATTRIBUTE)
 
 
-def _enlarge_path_table():
-    if path_table_size() < PATH_TABLE_SIZE:
-        setattr(SBCandidateGenerator, _TABLE_ATTRIBUTE, PATH_TABLE_SIZE)
+def _set_path_table(num_receivers):
+    sizes = [size for limit, size in _SMALLER_TABLES if num_receivers <= limit]
+    path_table_size()
+    setattr(SBCandidateGenerator, _TABLE_ATTRIBUTE, min([PATH_TABLE_SIZE, *sizes]))
 
 
 def _single_element(pattern, polarization):
@@ -149,24 +239,31 @@ def _place_devices(scene, base_position, base_orientation, position, velocity):
         receiver.velocity = [float(c) for c in pace]
 
 
-def _to_arrays(paths):
-    # Delays stay absolute: normalising them per snapshot removes the phase of motion.
-    a, tau = paths.cir(normalize_delays=False, out_type="numpy")
+def _to_arrays(paths, scene):
+    real, imaginary = (part.numpy() for part in paths.a)
+    tau = np.array(paths.tau)[:, 0]
+    valid = np.array(paths.valid)[:, 0]
+    # [num_rx, rx_pol, 1, tx_pol, num_paths] -> [num_rx, num_paths, rx_pol, tx_pol]
+    gain = np.moveaxis(real[:, :, 0] + 1j * imaginary[:, :, 0], 3, 1)
+    # Delays stay absolute: normalising them per snapshot removes the phase of motion. In float32
+    # this phase, thousands of radians, would be rounded once more.
+    turns = np.where(valid, tau, 0.0) * np.array(scene.frequency, dtype=np.float64).item()
+    phase = np.exp(-2j * np.pi * (turns % 1.0))
     arrays = {
-        # [num_rx, rx_pol, 1, tx_pol, num_paths, 1] -> [num_rx, num_paths, rx_pol, tx_pol]
-        "a": np.moveaxis(a[:, :, 0, :, :, 0], 3, 1).astype(np.complex64),
-        "tau": tau[:, 0],
-        "valid": np.array(paths.valid)[:, 0],
+        "a": (gain * phase[..., None, None]).astype(np.complex64),
+        "tau": tau,
+        "valid": valid,
     }
     for name in ("theta_t", "phi_t", "theta_r", "phi_r", "doppler"):
         arrays[name] = np.array(getattr(paths, name))[:, 0]
     # [max_depth, num_rx, num_tx, num_paths]
-    interactions = np.array(paths.interactions)[:, :, 0].astype(np.uint64)
-    objects = np.array(paths.objects)[:, :, 0].astype(np.uint64)
-    key = np.zeros(arrays["tau"].shape, dtype=np.uint64)
-    for kind, shape in zip(interactions, objects, strict=True):
+    kinds = np.array(paths.interactions)[:, :, 0].astype(np.uint64)
+    objects = face_groups(scene).rank(np.array(paths.objects)[:, :, 0]).astype(np.uint64)
+    key = np.zeros(tau.shape, dtype=np.uint64)
+    for kind, shape in zip(kinds, objects, strict=True):
         # An interaction of kind 0 (none) leaves the object undefined.
         step = np.where(kind == 0, np.uint64(0), kind * np.uint64(1_000_003) + shape + np.uint64(1))
         key = (key * np.uint64(2_654_435_761) + step) & np.uint64(0xFFFFFFFF)
     arrays["path_key"] = key.astype(np.uint32)
+    arrays["interactions"] = pack_interactions(kinds)
     return arrays

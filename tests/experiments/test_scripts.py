@@ -41,6 +41,7 @@ def refused(result, *words):
         "prediction_eval.py",
         "tune_baselines.py",
         "link_level_eval.py",
+        "show_masks.py",
     ],
 )
 def test_help(script):

@@ -27,7 +27,7 @@ def make_backbone(**overrides):
 
 @pytest.fixture
 def predictor():
-    model = ChannelPredictor(make_backbone(), num_horizons=3, context=3)
+    model = ChannelPredictor(make_backbone(), num_horizons=3, context=3, experts=((8, 2), (16, 6)))
     model.build((None, 16, 8, 8, 2))
     return model
 
@@ -49,14 +49,14 @@ def stacked(h):
     return np.stack([h.real, h.imag], axis=-1)
 
 
-def test_backbone_runs_on_any_grid_that_its_patches_tile():
+def test_backbone_runs_on_any_grid():
     backbone = make_backbone()
     assert backbone(np.zeros((1, 5, 8, 8, 2), np.float32)).shape == (1, 20, 16)
     count = backbone.count_params()
     assert backbone(np.zeros((2, 3, 16, 4, 2), np.float32)).shape == (2, 12, 16)
+    # Patches that hang over the edge count.
+    assert backbone(np.zeros((1, 2, 9, 7, 2), np.float32)).shape == (1, 12, 16)
     assert backbone.count_params() == count
-    with pytest.raises(ValueError, match="patch"):
-        backbone(np.zeros((1, 5, 10, 8, 2), np.float32))
 
 
 def test_hidden_tokens_do_not_leak(rng):
@@ -103,16 +103,6 @@ def test_forms_of_input_agree(trained, history):
     )
 
 
-@pytest.mark.parametrize("magnitude", [1e-9, 1e-3, 1e3])
-def test_predictions_scale_with_the_history(trained, history, magnitude):
-    scaled = np.asarray(trained(np.complex64(magnitude) * history)) / magnitude
-    np.testing.assert_allclose(scaled, trained(history), rtol=1e-3, atol=1e-3)
-
-
-def test_zero_history_gives_zero(trained):
-    assert np.abs(trained(np.zeros((1, 16, 8, 8), np.complex64))).max() == 0
-
-
 def test_a_model_trained_at_one_grid_runs_at_another(trained, rng):
     shape = (1, 20, 16, 4)
     other = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
@@ -153,17 +143,3 @@ def test_presets_that_are_missing_or_damaged_are_refused(trained, tmp_path):
     weights.unlink()
     with pytest.raises(ValueError, match="no weights"):
         ChannelPredictor.from_preset(tmp_path / "preset")
-
-
-@pytest.mark.parametrize(
-    "shape", [(2, 16, 8), (2, 16, 8, 8, 3), (2, 4, 8, 8, 2)], ids=["rank", "parts", "short"]
-)
-def test_wrong_histories_are_refused(trained, shape):
-    with pytest.raises(ValueError, match=r"history\.shape"):
-        trained(np.zeros(shape, np.float32))
-
-
-def test_antennas_must_match_the_array(history):
-    model = ChannelPredictor(make_backbone(), context=3, array_shape=(2, 4, 2))
-    with pytest.raises(ValueError, match="16 antennas"):
-        model(history)

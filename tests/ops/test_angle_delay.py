@@ -1,5 +1,6 @@
 """The angle-delay transform against NumPy and plane waves."""
 
+import keras
 import numpy as np
 import pytest
 from keras import ops
@@ -52,6 +53,43 @@ def test_planar_dual_polarised_wave_lies_in_one_bin_per_polarisation():
     power = np.abs(x[0, :, 0]).reshape(2, 8, 4) ** 2
     assert np.sort(power[0].ravel())[-2] < 1e-6 * power[0].max()
     np.testing.assert_allclose(power[1].max() / power[0].max(), 0.25, rtol=1e-4)
+
+
+@pytest.mark.parametrize("array_shape", [(1, 24, 1), (4, 6, 1), (1, 12, 2), (4, 3, 2), (2, 12, 1)])
+def test_is_unitary_and_inverts_exactly(rng, array_shape):
+    """In float32 to 1e-6 of the norm, for linear, planar and dual-polarised arrays."""
+    shape = (2, 5, 24, 18)
+    h = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+    rows, cols, pols = array_shape
+    planes = h.reshape(2, 5, pols, cols, rows, 18)
+    expected = np.fft.fft2(planes, axes=(3, 4), norm="ortho").reshape(shape)
+    expected = np.fft.ifft(expected, axis=-1, norm="ortho")
+    x = angle_delay_transform(stacked(h), array_shape)
+    norm = np.linalg.norm(h)
+    assert np.linalg.norm(as_complex(x) - expected) < 1e-6 * norm
+    assert abs(np.linalg.norm(as_complex(x)) / norm - 1) < 1e-6
+    back = as_complex(inverse_angle_delay_transform(x, array_shape))
+    assert np.linalg.norm(back - h) < 1e-6 * norm
+    if keras.backend.backend() == "tensorflow":  # the others compute in float32 only
+        double = np.stack([h.real, h.imag], axis=-1)
+        exact = angle_delay_transform(double, array_shape)
+        assert np.linalg.norm(as_complex(exact) - expected) < 1e-14 * norm
+
+
+@pytest.mark.parametrize("first_delay", [0, -2, 3])
+def test_truncated_delays_are_a_part_of_all(rng, first_delay):
+    h = rng.standard_normal((2, 6, 16)) + 1j * rng.standard_normal((2, 6, 16))
+    whole = as_complex(angle_delay_transform(stacked(h)))
+    part = angle_delay_transform(stacked(h), num_delay=7, first_delay=first_delay)
+    kept = np.arange(first_delay, first_delay + 7) % 16
+    np.testing.assert_allclose(as_complex(part), whole[..., kept], atol=1e-6)
+    # What was dropped counts as zero on the way back, and what was kept is kept.
+    back = inverse_angle_delay_transform(part, num_subcarriers=16, first_delay=first_delay)
+    again = as_complex(angle_delay_transform(back))
+    np.testing.assert_allclose(again[..., kept], whole[..., kept], atol=1e-5)
+    assert np.abs(np.delete(again, kept, axis=-1)).max() < 1e-5
+    with pytest.raises(ValueError, match="num_delay=17, num_subcarriers=16"):
+        angle_delay_transform(stacked(h), num_delay=17)
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (2, 4, 4, 3)])

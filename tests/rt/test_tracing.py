@@ -76,17 +76,18 @@ def test_phase_of_the_line_of_sight_follows_geometry(street):
 
 
 def test_many_receivers_in_one_solve_give_the_channels_of_small_solves(street):
-    from lwmt_sionna.rt import trace_positions
+    from lwmt_sionna.rt import TracingConfig, trace_positions
 
     position = straight_track(0.1, 192)
     velocity = np.zeros_like(position)
     array = PlanarArray()
+    config = TracingConfig(samples_per_source=50_000)
 
     def channels(blocks):
         parts = []
         for rows in np.array_split(np.arange(len(position)), blocks):
             traced = trace_positions(
-                street, BASE_STATION, (0, 0, 0), position[rows], velocity[rows]
+                street, BASE_STATION, (0, 0, 0), position[rows], velocity[rows], config
             )
             paths = as_sequences(traced, position[rows], velocity[rows], 1e-3)
             parts.append(synthesize(paths, array, FREQUENCIES)[0])
@@ -108,7 +109,7 @@ from lwmt_sionna.rt import load_scene, tracing, TracingConfig
 default = tracing.path_table_size()
 street = load_scene("munich", {CARRIER})
 position = np.array([10.0, 80.0, 1.5]) + 0.05 * np.arange(128)[:, None] * np.array([0.0, 1.0, 0.0])
-config = TracingConfig(diffraction=False)
+config = TracingConfig(diffraction=False, samples_per_source=100_000)
 def trace(size):
     tracing.PATH_TABLE_SIZE = size
     tracing.SBCandidateGenerator.MIN_SPEC_COUNT_SIZE = size
@@ -231,7 +232,7 @@ def test_temporal_correlation_follows_geometry(street):
 
 
 def test_generated_tracks_are_outdoors_and_resume(tmp_path):
-    from lwmt_sionna.rt import GenerationConfig, generate, load_scene
+    from lwmt_sionna.rt import GenerationConfig, TracingConfig, generate, load_scene
     from lwmt_sionna.rt.scenes import drop_to_ground
 
     config = GenerationConfig(
@@ -242,6 +243,7 @@ def test_generated_tracks_are_outdoors_and_resume(tmp_path):
         shard_size=3,
         tracks_per_solve=3,
         max_distance=60.0,
+        tracing=TracingConfig(samples_per_source=100_000),
     )
     whole = generate(config, tmp_path / "whole.h5", progress=False)
     # A run that was killed after its first shard.

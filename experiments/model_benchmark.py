@@ -1,0 +1,340 @@
+"""What the model costs: latency per user, memory of training at full size, and energy routing.
+
+- latency: one prediction of 1 to 64 users with a preset, compiled, on all cores;
+- training: one step of the published size (20 x 32 x 32 tokens, depth 12, width 32), with the peak
+  memory of the whole process, compilation included;
+- routing: time of the encoder and error of a preset on stored sequences when energy routing lets
+  it see the strongest patches only, each timed in turns with the encoder that sees all.
+
+Every case runs in a process of its own, in turns where times are compared.
+
+Example:
+    python experiments/model_benchmark.py --out experiments/results/model_benchmark.json
+"""
+
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+import time
+
+TASKS = ("latency", "training", "routing")
+
+
+def main(argv=None):
+    from lwmt_sionna import cli
+
+    started = time.time()
+    parser = cli.build_parser(__doc__)
+    parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--preset", default="small", help="name or folder [small]")
+    parser.add_argument("--users", nargs="+", type=int, default=[1, 4, 16, 64], help="batch sizes")
+    parser.add_argument("--depth", type=int, default=12, help="blocks of the trained model [12]")
+    parser.add_argument("--batch", type=int, default=4, help="sequences per training step [4]")
+    parser.add_argument(
+        "--block-loops", nargs="+", default=["scan", "rematerialize"], help="see LWMTBackbone"
+    )
+    parser.add_argument(
+        "--data",
+        type=pathlib.Path,
+        default=pathlib.Path("experiments/data/san_francisco_30kmh_5ms.h5"),
+        help="sequences that routing is judged on",
+    )
+    parser.add_argument("--num-sequences", type=int, default=384, help="of these, the first [384]")
+    parser.add_argument("--kept", nargs="+", type=int, default=[6, 5, 4], help="patches per axis")
+    parser.add_argument("--snr", type=float, default=15.0, help="history SNR, dB [15]")
+    parser.add_argument("--resume", action="store_true", help="keep the tasks already in --out")
+    parser.add_argument("--rounds", type=int, default=7, help="timed calls of each [7]")
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("runs/model_benchmark.json")
+    )
+    args = parser.parse_args(argv)
+    cli.configure_logging(args)
+    if "routing" in args.tasks and not args.data.is_file():
+        raise cli.UsageError(f"No such file: --data {args.data}")
+
+    import tqdm
+
+    from lwmt_sionna import records
+    from lwmt_sionna.models.presets import preset_folder
+
+    common = {"preset": args.preset, "rounds": args.rounds}
+    cases = []
+    if "latency" in args.tasks:
+        cases += [common | {"task": "latency", "users": users} for users in args.users]
+    if "training" in args.tasks:
+        cases += [
+            {
+                "task": "training",
+                "block_loop": loop,
+                "depth": args.depth,
+                "batch": args.batch,
+                "rounds": max(2, args.rounds // 2),
+            }
+            for loop in args.block_loops
+        ]
+    if "routing" in args.tasks:
+        cases.append(
+            common
+            | {
+                "task": "routing",
+                "data": str(args.data),
+                "num_sequences": args.num_sequences,
+                "kept": args.kept,
+                "snr_db": args.snr,
+            }
+        )
+    points = []
+    left_out = ("debug", "quiet", "out", "resume")
+    config = {k: v for k, v in vars(args).items() if k not in left_out} | {"data": str(args.data)}
+    if args.resume and args.out.is_file():
+        points = json.loads(args.out.read_text())["points"]
+        done = {point["task"] for point in points}
+        cases = [case for case in cases if case["task"] not in done]
+    for case in tqdm.tqdm(cases, unit="case", disable=None):
+        points += run_worker(case)
+        records.write_record(
+            args.out,
+            name="model_benchmark",
+            config=config | {"tasks": sorted({p["task"] for p in points})},
+            points=points,
+            seeds=[0],
+            inputs={"preset": preset_folder(args.preset), args.data.stem: args.data},
+            started=started,
+        )
+    print_table(points)
+    print(f"record: {args.out}")
+
+
+def run_worker(case):
+    """Points of one case, from a process of its own."""
+    done = subprocess.run(
+        [sys.executable, __file__, "--worker", json.dumps(case)],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{case['task']} failed with exit status {done.returncode}: {case}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def latency(case):
+    """Wall time of one prediction, histories to futures as NumPy arrays."""
+    import numpy as np
+
+    from lwmt_sionna.baselines import ModelPredictor
+
+    rng = np.random.default_rng(0)
+    shape = (case["users"], 16, 32, 32)
+    h = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
+    predictor = ModelPredictor(case["preset"], batch_size=64)
+    idle = memory_mb("VmRSS")
+    first_s, times = time_calls(lambda: predictor(h, 5), case["rounds"])
+    wall = statistics.median(times)
+    return [
+        {
+            "task": "latency",
+            "users": case["users"],
+            "wall_ms": 1e3 * wall,
+            "wall_min_ms": 1e3 * min(times),
+            "wall_ms_per_user": 1e3 * wall / case["users"],
+            "first_call_s": first_s,
+            "memory_mb": memory_mb("VmHWM") - idle,
+        }
+    ]
+
+
+def training(case):
+    """One step of masked channel modelling at the published size."""
+    import keras
+    import numpy as np
+
+    from lwmt_sionna.models import LWMTBackbone, MaskedChannelModel
+
+    rng = np.random.default_rng(0)
+    batch = case["batch"]
+    backbone = LWMTBackbone(
+        width=32, depth=case["depth"], num_heads=8, block_loop=case["block_loop"]
+    )
+    model = MaskedChannelModel(backbone)
+    model.compile(optimizer=keras.optimizers.AdamW(1e-3, clipnorm=1.0), jit_compile=True)
+    channel = rng.standard_normal((batch, 20, 32, 32, 2), dtype=np.float32)
+    inputs = {"channel": channel, "mask": rng.random((batch, 20 * 32 * 32)) < 0.5}
+    idle = memory_mb("VmRSS")
+    losses = []
+    first_s, times = time_calls(
+        lambda: losses.append(float(model.train_on_batch(inputs, channel))), case["rounds"]
+    )
+    if not np.all(np.isfinite(losses)):
+        raise RuntimeError(f"The loss is not finite: {losses}")
+    return [
+        {
+            "task": "training",
+            "block_loop": case["block_loop"],
+            "depth": case["depth"],
+            "batch": batch,
+            "num_tokens": 20 * 32 * 32,
+            "wall_ms": 1e3 * statistics.median(times),
+            "first_call_s": first_s,
+            "peak_memory_mb": memory_mb("VmHWM"),
+            "idle_memory_mb": idle,
+            "first_loss": losses[0],
+            "last_loss": losses[-1],
+        }
+    ]
+
+
+def routing(case):
+    """Encoder time and error with the strongest patches only."""
+    import numpy as np
+
+    from lwmt_sionna.baselines import ModelPredictor
+    from lwmt_sionna.data import (
+        PlanarArray,
+        add_noise,
+        read_paths,
+        subcarrier_frequencies,
+        synthesize,
+        vanishing_mask,
+    )
+    from lwmt_sionna.evaluation import normalized_error, summarize_errors
+    from lwmt_sionna.models import ChannelPredictor
+    from lwmt_sionna.ops import EnergyRouting
+
+    paths = read_paths(case["data"])
+    paths = paths.select(np.arange(len(paths.speed)) < case["num_sequences"])
+    paths = paths.select(~vanishing_mask(paths))
+    h = synthesize(paths, PlanarArray(1, 32), subcarrier_frequencies(32, 540e3))
+    past, future = h[:, :16], h[:, 16:21]
+    history = add_noise(past, case["snr_db"], np.random.default_rng(0))
+    scale = np.sqrt(np.mean(np.abs(past) ** 2, axis=(1, 2, 3), dtype=np.float64))
+
+    plain = ChannelPredictor.from_preset(case["preset"])
+    grid = plain.backbone.grid((plain.context + plain.num_horizons, 32, 32))
+    rng = np.random.default_rng(0)
+    tokens = rng.standard_normal((16, int(np.prod(grid)), plain.backbone.width), dtype=np.float32)
+    energy = rng.random((16, int(np.prod(grid))), dtype=np.float32)
+    # Without the network the predictor is its physics, which bounds what routing can lose.
+    variants = {
+        "all": None,
+        "none": None,
+        **{f"{n} x {n}": EnergyRouting(n, n) for n in case["kept"]},
+    }
+    encoders, points = {}, []
+    for name, choice in variants.items():
+        model = ChannelPredictor.from_preset(case["preset"])
+        model.backbone.routing = choice
+        if name == "none":
+            model.head.set_weights([0 * weight for weight in model.head.get_weights()])
+        predicted = ModelPredictor(model, batch_size=64)(history, 5)
+        point = {"task": "routing", "kept": name, "num_patches": grid[1] * grid[2]}
+        for horizon in (1, 5):
+            error, power = normalized_error(
+                predicted[:, horizon - 1], future[:, horizon - 1], scale
+            )
+            summary = summarize_errors(error, power)
+            point |= {f"{key}_h{horizon}": value for key, value in summary.items()}
+            decibels = 10 * np.log10(error / power)
+            point[f"nmse_mean_of_db_h{horizon}"] = float(np.mean(decibels))
+        points.append(point)
+        if name == "none":
+            continue
+        encoders[name] = encode = compiled_encoder(model.backbone, grid)
+        encode(tokens, energy)
+    # In turns, so that all see the same machine.
+    seconds = {name: [] for name in encoders}
+    for _ in range(case["rounds"]):
+        for name, encoder in encoders.items():
+            begin = time.perf_counter()
+            encoder(tokens, energy)
+            seconds[name].append(time.perf_counter() - begin)
+    for point in points:
+        if point["kept"] == "none":
+            continue
+        mine = seconds[point["kept"]]
+        point["encoder_ms_per_user"] = 1e3 * statistics.median(mine) / 16
+        point["speedup"] = statistics.median(
+            all_s / own_s for all_s, own_s in zip(seconds["all"], mine, strict=True)
+        )
+    return points
+
+
+def compiled_encoder(backbone, grid):
+    """Function of tokens and their energy that runs the blocks, compiled."""
+    import keras
+
+    from lwmt_sionna.ops import EnergyRouting
+
+    routed = isinstance(backbone.routing, EnergyRouting)
+
+    class Encoder(keras.Model):
+        def call(self, inputs):
+            tokens, energy = inputs
+            return backbone.encode(tokens, grid, energy=energy if routed else None)
+
+    encoder = Encoder()
+    encoder.compile(jit_compile=keras.backend.backend() != "torch")
+    return lambda *inputs: encoder.predict_on_batch(list(inputs))
+
+
+def time_calls(call, rounds):
+    """Seconds of the first call, and of the following ones."""
+    begin = time.perf_counter()
+    call()
+    first = time.perf_counter() - begin
+    call()
+    times = []
+    for _ in range(rounds):
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return first, times
+
+
+def memory_mb(field):
+    """A figure of /proc/self/status in MB: VmRSS is held now, VmHWM was held at most."""
+    for line in pathlib.Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) / 1e3
+    raise RuntimeError(f"no {field} in /proc/self/status")
+
+
+def print_table(points):
+    for p in points:
+        if p["task"] == "latency":
+            print(
+                f"latency, {p['users']:>3} users: {p['wall_ms_per_user']:6.1f} ms per user, "
+                f"{p['memory_mb']:.0f} MB above idle, first call {p['first_call_s']:.0f} s"
+            )
+        elif p["task"] == "training":
+            print(
+                f"training, {p['num_tokens']} tokens x {p['batch']}, depth {p['depth']}, "
+                f"{p['block_loop']}: {p['wall_ms'] / 1e3:.1f} s per step, peak "
+                f"{p['peak_memory_mb'] / 1e3:.2f} GB, first call {p['first_call_s']:.0f} s"
+            )
+        else:
+            errors = ", ".join(
+                f"h={h} {p[f'nmse_median_db_h{h}']:.2f} / {p[f'nmse_mean_of_db_h{h}']:.2f}"
+                for h in (1, 5)
+            )
+            cost = (
+                f", encoder {p['encoder_ms_per_user']:.2f} ms per user, {p['speedup']:.1f} x"
+                if "speedup" in p
+                else ""
+            )
+            print(f"routing, patches kept {p['kept']}: NMSE median / mean dB {errors}{cost}")
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        case = json.loads(sys.argv[2])
+        answer = sys.stdout
+        sys.stdout = sys.stderr  # libraries may print
+        found = {"latency": latency, "training": training, "routing": routing}[case["task"]](case)
+        answer.write(json.dumps(found) + "\n")
+    else:
+        from lwmt_sionna import cli
+
+        cli.run(main)

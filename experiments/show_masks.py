@@ -1,0 +1,70 @@
+"""Draw every mask and impairment of the curriculum on a real channel.
+
+Example:
+    python experiments/show_masks.py --data experiments/data/san_francisco_30kmh_5ms.h5
+"""
+
+import pathlib
+
+from lwmt_sionna import cli
+
+
+def main(argv=None):
+    parser = cli.build_parser(__doc__)
+    parser.add_argument("--data", type=pathlib.Path, required=True, help="HDF5 file of paths")
+    parser.add_argument("--sequence", type=int, default=0, help="which sequence of the file [0]")
+    parser.add_argument("--seed", type=int, default=6, help="seed of all draws [6]")
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("runs/masks.png"), help="figure to write"
+    )
+    args = parser.parse_args(argv)
+    cli.configure_logging(args)
+
+    from lwmt_sionna.data import PlanarArray, read_paths, subcarrier_frequencies, synthesize
+
+    paths = read_paths(args.data)
+    if not 0 <= args.sequence < paths.num_sequences:
+        raise cli.UsageError(
+            f"the file has {paths.num_sequences} sequences. Received: --sequence {args.sequence}"
+        )
+
+    import numpy as np
+
+    from lwmt_sionna import plots
+    from lwmt_sionna.masking import IMPAIRMENTS, MASKS, Curriculum
+
+    chosen = paths.select([args.sequence])
+    h = synthesize(chosen, PlanarArray(1, 32), subcarrier_frequencies(32, 540e3))
+    h = h / np.sqrt(np.mean(np.abs(h) ** 2))
+    stacked = np.ascontiguousarray(h).view(np.float32).reshape(*h.shape, 2)
+    # Impairments one at a time at their severe ends, nothing hidden but the last snapshot.
+    last = {"tail": {"horizon": [1, 1]}}
+    curricula = {name: Curriculum(masks={name: {}}, impairments={}) for name in MASKS}
+    curricula |= {
+        name: Curriculum(masks=last, impairments={name: _SEVERE[name]}) for name in IMPAIRMENTS
+    }
+    views, clean = {}, None
+    for name, curriculum in curricula.items():
+        view = {k: np.asarray(v) for k, v in curriculum.view(stacked, args.seed, 1.0).items()}
+        scale = np.sqrt(np.mean(view["target"] ** 2))
+        observed = view["observed"][0] / scale
+        hidden = view["hidden"].reshape(observed.shape[:3])
+        views[name] = (observed[..., 0] + 1j * observed[..., 1], hidden)
+        clean = view["target"][0] / scale
+    plots.plot_views(clean[..., 0] + 1j * clean[..., 1], views, args.out)
+    print(f"figure: {args.out}")
+
+
+_SEVERE = {
+    "calibration": {"gain_db": [1.0, 1.0], "phase_deg": [10.0, 10.0]},
+    "timing": {"offset": [0.5, 0.5], "jitter": [0.1, 0.1]},
+    "phase": {"jitter_deg": [10.0, 10.0], "drift_deg": [5.0, 5.0]},
+    "gain": {"deviation_db": [1.5, 1.5]},
+    "noise": {"snr_db": [0.0, 0.0]},
+    "quantization": {"bits": [3, 3]},
+    "dropped": {"share": [0.3, 0.3]},
+}
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,102 @@
+"""Look after stored sequences.
+
+    check    say of every file whether it is sound; damaged ones are named, the others unharmed
+    summary  paths per snapshot, line of sight, delay and Doppler spread, coverage
+    plot     the trajectories, and angle-delay maps of one sequence over time
+
+Example:
+    python -m lwmt_sionna.data check experiments/data/*.h5
+    python -m lwmt_sionna.data summary experiments/data/*.h5 --json
+    python -m lwmt_sionna.data plot data/munich.h5 --scene munich --sequence 3 --out runs/munich
+"""
+
+import json
+import pathlib
+import sys
+
+from lwmt_sionna import cli
+from lwmt_sionna.data.storage import read_paths
+from lwmt_sionna.data.summary import summarize
+from lwmt_sionna.data.validation import check_file
+
+_MAP_POINTS = 400
+
+
+def main(argv=None):
+    parser = cli.build_parser(__doc__)
+    parser.add_argument("command", choices=("check", "summary", "plot"))
+    parser.add_argument("files", nargs="+", type=pathlib.Path, help="HDF5 files of paths")
+    parser.add_argument("--json", action="store_true", help="summary: one JSON object per file")
+    parser.add_argument("--sequence", type=int, default=0, help="plot: index of the sequence [0]")
+    parser.add_argument("--out", type=pathlib.Path, help="plot: folder [beside the file]")
+    parser.add_argument("--scene", help="plot: name or scene.xml to draw underneath (traces it)")
+    args = parser.parse_args(argv)
+    cli.configure_logging(args)
+    return {"check": _check, "summary": _summary, "plot": _plot}[args.command](args)
+
+
+def _say(text):
+    sys.stdout.write(f"{text}\n")
+
+
+def _check(args):
+    failed = 0
+    for path in args.files:
+        problems = check_file(path)
+        failed += bool(problems)
+        _say(f"{'FAIL' if problems else 'ok  '} {path}")
+        for problem in problems:
+            _say(f"     {problem}")
+    _say(f"{len(args.files) - failed} of {len(args.files)} files are sound")
+    return 1 if failed else 0
+
+
+def _summary(args):
+    for path in args.files:
+        numbers = summarize(read_paths(path))
+        if args.json:
+            _say(json.dumps({"path": str(path), **numbers}))
+            continue
+        _say(str(path))
+        for name, value in numbers.items():
+            shown = "-" if value is None else f"{value:.4g}" if isinstance(value, float) else value
+            _say(f"  {name:<28} {shown}")
+    return 0
+
+
+def _plot(args):
+    from lwmt_sionna.data.figures import plot_angle_delay, plot_tracks
+
+    ground = None
+    for path in args.files:
+        paths = read_paths(path)
+        if args.scene is not None and ground is None:
+            ground = _ground(args.scene, paths.carrier_frequency)
+        folder = path.parent if args.out is None else args.out
+        tracks = folder / f"{path.stem}_tracks.png"
+        strip = folder / f"{path.stem}_sequence{args.sequence}.png"
+        plot_angle_delay(paths, args.sequence, strip)
+        plot_tracks(paths, tracks, ground)
+        _say(f"{tracks}\n{strip}")
+    return 0
+
+
+def _ground(scene, carrier_frequency):
+    """Heights of a scene seen from above, and their extent."""
+    import numpy as np
+
+    from lwmt_sionna.rt import load_scene
+    from lwmt_sionna.rt.scenes import drop_to_ground
+
+    loaded = load_scene(scene, carrier_frequency)
+    lower, upper = loaded.bounds
+    step = max(upper[:2] - lower[:2]) / _MAP_POINTS
+    x = np.arange(lower[0] + step / 2, upper[0], step)
+    y = np.arange(lower[1] + step / 2, upper[1], step)
+    points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
+    height, _ = drop_to_ground(loaded, points)
+    return height.reshape(len(y), len(x)), (lower[0], upper[0], lower[1], upper[1])
+
+
+if __name__ == "__main__":
+    cli.run(main)

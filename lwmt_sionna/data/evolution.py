@@ -1,0 +1,162 @@
+"""Paths between two snapshots that were traced: evolved by their Doppler shifts."""
+
+import numpy as np
+
+from lwmt_sionna.data.arrays import PlanarArray
+from lwmt_sionna.data.continuity import match_paths
+from lwmt_sionna.data.synthesis import subcarrier_frequencies
+
+__all__ = ["evolve_between", "extrapolation_error"]
+
+_ANGLES = ("theta_t", "phi_t", "theta_r", "phi_r")
+_LABELS = ("path_key", "interactions")
+# Delays of one path forecast from both ends differ by far less than a wavelength over the distances
+# bridged here; two paths whose forecasts differ by more are not joined.
+_TOLERANCE_WAVELENGTHS = 0.125
+# The channel by which seams are judged: a line of 32 antennas over 17 MHz.
+_PROBE = (PlanarArray(1, 32), subcarrier_frequencies(32, 540e3))
+
+
+def evolve_between(before, after, elapsed, fractions, carrier_frequency):
+    """Paths at instants between two traced snapshots.
+
+    A path seen at both ends has the delay of the cubic polynomial that both delays and both Doppler
+    shifts determine, and the phase of that delay; gain (without the phase of the delay) and angles
+    change linearly. A path seen at one end only keeps gain, angles and Doppler shift up to the
+    middle of the interval: its birth or death is put there.
+
+    Args:
+        before: Dictionary of arrays of the earlier snapshots, as `trace_positions` returns them,
+            first axes `[num_intervals, num_before]`.
+        after: The same of the later snapshots, `[num_intervals, num_after]`.
+        elapsed: Length of the intervals in seconds, float `[num_intervals]`.
+        fractions: Instants as fractions of the intervals, in (0, 1), float
+            `[num_intervals, num_instants]`.
+        carrier_frequency: Hertz.
+
+    Returns:
+        Dictionary like `before`, first axes
+        `[num_intervals, num_instants, num_before + num_after]`.
+    """
+    tolerance = _TOLERANCE_WAVELENGTHS / carrier_frequency
+    pair = match_paths(before, after, elapsed, carrier_frequency, tolerance)
+    joined = pair >= 0
+    taken = np.zeros(after["valid"].shape, dtype=bool)
+    rows, columns = np.nonzero(joined)
+    taken[rows, pair[rows, columns]] = True
+    before = _with_plain_gain(before, carrier_frequency)
+    after = _with_plain_gain(after, carrier_frequency)
+    place = np.where(joined, pair, 0)
+    mate = {
+        name: np.take_along_axis(value, place.reshape(*place.shape, *(1,) * (value.ndim - 2)), 1)
+        for name, value in after.items()
+    }
+    elapsed = np.asarray(elapsed, dtype=np.float64)[:, None, None]
+    at = np.asarray(fractions, dtype=np.float64)[:, :, None]
+    kept = _interpolate(before, mate, joined, at, elapsed, carrier_frequency)
+    kept["valid"] = before["valid"][:, None] & (joined[:, None] | (at < 0.5))
+    born = _shift(after, (at - 1.0) * elapsed, carrier_frequency)
+    born["valid"] = (after["valid"] & ~taken)[:, None] & (at >= 0.5)
+    result = {name: np.concatenate([kept[name], born[name]], axis=2) for name in kept}
+    return _with_carrier_phase(result, carrier_frequency)
+
+
+def extrapolation_error(before, after, elapsed, carrier_frequency, orientation=(0.0, 0.0, 0.0)):
+    """What evolving paths by their Doppler shifts alone misses after a while.
+
+    The channel between one user antenna and a line of 32 half-wavelength spaced antennas, over 32
+    subcarriers 540 kHz apart, is evolved from the earlier paths with constant Doppler shifts and
+    compared with that of the later paths.
+
+    Args:
+        before: Dictionary of arrays of the earlier snapshots, first axes
+            `[num_intervals, num_before]`.
+        after: The same of the later snapshots, `[num_intervals, num_after]`.
+        elapsed: Time in between in seconds, float `[num_intervals]`.
+        carrier_frequency: Hertz.
+        orientation: Yaw, pitch and roll of the array in radians.
+
+    Returns:
+        float64 `[num_intervals]`: squared error over the power of the later channel; NaN where that
+        has no power.
+    """
+    lag = np.asarray(elapsed, dtype=np.float64)[:, None, None]
+    forecast = _shift(_with_plain_gain(before, carrier_frequency), lag, carrier_frequency)
+    forecast["valid"] = before["valid"][:, None]
+    forecast = _with_carrier_phase(forecast, carrier_frequency)
+    guess = _channel({name: value[:, 0] for name, value in forecast.items()}, orientation)
+    truth = _channel(after, orientation)
+    power = np.sum(np.abs(truth) ** 2, axis=(1, 2, 3))
+    error = np.sum(np.abs(guess - truth) ** 2, axis=(1, 2, 3))
+    return np.where(power > 0, error / np.where(power > 0, power, 1.0), np.nan)
+
+
+def _with_plain_gain(paths, carrier_frequency):
+    """Gains without the phase of the delay, which alone turns quickly."""
+    turns = carrier_frequency * np.where(paths["valid"], paths["tau"], 0.0).astype(np.float64)
+    phase = np.exp(2j * np.pi * (turns % 1.0))
+    return paths | {"a": paths["a"] * phase[..., None, None], "turns": turns}
+
+
+def _with_carrier_phase(paths, carrier_frequency):
+    paths = dict(paths)
+    phase = np.exp(-2j * np.pi * (paths.pop("turns") % 1.0))
+    valid = paths["valid"]
+    paths["a"] = np.where(valid[..., None, None], paths["a"] * phase[..., None, None], 0).astype(
+        np.complex64
+    )
+    for name in ("tau", "doppler", *_ANGLES):
+        empty = -1.0 if name == "tau" else 0.0
+        paths[name] = np.where(valid, paths[name], empty).astype(np.float32)
+    for name in _LABELS:
+        if name in paths:
+            paths[name] = np.where(valid, paths[name], 0).astype(np.uint32)
+    return paths
+
+
+def _shift(paths, lag, carrier_frequency):
+    """Every path moved in time by `lag` with its own Doppler shift; no `valid` yet."""
+    moved = {
+        name: np.broadcast_to(value[:, None], (len(value), lag.shape[1], *value.shape[1:]))
+        for name, value in paths.items()
+        if name != "valid"
+    }
+    turns = moved["turns"] - moved["doppler"] * lag
+    return moved | {"turns": turns, "tau": turns / carrier_frequency}
+
+
+def _interpolate(before, mate, joined, at, elapsed, carrier_frequency):
+    alone = _shift(before, at * elapsed, carrier_frequency)
+    # Cubic Hermite polynomial in carrier turns; minus the Doppler shift is its derivative.
+    first, last = before["turns"][:, None], mate["turns"][:, None]
+    slope, end_slope = (-p["doppler"][:, None].astype(np.float64) * elapsed for p in (before, mate))
+    rise = last - first
+    square, cube = 3 * rise - 2 * slope - end_slope, slope + end_slope - 2 * rise
+    turns = first + at * (slope + at * (square + at * cube))
+    rate = (slope + at * (2 * square + 3 * at * cube)) / elapsed
+    shape = at[..., None, None]
+    both = {
+        "a": before["a"][:, None] * (1 - shape) + mate["a"][:, None] * shape,
+        "turns": turns,
+        "tau": turns / carrier_frequency,
+        "doppler": -rate,
+    }
+    for name in _ANGLES:
+        turn = mate[name][:, None].astype(np.float64) - before[name][:, None]
+        turn = (turn + np.pi) % (2 * np.pi) - np.pi
+        value = before[name][:, None] + at * turn
+        both[name] = (value + np.pi) % (2 * np.pi) - np.pi if "phi" in name else value
+    for name, value in both.items():
+        mask = joined[:, None].reshape(len(joined), 1, -1, *(1,) * (value.ndim - 3))
+        both[name] = np.where(mask, value, alone[name])
+    return alone | both
+
+
+def _channel(paths, orientation):
+    array, frequencies = _PROBE
+    response = array.response(paths["theta_t"], paths["phi_t"], orientation)
+    tau = np.where(paths["valid"], paths["tau"], 0.0).astype(np.float64)
+    ramp = np.exp(-2j * np.pi * tau[..., None] * frequencies)
+    gain = paths["a"][..., 0, :] * paths["valid"][..., None]
+    # n interval, p path, q polarisation, m element, k subcarrier
+    return np.einsum("npq,npm,npk->nqmk", gain, response, ramp, optimize=True)

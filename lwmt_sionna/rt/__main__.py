@@ -1,0 +1,134 @@
+"""Look at scenes before tracing in them.
+
+    list-scenes      names that go wherever a scene is asked for
+    check-scene      faults that would spoil a tracing run; exit status 1 if there is one
+    describe-scene   figures of a scene, and a rendered picture
+
+SCENE is a built-in name of Sionna RT, a folder's name in scenes/, or the path of an XML file.
+
+Example:
+    python -m lwmt_sionna.rt check-scene my_city/scene.xml --carrier 3.5e9 --base-station 10 -4 25
+    python -m lwmt_sionna.rt describe-scene old_town --out runs/old_town
+"""
+
+import json
+import pathlib
+import sys
+
+from lwmt_sionna import cli
+
+_MARKS = {"ok": "ok   ", "note": "note ", "warning": "WARN ", "fault": "FAULT"}
+
+
+def main(argv=None):
+    parser = cli.build_parser(__doc__)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("list-scenes", help="names of scenes")
+    check = commands.add_parser("check-scene", help="what is wrong with a scene")
+    describe = commands.add_parser("describe-scene", help="what is in a scene")
+    for command in (check, describe):
+        command.add_argument("scene", metavar="SCENE")
+        command.add_argument("--carrier", type=float, default=3.5e9, help="carrier in Hz [3.5e9]")
+        command.add_argument(
+            "--base-station", nargs=3, type=float, action="append", metavar=("X", "Y", "Z"),
+            help="a place in metres; more than once for more [the builder's, where it noted some]",
+        )  # fmt: skip
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+        command.add_argument("--out", type=pathlib.Path, help="folder for pictures")
+    check.add_argument("--no-coverage", action="store_true", help="leave coverage maps out")
+    args = parser.parse_args(argv)
+    cli.configure_logging(args)
+    return {"list-scenes": _list, "check-scene": _check, "describe-scene": _describe}[args.command](
+        args
+    )
+
+
+def _say(text):
+    sys.stdout.write(f"{text}\n")
+
+
+def _list(args):
+    from lwmt_sionna.rt.scene_names import SCENES, own_scenes
+
+    for name in SCENES:
+        _say(f"{name:<32} Sionna RT")
+    for name, path in own_scenes().items():
+        _say(f"{name:<32} {path.parent}")
+
+
+def _base_stations(args):
+    from lwmt_sionna.rt.scene_names import resolve_scene
+
+    if args.base_station is not None:
+        return args.base_station
+    return resolve_scene(args.scene).facts.get("base_stations", [])
+
+
+def _check(args):
+    from lwmt_sionna.rt.check import check_scene
+    from lwmt_sionna.rt.describe import plot_coverage
+
+    stations = _base_stations(args)
+    report = check_scene(args.scene, args.carrier, stations, coverage=not args.no_coverage)
+    pictures = []
+    for index, entry in enumerate(report.coverage if args.out is not None else []):
+        pictures.append(args.out / f"coverage_{index}.png")
+        plot_coverage(entry, pictures[-1], f"{report.name}: ")
+    if args.json:
+        _say(
+            json.dumps(
+                {
+                    "scene": report.name,
+                    "is_fit": report.is_fit,
+                    "findings": [vars(finding) for finding in report.findings],
+                    "coverage": [
+                        {k: entry[k] for k in ("base_station", "covered_share", "median_gain_db")}
+                        for entry in report.coverage
+                    ],
+                }
+            )
+        )
+    else:
+        for finding in report.findings:
+            _say(f"{_MARKS[finding.level]} {finding.check}: {finding.text}")
+        for picture in pictures:
+            _say(f"      {picture}")
+        count = len(report.faults)
+        _say(f"{report.name}: {'fit for tracing' if report.is_fit else f'{count} faults'}")
+    return 0 if report.is_fit else 1
+
+
+def _describe(args):
+    from lwmt_sionna.rt.describe import describe_scene
+    from lwmt_sionna.rt.pictures import render_scene
+
+    facts = describe_scene(args.scene, args.carrier)
+    loaded = facts.pop("loaded")
+    folder = pathlib.Path("runs") / "scenes" / facts["name"] if args.out is None else args.out
+    picture = folder / "picture.png"
+    render_scene(loaded, picture, base_stations=_base_stations(args), num_samples=128)
+    facts["picture"] = str(picture)
+    if args.json:
+        _say(json.dumps(facts))
+        return
+    for key, value in facts.items():
+        if key == "materials":
+            for name, numbers in value.items():
+                _say(f"{'material':<20} {name}: {_pairs(numbers)}")
+        elif key == "base_stations":
+            for place in value:
+                _say(f"{'base_station':<20} {_join(place)}")
+        else:
+            _say(f"{key:<20} {_join(value) if isinstance(value, list) else value}")
+
+
+def _join(values):
+    return ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values) or "-"
+
+
+def _pairs(numbers):
+    return ", ".join(f"{key} {value:g}" for key, value in numbers.items())
+
+
+if __name__ == "__main__":
+    cli.run(main)

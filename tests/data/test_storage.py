@@ -1,0 +1,185 @@
+"""Files of paths: what they keep, and what is refused."""
+
+import dataclasses
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lwmt_sionna.data import check_file, read_paths, summarize, write_paths
+from tests.mirrors import sequences
+
+SHIPPED = sorted((pathlib.Path(__file__).parents[2] / "experiments" / "data").glob("*.h5"))
+
+
+def same(one, other):
+    for field in dataclasses.fields(one):
+        np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "lwmt_sionna.data", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_labels_survive_storage(rng, tmp_path):
+    seam = np.full((6, 8), np.nan, np.float32)
+    seam[:, 4] = 1e-5
+    traced = np.zeros((6, 8), bool)
+    traced[:, ::4] = True
+    paths = sequences(rng, seam_error=seam, traced=traced, metadata={"num_drawn": 7})
+    paths = dataclasses.replace(paths, time=paths.time + np.arange(6)[:, None])
+    write_paths(tmp_path / "p.h5", paths)
+    same(read_paths(tmp_path / "p.h5"), paths)
+    assert check_file(tmp_path / "p.h5") == []
+    # Users see the base station unless its path is missing.
+    assert paths.line_of_sight.all()
+    assert paths.num_interactions[0, 0].tolist() == [0, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_files_are_sound_and_get_default_labels(path):
+    assert check_file(path) == []
+    paths = read_paths(path)
+    assert paths.traced.all() and paths.interactions is None and paths.seam_error is None
+    np.testing.assert_allclose(np.diff(paths.time, axis=1), paths.sampling_period)
+
+
+def test_every_flipped_bit_and_every_cut_is_refused_by_name(rng, tmp_path):
+    good, bad = tmp_path / "good.h5", tmp_path / "bad.h5"
+    write_paths(good, sequences(rng, num_sequences=2))
+    content = good.read_bytes()
+    # Past the first line of text, whose padding holds nothing.
+    for place in rng.integers(512, len(content), 200):
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << rng.integers(8)
+        bad.write_bytes(flipped)
+        with pytest.raises(ValueError, match=r"bad\.h5"):
+            read_paths(bad)
+    for length in (0, 100, 512, 513, len(content) // 2, len(content) - 1):
+        bad.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"bad\.h5"):
+            read_paths(bad)
+    bad.write_bytes(content + b"x")
+    with pytest.raises(ValueError, match=r"bad\.h5"):
+        read_paths(bad)
+
+
+def test_a_damaged_first_line_is_refused(rng, tmp_path):
+    write_paths(tmp_path / "p.h5", sequences(rng, num_sequences=2))
+    content = bytearray((tmp_path / "p.h5").read_bytes())
+    assert content.startswith(b"lwmt_sionna.paths 1.1, HDF5 content sha256 ")
+    for place in (3, 60):
+        flipped = bytearray(content)
+        flipped[place] ^= 1
+        (tmp_path / "p.h5").write_bytes(flipped)
+        with pytest.raises(ValueError, match="checksum"):
+            read_paths(tmp_path / "p.h5")
+
+
+def test_a_later_version_is_told_from_a_later_minor_version(rng, tmp_path):
+    import h5py
+
+    from lwmt_sionna.data import storage
+
+    paths = sequences(rng, num_sequences=2)
+    for name, value, problem in (
+        ("SCHEMA_VERSION", 2, "schema_version=2"),
+        ("SCHEMA_MINOR", 7, None),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(storage, name, value)
+            write_paths(tmp_path / "p.h5", paths)
+        if problem is None:
+            same(read_paths(tmp_path / "p.h5"), paths)
+        else:
+            with pytest.raises(ValueError, match=problem):
+                read_paths(tmp_path / "p.h5")
+    # A file of one's own that looks like one of ours, without what belongs in it.
+    with h5py.File(tmp_path / "p.h5", "w") as file:
+        file.attrs["schema"] = "lwmt_sionna.paths"
+        file.attrs["schema_version"] = [1, 1]
+    with pytest.raises(ValueError, match=r"p\.h5"):
+        read_paths(tmp_path / "p.h5")
+
+
+def test_check_names_the_damaged_files_and_goes_on(rng, tmp_path):
+    import h5py
+
+    stored = {name: sequences(rng, num_sequences=2) for name in ("one", "two", "three")}
+    for name, paths in stored.items():
+        write_paths(tmp_path / f"{name}.h5", paths)
+    content = (tmp_path / "two.h5").read_bytes()
+    (tmp_path / "two.h5").write_bytes(content[:-200])
+    with h5py.File(tmp_path / "foreign.h5", "w") as file:
+        file["x"] = np.zeros(3)
+    files = [tmp_path / f"{name}.h5" for name in ("one", "two", "foreign", "gone", "three")]
+    result = run("check", *files)
+    assert result.returncode == 1 and not result.stderr
+    verdicts = [line for line in result.stdout.splitlines() if line[:4] in ("ok  ", "FAIL")]
+    assert [line[:4] for line in verdicts] == ["ok  ", "FAIL", "FAIL", "FAIL", "ok  "]
+    assert "2 of 5 files are sound" in result.stdout
+    assert run("check", files[0]).returncode == 0
+    same(read_paths(files[0]), stored["one"])
+    same(read_paths(files[-1]), stored["three"])
+
+
+def test_summary_of_known_geometry(rng):
+    paths = sequences(rng, num_sequences=40, metadata={"num_drawn": 50, "num_out_of_coverage": 10})
+    valid = paths.valid.copy()
+    valid[:10, :, 0] = False
+    valid[0, 3] = False
+    blocked = dataclasses.replace(paths, valid=valid)
+    numbers = summarize(blocked)
+    assert numbers["line_of_sight_share"] == pytest.approx(0.75)
+    assert numbers["coverage_share"] == pytest.approx(0.8)
+    assert numbers["vanishing_share"] == pytest.approx(1 / 40)
+    assert numbers["paths_max"] == 5
+    # Two steps of one sequence lose or gain all paths.
+    assert numbers["event_share"] == pytest.approx(2 / (40 * 7))
+    # Spreads of the first snapshot by hand.
+    power = np.abs(paths.a[20, 0, :, 0, 0].astype(complex)) ** 2
+    mean = np.average(paths.tau[20, 0], weights=power)
+    delay = np.sqrt(np.average((paths.tau[20, 0] - mean) ** 2, weights=power))
+    from lwmt_sionna.data import spreads
+
+    assert spreads(blocked)["delay"][20, 0] == pytest.approx(delay, rel=1e-4)
+    with pytest.raises(ValueError, match="no sequence"):
+        summarize(paths.select(slice(0, 0)))
+
+
+def test_summary_and_plots_from_the_command_line(rng, tmp_path):
+    import json
+
+    write_paths(tmp_path / "p.h5", sequences(rng))
+    result = run("summary", tmp_path / "p.h5", "--json")
+    assert json.loads(result.stdout)["num_sequences"] == 6
+    assert "line_of_sight_share" in run("summary", tmp_path / "p.h5").stdout
+    result = run("plot", tmp_path / "p.h5", "--sequence", 2, "--out", tmp_path / "figures")
+    assert result.returncode == 0, result.stderr
+    sizes = [path.stat().st_size for path in sorted((tmp_path / "figures").iterdir())]
+    assert len(sizes) == 2 and min(sizes) > 10_000
+    wrong = run("plot", tmp_path / "p.h5", "--sequence", 6)
+    assert wrong.returncode == 2 and "sequence=6" in wrong.stderr
+
+
+def test_angle_delay_map_peaks_where_the_path_is(rng):
+    from lwmt_sionna.data.figures import angle_delay_power
+
+    paths = sequences(rng, num_sequences=1)
+    only = np.zeros_like(paths.valid)
+    only[..., 2] = True
+    paths = dataclasses.replace(paths, valid=only)
+    power = angle_delay_power(paths, 0)
+    assert power.shape == (8, 32, 32)
+    angle, delay = np.unravel_index(power[0].argmax(), (32, 32))
+    # Bins are 1 / (32 * 540 kHz) wide; half-wavelength spacing turns phases by pi sin(azimuth).
+    assert delay == pytest.approx((paths.tau[0, 0, 2] * 32 * 540e3) % 32, abs=0.6)
+    direction = np.sin(paths.theta_t[0, 0, 2]) * np.sin(paths.phi_t[0, 0, 2])
+    assert (angle - 16) % 32 == pytest.approx(direction * 16 % 32, abs=0.6)

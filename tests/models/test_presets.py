@@ -1,0 +1,58 @@
+"""Shipped presets: what they hold, and that architectures without weights are told apart."""
+
+import json
+
+import numpy as np
+import pytest
+
+from lwmt_sionna import ChannelPredictor, LWMTBackbone, MaskedChannelModel
+from lwmt_sionna.models import list_presets
+from lwmt_sionna.models.presets import preset_folder
+
+
+def test_presets_without_weights_are_told_apart():
+    assert {"paper", "testing"} <= set(list_presets(with_weights=False))
+    assert "small" in list_presets(with_weights=True)
+    assert sorted(list_presets(True) + list_presets(False)) == list_presets()
+    for name in list_presets(with_weights=False):
+        folder = preset_folder(name)
+        assert not json.loads((folder / "metadata.json").read_text())["has_weights"]
+        assert "without weights" in (folder / "README.md").read_text()
+
+
+def test_paper_is_the_published_configuration():
+    with pytest.raises(ValueError, match="architecture and has no weights"):
+        MaskedChannelModel.from_preset("paper")
+    model = MaskedChannelModel.from_preset("paper", load_weights=False)
+    backbone = model.backbone
+    metadata = json.loads((preset_folder("paper") / "metadata.json").read_text())
+    assert model.count_params() == metadata["num_parameters"] == 151_522 + 20_480 * 32
+    published = LWMTBackbone.published(name=backbone.name)
+    assert backbone.get_config() == published.get_config()
+    neighborhood = backbone.neighborhood
+    assert neighborhood.num_neighbors((20, 32, 32)) == 168
+    assert (neighborhood.window, neighborhood.time_offsets) == ((2, 2), (-4, -3, -2, -1, 1, 2, 3))
+    assert backbone.blocks[0].attention.routing.num_keys(168) == 32
+    assert LWMTBackbone.from_preset("paper", load_weights=False).depth == 12
+
+
+def test_testing_runs(rng):
+    predictor = ChannelPredictor.from_preset("testing", load_weights=False)
+    h = rng.standard_normal((1, 16, 8, 8, 2)).astype(np.float32)
+    assert np.isfinite(predictor(h)).all()
+    assert predictor.count_params() < 5000
+
+
+def test_another_kind_of_model_is_refused():
+    with pytest.raises(ValueError, match="expected MaskedChannelModel"):
+        MaskedChannelModel.from_preset("small")
+    backbone = LWMTBackbone.from_preset("small")
+    whole = ChannelPredictor.from_preset("small")
+    np.testing.assert_array_equal(backbone.embed.kernel, whole.backbone.embed.kernel)
+
+
+def test_precision_can_be_chosen():
+    backbone = LWMTBackbone.from_preset("testing", load_weights=False, dtype="mixed_bfloat16")
+    tokens = backbone(np.zeros((1, 2, 8, 8, 2), np.float32))
+    assert "bfloat16" in str(tokens.dtype)
+    assert "float32" in str(backbone.blocks[0].expand.kernel.dtype)
