@@ -176,6 +176,66 @@ def plot_neighborhood(
     return figure
 
 
+def plot_views(clean, views, path):
+    """Draws what masks and impairments leave of a channel, three panels for each.
+
+    The panels are the angle-delay plane in the middle of the sequence, delays over time at the
+    strongest angle, and the strongest bin over time (true: grey line; observed: markers). Hidden
+    bins are grey.
+
+    Args:
+        clean: complex `[num_snapshots, num_angle, num_delay]`, the true channel, angle-delay
+            domain.
+        views: dict from a name to a pair of the observed channel, complex, and what of it is
+            hidden, bool, both shaped like `clean`.
+        path: path of the figure; the extension chooses the format.
+    """
+    import matplotlib
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    power = np.mean(np.abs(clean) ** 2, axis=0)
+    angle, delay = np.unravel_index(power.argmax(), power.shape)
+    middle = len(clean) // 2
+    peak_db = 20 * np.log10(np.abs(clean).max())
+    columns = 2
+    rows = -(-len(views) // columns)
+    with matplotlib.rc_context(_RC | {"axes.grid": False, "font.size": 7}):
+        figure = Figure(figsize=(10.0, 1.55 * rows + 0.4), layout="constrained")
+        FigureCanvasAgg(figure)
+        grid = figure.subplots(rows, 3 * columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for index, (name, (observed, hidden)) in enumerate(views.items()):
+            row, column = divmod(index, columns)
+            plane, course, bin_axes = grid[row][3 * column : 3 * column + 3]
+            level = 20 * np.log10(np.abs(observed) + 1e-12) - peak_db
+            level = np.ma.masked_array(level, hidden)
+            cmap = matplotlib.colormaps["viridis"].with_extremes(bad="0.8")
+            for axes, image, label in (
+                (plane, level[middle], "angle"),
+                (course, level[:, angle], "time"),
+            ):
+                axes.set_axis_on()
+                axes.imshow(
+                    image, aspect="auto", cmap=cmap, vmin=-40, vmax=0, interpolation="nearest"
+                )
+                axes.set(xticks=[], yticks=[], ylabel=label)
+            plane.set_title(name.replace("_", " "), loc="left")
+            bin_axes.set_axis_on()
+            time = np.arange(len(clean))
+            seen = ~hidden[:, angle, delay]
+            bin_axes.plot(time, clean[:, angle, delay].real, color="0.6", lw=1)
+            bin_axes.plot(time[seen], observed[seen, angle, delay].real, ".", color="#0072B2", ms=4)
+            bin_axes.set(xticks=[], yticks=[])
+            if row == rows - 1:
+                for axes, label in ((plane, "delay"), (course, "delay"), (bin_axes, "time")):
+                    axes.set_xlabel(label)
+        with records.atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=150)
+
+
 def as_record(record):
     """A record from a dict or a path."""
     return record if isinstance(record, dict) else records.read_record(record)
