@@ -49,7 +49,7 @@ def main(argv=None):
     add("--seed", type=int, help="seed of grouping, history noise, bits and noise")
     group = parser.add_argument_group("where to compute")
     add = group.add_argument
-    add("--processes", type=int, default=1, metavar="N", help="processes on this machine [1]")
+    add("--workers", type=int, default=1, metavar="N", help="processes on this machine [1]")
     add("--dask", metavar="ADDRESS", help="Dask scheduler, such as tcp://10.0.0.1:8786")
     args = parser.parse_args(argv)
     cli.configure_logging(args)
@@ -63,7 +63,7 @@ def main(argv=None):
         config,
         args.out,
         progress=False if args.quiet else None,
-        num_processes=args.processes,
+        workers=args.workers,
         dask=args.dask,
     )
     print(format_table(record))
@@ -97,11 +97,13 @@ def _overrides(args):
             value = {key: item for key, item in value.items() if item is not None}
         if value not in (None, {}):
             chosen[name] = value
-    # What is reported must be among what is swept.
+    # What is reported or wanted in more depth must be among what is swept.
     if args.mcs is not None:
         chosen["report_mcs"] = None
+        chosen["sweep"] |= {"target_mcs": None, "goodput_snr_db": None}
     if args.snr is not None:
         chosen["report_snr_db"] = None
+        chosen["sweep"] |= {"goodput_snr_db": None}
     return chosen
 
 

@@ -82,16 +82,17 @@ class LinkEvalConfig:
         schemes, ratios = self.sweep.mcs, self.sweep.snr_db
         if self.report_mcs is None:
             object.__setattr__(self, "report_mcs", schemes[len(schemes) // 2])
+        told = ratios if self.sweep.goodput_snr_db is None else self.sweep.goodput_snr_db
         if self.report_snr_db is None:
-            object.__setattr__(self, "report_snr_db", max(ratios))
+            object.__setattr__(self, "report_snr_db", max(told))
         if self.report_mcs not in schemes:
             raise ValueError(
                 f"The reported scheme must be swept: mcs={schemes}. "
                 f"Received: report_mcs={self.report_mcs}"
             )
-        if self.report_snr_db not in ratios:
+        if self.report_snr_db not in told:
             raise ValueError(
-                f"The reported SNR must be swept: snr_db={ratios}. "
+                f"The reported SNR must be one that goodput is told at: {told}. "
                 f"Received: report_snr_db={self.report_snr_db}"
             )
         if self.report_adaptation not in ADAPTATIONS:
@@ -215,7 +216,7 @@ def make_bench(config):
     return Workbench(factories, policies, config.sweep)
 
 
-def evaluate_link(config, out, progress=None, num_processes=1, dask=None):
+def evaluate_link(config, out, progress=None, workers=1, dask=None):
     """Runs the evaluation; a killed run goes on with the first point that is missing.
 
     Args:
@@ -223,7 +224,7 @@ def evaluate_link(config, out, progress=None, num_processes=1, dask=None):
         out: path of a folder. It receives `link_level_eval.json` (the record) and the figures (see
             `lwmt_sionna.link.figures.draw_figures`), and keeps finished points in `points.jsonl`.
         progress: bool or None, show a progress bar; None shows one on a terminal.
-        num_processes: int, processes on this machine.
+        workers: int, processes on this machine; 1 computes in this one.
         dask: str or None, address of a Dask scheduler whose workers compute the points.
 
     Returns:
@@ -232,7 +233,7 @@ def evaluate_link(config, out, progress=None, num_processes=1, dask=None):
     started = time.time()
     out = pathlib.Path(out)
     bench = make_bench(config)
-    execute = _executor(config, num_processes, dask)
+    execute = _executor(config, workers, dask)
     result = run_sweep(
         bench.factories,
         list(bench.policies.values()),
@@ -272,10 +273,10 @@ def evaluate_link(config, out, progress=None, num_processes=1, dask=None):
     return record
 
 
-def _executor(config, num_processes, dask):
-    if num_processes == 1 and dask is None:
+def _executor(config, workers, dask):
+    if workers == 1 and dask is None:
         return None
-    from lwmt_sionna.link import execute
+    from lwmt_sionna.link.execute import in_workers
 
     # Workers may have been started in another folder.
     paths = [str(pathlib.Path(path).resolve()) for path in config.data]
@@ -283,9 +284,7 @@ def _executor(config, num_processes, dask):
     if pathlib.Path(preset).is_dir():
         preset = str(pathlib.Path(preset).resolve())
     config = dataclasses.replace(config, data=paths, preset=preset)
-    if dask is not None:
-        return execute.on_dask(config, dask)
-    return execute.in_processes(config, num_processes)
+    return in_workers(config, workers, dask)
 
 
 def _check_regimes(factories, config):

@@ -12,7 +12,7 @@ import pytest
 
 from lwmt_sionna.data import write_paths
 from lwmt_sionna.link import LinkEvalConfig, evaluate_link
-from lwmt_sionna.link.execute import in_processes, on_dask
+from lwmt_sionna.link.execute import in_workers
 from tests.link.channels import make_paths
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -71,7 +71,7 @@ def test_two_dask_workers_give_the_same_counts(sweep):
 
 def test_two_processes_give_the_same_counts(sweep):
     folder, config, expected = sweep
-    record = evaluate_link(config, folder / "two", progress=False, num_processes=2)
+    record = evaluate_link(config, folder / "two", progress=False, workers=2)
     assert counts(record) == counts(expected)
 
 
@@ -108,7 +108,7 @@ def test_a_killed_sweep_loses_at_most_one_point(sweep):
 
 def test_wrong_places(sweep):
     _, config, _ = sweep
-    with pytest.raises(ValueError, match="num_processes=0"):
-        in_processes(config, 0)
-    with pytest.raises(ValueError, match=r"No Dask scheduler answers.*dask='nowhere'"):
-        on_dask(config, "nowhere")
+    with pytest.raises(ValueError, match="workers=0"):
+        in_workers(config, 0)
+    with pytest.raises(ValueError, match="nowhere"):
+        list(in_workers(config, dask="nowhere")([None]))
