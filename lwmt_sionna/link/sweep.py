@@ -35,6 +35,9 @@ class SweepConfig:
         target_block_errors: int, block errors after which a point has enough. Slots are added until
             it has, from `num_slots` to `max_slots`.
         target_mcs: tuple of int or None, schemes that slots are added for; all when None.
+        goodput_snr_db: tuple of float or None, link SNR at which the goodput of choosing among all
+            schemes is told; all of `snr_db` when None. Elsewhere only the schemes of `target_mcs`
+            are simulated.
         decoding: "chain", "information" or "sys". "chain" decodes every block. "information" runs
             everything but the decoder and tells block errors from what it would be told (see
             `DecoderTable`): one pass per modulation serves all schemes. "sys" tells them from SINR
@@ -52,6 +55,7 @@ class SweepConfig:
     max_slots: int | None = None
     target_block_errors: int = 0
     target_mcs: tuple | None = None
+    goodput_snr_db: tuple | None = None
     decoding: str = "chain"
     decoder_table: str | None = None
     batch_size: int = 32
@@ -92,6 +96,15 @@ class SweepConfig:
                     f"`target_mcs` must be among mcs={self.mcs}. "
                     f"Received: target_mcs={self.target_mcs}"
                 )
+        if self.goodput_snr_db is not None:
+            ratios = tuple(float(value) for value in self.goodput_snr_db)
+            object.__setattr__(self, "goodput_snr_db", ratios)
+            if not ratios or not set(ratios) <= set(self.snr_db) or self.target_mcs is None:
+                raise ValueError(
+                    f"`goodput_snr_db` must be among snr_db={self.snr_db}, and leaves the schemes "
+                    f"of `target_mcs` alone elsewhere. Received: goodput_snr_db={ratios}, "
+                    f"target_mcs={self.target_mcs}"
+                )
         choices = {
             "compile": ("xla", "graph", "eager"),
             "decoding": ("chain", "information", "sys"),
@@ -107,6 +120,11 @@ class SweepConfig:
         """int, slots that a scheme is simulated for at most."""
         wanted = self.target_mcs is None or mcs in self.target_mcs
         return self.max_slots if wanted and self.max_slots is not None else self.num_slots
+
+    def schemes_at(self, snr_db):
+        """tuple of int, schemes that are simulated at a link SNR."""
+        every = self.goodput_snr_db is None or snr_db in self.goodput_snr_db
+        return self.mcs if every else self.target_mcs
 
 
 class SweepResult(NamedTuple):
@@ -185,14 +203,15 @@ def _serial(bench, tasks):
 
 def _tasks(bench, config):
     """All tasks, those that share channels and predictions next to each other."""
-    schemes = config.mcs if config.decoding == "chain" else ()
+    decoded = config.mcs if config.decoding == "chain" else ()
     return [
         Task(regime, horizon, policy, snr_db, mcs)
         for regime in range(len(bench.factories))
         for horizon in config.horizons
         for policy in bench.policies
-        for mcs in (None, *schemes)
+        for mcs in (None, *decoded)
         for snr_db in config.snr_db
+        if mcs is None or mcs in config.schemes_at(snr_db)
     ]
 
 
@@ -210,11 +229,14 @@ def _summarise(bench, config, store, digests, tables, adaptation):
             found = {}
             for policy in bench.policies:
                 for snr_db in config.snr_db:
-                    stored = [
+                    schemes = config.schemes_at(snr_db)
+                    survey, *counted = (
                         store.get(digests.get(Task(regime, horizon, policy, snr_db, mcs)))
-                        for mcs in (None, *config.mcs)
-                    ]
-                    found[policy, snr_db] = _outcome(factory.downlink, config, table, *stored)
+                        for mcs in (None, *schemes)
+                    )
+                    found[policy, snr_db] = _outcome(
+                        factory.downlink, config, table, survey, dict(zip(schemes, counted))
+                    )
             for policy in bench.policies:
                 common = {"regime": factory.name, **getattr(factory, "columns", {})}
                 common |= {"horizon": horizon, "policy": policy}
@@ -235,17 +257,18 @@ class _Outcome(NamedTuple):
     bit_errors: dict
 
 
-def _outcome(downlink, config, table, survey, *counted):
+def _outcome(downlink, config, table, survey, counted):
     if config.decoding == "chain":
-        failures = {mcs: result["failed"] for mcs, result in zip(config.mcs, counted)}
-        bit_errors = {mcs: result["num_bit_errors"] for mcs, result in zip(config.mcs, counted)}
+        failures = {mcs: result["failed"] for mcs, result in counted.items()}
+        bit_errors = {mcs: result["num_bit_errors"] for mcs, result in counted.items()}
         return _Outcome(survey, failures, bit_errors)
     if config.decoding == "sys":
         failures = dict(zip(config.mcs, survey["failure"]))
+        failures = {mcs: failures[mcs] for mcs in counted}
     else:
         failures = {}
         num_symbols = downlink.num_data_symbols * downlink.streams_per_user
-        for mcs in config.mcs:
+        for mcs in counted:
             told = survey["information"][..., get_mcs(mcs).num_bits_per_symbol // 2 - 1]
             failures[mcs] = table.waterfall(mcs, num_symbols).failure(told)
     return _Outcome(survey, failures, dict.fromkeys(config.mcs))
@@ -268,6 +291,7 @@ def _points(factory, config, common, own, held):
         }
         for mcs in config.mcs
         for snr_db, outcome in own.items()
+        if mcs in outcome.failures
     ]
 
 
@@ -276,6 +300,8 @@ def _goodput(factory, config, common, own, table, adaptation):
     schemes = tuple(sorted(config.mcs, key=downlink.rate))
     rows = []
     for snr_db, (survey, failures, _) in own.items():
+        if len(failures) < len(schemes):
+            continue
         # The slots that all schemes were simulated for.
         num_slots = min(failure.shape[2] for failure in failures.values())
         stacked = [failures[mcs][..., :num_slots] for mcs in schemes]

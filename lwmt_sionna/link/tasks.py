@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import pathlib
 
 import numpy as np
 
@@ -13,6 +14,16 @@ from lwmt_sionna.link.runner import LinkRunner
 from lwmt_sionna.link.statistics import nmse_summary
 
 __all__ = ["Task", "Workbench"]
+
+# What may change while finished results stay valid: what presents them, and other rooms.
+_NO_PART_IN_RESULTS = (
+    "cli.py",
+    "doctor.py",
+    "plots.py",
+    "rt/",
+    "work.py",
+    *(f"link/{name}.py" for name in ("adaptation", "execute", "figures", "summary", "table")),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +139,7 @@ class Workbench:
         policy = self._for_regime[task.regime, task.policy]
         config = self.config
         parts = [
-            records.git_state()["commit"],
+            _code_digest(),
             factory.digest,
             repr(factory.downlink),
             policy.name,
@@ -160,6 +171,21 @@ class Workbench:
                 f"Received: shape={h_hat.shape}"
             )
         return h_hat.astype(np.complex64)
+
+
+@functools.cache
+def _code_digest():
+    """Text that changes with the code, committed or not, that results come from."""
+    root = pathlib.Path(__file__).resolve().parents[1]
+    versions = records.package_versions()
+    # It is named once Keras is imported, which not every policy does.
+    versions.pop("backend")
+    digest = hashlib.sha256(repr(sorted(versions.items())).encode())
+    for path in sorted(root.rglob("*.py")):
+        name = path.relative_to(root).as_posix()
+        if not name.startswith(_NO_PART_IN_RESULTS):
+            digest.update(f"{name}\0{records.sha256(path)}\n".encode())
+    return digest.hexdigest()
 
 
 def _count(runner, drops, h_hat, task, config):

@@ -187,7 +187,7 @@ def test_wrong_input_is_answered_in_one_line(script, folder, capsys, arguments, 
     assert error.count("\n") == 1 and "Traceback" not in error
 
 
-@pytest.mark.parametrize("name", ["link_demo", "link_ci", "link_level_eval"])
+@pytest.mark.parametrize("name", ["link_demo", "link_ci", "link_headline", "link_wide"])
 def test_committed_configurations_are_valid(name):
     path = REPOSITORY / "experiments" / "configs" / f"{name}.toml"
     config = LinkEvalConfig.from_toml(path)

@@ -192,6 +192,21 @@ def test_slots_are_added_until_there_are_errors_enough(factory):
     assert points["perfect", 13, 3.0]["bler_minus_hold"] <= 0
 
 
+def test_all_schemes_only_where_goodput_is_told(factory):
+    config = dataclasses.replace(
+        QUICK, mcs=(4, 13), snr_db=(0.0, 3.0), target_mcs=(13,), goodput_snr_db=(3.0,)
+    )
+    points, goodput = run_sweep([factory], [PerfectCsi()], config, progress=False)
+    assert [(p["mcs"], p["snr_db"]) for p in points] == [(4, 3.0), (13, 0.0), (13, 3.0)]
+    assert {row["snr_db"] for row in goodput} == {3.0}
+    everywhere = dataclasses.replace(config, goodput_snr_db=None)
+    points_everywhere, goodput_everywhere = run_sweep(
+        [factory], [PerfectCsi()], everywhere, progress=False
+    )
+    assert [p for p in points_everywhere if (p["mcs"], p["snr_db"]) != (4, 0.0)] == points
+    assert [row for row in goodput_everywhere if row["snr_db"] == 3.0] == goodput
+
+
 def test_goodput_of_adapted_schemes(factory, tmp_path):
     """With schemes to choose from, the outer loop beats belief where belief is wrong."""
     table = tmp_path / "table.json"
@@ -288,6 +303,8 @@ def test_wrong_input(factory):
         ({"num_slots": 3, "max_slots": 2}, "max_slots=2, num_slots=3"),
         ({"target_block_errors": -1}, "target_block_errors=-1"),
         ({"target_mcs": (5,)}, r"target_mcs=\(5,\)"),
+        ({"goodput_snr_db": (2.0,)}, r"goodput_snr_db=\(2.0,\), target_mcs=None"),
+        ({"goodput_snr_db": (3.0,), "target_mcs": (13,)}, r"goodput_snr_db=\(3.0,\)"),
     ):
         with pytest.raises(ValueError, match=message):
             SweepConfig(**values)
