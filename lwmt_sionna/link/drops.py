@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lwmt_sionna import data
-from lwmt_sionna.link.channels import RegimeChannels, with_stride
+from lwmt_sionna.link.channels import RegimeChannels, with_period, with_stride
 from lwmt_sionna.link.config import DownlinkConfig
 from lwmt_sionna.link.selection import admitted, group_users, spatial_similarity
 from lwmt_sionna.link.uplink import SoundingConfig
@@ -94,6 +94,8 @@ class DropConfig:
         num_history: int, snapshots of history.
         stride: int, snapshots of the data from one CSI instant to the next: a longer CSI period
             from the same motion.
+        sampling_period: float or None, time from one CSI instant to the next [s]: the same places
+            passed at another speed. That of the data, times `stride`, when None.
         history_snr_db: float, SNR of the measured history [dB].
         csi_subcarrier_spacing: float, spacing of the CSI grid [Hz].
         min_last_db: float, users whose last measured snapshot has less power than this, relative
@@ -106,6 +108,7 @@ class DropConfig:
     num_drops: int | None = None
     num_history: int = 16
     stride: int = 1
+    sampling_period: float | None = None
     history_snr_db: float = 15.0
     csi_subcarrier_spacing: float = 540e3
     min_last_db: float = -10.0
@@ -117,6 +120,11 @@ class DropConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
+        if self.sampling_period is not None and not self.sampling_period > 0:
+            raise ValueError(
+                "`sampling_period` must be positive. "
+                f"Received: sampling_period={self.sampling_period}"
+            )
         if not self.csi_subcarrier_spacing > 0:
             raise ValueError(
                 "`csi_subcarrier_spacing` must be positive. "
@@ -142,16 +150,20 @@ class DropFactory:
         downlink: `DownlinkConfig`.
         config: `DropConfig`.
         sounding: `SoundingConfig`, how the history is measured.
+        label: str, what tells this regime from others of the same speed and CSI period.
 
     Raises:
         ValueError: the sequences do not form a regime, or too few users remain for one drop.
     """
 
-    def __init__(self, paths, downlink=None, config=None, sounding=None):
+    def __init__(self, paths, downlink=None, config=None, sounding=None, label=""):
         self.downlink = DownlinkConfig() if downlink is None else downlink
         self.config = DropConfig() if config is None else config
         self.sounding = SoundingConfig() if sounding is None else sounding
+        self._label = label
         paths = with_stride(paths, self.config.stride)
+        if self.config.sampling_period is not None:
+            paths = with_period(paths, self.config.sampling_period)
         self.scene = paths.scene
         self.sampling_period = float(paths.sampling_period)
         self.speed_kmh = _common_speed_kmh(paths.speed)
@@ -192,7 +204,21 @@ class DropFactory:
     @property
     def name(self):
         """str, the regime in words."""
-        return f"{self.speed_kmh:g} km/h, {self.sampling_period * 1e3:g} ms"
+        name = f"{self.speed_kmh:g} km/h, {self.sampling_period * 1e3:g} ms"
+        return f"{name}, {self._label}" if self._label else name
+
+    @property
+    def columns(self):
+        """dict, what every point of this regime says about it."""
+        return {
+            "scene": self.scene,
+            "speed_kmh": self.speed_kmh,
+            "sampling_period": self.sampling_period,
+            "normalized_doppler": self.normalized_doppler,
+            "num_users": self.downlink.num_users,
+            "history_snr_db": self.config.history_snr_db,
+            "sounding": self.sounding.mode,
+        }
 
     def at(self, horizon):
         """Channels for the slot `horizon` snapshots after the history.
