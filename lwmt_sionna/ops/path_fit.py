@@ -262,6 +262,26 @@ class PathFit:
         u, v = self._waves(Paths(amplitude, paths.phase, present), ahead.astype("float32"))
         return superpose(u, v).stacked()
 
+    def continued(self, h, num_horizons):
+        """Fits and continues, one sequence after the other.
+
+        A sequence of few paths then does not wait for one of many, and its arrays fit the cache.
+
+        Args:
+            h: Noisy channels, real `[batch, num_snapshots, num_ant, num_subcarriers, 2]`.
+            num_horizons: Number of snapshots.
+
+        Returns:
+            Tuple of the future, real `[batch, num_horizons, num_ant, num_subcarriers, 2]`, and what
+            the paths leave of the history, shape as `h`.
+        """
+
+        def one(sample):
+            paths, residual = self(sample[None])
+            return self.extrapolate(paths, num_horizons)[0], residual[0]
+
+        return ops.map(one, h)
+
     def doppler(self, paths):
         """Doppler shifts amid the history in cycles per snapshot, `[batch, num_paths]`."""
         return paths.phase[..., 1] / (2 * math.pi * self.half[0])
