@@ -54,6 +54,7 @@ class TrainConfig:
         context: Most recent snapshots that the network sees.
         experts: Pairs (window, order) of the linear predictions.
         denoise_radius: Arm of the denoising cross in bins.
+        num_paths: Largest number of paths to resolve; 0 for linear prediction alone.
         window: Half-widths of the neighbourhood in the own snapshot, in patches.
         corridor: Half-widths in other snapshots, in patches.
         time_offsets: Offsets of the other snapshots.
@@ -87,6 +88,7 @@ class TrainConfig:
     context: int = 4
     experts: tuple = ((6, 2), (10, 4), (16, 2), (16, 4), (16, 6))
     denoise_radius: int = 2
+    num_paths: int = 0
     window: tuple = (1, 1)
     corridor: tuple = (1, 1)
     time_offsets: tuple = (-4, -3, -2, -1, 1, 2, 3, 4)
@@ -315,6 +317,7 @@ def build_predictor(config):
         experts=config.experts,
         context=config.context,
         denoise_radius=config.denoise_radius,
+        num_paths=config.num_paths,
         name="predictor",
     )
     shape = (None, config.num_history, config.num_ant, config.num_subcarriers, 2)

@@ -6,15 +6,28 @@ from lwmt_sionna.baselines.autoregression import (
     PooledAutoregression,
 )
 from lwmt_sionna.baselines.base import Predictor
-from lwmt_sionna.baselines.hold import Hold, ZeroPredictor
+from lwmt_sionna.baselines.hold import Hold, PhaseAlignedHold, ZeroPredictor
+from lwmt_sionna.baselines.kalman import KalmanPredictor
 from lwmt_sionna.baselines.model import ModelPredictor
+from lwmt_sionna.baselines.multistep import ClampedAutoregression, DirectAutoregression
+from lwmt_sionna.baselines.parametric import PathPredictor
+from lwmt_sionna.baselines.prony import PronyPredictor
+from lwmt_sionna.baselines.wiener import SpectralWiener, WienerPredictor
 
 __all__ = [
+    "ClampedAutoregression",
     "DenoisedAutoregression",
+    "DirectAutoregression",
     "Hold",
+    "KalmanPredictor",
     "LocalAutoregression",
     "ModelPredictor",
+    "PathPredictor",
+    "PhaseAlignedHold",
     "PooledAutoregression",
     "Predictor",
+    "PronyPredictor",
+    "SpectralWiener",
+    "WienerPredictor",
     "ZeroPredictor",
 ]

@@ -1,9 +1,11 @@
 """Stored propagation paths, and the channel sequences made from them."""
 
 from lwmt_sionna.data.arrays import PlanarArray
+from lwmt_sionna.data.clusters import ClusterConfig, draw_clusters
 from lwmt_sionna.data.continuity import match_paths
 from lwmt_sionna.data.deepmimo import read_deepmimo
 from lwmt_sionna.data.events import event_mask, event_power
+from lwmt_sionna.data.evolution import evolve, retime
 from lwmt_sionna.data.paths import PathSequences, concatenate
 from lwmt_sionna.data.sequences import add_noise, history_scale, vanishing_mask
 from lwmt_sionna.data.splits import check_disjoint, split_by_trajectory, track_distance
@@ -13,19 +15,23 @@ from lwmt_sionna.data.synthesis import subcarrier_frequencies, synthesize
 from lwmt_sionna.data.validation import check_file, validate
 
 __all__ = [
+    "ClusterConfig",
     "PathSequences",
     "PlanarArray",
     "add_noise",
     "check_disjoint",
     "check_file",
     "concatenate",
+    "draw_clusters",
     "event_mask",
     "event_power",
+    "evolve",
     "history_scale",
     "match_paths",
     "merge_paths",
     "read_deepmimo",
     "read_paths",
+    "retime",
     "split_by_trajectory",
     "spreads",
     "subcarrier_frequencies",
