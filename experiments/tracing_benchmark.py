@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from lwmt_sionna import cli, records
 from lwmt_sionna.data import read_paths, write_paths
+from lwmt_sionna.rt.figures import plot_tracing_benchmark
 
 NAME = "tracing_benchmark"
 
@@ -425,6 +426,10 @@ def main(argv=None):
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs") / f"{NAME}.json", help="record"
     )
+    parser.add_argument("--figure", type=pathlib.Path, help="figure [the record's name, .png]")
+    parser.add_argument(
+        "--redraw", action="store_true", help="draw the record --out again, measure nothing"
+    )
     parser.add_argument("--num-tracks", type=int, help="in place of 24: a smaller, rougher run")
     # What the script starts in processes of their own.
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
@@ -440,6 +445,10 @@ def main(argv=None):
         return
     if args.paths_to is not None:
         write_one_thread(config, args.paths_to)
+        return
+    figure = args.out.with_suffix(".png") if args.figure is None else args.figure
+    if args.redraw:
+        plot_tracing_benchmark(args.out, figure)
         return
     started = time.time()
     points = []
@@ -458,6 +467,7 @@ def main(argv=None):
         inputs={},
         started=started,
     )
+    plot_tracing_benchmark(args.out, figure)
     for point in points:
         print(
             ", ".join(
