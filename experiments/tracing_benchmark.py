@@ -9,17 +9,21 @@ Example:
     python experiments/tracing_benchmark.py --out experiments/results/tracing_benchmark.json
 """
 
+import argparse
 import dataclasses
 import json
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
 from tqdm import tqdm
 
 from lwmt_sionna import cli, records
+from lwmt_sionna.data import read_paths, write_paths
+from lwmt_sionna.rt.figures import plot_tracing_benchmark
 
 NAME = "tracing_benchmark"
 
@@ -34,6 +38,7 @@ class BenchmarkConfig:
         num_artefact_tracks: Tracks of each scene for births and deaths, and for memory.
         num_loop: Positions that the loop visits.
         num_reference: Snapshots of each track that are compared with the reference.
+        large_scene: Another scene and base station, for memory alone.
         reference_samples: Rays of the reference.
         loop_samples: Rays of the loop, which are Sionna RT's own default.
         artefact_samples: Rays where births and deaths are counted.
@@ -52,7 +57,8 @@ class BenchmarkConfig:
     num_tracks: int = 24
     num_artefact_tracks: int = 12
     num_loop: int = 12
-    num_reference: int = 2
+    num_reference: int = 5
+    large_scene: tuple = ("san_francisco", (70.1, -59.7, 38.75))
     reference_samples: int = 4_000_000
     loop_samples: int = 1_000_000
     artefact_samples: int = 200_000
@@ -178,20 +184,22 @@ def channel(paths, **settings):
     return synthesize(paths, PlanarArray(), subcarrier_frequencies(32, 540e3), **settings)
 
 
-def error_db(paths, reference, snapshots=None):
-    """Squared error of every snapshot's channel that is not empty, in decibels."""
+def errors(paths, reference, snapshots=None, prefix="error"):
+    """Squared errors of the channels of all snapshots that are not empty, in decibels."""
     h, truth = channel(paths, snapshots=snapshots), channel(reference, snapshots=snapshots)
     power = np.sum(np.abs(truth) ** 2, axis=(2, 3))
-    error = np.sum(np.abs(h - truth) ** 2, axis=(2, 3))
-    return 10 * np.log10(np.maximum(error[power > 0] / power[power > 0], 1e-12))
-
-
-def errors(values, prefix="error"):
+    error = np.sum(np.abs(h - truth) ** 2, axis=(2, 3))[power > 0]
+    relative = to_db(error / power[power > 0])
     return {
-        f"{prefix}_median_db": float(np.median(values)),
-        f"{prefix}_q90_db": float(np.quantile(values, 0.9)),
-        f"{prefix}_max_db": float(values.max()),
+        f"{prefix}_median_db": float(np.median(relative)),
+        f"{prefix}_q90_db": float(np.quantile(relative, 0.9)),
+        f"{prefix}_max_db": float(relative.max()),
+        f"{prefix}_pooled_db": float(to_db(error.sum() / power.sum())),
     }
+
+
+def to_db(ratio):
+    return 10 * np.log10(np.maximum(ratio, 1e-12))
 
 
 def measure_cost(config, bar):
@@ -203,8 +211,7 @@ def measure_cost(config, bar):
     common = {"part": "cost", "scene": bench.scene}
     loop = bench.loop(config.loop_samples, config.num_loop)
     bar.update()
-    step = max(1, (config.num_snapshots - 1) // (config.num_reference - 1 or 1))
-    chosen = np.arange(0, config.num_snapshots, step)
+    chosen = np.linspace(0, config.num_snapshots - 1, config.num_reference).round().astype(int)
     # Every one of few positions shoots its own rays, as Sionna RT does by itself.
     few = Tracks(bench.tracks.position[:, chosen], config.sampling_period)
     reference, _ = bench.trace(
@@ -221,7 +228,7 @@ def measure_cost(config, bar):
         "ms_per_snapshot": 1e3 * loop,
         "times_cheaper_than_loop": 1.0,
         "num_compared": int(reference.valid.any(-1).sum()),
-        **errors(error_db(looped, reference)),
+        **errors(looped, reference),
     }
     ways = {}
     for way, samples, settings in (
@@ -249,7 +256,7 @@ def measure_cost(config, bar):
             "ms_per_snapshot": 1e3 * cost,
             "times_cheaper_than_loop": loop / cost,
             "paths_per_snapshot": float(paths.valid.sum(-1).mean()),
-            **errors(error_db(_pick(paths, chosen), reference)),
+            **errors(_pick(paths, chosen), reference),
         }
         if "hybrid" in way:
             base = "pooled candidates" if "pooled" in way else "every snapshot shoots"
@@ -259,8 +266,8 @@ def measure_cost(config, bar):
             point |= {
                 "times_cheaper_than_traced": base_cost / cost,
                 "traced_share": float(paths.traced.mean()),
-                **errors(error_db(paths, whole, evolved), "evolution_error"),
-                "seam_error_median_db": float(10 * np.log10(np.median(seams))),
+                **errors(paths, whole, evolved, "evolution_error"),
+                "seam_error_median_db": float(to_db(np.median(seams))),
             }
         yield point
 
@@ -272,20 +279,31 @@ def _pick(paths, snapshots):
 
 
 def measure_repeatability(config, bar):
-    """Two identical solves in one process, and one in another with a single thread."""
+    """A solve against the same one again: in this process, and in another with one thread."""
     bench = Bench(config, *config.scenes[0])
     first, second = bench.trace()[0], bench.trace()[0]
     bar.update()
-    with_threads = channel(first)
-    norm = np.linalg.norm(with_threads)
-    yield {
-        "part": "repeatability",
-        "scene": bench.scene,
-        "same_process_relative_error": float(np.linalg.norm(channel(second) - with_threads) / norm),
-        **errors(error_db(second, first)),
-        "num_paths_first": int(first.valid.sum()),
-        "num_paths_second": int(second.valid.sum()),
-    }
+    with tempfile.TemporaryDirectory() as folder:
+        file = pathlib.Path(folder) / "paths.h5"
+        in_process("--paths-to", file, "--num-tracks", config.num_tracks)
+        third = read_paths(file)
+    bar.update()
+    for where, again in (("same process", second), ("another process, one thread", third)):
+        yield {
+            "part": "repeatability",
+            "scene": bench.scene,
+            "where": where,
+            **errors(again, first),
+            "num_paths": int(again.valid.sum()),
+            "num_paths_first": int(first.valid.sum()),
+        }
+
+
+def write_one_thread(config, path):
+    from lwmt_sionna.rt._sionna import drjit
+
+    drjit.set_thread_count(1)
+    write_paths(path, Bench(config, *config.scenes[0]).trace()[0])
 
 
 def measure_artefacts(config, scene, station, bar):
@@ -367,25 +385,27 @@ def _correlation(h, lag):
 
 def measure_memory(config, bar):
     """Largest resident memory of a process that traces, in processes of their own."""
-    for way in ("pooled candidates", "every snapshot shoots"):
-        done = subprocess.run(
-            [sys.executable, __file__, "--memory-of", way],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+    default, shooting = "pooled candidates", "every snapshot shoots"
+    for scene, way in (
+        (config.scenes[0][0], default),
+        (config.scenes[0][0], shooting),
+        (config.large_scene[0], default),
+    ):
+        said = in_process("--memory-of", scene, way)
         bar.update()
-        scene = config.scenes[0][0]
-        yield {
-            "part": "memory",
-            "scene": scene,
-            "way": way,
-            **json.loads(done.stdout.splitlines()[-1]),
-        }
+        yield {"part": "memory", "scene": scene, "way": way, **json.loads(said)}
 
 
-def print_memory(config, way):
-    bench = Bench(config, *config.scenes[0], config.num_artefact_tracks)
+def in_process(*arguments):
+    """Runs this script in a process of its own; returns the last line that it prints."""
+    command = [sys.executable, __file__, *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return done.stdout.rpartition("\n")[0].rpartition("\n")[2]
+
+
+def print_memory(config, scene, way):
+    stations = dict([*config.scenes, config.large_scene])
+    bench = Bench(config, scene, stations[scene], config.num_artefact_tracks)
     loaded = peak_memory()
     settings = {} if way == "pooled candidates" else {"candidate_spacing": 0.0}
     for _ in range(2):
@@ -406,8 +426,14 @@ def main(argv=None):
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs") / f"{NAME}.json", help="record"
     )
+    parser.add_argument("--figure", type=pathlib.Path, help="figure [the record's name, .png]")
+    parser.add_argument(
+        "--redraw", action="store_true", help="draw the record --out again, measure nothing"
+    )
     parser.add_argument("--num-tracks", type=int, help="in place of 24: a smaller, rougher run")
-    parser.add_argument("--memory-of", help="print the memory of one way, in this process")
+    # What the script starts in processes of their own.
+    parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--paths-to", type=pathlib.Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
     cli.configure_logging(args)
     config = BenchmarkConfig()
@@ -415,11 +441,18 @@ def main(argv=None):
         few = min(args.num_tracks, config.num_artefact_tracks)
         config = dataclasses.replace(config, num_tracks=args.num_tracks, num_artefact_tracks=few)
     if args.memory_of is not None:
-        print_memory(config, args.memory_of)
+        print_memory(config, *args.memory_of)
+        return
+    if args.paths_to is not None:
+        write_one_thread(config, args.paths_to)
+        return
+    figure = args.out.with_suffix(".png") if args.figure is None else args.figure
+    if args.redraw:
+        plot_tracing_benchmark(args.out, figure)
         return
     started = time.time()
     points = []
-    with tqdm(total=11 + 4 * len(config.scenes), disable=True if args.quiet else None) as bar:
+    with tqdm(total=13 + 4 * len(config.scenes), disable=True if args.quiet else None) as bar:
         points += measure_cost(config, bar)
         points += measure_repeatability(config, bar)
         for scene, station in config.scenes:
@@ -434,6 +467,7 @@ def main(argv=None):
         inputs={},
         started=started,
     )
+    plot_tracing_benchmark(args.out, figure)
     for point in points:
         print(
             ", ".join(

@@ -37,8 +37,10 @@ class GenerationConfig:
         sampling_period: Time between snapshots in seconds.
         num_snapshots: Snapshots of each sequence.
         carrier_frequency: Hertz.
-        min_distance: Smallest horizontal distance to the base station in metres.
-        max_distance: Largest horizontal distance in metres.
+        min_distance: Smallest horizontal distance to the base station, in metres, at which trips
+            begin.
+        max_distance: Largest one, in metres. Sequences of the kinds that lead somewhere are windows
+            of their trips and may lie beyond.
         tracks_per_solve: Tracks traced together.
         shard_size: Sequences stored per shard; a killed run loses at most one shard.
         seed: Seed of the trajectories.

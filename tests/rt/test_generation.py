@@ -88,9 +88,9 @@ def kill_at(config, path, seconds, workers=1):
     return len(list(path.with_name(f"{path.name}.shards").glob("[0-9]*.h5")))
 
 
-def duration_of(config, path):
+def duration_of(config, path, workers=1):
     """Seconds of an uninterrupted run in a process of its own, which makes `path`."""
-    process = run_program(config, path)
+    process = run_program(config, path, workers)
     start = time.monotonic()
     assert process.wait() == 0
     process.stdout.close()
@@ -134,17 +134,18 @@ def test_ten_kills_at_random_moments(config, whole, tmp_path, rng):
     from lwmt_sionna.rt import generate
 
     durations, repeats = [], []
-    for number in range(3):
+    for number, workers in enumerate((1, 2, 2, 2)):
         path = tmp_path / f"uninterrupted_{number}.h5"
-        durations.append(duration_of(config, path))
+        durations.append(duration_of(config, path, workers))
         repeats.append(errors_by_shard(path, whole))
-    print(f"\nuninterrupted: {np.median(durations):.1f} s, {describe(np.array(repeats))}")
+        print(f"\n{workers} workers: {durations[-1]:.1f} s, {describe(repeats[-1])}", end="")
+    print()
     killed, left, number = [], [], 0
     while len(left) < 10:
         path = tmp_path / f"killed_{number}.h5"
         workers = 1 + number % 2
         number += 1
-        moment = rng.uniform(0.0, np.median(durations))
+        moment = rng.uniform(0.0, durations[workers - 1])
         count = kill_at(config, path, moment, workers)
         if count is None:
             # It was through before its time: no kill.
