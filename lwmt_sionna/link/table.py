@@ -1,6 +1,10 @@
 """The result of a link-level evaluation as text."""
 
-__all__ = ["format_table", "goodput_of"]
+__all__ = ["cells_lost", "format_comparison", "format_table", "goodput_of", "recovered_goodput"]
+
+# They know what no policy can know.
+_CEILINGS = ("perfect", "noisy_perfect")
+_WAYS = ("fixed", "inner", "outer")
 
 
 def goodput_of(record, adaptation=None):
@@ -73,6 +77,143 @@ def format_table(record):
             ),
         ]
     )
+
+
+def recovered_goodput(record, snr_db=None):
+    """Share of the goodput that age costs, won back by each policy, with schemes adapted.
+
+    `(g(policy) - g(hold)) / (g(perfect) - g(hold))`, `g` being the mean goodput of a user. Besides
+    each way of choosing schemes (see `lwmt_sionna.link.summary.ADAPTATIONS`) there is `own_best`:
+    every policy, hold and perfect included, has the way that suits it best.
+
+    Args:
+        record: dict, a record of `evaluate_link`.
+        snr_db: float or None, link SNR [dB]; the reported one when None.
+
+    Returns:
+        List of dict with `regime`, `horizon`, `policy` and per way `goodput_WAY` [bit/s/Hz] and
+        `recovered_WAY`; None where a way is missing or there is nothing to win back.
+    """
+    snr_db = record["config"]["report_snr_db"] if snr_db is None else snr_db
+    cells = {}
+    for row in record["goodput"]:
+        if row["snr_db"] == snr_db:
+            ways = cells.setdefault(_cell(row), {})
+            ways[row.get("adaptation", "fixed")] = row["goodput"]
+    for ways in cells.values():
+        ways["own_best"] = max(ways.values())
+    rows = []
+    for (regime, horizon, policy), ways in cells.items():
+        row = {"regime": regime, "horizon": horizon, "policy": policy}
+        for way in (*_WAYS, "own_best"):
+            low, high = (cells.get((regime, horizon, p), {}).get(way) for p in ("hold", "perfect"))
+            row[f"goodput_{way}"] = value = ways.get(way)
+            known = None not in (low, high, value) and high - low > 0.01 * high
+            row[f"recovered_{way}"] = (value - low) / (high - low) if known else None
+        rows.append(row)
+    return rows
+
+
+def cells_lost(record, policy="model"):
+    """Cells in which another policy that knows no more is better.
+
+    Args:
+        record: dict, a record of `evaluate_link`.
+        policy: str.
+
+    Returns:
+        List of dict with `regime`, `horizon`, `snr_db`, `quantity` ("bler", "goodput" or
+        "sum_rate"), `detail` (scheme or way of choosing schemes), `winner`, and the values
+        `of_winner` and `of_policy`; the best of the winners of a cell.
+    """
+    cells = {}
+    for point in record["points"]:
+        key = (*_place(point), "bler", point["mcs_name"])
+        cells.setdefault(key, {})[point["policy"]] = point["bler"]
+    for row in record["goodput"]:
+        key = (*_place(row), "goodput", row.get("adaptation", "fixed"))
+        cells.setdefault(key, {})[row["policy"]] = row["goodput"]
+        if "sum_rate" in row:
+            cells.setdefault((*_place(row), "sum_rate", ""), {})[row["policy"]] = row["sum_rate"]
+    lost = []
+    for (regime, horizon, snr_db, quantity, detail), values in cells.items():
+        if policy not in values:
+            continue
+        sign = -1.0 if quantity == "bler" else 1.0
+        rivals = {name: x for name, x in values.items() if name not in (*_CEILINGS, policy)}
+        winner = max(rivals, key=lambda name: sign * rivals[name], default=None)
+        if winner is None or sign * rivals[winner] <= sign * values[policy]:
+            continue
+        lost.append(
+            {
+                "regime": regime,
+                "horizon": horizon,
+                "snr_db": snr_db,
+                "quantity": quantity,
+                "detail": detail,
+                "winner": winner,
+                "of_winner": rivals[winner],
+                "of_policy": values[policy],
+            }
+        )
+    return lost
+
+
+def format_comparison(record, policy="model"):
+    """What each policy wins back of what age costs, and where a rival beats one, as text.
+
+    Args:
+        record: dict, a record of `evaluate_link`.
+        policy: str, the policy whose lost cells are listed.
+
+    Returns:
+        str of several lines.
+    """
+    lines = [("regime", "horizon", "policy", *_WAYS, "own best")]
+    for row in recovered_goodput(record):
+        if len(lines) > 1 and lines[-1][:2] != (row["regime"], str(row["horizon"])):
+            lines.append(("",) * len(lines[0]))
+        ways = (
+            f"{row[f'goodput_{way}']:.3f} {_percent(row[f'recovered_{way}']):>6s}"
+            if row[f"goodput_{way}"] is not None
+            else "-"
+            for way in (*_WAYS, "own_best")
+        )
+        lines.append((row["regime"], str(row["horizon"]), row["policy"], *ways))
+    lost = cells_lost(record, policy)
+    num_cells = _num_cells(record, policy)
+    cells = [("regime", "horizon", "SNR", "quantity", "", "best rival", "its", policy)]
+    cells += [
+        (
+            cell["regime"], str(cell["horizon"]), f"{cell['snr_db']:g}", cell["quantity"],
+            cell["detail"], cell["winner"], f"{cell['of_winner']:.4f}", f"{cell['of_policy']:.4f}",
+        )
+        for cell in lost
+    ]  # fmt: skip
+    return "\n".join(
+        [
+            "Goodput per user [bit/s/Hz] and its share won back between hold and perfect CSI, at",
+            f"{record['config']['report_snr_db']:g} dB link SNR: with the best fixed scheme, with "
+            "schemes by the base station's belief",
+            "(inner) or adapted by an outer loop, and with the way that suits each policy best.",
+            "",
+            *_aligned(lines),
+            "",
+            f"Cells in which a rival without knowledge of the future beats {policy}: {len(lost)} "
+            f"of {num_cells}.",
+            *(["", *_aligned(cells)] if lost else []),
+        ]
+    )
+
+
+def _num_cells(record, policy):
+    points = sum(point["policy"] == policy for point in record["points"])
+    rows = [row for row in record["goodput"] if row["policy"] == policy]
+    return points + len(rows) + len({_place(row) for row in rows if "sum_rate" in row})
+
+
+def _place(row):
+    return row["regime"], row["horizon"], row["snr_db"]
 
 
 def _caption(record, chosen, adaptation, snr):

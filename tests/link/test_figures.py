@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 
 from lwmt_sionna.link.figures import draw_figures, required_snr_db
-from lwmt_sionna.link.table import format_table, goodput_of
+from lwmt_sionna.link.table import (
+    cells_lost,
+    format_comparison,
+    format_table,
+    goodput_of,
+    recovered_goodput,
+)
 
 SNR = (0.0, 5.0, 10.0)
 
@@ -129,3 +135,32 @@ def test_table_has_a_line_per_cell():
     assert sum("mine:Own" in line for line in lines) == 4
     assert "exact" in lines[0] and "50 %" in lines[0]
     assert "outer loop" in table and "every block decoded" in table
+
+
+def test_share_won_back_with_each_policys_best_way():
+    record = make_record(policies=("perfect", "hold", "model"))
+    good = {"perfect": (1.0, 2.0), "hold": (0.8, 0.5), "model": (0.9, 1.7)}
+    for row in record["goodput"]:
+        row["goodput"] = good[row["policy"]][row["adaptation"] == "outer"]
+    rows = [row for row in recovered_goodput(record) if row["policy"] == "model"]
+    assert len(rows) == 4
+    assert rows[0]["recovered_fixed"] == pytest.approx(0.5)
+    assert rows[0]["recovered_outer"] == pytest.approx(0.8)
+    assert rows[0]["recovered_inner"] is None
+    assert rows[0]["recovered_own_best"] == pytest.approx((1.7 - 0.8) / (2.0 - 0.8))
+
+
+def test_cells_that_a_rival_wins_are_listed():
+    record = make_record(policies=("perfect", "hold", "local_ar", "model"))
+    # All equal but for hold, which is worse: nothing is lost to a rival, nor to perfect CSI.
+    assert cells_lost(record) == []
+    worse = next(
+        p for p in record["points"] if (p["policy"], p["snr_db"], p["horizon"]) == ("model", 5.0, 5)
+    )
+    worse["bler"] = 0.25
+    (cell,) = cells_lost(record)
+    assert (cell["winner"], cell["quantity"], cell["detail"]) == ("local_ar", "bler", "MCS 13")
+    assert (cell["of_winner"], cell["of_policy"]) == (0.2, 0.25)
+    text = format_comparison(record)
+    # 12 points, 24 goodputs and 12 sum rates.
+    assert "beats model: 1 of 48." in text and "0.2500" in text
