@@ -25,10 +25,11 @@ _STYLES = {
     "pooled_ar": ("#E69F00", "^", "pooled AR"),
     "local_ar": ("#009E73", "D", "local AR"),
     "denoised_ar": ("#CC79A7", "P", "denoised local AR"),
+    "path_fit": ("#56B4E9", "X", "path fit"),
     "model": ("#0072B2", "*", "model"),
 }
-_OTHER_COLOURS = ("#CC79A7", "#56B4E9", "#8C564B", "#BCBD22", "#9467BD")
-_OTHER_MARKERS = ("P", "X", "<", ">", "h")
+_OTHER_COLOURS = ("#CC79A7", "#F0E442", "#8C564B", "#BCBD22", "#9467BD")
+_OTHER_MARKERS = ("P", "d", "<", ">", "h")
 _ADAPTATIONS = {
     "fixed": "best fixed scheme",
     "inner": "schemes by the base station's belief",

@@ -5,7 +5,7 @@ from lwmt_sionna.data.clusters import ClusterConfig, draw_clusters
 from lwmt_sionna.data.continuity import match_paths
 from lwmt_sionna.data.deepmimo import read_deepmimo
 from lwmt_sionna.data.events import event_mask, event_power
-from lwmt_sionna.data.evolution import evolve, retime
+from lwmt_sionna.data.evolution import evolve, interpolate, retime
 from lwmt_sionna.data.paths import PathSequences, concatenate
 from lwmt_sionna.data.sequences import add_noise, history_scale, vanishing_mask
 from lwmt_sionna.data.splits import check_disjoint, split_by_trajectory, track_distance
@@ -27,6 +27,7 @@ __all__ = [
     "event_power",
     "evolve",
     "history_scale",
+    "interpolate",
     "match_paths",
     "merge_paths",
     "read_deepmimo",
