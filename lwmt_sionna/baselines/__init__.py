@@ -6,15 +6,20 @@ from lwmt_sionna.baselines.autoregression import (
     PooledAutoregression,
 )
 from lwmt_sionna.baselines.base import Predictor
+from lwmt_sionna.baselines.ceiling import PerfectCsi
 from lwmt_sionna.baselines.hold import Hold, PhaseAlignedHold, ZeroPredictor
 from lwmt_sionna.baselines.kalman import KalmanPredictor
 from lwmt_sionna.baselines.model import ModelPredictor
 from lwmt_sionna.baselines.multistep import ClampedAutoregression, DirectAutoregression
 from lwmt_sionna.baselines.parametric import PathPredictor
 from lwmt_sionna.baselines.prony import PronyPredictor
-from lwmt_sionna.baselines.wiener import SpectralWiener, WienerPredictor
+from lwmt_sionna.baselines.tuned import CLASSICAL, TUNED, TUNED_SNR_DB, tuned_baselines
+from lwmt_sionna.baselines.wiener import WienerPredictor
 
 __all__ = [
+    "CLASSICAL",
+    "TUNED",
+    "TUNED_SNR_DB",
     "ClampedAutoregression",
     "DenoisedAutoregression",
     "DirectAutoregression",
@@ -23,11 +28,12 @@ __all__ = [
     "LocalAutoregression",
     "ModelPredictor",
     "PathPredictor",
+    "PerfectCsi",
     "PhaseAlignedHold",
     "PooledAutoregression",
     "Predictor",
     "PronyPredictor",
-    "SpectralWiener",
     "WienerPredictor",
     "ZeroPredictor",
+    "tuned_baselines",
 ]

@@ -1,6 +1,7 @@
 """Classical predictors that work bin by bin in the angle-delay domain, in NumPy."""
 
 import abc
+import functools
 
 import keras
 import numpy as np
@@ -126,7 +127,6 @@ class BinPredictor(Predictor):
         self.significance = float(significance)
         self.array_shape = array_shape
         self.batch_size = int(batch_size)
-        self._denoiser = None if denoise_radius is None else _Denoiser(self.denoise_radius)
 
     def predict(self, history, num_horizons):
         self.check_length(history.shape[1])
@@ -137,7 +137,9 @@ class BinPredictor(Predictor):
             scale = np.where(scale > 0, scale, 1.0)
             x = to_bins(history[part] / scale, self.array_shape)
             noise = noise_power(x)
-            clean = x if self._denoiser is None else self._denoiser(x, self.batch_size)
+            clean = x
+            if self.denoise_radius is not None:
+                clean = _denoise(x, self.denoise_radius, self.batch_size)
             clean = clean.astype(np.complex128)
             power = np.mean(np.abs(clean) ** 2, axis=1)
             chosen = np.flatnonzero(power > self.significance * noise[:, None, None])
@@ -166,19 +168,22 @@ class BinPredictor(Predictor):
         """
 
 
-class _Denoiser:
-    """The denoising of `lwmt_sionna.ops`, compiled, in batches of constant size."""
+@functools.lru_cache(maxsize=8)
+def _denoiser(radius):
+    """The denoising of `lwmt_sionna.ops`, compiled once for all predictors."""
 
-    def __init__(self, radius):
-        class Denoise(keras.Model):
-            def call(self, x):
-                return denoise(x, radius=radius)
+    class Denoise(keras.Model):
+        def call(self, x):
+            return denoise(x, radius=radius)
 
-        self._model = Denoise()
-        self._model.compile(jit_compile=keras.backend.backend() != "torch")
+    model = Denoise()
+    model.compile(jit_compile=keras.backend.backend() != "torch")
+    return model
 
-    def __call__(self, x, batch_size):
-        stacked = np.ascontiguousarray(x, np.complex64).view(np.float32).reshape(*x.shape, 2)
-        padded = np.pad(stacked, [(0, batch_size - len(x))] + [(0, 0)] * 4, mode="edge")
-        clean = np.ascontiguousarray(self._model.predict_on_batch(padded)[: len(x)])
-        return clean.view(np.complex64)[..., 0]
+
+def _denoise(x, radius, batch_size):
+    """Denoised bins, in batches of constant size: one compiled program serves all."""
+    stacked = np.ascontiguousarray(x, np.complex64).view(np.float32).reshape(*x.shape, 2)
+    padded = np.pad(stacked, [(0, batch_size - len(x))] + [(0, 0)] * 4, mode="edge")
+    clean = np.ascontiguousarray(_denoiser(radius).predict_on_batch(padded)[: len(x)])
+    return clean.view(np.complex64)[..., 0]

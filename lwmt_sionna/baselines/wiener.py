@@ -1,12 +1,15 @@
 """Wiener prediction with a known or an estimated Doppler spectrum."""
 
+import functools
+
 import numpy as np
 
-from lwmt_sionna.baselines.bins import BinPredictor, pool
+from lwmt_sionna.baselines.bins import BinPredictor
 
-__all__ = ["SpectralWiener", "WienerPredictor", "jakes_autocorrelation", "wiener_forecast"]
+__all__ = ["WienerPredictor", "jakes_autocorrelation", "wiener_forecast"]
 
 _TINY = 1e-30
+_GRID = np.concatenate([np.linspace(0.002, 0.1, 15), np.linspace(0.12, 1.2, 55)])
 
 
 class WienerPredictor(BinPredictor):
@@ -30,7 +33,7 @@ class WienerPredictor(BinPredictor):
     """
 
     name = "wiener"
-    _GRID = np.concatenate([np.linspace(0.002, 0.1, 15), np.linspace(0.12, 1.2, 55)])
+    _NUM_BINS = 64
 
     def __init__(self, normalized_doppler=None, noise_factor=1.0, denoise_radius=None, **kwargs):
         super().__init__(denoise_radius=denoise_radius, **kwargs)
@@ -68,109 +71,14 @@ class WienerPredictor(BinPredictor):
         return future
 
     def _most_likely(self, samples, power, floor):
-        best = int(np.argmin([self._cost(f, samples, power, floor) for f in self._GRID]))
-        around = self._GRID[max(best - 1, 0)], self._GRID[min(best + 1, len(self._GRID) - 1)]
+        # Bins that hold little but noise tell nothing, and cost as much.
+        loudest = np.argsort(-power / floor)[: self._NUM_BINS]
+        samples, power, floor = samples[loudest], power[loudest], floor[loudest]
+        best = int(np.argmin(_costs(_grid_eigen(samples.shape[1]), samples, power, floor)))
+        around = _GRID[max(best - 1, 0)], _GRID[min(best + 1, len(_GRID) - 1)]
         finer = np.linspace(*around, 9)
-        return finer[int(np.argmin([self._cost(f, samples, power, floor) for f in finer]))]
-
-    def _cost(self, doppler, samples, power, floor):
-        """Negative logarithm of the likelihood."""
-        matrix = _toeplitz(jakes_autocorrelation(doppler, samples.shape[1]))
-        values, vectors = np.linalg.eigh(matrix)
-        variance = power[:, None] * np.maximum(values, 0.0) + floor[:, None]
-        energy = np.abs(samples @ vectors.conj()) ** 2
-        return np.sum(np.log(variance) + energy / variance)
-
-
-class SpectralWiener(BinPredictor):
-    r"""Wiener prediction with a Doppler spectrum of its own for every bin.
-
-    The spectrum on a fine grid maximises the likelihood of the bin and its neighbours (sparse
-    Bayesian learning: a covariance $\sigma^2 I + E \Gamma E^H$ whose non-negative powers $\Gamma$
-    are found by MacKay's fixed point). Prediction is the conditional mean under that covariance.
-
-    Args:
-        num_frequencies: Points of the Doppler grid.
-        num_iterations: Steps of the fixed point.
-        noise_factor: Noise that is assumed, over the measured noise power; denoised bins hold less.
-        pool_weight: Weight of a neighbouring bin along an axis.
-        **kwargs: Arguments of `BinPredictor`.
-
-    Reference:
-        Wipf and Rao 2007, An empirical Bayesian strategy for solving the simultaneous sparse
-        approximation problem (IEEE TSP 55); Tipping 2001, Sparse Bayesian learning and the
-        relevance vector machine (JMLR 1).
-    """
-
-    name = "spectral_wiener"
-
-    def __init__(
-        self,
-        num_frequencies=64,
-        num_iterations=20,
-        noise_factor=0.1,
-        pool_weight=0.5,
-        denoise_radius=3,
-        significance=0.5,
-        **kwargs,
-    ):
-        super().__init__(denoise_radius=denoise_radius, significance=significance, **kwargs)
-        for name, value in (
-            ("num_frequencies", num_frequencies),
-            ("num_iterations", num_iterations),
-            ("noise_factor", noise_factor),
-        ):
-            if not value > 0:
-                raise ValueError(f"{name} must be positive. Received: {name}={value}")
-        self.num_frequencies = int(num_frequencies)
-        self.num_iterations = int(num_iterations)
-        self.noise_factor = float(noise_factor)
-        self.pool_weight = float(pool_weight)
-
-    def extrapolate(self, x, noise, chosen, num_horizons):
-        num_snapshots = x.shape[1]
-        sample = np.empty((*x[:, 0].shape, num_snapshots, num_snapshots), np.complex128)
-        for i in range(num_snapshots):
-            for j in range(i, num_snapshots):
-                sample[..., i, j] = pool(x[:, i] * x[:, j].conj(), self.pool_weight)
-                sample[..., j, i] = sample[..., i, j].conj()
-        # The pool's own power does not matter: it is brought to that of the bin.
-        sample = sample.reshape(-1, num_snapshots, num_snapshots)[chosen]
-        samples = np.moveaxis(x, 1, -1).reshape(-1, num_snapshots)[chosen]
-        power = np.mean(np.abs(samples) ** 2, axis=1)
-        pooled = np.trace(sample, axis1=1, axis2=2).real / num_snapshots
-        sample *= (power / np.maximum(pooled, _TINY))[:, None, None]
-        floor = self.noise_factor * noise[chosen // (x.shape[2] * x.shape[3])]
-        future = np.empty((len(chosen), num_horizons), np.complex128)
-        for begin in range(0, len(chosen), 512):  # what fits the caches
-            part = slice(begin, begin + 512)
-            future[part] = self._forecast(sample[part], samples[part], floor[part], num_horizons)
-        return future
-
-    def _forecast(self, sample, samples, floor, num_horizons):
-        num_snapshots = samples.shape[1]
-        frequencies = np.arange(self.num_frequencies) / self.num_frequencies
-        basis = np.exp(2j * np.pi * np.arange(num_snapshots)[:, None] * frequencies)
-        eye = np.eye(num_snapshots)
-        spectrum = np.einsum("tg,ntg->ng", basis.conj(), sample @ basis).real
-        spectrum = np.maximum(spectrum, 0) / num_snapshots**2 + _TINY
-        spectrum /= self.num_frequencies / num_snapshots
-        for _ in range(self.num_iterations):
-            covariance = (spectrum[:, None, :] * basis) @ basis.conj().T
-            covariance += floor[:, None, None] * eye
-            filtered = np.linalg.solve(
-                covariance, np.broadcast_to(basis, (len(sample), *basis.shape))
-            )
-            evidence = np.einsum(
-                "tng,tng->ng", *(np.moveaxis(v, 1, 0) for v in (filtered.conj(), sample @ filtered))
-            ).real
-            expected = np.einsum("tg,ntg->ng", basis.conj(), filtered).real
-            spectrum = spectrum * evidence / np.maximum(expected, _TINY)
-        covariance = (spectrum[:, None, :] * basis) @ basis.conj().T + floor[:, None, None] * eye
-        whitened = np.linalg.solve(covariance, samples[..., None])[..., 0]
-        weights = spectrum * (whitened @ basis.conj())
-        ahead = np.arange(num_snapshots, num_snapshots + num_horizons)
-        return weights @ np.exp(2j * np.pi * frequencies[:, None] * ahead)
+        eigen = _jakes_eigen(finer, samples.shape[1])
+        return finer[int(np.argmin(_costs(eigen, samples, power, floor)))]
 
 
 def jakes_autocorrelation(normalized_doppler, num_lags):
@@ -208,6 +116,26 @@ def wiener_forecast(samples, correlation, noise_ratio, num_horizons):
     cross = np.asarray(correlation)[ahead] @ vectors
     filtered = (samples @ vectors.conj()) / (np.maximum(values, 0.0) + noise_ratio[:, None])
     return filtered @ cross.T
+
+
+def _costs(eigen, samples, power, floor):
+    """Negative logarithm of the likelihood of every spectrum."""
+    values, vectors = eigen
+    variance = power[:, None] * values[:, None] + floor[:, None]
+    energy = np.matmul(samples.real, vectors) ** 2 + np.matmul(samples.imag, vectors) ** 2
+    return np.sum(np.log(variance) + energy / variance, axis=(1, 2))
+
+
+@functools.lru_cache(maxsize=4)
+def _grid_eigen(num_snapshots):
+    return _jakes_eigen(_GRID, num_snapshots)
+
+
+def _jakes_eigen(dopplers, num_snapshots):
+    """Eigenvalues `[n, num_snapshots]` and eigenvectors of the covariances of spectra."""
+    matrices = [_toeplitz(jakes_autocorrelation(f, num_snapshots)) for f in dopplers]
+    values, vectors = np.linalg.eigh(np.stack(matrices))
+    return np.maximum(values, 0.0), vectors
 
 
 def _toeplitz(correlation):

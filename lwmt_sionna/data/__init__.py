@@ -4,7 +4,7 @@ from lwmt_sionna.data.arrays import PlanarArray
 from lwmt_sionna.data.clusters import ClusterConfig, draw_clusters
 from lwmt_sionna.data.continuity import match_paths
 from lwmt_sionna.data.events import event_mask, event_power
-from lwmt_sionna.data.evolution import evolve, retime
+from lwmt_sionna.data.evolution import evolve, interpolate, retime
 from lwmt_sionna.data.paths import PathSequences, concatenate
 from lwmt_sionna.data.sequences import add_noise, history_scale, vanishing_mask
 from lwmt_sionna.data.splits import (
@@ -31,6 +31,7 @@ __all__ = [
     "event_power",
     "evolve",
     "history_scale",
+    "interpolate",
     "match_paths",
     "read_paths",
     "retime",

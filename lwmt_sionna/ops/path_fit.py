@@ -15,8 +15,6 @@ Axes: B batch, P paths, T snapshots, M antennas, K subcarriers. Real tensors, (r
 `ComplexPair`.
 """
 
-import functools
-import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -26,6 +24,15 @@ from keras import ops
 from lwmt_sionna.ops.angle_delay import angle_delay_transform
 from lwmt_sionna.ops.complex import ComplexPair
 from lwmt_sionna.ops.linear_prediction import noise_power
+from lwmt_sionna.ops.plane_waves import (
+    conjugate_gradients,
+    largest_peaks,
+    moment_grams,
+    presence_windows,
+    project,
+    spectrum,
+    superpose,
+)
 
 __all__ = ["PathFit", "Paths"]
 
@@ -44,6 +51,27 @@ _TERMS = (
     (1, 0, 1, 1.0),
 )
 _NUM_PARAMETERS = 1 + len(_TERMS)  # the logarithm of the amplitude comes first
+# Powers of (m, k) in the products of two derivatives.
+_POWERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
+
+
+def _normal_table():
+    """Inner products of derivatives as combinations of moments `[t power, (m, k) powers, re/im]`.
+
+    The derivative by the logarithm of the amplitude is real, those by the phases are imaginary.
+    """
+    terms = [(0, 0, 0, 1.0), *_TERMS]
+    table = np.zeros((len(terms), len(terms), 5, len(_POWERS), 2), "float32")
+    for i, (a, b, c, one) in enumerate(terms):
+        for j, (d, e, f, other) in enumerate(terms):
+            mixed = (i == 0) != (j == 0)
+            sign = -1.0 if i == 0 and mixed else 1.0
+            place = a + d, _POWERS.index((b + e, c + f)), int(mixed)
+            table[(i, j, *place)] = sign * one * other
+    return table.reshape(len(terms) ** 2, -1)
+
+
+_NORMAL_TABLE = _normal_table()
 
 
 class Paths(NamedTuple):
@@ -150,15 +178,9 @@ class PathFit:
         cell = np.pi * np.array([t, m, k]) / np.array(self.shape)
         limits = [math.pi / 2, *cell, cell[0], cell[0], cell[0]]
         self.limits = np.array(limits, "float32")
-        windows, penalties = [], []
-        for first, last in itertools.combinations(range(self.shape[0] + 1), 2):
-            events = (first > 0) + (last < self.shape[0])
-            if last - first >= self.shortest and (events == 0 or math.isfinite(window_penalty)):
-                place = np.arange(self.shape[0])
-                windows.append((place >= first) & (place < last))
-                penalties.append(events * window_penalty if events else 0.0)
-        self.windows = np.array(windows, "float32")
-        self.penalties = np.array(penalties, "float32")
+        self.windows, self.penalties = presence_windows(
+            self.shape[0], self.shortest, float(window_penalty)
+        )
 
     def __call__(self, h, noise=None):
         """Fits paths.
@@ -204,7 +226,7 @@ class PathFit:
                 paths.phase + ops.matmul(slots, fresh.phase),
                 paths.window,
             )
-            paths = self._confine(y, paths, noise)
+            paths = self._confine(self._residual(y, paths)[0], paths, noise)
             paths, residual = self._improve(y, paths, noise, self.num_steps)
             return (index + 1, ops.any(taken > 0), *paths, *residual)
 
@@ -213,8 +235,9 @@ class PathFit:
         paths = Paths(*state[:3])
 
         def polish(_, state):
-            noise = _noise(ComplexPair(*state[3:])) if given is None else given
-            paths = self._confine(y, Paths(*state[:3]), noise)
+            residual = ComplexPair(*state[3:])
+            noise = _noise(residual) if given is None else given
+            paths = self._confine(residual, Paths(*state[:3]), noise)
             paths, residual = self._improve(y, paths, noise, 1)
             return (*paths, *residual)
 
@@ -237,7 +260,7 @@ class PathFit:
         amplitude = paths.amplitude * paths.window[:, :, -1]
         present = ops.ones_like(paths.window[:, :, :1]) * np.ones(num_horizons, "float32")
         u, v = self._waves(Paths(amplitude, paths.phase, present), ahead.astype("float32"))
-        return _superpose(u, v).stacked()
+        return superpose(u, v).stacked()
 
     def doppler(self, paths):
         """Doppler shifts amid the history in cycles per snapshot, `[batch, num_paths]`."""
@@ -260,7 +283,7 @@ class PathFit:
 
     def _residual(self, y, paths):
         u, v = self._waves(paths, self.axes[0])
-        return y.minus(_superpose(u, v)), u, v
+        return y.minus(superpose(u, v)), u, v
 
     def _cost(self, residual, paths, noise):
         """Twice the negative logarithm of the posterior, `[batch]`."""
@@ -275,65 +298,34 @@ class PathFit:
             Tuple of `Paths` of `num_peaks` and float `[batch, num_peaks]` of 0 and 1.
         """
         sizes = tuple(_OVERSAMPLING * size for size in self.shape)
-        num_snapshots, num_ant, num_subcarriers = self.shape
-        pad = [[0, 0], [0, 0], [0, sizes[1] - num_ant], [0, sizes[2] - num_subcarriers]]
-        plane = ComplexPair(*ops.fft2(tuple(ops.pad(part, pad) for part in residual)))
-        plane = plane.map(lambda v: ops.reshape(v, (-1, num_snapshots, sizes[1] * sizes[2])))
-        cosine, sine = _dft(sizes[0], num_snapshots)
-        spectrum = ComplexPair(
-            ops.matmul(cosine, plane.re) + ops.matmul(sine, plane.im),
-            ops.matmul(cosine, plane.im) - ops.matmul(sine, plane.re),
+        frequencies, heights = largest_peaks(
+            spectrum(residual, sizes).power(), sizes, self.num_peaks, _OVERSAMPLING
         )
-        power = spectrum.power()
-        bins = np.arange(sizes[1] * sizes[2])
-        strongest, phases, exists = None, [], []
-        for _ in range(self.num_peaks):
-            flat = ops.reshape(power, (-1, math.prod(sizes)))
-            place, peak = ops.cast(ops.argmax(flat, axis=1), "int32"), ops.max(flat, axis=1)
-            strongest = peak if strongest is None else strongest
-            # Side lobes of a peak between bins are 13 dB below it.
-            exists.append(ops.cast(peak > 0.15 * strongest, "float32"))
-            index = (
-                place // (sizes[1] * sizes[2]),
-                (place // sizes[2]) % sizes[1],
-                place % sizes[2],
-            )
-            turns = [ops.cast(i, "float32") / n for i, n in zip(index, sizes, strict=True)]
-            phases.append(
-                [2 * math.pi * h * (f - ops.floor(f + 0.5)) for f, h in zip(turns, self.half)]
-            )
-            near = 1.0
-            for i, size, own in (
-                (index[1], sizes[1], bins // sizes[2]),
-                (index[2], sizes[2], bins % sizes[2]),
-            ):
-                distance = ops.abs(own[None].astype("int32") - i[:, None])
-                distance = ops.minimum(distance, size - distance)
-                near = near * ops.cast(distance <= _OVERSAMPLING, "float32")
-            power = power * (1.0 - near[:, None])
-        zero = 0.0 * strongest[:, None]
-        phase = ops.stack([ops.stack(p, axis=-1) for p in phases], axis=1)
+        strongest = heights[:, :1]
+        # Side lobes of a peak between bins are 13 dB below it.
+        exists = ops.cast(heights > 0.15 * strongest, "float32")
+        phase = 2 * math.pi * np.array(self.half, "float32") * frequencies
         phase = ops.pad(phase, [[0, 0], [0, 0], [1, 3]])
-        window = 1.0 + zero[..., None] * np.ones((1, self.num_peaks, num_snapshots), "float32")
+        zero = 0.0 * strongest
+        window = 1.0 + zero[..., None] * np.ones((1, self.num_peaks, self.shape[0]), "float32")
         start = Paths(1.0 + zero * np.ones(self.num_peaks, "float32"), phase, window)
         u, v = self._waves(start, self.axes[0])
-        inner = _project(residual, u, v).map(lambda z: ops.sum(z, axis=(1, 3))[..., 0])
+        inner = project(residual, u, v).map(lambda z: ops.sum(z, axis=(1, 3))[..., 0])
         inner = inner.scaled(1.0 / math.prod(self.shape))
         turn = ops.arctan2(inner.im, inner.re)[..., None] * np.eye(1, len(_TERMS), dtype="float32")
         start = Paths(ops.sqrt(inner.power() + _TINY), phase + turn, window)
         fresh, _ = self._improve(residual, start, noise, 3)
         snr = math.prod(self.shape) * ops.square(fresh.amplitude) / noise[:, None]
-        exists = ops.stack(exists, axis=1) * ops.cast(snr > self.threshold, "float32")
+        exists = exists * ops.cast(snr > self.threshold, "float32")
         return fresh, exists
 
-    def _confine(self, y, paths, noise):
+    def _confine(self, residual, paths, noise):
         """Gives every path the most likely window of presence."""
         if len(self.windows) == 1:
             return paths
-        residual, _, v = self._residual(y, paths)
         unit = Paths(ops.ones_like(paths.amplitude), paths.phase, ops.ones_like(paths.window))
-        unit_u, _ = self._waves(unit, self.axes[0])
-        course = _project(residual, unit_u, v).map(lambda z: ops.sum(z, axis=3)[..., 0])
+        course = project(residual, *self._waves(unit, self.axes[0]))
+        course = course.map(lambda z: ops.sum(z, axis=3)[..., 0])
         # [batch, path, time]; its own part is added back where it is present.
         own = self.shape[1] * self.shape[2] * paths.amplitude[..., None] * paths.window
         course = course.map(lambda z: ops.transpose(z, (0, 2, 1)))
@@ -409,7 +401,7 @@ class PathFit:
         unit = 1.0 / ops.sqrt(diagonal + load)
         matrix = (normal + load[:, :, None] * eye) * unit[:, :, None] * unit[:, None, :]
         right = ops.reshape(gradient, (-1, size)) * unit
-        solution = _conjugate_gradients(matrix, right, self.num_inner_steps)
+        solution = conjugate_gradients(matrix, right, self.num_inner_steps)
         change = ops.reshape(solution * unit, (-1, count, _NUM_PARAMETERS))
         growth, turn = ops.clip(change[..., 0], -0.5, 0.5), change[..., 1:]
         worst = ops.max(ops.abs(turn) / self.limits, axis=-1, keepdims=True)
@@ -420,7 +412,7 @@ class PathFit:
         """Inner products of the residual with the derivatives, `[B, P, parameters]`."""
         t, m, k = self.axes
         powers = np.stack([m**0, m, m**2])
-        by_k = [_project(residual, u, v.map(lambda z, c=c: z * k**c)) for c in range(2)]
+        by_k = [project(residual, u, v.map(lambda z, c=c: z * k**c)) for c in range(2)]
         # [B, T, P, M, 1] -> [B, T, P, powers of m], for each power of k
         moments = [z.map(lambda w: ops.matmul(w[..., 0], powers[:2].T)) for z in by_k]
         parts = []
@@ -433,54 +425,17 @@ class PathFit:
     def _normal(self, u, v, count):
         """Inner products of the derivatives, `[B, P * parameters, P * parameters]`."""
         t, m, k = self.axes
-        over_m = [_gram(u, u.map(lambda z, b=b: z * m**b)) for b in range(3)]
-        over_k = [_gram(v, v.map(lambda z, c=c: z * k**c)) for c in range(3)]
-        products = {
-            (b, c): over_m[b].times(over_k[c])
-            for b, c in itertools.product(range(3), range(3))
-            if b + c <= 2
-        }
-
-        @functools.cache
-        def moment(a, b, c):
-            weight = t[None, :, None, None] ** a
-            return products[b, c].map(lambda z: ops.sum(weight * z, axis=1))
-
-        # Rows and columns: growth (a real derivative), then phases (imaginary ones).
-        rows = [[moment(0, 0, 0).re]]
-        for d, e, f, factor in _TERMS:
-            rows[0].append(-factor * moment(d, e, f).im)
-        for a, b, c, factor in _TERMS:
-            row = [factor * moment(a, b, c).im]
-            for d, e, f, other in _TERMS:
-                row.append(factor * other * moment(a + d, b + e, c + f).re)
-            rows.append(row)
-        # [parameter, parameter, B, P, P] -> [B, P, parameter, P, parameter]
-        table = ops.stack([ops.stack(row) for row in rows])
-        table = ops.transpose(table, (2, 3, 0, 4, 1))
+        over_m, over_k = moment_grams(u, m), moment_grams(v, k)
+        products = [over_m[b].times(over_k[c]) for b, c in _POWERS]
+        products = ops.stack([part for z in products for part in z], axis=2)
+        products = ops.reshape(products, (-1, len(t), 2 * len(_POWERS) * count * count))
+        weights = np.stack([t**a for a in range(5)])
+        moments = ops.matmul(weights, products)
+        moments = ops.reshape(moments, (-1, 5 * 2 * len(_POWERS), count * count))
+        table = ops.matmul(_NORMAL_TABLE, moments)
+        table = ops.reshape(table, (-1, _NUM_PARAMETERS, _NUM_PARAMETERS, count, count))
         size = count * _NUM_PARAMETERS
-        return ops.reshape(table, (-1, size, size))
-
-
-def _conjugate_gradients(matrix, right, num_steps):
-    """Approximate solution of positive definite systems `[B, n, n]`, `[B, n]`.
-
-    Damped steps need no more, and factorisations are slow where XLA compiles them for a CPU.
-    """
-
-    def iterate(_, state):
-        solution, rest, direction, power = state
-        image = ops.matmul(matrix, direction[..., None])[..., 0]
-        curvature = ops.sum(direction * image, axis=-1, keepdims=True)
-        length = power / (curvature + _TINY)
-        solution = solution + length * direction
-        rest = rest - length * image
-        new_power = ops.sum(rest * rest, axis=-1, keepdims=True)
-        return solution, rest, rest + new_power / (power + _TINY) * direction, new_power
-
-    power = ops.sum(right * right, axis=-1, keepdims=True)
-    state = (ops.zeros_like(right), right, right, power)
-    return ops.fori_loop(0, num_steps, iterate, state)[0]
+        return ops.reshape(ops.transpose(table, (0, 3, 1, 4, 2)), (-1, size, size))
 
 
 def _noise(residual):
@@ -490,39 +445,3 @@ def _noise(residual):
 
 def _active(paths):
     return ops.cast(paths.amplitude > 0, "float32")
-
-
-def _superpose(u, v):
-    """Sum over paths of the outer products of `[B, T, P, M]` and `[B, T, P, K]`: `[B, T, M, K]`."""
-    left = ops.concatenate([u.re, u.im], axis=2)
-    left = ops.transpose(left, (0, 1, 3, 2))
-    return ComplexPair(
-        ops.matmul(left, ops.concatenate([v.re, -v.im], axis=2)),
-        ops.matmul(left, ops.concatenate([v.im, v.re], axis=2)),
-    )
-
-
-def _project(residual, u, v):
-    """`conj(u[m]) sum_k r[m, k] conj(v[k])` for every path: `[B, T, P, M, 1]`."""
-    both = ops.concatenate([residual.re, residual.im], axis=3)
-    turned = ops.concatenate([residual.im, -residual.re], axis=3)
-    wave = ops.concatenate([v.re, v.im], axis=3)
-    wave = ops.transpose(wave, (0, 1, 3, 2))
-    inner = ComplexPair(ops.matmul(both, wave), ops.matmul(turned, wave))
-    inner = inner.map(lambda z: ops.transpose(z, (0, 1, 3, 2)))
-    return u.conj().times(inner).map(lambda z: z[..., None])
-
-
-def _gram(u, w):
-    """`sum_m conj(u[p, m]) w[q, m]`: `[B, T, P, P]`."""
-    both = ops.concatenate([u.re, u.im], axis=3)
-    straight = ops.transpose(ops.concatenate([w.re, w.im], axis=3), (0, 1, 3, 2))
-    crossed = ops.transpose(ops.concatenate([w.im, -w.re], axis=3), (0, 1, 3, 2))
-    return ComplexPair(ops.matmul(both, straight), ops.matmul(both, crossed))
-
-
-@functools.lru_cache(maxsize=16)
-def _dft(size, length):
-    """Cosine and sine of a zero-padded discrete Fourier transform, `[size, length]`."""
-    phase = 2 * np.pi * np.outer(np.arange(size), np.arange(length)) / size
-    return np.cos(phase).astype("float32"), np.sin(phase).astype("float32")

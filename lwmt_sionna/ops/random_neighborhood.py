@@ -15,8 +15,8 @@ class RandomNeighborhood(Neighborhood):
     """As many neighbours as a `Neighborhood` gives each token, but drawn at random from the grid.
 
     Every token attends to itself and, in place of its other neighbours, to as many tokens drawn
-    without repetition. What attention gains over it is what the choice of neighbours is worth, at
-    equal cost.
+    without repetition; where `causal`, from its own and earlier snapshots. What attention gains
+    over it is what the choice of neighbours is worth, at equal cost.
 
     Args:
         seed: Seed of the draw.
@@ -43,12 +43,13 @@ class RandomNeighborhood(Neighborhood):
 def _random_table(neighborhood, grid):
     shape = {f.name: getattr(neighborhood, f.name) for f in dataclasses.fields(Neighborhood)}
     _, mask = Neighborhood(**shape).table(grid)
-    num_tokens = len(mask)
+    num_bins = grid[1] * grid[2]
     rng = np.random.default_rng(neighborhood.seed)
     indices = np.zeros(mask.shape, dtype=np.int32)
     for token, count in enumerate(mask.sum(axis=1)):
+        last = token // num_bins + 1 if neighborhood.causal else grid[0]
         # One of the others: those from the token on move up by one.
-        others = rng.choice(num_tokens - 1, size=count - 1, replace=False, shuffle=False)
+        others = rng.choice(last * num_bins - 1, size=count - 1, replace=False, shuffle=False)
         indices[token, 0] = token
         indices[token, 1:count] = others + (others >= token)
     mask = np.arange(mask.shape[1]) < mask.sum(axis=1, keepdims=True)

@@ -42,10 +42,6 @@ EXACT = {
         order=order, rank=order // 2, tolerance=0.0, ridge=0.0, pool_weight=0.0,
         denoise_radius=None, significance=0.0,
     ),
-    "spectral": lambda order: baselines.SpectralWiener(
-        noise_factor=1e-3, pool_weight=0.0, denoise_radius=None, significance=0.0,
-        num_iterations=40, num_frequencies=96,
-    ),
 }  # fmt: skip
 
 
@@ -57,9 +53,14 @@ def test_order_2m_is_exact_on_m_tones_per_bin(rng, name, bound, num_tones):
     assert error_db(predictor(h[:, :16], 3), h[:, 16:19]) < bound
 
 
-def test_spectral_wiener_follows_tones_off_its_grid(rng):
-    h = tones_per_bin(rng, 2)
-    assert error_db(EXACT["spectral"](None)(h[:, :16], 3), h[:, 16:19]) < -20
+def test_perfect_csi_has_no_error(rng):
+    h = complex_normal(rng, 40, 21, 4, 4).astype(np.complex64)
+    np.testing.assert_array_equal(baselines.PerfectCsi(h[:, 16:])(h[:, :16], 3), h[:, 16:19])
+    noisy = baselines.PerfectCsi(h[:, 16:], snr_db=15.0)
+    assert noisy.name == "noisy_perfect"
+    assert error_db(noisy(h[:, :16], 5), h[:, 16:]) == pytest.approx(-15, abs=0.3)
+    with pytest.raises(ValueError, match="other sequences"):
+        noisy(h[:5, :16], 3)
 
 
 def test_order_must_suffice(rng):
@@ -254,7 +255,8 @@ def test_tools_agree_with_the_ops(rng):
         (lambda: baselines.ClampedAutoregression(radius=0.0), "radius=0"),
         (lambda: baselines.PronyPredictor(rank=9, order=8), "rank=9"),
         (lambda: baselines.WienerPredictor(normalized_doppler=-1.0), "normalized_doppler=-1"),
-        (lambda: baselines.SpectralWiener(noise_factor=0.0), "noise_factor=0"),
+        (lambda: baselines.WienerPredictor(noise_factor=0.0), "noise_factor=0"),
+        (lambda: baselines.PerfectCsi(np.ones((1, 5, 4, 4))), "float64"),
         (lambda: baselines.KalmanPredictor(radius=1.0), "radius=1"),
         (lambda: baselines.PathPredictor(threshold=0.0), "threshold=0"),
         (lambda: baselines.PathPredictor(residual_order=-1), "residual_order=-1"),

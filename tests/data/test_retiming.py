@@ -1,5 +1,7 @@
 """Other periods, speeds and lengths of stored sequences."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from lwmt_sionna.data import (
     PlanarArray,
     draw_clusters,
     evolve,
+    interpolate,
     retime,
     subcarrier_frequencies,
     synthesize,
@@ -66,3 +69,32 @@ def test_evolution_at_another_speed_and_period(paths):
             synthesize(paths, ARRAY, FREQUENCIES)[index, index % 9],
             atol=1e-5,
         )
+
+
+def test_interpolation_meets_the_geometry(rng):
+    """Every other snapshot left out and put back: births apart, the channel is the same."""
+    seed = int(rng.integers(1 << 30))
+    still = ClusterConfig(birth_rate=0.0, speed_kmh=(10.0, 60.0))
+    dense = draw_clusters(10, 21, 1.25e-3, np.random.default_rng(seed), still)
+    coarse = dataclasses.replace(
+        dense.select(slice(None)),
+        **{name: value[:, ::4] for name, value in dense.arrays.items() if value.ndim > 1},
+        sampling_period=5e-3,
+    )
+    fine = interpolate(coarse, 4, 21)
+    assert fine.sampling_period == dense.sampling_period
+    np.testing.assert_array_equal(fine.valid.sum(axis=2), dense.valid.sum(axis=2))
+    np.testing.assert_allclose(fine.time, dense.time)
+    np.testing.assert_allclose(fine.position, dense.position, atol=1e-4)
+    np.testing.assert_array_equal(fine.traced[0], np.arange(21) % 4 == 0)
+    truth = synthesize(dense, ARRAY, FREQUENCIES)
+    guess = synthesize(fine, ARRAY, FREQUENCIES)
+    error = np.sum(np.abs(guess - truth) ** 2, axis=(1, 2, 3))
+    power = np.sum(np.abs(truth) ** 2, axis=(1, 2, 3))
+    assert 10 * np.log10(np.median(error / power)) < -40  # float32 delays
+    # Slower users: the same places, a tenth of the way per snapshot.
+    slow = retime(interpolate(coarse, 10, 21), 5e-3)
+    np.testing.assert_allclose(slow.speed, coarse.speed / 10, rtol=1e-6)
+    np.testing.assert_allclose(slow.position[:, 10], coarse.position[:, 1], atol=1e-4)
+    with pytest.raises(ValueError, match=r"paths\.num_snapshots=6"):
+        interpolate(coarse, 4, 23)
