@@ -24,11 +24,16 @@ def main(argv=None):
     parser.add_argument(
         "--held-out", nargs="*", default=[], help="HDF5 files of scenes that nothing is trained on"
     )
+    parser.add_argument(
+        "--max-test", type=int, default=128, help="sequences per test set, drawn once [128]"
+    )
     parser.add_argument("--contestants", nargs="+", help="some of them; all by default")
     parser.add_argument("--workdir", type=pathlib.Path, help="trainings [runs/pretraining_study]")
     parser.add_argument("--out", type=pathlib.Path, help="record to write [WORKDIR/record.json]")
     args = parser.parse_args(argv)
     cli.configure_logging(args)
+
+    import numpy as np
 
     from lwmt_sionna import records
     from lwmt_sionna.data import read_paths, vanishing_mask
@@ -54,6 +59,11 @@ def main(argv=None):
         paths = read_paths(name)
         kept = paths.select(~vanishing_mask(paths))
         test_sets[f"{pathlib.Path(name).stem}, held-out scene"] = kept
+    rng = np.random.default_rng(source.split_seed)
+    for name, paths in test_sets.items():
+        if paths.num_sequences > args.max_test:
+            chosen = np.sort(rng.permutation(paths.num_sequences)[: args.max_test])
+            test_sets[name] = paths.select(chosen)
     bandwidth = (source.bandwidth[0] * source.bandwidth[1]) ** 0.5
     cache = {}
 

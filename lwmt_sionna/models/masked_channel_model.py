@@ -5,8 +5,10 @@ from keras import ops
 
 from lwmt_sionna.models.backbone import LWMTBackbone
 from lwmt_sionna.models.losses import token_error
+from lwmt_sionna.models.normalization import turn
 from lwmt_sionna.models.presets import load_preset, save_preset
 from lwmt_sionna.ops.attention_routing import EnergyRouting
+from lwmt_sionna.ops.local_motion import local_motion
 from lwmt_sionna.ops.patches import patchify, unpatchify
 
 __all__ = ["MaskedChannelModel"]
@@ -30,6 +32,10 @@ class MaskedChannelModel(keras.Model):
             snapshots before the backbone, and back after the head. Weak paths then look like
             strong ones, as they do to the backbone of a `ChannelPredictor`; the scale itself is
             embedded beside.
+        local_motion: Whether every angle-delay patch is turned back by the phase and the Doppler
+            shift of its visible snapshots before the backbone, and forth again after the head: see
+            `lwmt_sionna.ops.local_motion`. Paths then stand still, and what is hidden resembles
+            its neighbours in time.
         **kwargs: Arguments of `keras.Model`.
 
     Call arguments:
@@ -43,7 +49,7 @@ class MaskedChannelModel(keras.Model):
         Reconstruction, real `[batch, time, angle, delay, 2]`.
     """
 
-    def __init__(self, backbone, local_scale=False, **kwargs):
+    def __init__(self, backbone, local_scale=False, local_motion=False, **kwargs):
         super().__init__(**kwargs)
         if isinstance(backbone, dict):
             backbone = keras.saving.deserialize_keras_object(backbone)
@@ -51,6 +57,7 @@ class MaskedChannelModel(keras.Model):
             raise ValueError(f"`backbone` must be an LWMTBackbone. Received: backbone={backbone}")
         self.backbone = backbone
         self.local_scale = bool(local_scale)
+        self.local_motion = bool(local_motion)
         patch = backbone.patch
         self.head = keras.layers.Dense(
             patch[0] * patch[1] * 2, name="head", dtype=self.dtype_policy
@@ -78,10 +85,23 @@ class MaskedChannelModel(keras.Model):
             "bandwidth": inputs.get("bandwidth"),
             "training": training,
         }
-        if not self.local_scale:
-            return self._reconstruct(self.backbone(channel, **options), channel)
-        scale, level = self._scale(channel, mask)
-        tokens = self.backbone.tokens(channel / ops.cast(scale, channel.dtype), mask)
+        motion = None
+        if self.local_motion:
+            visible = None if mask is None else 1.0 - ops.cast(mask, "float32")
+            motion = local_motion(channel, self.backbone.patch, visible)
+            channel = ops.cast(turn(ops.cast(channel, "float32"), motion.conj()), channel.dtype)
+        if self.local_scale:
+            result = self._scaled(channel, options)
+        else:
+            result = self._reconstruct(self.backbone(channel, **options), channel)
+        if motion is None:
+            return result
+        return ops.cast(turn(ops.cast(result, "float32"), motion), result.dtype)
+
+    def _scaled(self, channel, options):
+        """Reconstruction of a channel whose patches are brought to one scale."""
+        scale, level = self._scale(channel, options["mask"])
+        tokens = self.backbone.tokens(channel / ops.cast(scale, channel.dtype), options["mask"])
         tokens = tokens + self.level_features(level)
         energy = None
         if isinstance(self.backbone.routing, EnergyRouting):
@@ -148,4 +168,5 @@ class MaskedChannelModel(keras.Model):
         config = super().get_config()
         config["backbone"] = keras.saving.serialize_keras_object(self.backbone)
         config["local_scale"] = self.local_scale
+        config["local_motion"] = self.local_motion
         return config

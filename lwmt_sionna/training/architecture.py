@@ -32,6 +32,7 @@ class ModelConfig:
         position: See `LWMTBackbone`: `"rotary_grid"` or `"factored"`. The former sees differences
             of places alone, so that weights serve sequences cut elsewhere.
         local_scale: See `MaskedChannelModel`.
+        local_motion: See `MaskedChannelModel` and `ChannelPredictor`.
         kernel: Kernel of the attention; decides time and memory only.
         block_loop: See `LWMTBackbone`.
     """
@@ -50,6 +51,7 @@ class ModelConfig:
     kept_patches: tuple = ()
     position: str = "rotary_grid"
     local_scale: bool = True
+    local_motion: bool = True
     kernel: str = "auto"
     block_loop: str = "unroll"
 

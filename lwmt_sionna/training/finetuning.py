@@ -30,6 +30,7 @@ from lwmt_sionna.training.optimization import (
 )
 from lwmt_sionna.training.prediction_data import (
     PredictionDataset,
+    compile_physics,
     draw_histories,
 )
 from lwmt_sionna.training.predictor import Refinement, TrainConfig
@@ -236,6 +237,7 @@ def _build_predictor(config, backbone, length, precision):
         experts=config.experts,
         context=config.context,
         denoise_radius=config.denoise_radius,
+        local_motion=config.model.local_motion,
         name="predictor",
     )
     model.build((None, config.num_history, config.num_ant, config.num_subcarriers, 2))
@@ -351,8 +353,10 @@ def _prepare_predictor(model, optimizer, h, config):
         h["training"][:8],
         config.num_history,
     )
-    dataset = PredictionDataset(model, h["training"], settings, augment=True)
-    held_out = PredictionDataset(model, h["validation"], config.for_histories(), augment=False)
+    physics = compile_physics(model)
+    dataset = PredictionDataset(model, h["training"], settings, True, physics)
+    settings = config.for_histories()
+    held_out = PredictionDataset(model, h["validation"], settings, False, physics)
     refinement = Refinement(model)
     refinement.build(None)
     refinement.compile(

@@ -18,6 +18,7 @@ from lwmt_sionna.models.normalization import common_phasor, turn
 __all__ = [
     "PredictionDataset",
     "augment_channels",
+    "compile_physics",
     "draw_histories",
     "load_training_data",
     "stack_complex",
@@ -67,16 +68,16 @@ class PredictionDataset(keras.utils.PyDataset):
             num_subcarriers]`.
         config: `TrainConfig`.
         augment: Whether to augment and shuffle; without, there is one draw.
+        physics: What `compile_physics` returns, so that several data sets share one program.
         **kwargs: Arguments of `keras.utils.PyDataset`.
     """
 
-    def __init__(self, predictor, h, config, augment, **kwargs):
+    def __init__(self, predictor, h, config, augment, physics=None, **kwargs):
         super().__init__(**kwargs)
         self.config = config
         self.augment = augment
         self.epoch = 0
-        physics = _Physics(predictor)
-        physics.compile(jit_compile=keras.backend.backend() != "torch")
+        physics = compile_physics(predictor) if physics is None else physics
         parts = []
         size = 32
         draws = range(config.num_draws if augment else 1)
@@ -103,6 +104,20 @@ class PredictionDataset(keras.utils.PyDataset):
         # The last batch wraps around: one shape, one compiled program.
         rows = order[np.arange(index * size, (index + 1) * size) % len(order)]
         return {n: value[rows] for n, value in self.features.items()}, self.targets[rows]
+
+
+def compile_physics(predictor):
+    """Compiles the part of a predictor without weights.
+
+    Args:
+        predictor: `ChannelPredictor`.
+
+    Returns:
+        Keras model from history and future to the features and the target of the network.
+    """
+    physics = _Physics(predictor)
+    physics.compile(jit_compile=keras.backend.backend() != "torch")
+    return physics
 
 
 class _Physics(keras.Model):

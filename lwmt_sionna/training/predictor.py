@@ -9,7 +9,11 @@ import keras
 from lwmt_sionna.configuration import claim_folder, from_toml, to_json
 from lwmt_sionna.models import ChannelPredictor, LogNormalizedError, LWMTBackbone
 from lwmt_sionna.ops import EnergyRouting, Neighborhood
-from lwmt_sionna.training.prediction_data import PredictionDataset, load_training_data
+from lwmt_sionna.training.prediction_data import (
+    PredictionDataset,
+    compile_physics,
+    load_training_data,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -194,8 +198,9 @@ def train(config, workdir, *, verbose="auto"):
     training, validation, counts = load_training_data(config)
     logger.info("%d training and %d validation sequences", len(training), len(validation))
     predictor = build_predictor(config)
-    dataset = PredictionDataset(predictor, training, config, augment=True)
-    held_out = PredictionDataset(predictor, validation, config, augment=False)
+    physics = compile_physics(predictor)
+    dataset = PredictionDataset(predictor, training, config, True, physics)
+    held_out = PredictionDataset(predictor, validation, config, False, physics)
     refinement = Refinement(predictor)
     steps = config.epochs * len(dataset)
     warmup = max(1, int(config.warmup_share * steps))

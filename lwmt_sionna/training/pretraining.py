@@ -172,7 +172,11 @@ def build_masked_model(config, max_snapshots=None):
     precision = config.optimization.precision
     backbone = config.model.build_backbone(max_snapshots, config.seed, precision)
     model = MaskedChannelModel(
-        backbone, local_scale=config.model.local_scale, dtype=precision, name="masked_channel_model"
+        backbone,
+        local_scale=config.model.local_scale,
+        local_motion=config.model.local_motion,
+        dtype=precision,
+        name="masked_channel_model",
     )
     model.build(None)
     return model

@@ -42,6 +42,11 @@ def refused(result, *words):
         "tune_baselines.py",
         "link_level_eval.py",
         "show_masks.py",
+        "pretrain.py",
+        "finetune.py",
+        "pretraining_study.py",
+        "finetuning_study.py",
+        "plot_training.py",
     ],
 )
 def test_help(script):

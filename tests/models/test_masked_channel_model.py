@@ -11,14 +11,14 @@ from lwmt_sionna.ops import Neighborhood
 SHAPE = (2, 3, 4, 4, 2)
 
 
-def build(local_scale=True, class_token=False, **settings):
+def build(local_scale=True, local_motion=False, class_token=False, **settings):
     neighborhood = Neighborhood(
         window=(1, 1), corridor=(1, 1), time_offsets=(-1, 1), class_token=class_token
     )
     backbone = LWMTBackbone(
         width=8, depth=1, num_heads=2, patch=(2, 2), neighborhood=neighborhood, **settings
     )
-    model = MaskedChannelModel(backbone, local_scale=local_scale)
+    model = MaskedChannelModel(backbone, local_scale=local_scale, local_motion=local_motion)
     model.build(None)
     return model
 
@@ -34,9 +34,9 @@ def mask(rng):
 
 
 @pytest.mark.parametrize("masking", ["embedding", "zero"])
-@pytest.mark.parametrize("local_scale", [False, True])
-def test_hidden_tokens_do_not_enter(channel, mask, local_scale, masking, rng):
-    model = build(local_scale, masking=masking)
+@pytest.mark.parametrize("local", [(False, False), (True, False), (False, True), (True, True)])
+def test_hidden_tokens_do_not_enter(channel, mask, local, masking, rng):
+    model = build(*local, masking=masking)
     hidden = mask.reshape(2, 3, 2, 2).repeat(2, axis=2).repeat(2, axis=3)[..., None]
     other = np.where(hidden, 100 * rng.standard_normal(SHAPE), channel).astype(np.float32)
     first, second = (np.asarray(model({"channel": x, "mask": mask})) for x in (channel, other))
@@ -71,10 +71,23 @@ def test_all_hidden_and_all_zero_are_finite(channel):
     assert np.isfinite(np.asarray(model({"channel": 0 * channel, "mask": ~everything}))).all()
 
 
+def test_a_doppler_shift_is_one_of_the_reconstruction(channel):
+    model = build(local_motion=True)
+    mask = np.arange(12)[None].repeat(2, axis=0) >= 8  # the last snapshot
+
+    def shift(x):
+        z = (x[..., 0] + 1j * x[..., 1]) * np.exp(1.1j * np.arange(3)).reshape(1, 3, 1, 1)
+        return np.stack([z.real, z.imag], axis=-1).astype(np.float32)
+
+    first = np.asarray(model({"channel": channel, "mask": mask}))
+    second = np.asarray(model({"channel": shift(channel), "mask": mask}))
+    np.testing.assert_allclose(second, shift(first), rtol=1e-2, atol=1e-2)
+
+
 def test_config_keeps_the_scaling(channel):
-    model = build()
+    model = build(local_motion=True)
     copy = MaskedChannelModel.from_config(model.get_config())
-    assert copy.local_scale
+    assert copy.local_scale and copy.local_motion
     assert not MaskedChannelModel(build().backbone).local_scale
 
 
