@@ -15,6 +15,7 @@ from lwmt_sionna.models.normalization import common_phasor, turn, unit_power
 from lwmt_sionna.models.presets import load_preset, save_preset
 from lwmt_sionna.ops.angle_delay import inverse_angle_delay_transform
 from lwmt_sionna.ops.attention_routing import EnergyRouting
+from lwmt_sionna.ops.local_motion import local_motion
 from lwmt_sionna.ops.patches import patchify, unpatchify
 
 __all__ = ["ChannelPredictor"]
@@ -58,6 +59,8 @@ class ChannelPredictor(keras.Model):
         num_delay: Delay bins to work on, for wide bands whose paths lie in few of them; what lies
             in the others is predicted as zero. Defaults to all.
         first_delay: First of those bins, below 0 for bins before delay 0.
+        local_motion: Whether the network sees every patch turned back by its phase and Doppler
+            shift: see `MaskedChannelModel`.
         **kwargs: Arguments of `keras.Model`.
 
     Call arguments:
@@ -104,6 +107,7 @@ class ChannelPredictor(keras.Model):
         array_shape=None,
         num_delay=None,
         first_delay=0,
+        local_motion=False,
         **kwargs,
     ):
         # The physics in front of the network stays in the precision of its input.
@@ -138,6 +142,7 @@ class ChannelPredictor(keras.Model):
         self.array_shape = None if array_shape is None else tuple(array_shape)
         self.num_delay = num_delay
         self.first_delay = int(first_delay)
+        self.local_motion = bool(local_motion)
         self.transform = AngleDelayTransform(
             self.array_shape, num_delay, first_delay, name="transform", dtype="float32"
         )
@@ -233,7 +238,7 @@ class ChannelPredictor(keras.Model):
         if not self.built:
             self.build(x.shape)
         features, _, _, options = self._prepare(x, sampling_period, subcarrier_spacing)
-        embeddings, _ = self._embed(features, **options)
+        embeddings, _, _ = self._embed(features, **options)
         num_snapshots = self.context + self.num_horizons
         class_token = self.backbone.neighborhood.class_token
         return form.split_links(pool_embeddings(embeddings, num_snapshots, per, class_token))
@@ -291,7 +296,7 @@ class ChannelPredictor(keras.Model):
         Returns:
             Real `[batch, horizon, angle, delay, 2]`, angle-delay domain.
         """
-        embeddings, amplitude = self._embed(features, training, sampling_period, bandwidth)
+        embeddings, amplitude, motion = self._embed(features, training, sampling_period, bandwidth)
         choices = _by_horizon(features["forecasts"])
         shape = (self.num_horizons, *choices.shape[2:4])
         num_snapshots, *patches = self.backbone.grid((self.context + shape[0], *shape[1:]))
@@ -305,18 +310,33 @@ class ChannelPredictor(keras.Model):
             decisions = decisions * ops.cast(seen, decisions.dtype)
         decisions = unpatchify(decisions, shape, self.backbone.patch)
         gates, residual = decisions[..., :-2], decisions[..., -2:]
+        if motion is not None:
+            residual = turn(residual, motion.map(lambda m: m[:, self.context :]))
         return ops.sum(gates[..., None] * choices, axis=-2) + amplitude * residual
 
     def _embed(self, features, training=None, sampling_period=None, bandwidth=None):
-        """Embeddings of all tokens, and the amplitude of every bin's patch."""
-        clean, forecasts = features["clean"], features["forecasts"]
+        """Embeddings of all tokens, and the amplitude and motion of every bin's patch."""
+        clean, observed, forecasts = (features[n] for n in ("clean", "observed", "forecasts"))
+        motion = None
+        if self.local_motion:
+            whole = ops.concatenate([clean, forecasts[:, -1]], axis=1)
+            motion = local_motion(whole, self.backbone.patch)
+            back = motion.conj()
+            past, ahead = (
+                back.map(lambda m, part=part: m[:, part])
+                for part in (slice(None, self.context), slice(self.context, None))
+            )
+            clean, observed = turn(clean, past), turn(observed, past)
+            forecasts = ops.stack(
+                [turn(forecasts[:, e], ahead) for e in range(self._num_forecasts)], axis=1
+            )
         noise = features["noise"][:, None, None, None, None]
         patch = self.backbone.patch
         grid = self.backbone.grid((self.context + self.num_horizons, *clean.shape[2:4]))
         amplitude = self._local_amplitude(clean, noise)
         unit = 1.0 / amplitude
         tokens = self.backbone.tokens(ops.concatenate([clean, forecasts[:, -1]], axis=1) * unit)
-        past = self.observed_features(patchify(features["observed"] * unit, patch))
+        past = self.observed_features(patchify(observed * unit, patch))
         choices = _by_horizon(forecasts)
         flat = ops.reshape(choices, (-1, *choices.shape[1:4], 2 * self._num_forecasts))
         # Future tokens are hidden ones that hold forecasts: they carry the mask embedding as well.
@@ -340,7 +360,7 @@ class ChannelPredictor(keras.Model):
             bandwidth=bandwidth,
             training=training,
         )
-        return embeddings, amplitude
+        return embeddings, amplitude, motion
 
     def _local_amplitude(self, clean, noise):
         """Amplitude of every patch, spread over its bins: `[batch, 1, angle, delay, 1]`."""
@@ -412,6 +432,7 @@ class ChannelPredictor(keras.Model):
             array_shape=None if self.array_shape is None else list(self.array_shape),
             num_delay=self.num_delay,
             first_delay=self.first_delay,
+            local_motion=self.local_motion,
         )
         return config
 

@@ -44,6 +44,11 @@ def refused(result, *words):
         "link_level_eval.py",
         "show_masks.py",
         "tracing_benchmark.py",
+        "pretrain.py",
+        "finetune.py",
+        "pretraining_study.py",
+        "finetuning_study.py",
+        "plot_training.py",
     ],
 )
 def test_help(script):
