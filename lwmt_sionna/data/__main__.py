@@ -27,7 +27,12 @@ _MAP_POINTS = 400
 def main(argv=None):
     parser = cli.build_parser(__doc__)
     parser.add_argument("command", choices=tuple(_COMMANDS))
-    parser.add_argument("files", nargs="+", type=pathlib.Path, help="HDF5 files, or folders")
+    parser.add_argument(
+        "files",
+        nargs="+",
+        type=pathlib.Path,
+        help="HDF5 files, or folders of them; convert: folders of scenarios",
+    )
     parser.add_argument("--json", action="store_true", help="summary: one JSON object per file")
     parser.add_argument("--sequence", type=int, default=0, help="plot: index of the sequence [0]")
     parser.add_argument("--animate", action="store_true", help="plot: write an animation (GIF) too")
@@ -45,20 +50,32 @@ def _say(text):
     sys.stdout.write(f"{text}\n")
 
 
+def _files(args):
+    """The files asked for, each folder replaced by the HDF5 files in it."""
+    found = []
+    for path in args.files:
+        inside = sorted(path.glob("*.h5")) if path.is_dir() else [path]
+        if not inside:
+            raise cli.UsageError(f"there is no file *.h5 in the folder {path}")
+        found += inside
+    return found
+
+
 def _check(args):
     failed = 0
-    for path in args.files:
+    files = _files(args)
+    for path in files:
         problems = check_file(path)
         failed += bool(problems)
         _say(f"{'FAIL' if problems else 'ok  '} {path}")
         for problem in problems:
             _say(f"     {problem}")
-    _say(f"{len(args.files) - failed} of {len(args.files)} files are sound")
+    _say(f"{len(files) - failed} of {len(files)} files are sound")
     return 1 if failed else 0
 
 
 def _summary(args):
-    for path in args.files:
+    for path in _files(args):
         numbers = summarize(read_paths(path))
         if args.json:
             _say(json.dumps({"path": str(path), **numbers}))
@@ -74,7 +91,7 @@ def _plot(args):
     from lwmt_sionna.data.figures import animate_angle_delay, plot_angle_delay, plot_tracks
 
     ground = None
-    for path in args.files:
+    for path in _files(args):
         paths = read_paths(path)
         if args.scene is not None and ground is None:
             ground = _ground(args.scene, paths.carrier_frequency)

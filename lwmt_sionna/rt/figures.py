@@ -59,7 +59,7 @@ def plot_tracing_benchmark(record, path):
 
 
 def _draw_costs(axes, points):
-    cost = np.array([point["ms_per_snapshot"] for point in points])
+    cost = np.array([point["cpu_ms_per_snapshot"] for point in points])
     place = np.arange(len(points))[::-1]
     color = [
         _ORANGE if p["way"] == "loop" else _BLUE if p.get("is_default") else _GREY for p in points
@@ -71,8 +71,8 @@ def _draw_costs(axes, points):
         rays = f"{point['samples'] / 1e6:g}e6 rays"
         labels.append(f"{name}{' (default)' if point.get('is_default') else ''}, {rays}")
         axes.annotate(
-            f"{point['ms_per_snapshot']:,.0f} ms, {point['error_median_db']:.0f} dB",
-            (point["ms_per_snapshot"], at),
+            f"{point['cpu_ms_per_snapshot']:,.0f} ms, {point['error_median_db']:.0f} dB",
+            (point["cpu_ms_per_snapshot"], at),
             xytext=(3, 0),
             textcoords="offset points",
             va="center",
@@ -80,7 +80,7 @@ def _draw_costs(axes, points):
         )
     axes.set_yticks(place, labels)
     axes.set(xscale="log", xlim=(min(1.0, cost.min()), 20 * cost.max()))
-    axes.set_xlabel("time per snapshot [ms]; behind it the median error")
+    axes.set_xlabel("processor time per snapshot [ms]; behind it the median error")
     axes.set_title(points[0]["scene"], fontsize=9)
 
 

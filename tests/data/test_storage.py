@@ -130,6 +130,18 @@ def test_check_names_the_damaged_files_and_goes_on(rng, tmp_path):
     same(read_paths(files[-1]), stored["three"])
 
 
+def test_a_folder_stands_for_its_files(rng, tmp_path, capsys):
+    from lwmt_sionna.cli import UsageError
+    from lwmt_sionna.data.__main__ import main
+
+    for name in ("one", "two"):
+        write_paths(tmp_path / "data" / f"{name}.h5", sequences(rng, num_sequences=2))
+    assert main(["check", str(tmp_path / "data")]) == 0
+    assert "2 of 2 files are sound" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="no file"):
+        main(["summary", str(tmp_path)])
+
+
 def test_summary_of_known_geometry(rng):
     paths = sequences(rng, num_sequences=40, metadata={"num_drawn": 50, "num_out_of_coverage": 10})
     valid = paths.valid.copy()

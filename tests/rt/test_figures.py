@@ -16,7 +16,7 @@ def make_points():
             "way": way,
             "samples": 400_000,
             "is_default": is_default,
-            "ms_per_snapshot": cost,
+            "cpu_ms_per_snapshot": cost,
             "error_median_db": -20.0,
         }
         for way, cost, is_default in costs
