@@ -18,12 +18,13 @@ GRID = {
         {"order": order, "ridge": ridge} for order in (4, 6, 8) for ridge in (1e-3, 1e-2, 1e-1)
     ],
     "local_ar": [
-        *({"order": order, "pool_weight": pool} for order in (4, 6, 8) for pool in (0.5, 1.0)),
-        {"order": 3, "method": "covariance", "ridge": 1e-2},
-        {"order": 5, "method": "covariance", "ridge": 1e-2},
+        *({"order": order, "pool_weight": 0.5} for order in (4, 6, 8)),
+        {"order": 6, "pool_weight": 1.0},
+        {"order": 4, "method": "covariance", "ridge": 1e-2},
     ],
     "denoised_ar": [
-        {"order": order, "denoise_radius": radius} for order in (5, 7, 9) for radius in (2, 3)
+        *({"order": order, "denoise_radius": 3} for order in (5, 7, 9)),
+        {"order": 7, "denoise_radius": 2},
     ],
     "clamped_ar": [
         *({"order": order, "ridge": ridge} for order in (4, 6, 8) for ridge in (1e-4, 1e-3, 1e-2)),
@@ -55,11 +56,9 @@ GRID = {
     ],
     "path_fit": [
         {},
-        {"residual_order": 6},
         {"num_paths": 24},
         {"window_penalty": 15.0},
-        {"chirp": 4e-3, "drift": (2e-2, 5e-3)},
-        {"num_paths": 24, "num_final_steps": 8},
+        {"residual_order": 6},
     ],
 }
 
@@ -72,7 +71,7 @@ def main(argv=None):
     )
     parser.add_argument("--snr", nargs="+", type=float, default=[5.0, 15.0, 25.0], help="dB")
     parser.add_argument("--predictors", nargs="+", choices=list(GRID), help="some of them [all]")
-    parser.add_argument("--limit", type=int, default=40, help="sequences, drawn at random [40]")
+    parser.add_argument("--limit", type=int, default=16, help="sequences, drawn at random [16]")
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs/tune_baselines.json"), help="record"
     )

@@ -150,11 +150,18 @@ def run_grid(config, regimes, store):
         inputs[f"preset_{name}"] = preset_folder(preset)
     training = [read_paths(path) for path in config.training]
     inputs |= {f"training_{pathlib.Path(path).stem}": path for path in config.training}
-    splits = [
-        {"scene": paths.scene, "data": regime.data, "nearest_training_m": nearest}
-        for regime, paths, _ in regimes
-        if np.isfinite(nearest := check_held_out(training, paths)) or training
-    ]
+    splits = []
+    for regime, paths, _ in regimes if training else ():
+        nearest = check_held_out(training, paths)
+        splits.append(
+            {
+                "scene": paths.scene,
+                "data": pathlib.Path(regime.data).name,
+                "trained_scenes": ", ".join(sorted({part.scene for part in training})),
+                # None where no scene is shared: there is no distance then.
+                "nearest_training_m": round(nearest, 2) if np.isfinite(nearest) else None,
+            }
+        )
     settings = {k: v for k, v in config.to_dict().items() if k not in ("regimes", "snr_db")}
     common = {
         "settings": settings,

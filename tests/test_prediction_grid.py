@@ -1,5 +1,6 @@
 """The evaluation's own arithmetic, on channels whose figures are known."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -122,7 +123,11 @@ def test_a_killed_run_loses_one_cell(file, tmp_path, monkeypatch):
     assert len(computed) == 1
     for name in ("points", "rates", "sequences", "controls"):
         assert again[name] == json.loads(json.dumps(whole[name]))
-    # Training on what is evaluated is refused.
+    # Other scenes are far, other tracks of the same scene are measured, the same ones refused.
+    elsewhere = tmp_path / "elsewhere.h5"
+    write_paths(elsewhere, dataclasses.replace(regimes[0][1], scene="elsewhere"))
+    far = GridConfig(config.regimes, **{**SMALL, "snr_db": (5.0,)}, training=[str(elsewhere)])
+    assert [s["nearest_training_m"] for s in run_grid(far, regimes, store)[0]["splits"]] == [None]
     leaky = GridConfig([Regime(file)], **SMALL, training=[file])
     with pytest.raises(ValueError, match="share trajectories"):
         run_grid(leaky, regimes, store)
