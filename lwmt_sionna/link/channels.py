@@ -8,7 +8,7 @@ from lwmt_sionna import data
 from lwmt_sionna.data.paths import OPTIONAL_FIELDS, PATH_FIELDS, SEQUENCE_FIELDS
 from lwmt_sionna.link.uplink import pilot_frequencies, sound
 
-__all__ = ["RegimeChannels", "with_period", "with_stride", "with_user_antenna"]
+__all__ = ["RegimeChannels", "with_stride", "with_user_antenna"]
 
 # Sequences whose channels at the sounding pilots are in memory at once.
 _CHUNK = 32
@@ -125,32 +125,6 @@ def with_user_antenna(paths, antenna, num_antennas, yaw):
     array = data.PlanarArray(num_rows=1, num_cols=num_antennas)
     turn = array.response(paths.theta_r, paths.phi_r - yaw[:, None, None])[..., antenna]
     return dataclasses.replace(paths, a=paths.a * turn[..., None, None])
-
-
-def with_period(paths, sampling_period):
-    """The same places, passed at another pace.
-
-    Paths depend on where a user is, not on when: 30 km/h with a snapshot every 5 ms and 60 km/h
-    with one every 2.5 ms are the same channels at the snapshots.
-
-    Args:
-        paths: `PathSequences`.
-        sampling_period: float, time from one snapshot to the next [s].
-
-    Returns:
-        `PathSequences` of another speed; the normalised Doppler shift stays.
-    """
-    if sampling_period == paths.sampling_period:
-        return paths
-    factor = paths.sampling_period / sampling_period
-    return dataclasses.replace(
-        paths,
-        sampling_period=sampling_period,
-        speed=paths.speed * factor,
-        velocity=paths.velocity * factor,
-        doppler=paths.doppler * factor,
-        time=paths.time / factor,
-    )
 
 
 def with_stride(paths, stride):

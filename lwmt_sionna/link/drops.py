@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lwmt_sionna import data
-from lwmt_sionna.link.channels import RegimeChannels, with_period, with_stride
+from lwmt_sionna.link.channels import RegimeChannels, with_stride
 from lwmt_sionna.link.config import DownlinkConfig
 from lwmt_sionna.link.selection import admitted, group_users, spatial_similarity
 from lwmt_sionna.link.uplink import SoundingConfig
@@ -94,8 +94,6 @@ class DropConfig:
         num_history: int, snapshots of history.
         stride: int, snapshots of the data from one CSI instant to the next: a longer CSI period
             from the same motion.
-        sampling_period: float or None, time from one CSI instant to the next [s]: the same places
-            passed at another speed. That of the data, times `stride`, when None.
         history_snr_db: float, SNR of the measured history [dB].
         csi_subcarrier_spacing: float, spacing of the CSI grid [Hz].
         min_last_db: float, users whose last measured snapshot has less power than this, relative
@@ -108,7 +106,6 @@ class DropConfig:
     num_drops: int | None = None
     num_history: int = 16
     stride: int = 1
-    sampling_period: float | None = None
     history_snr_db: float = 15.0
     csi_subcarrier_spacing: float = 540e3
     min_last_db: float = -10.0
@@ -120,11 +117,6 @@ class DropConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
-        if self.sampling_period is not None and not self.sampling_period > 0:
-            raise ValueError(
-                "`sampling_period` must be positive. "
-                f"Received: sampling_period={self.sampling_period}"
-            )
         if not self.csi_subcarrier_spacing > 0:
             raise ValueError(
                 "`csi_subcarrier_spacing` must be positive. "
@@ -162,8 +154,6 @@ class DropFactory:
         self.sounding = SoundingConfig() if sounding is None else sounding
         self._label = label
         paths = with_stride(paths, self.config.stride)
-        if self.config.sampling_period is not None:
-            paths = with_period(paths, self.config.sampling_period)
         self.scene = paths.scene
         self.sampling_period = float(paths.sampling_period)
         self.speed_kmh = _common_speed_kmh(paths.speed)

@@ -81,12 +81,13 @@ def test_table_is_what_the_decoder_does():
 def test_sionna_sys_agrees_on_white_noise_within_its_table():
     """Its SINR grid is 1.8 dB wide: half a decibel is what it can be trusted for."""
     table, sys = DecoderTable(), SysAbstraction()
-    snr_db = np.arange(-4.0, 22.0, 0.25)
-    sinr = np.broadcast_to(10 ** (snr_db / 10), (1, len(snr_db)))[..., None] * np.ones(320)
-    for mcs in (4, 10, 16, 22, 27):
+    for mcs in (4, 16, 27):
+        required = table.waterfall(mcs, 320).required_snr_db(0.1)
+        snr_db = required + np.arange(-2.0, 2.1, 0.25)
+        sinr = np.broadcast_to(10 ** (snr_db / 10), (1, len(snr_db)))[..., None] * np.ones(320)
         bler = sys.failure(sinr, mcs)[0]
         at = snr_db[np.argmax(bler <= 0.1)]
-        assert at == pytest.approx(table.waterfall(mcs, 320).required_snr_db(0.1), abs=0.8)
+        assert at == pytest.approx(required, abs=0.8)
 
 
 def test_table_of_another_decoder_is_refused(tmp_path):

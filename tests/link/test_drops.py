@@ -130,20 +130,6 @@ def test_stride_lengthens_the_period():
         np.testing.assert_allclose(ours[user], ratio * own[user], atol=1e-3)
 
 
-def test_another_period_is_another_speed():
-    paths = make_paths(num_sequences=8, speed_kmh=30.0, sampling_period=5e-3)
-    plain = DropFactory(paths, DownlinkConfig(), BLIND)
-    fast = DropFactory(paths, DownlinkConfig(), dataclasses.replace(BLIND, sampling_period=2.5e-3))
-    assert fast.name == "60 km/h, 2.5 ms"
-    assert fast.normalized_doppler == plain.normalized_doppler
-    np.testing.assert_array_equal(fast.users, plain.users)
-    # The snapshots are the same; within a slot the channel moves twice as far.
-    plain, fast = plain.at(2), fast.at(2)
-    np.testing.assert_allclose(fast.target, plain.target, atol=1e-5)
-    moved = [np.abs(x.slot[:, :, 13] - x.slot[:, :, 0]).mean() for x in (plain, fast)]
-    assert moved[1] / moved[0] == pytest.approx(2.0, rel=0.05)
-
-
 def test_histories_from_sounding_pilots_are_estimates_of_the_true_channel():
     paths = make_paths(num_sequences=10)
     for mode, limits in (("noise", (-15.5, -14.5)), ("pilots", (-20.0, -14.0))):

@@ -69,6 +69,7 @@ def test_two_dask_workers_give_the_same_counts(sweep):
     assert record["goodput"] == expected["goodput"]
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_same_counts(sweep):
     folder, config, expected = sweep
     record = evaluate_link(config, folder / "two", progress=False, workers=2)
