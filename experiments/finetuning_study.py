@@ -20,15 +20,17 @@ from lwmt_sionna import cli
 
 
 def label_contestants(config, init, shares, modes):
-    """Fine-tuned and from scratch over label shares; the extremes first."""
-    order = sorted(shares, key=lambda share: (share not in (0.1, 1.0, 0.01), share))
-    for share in order:
-        for mode in modes:
-            if mode in ("frozen", "lora") and share not in (0.01, 0.1, 1.0):
-                continue
-            yield dataclasses.replace(
-                config, mode=mode, init="" if mode == "scratch" else str(init), label_share=share
-            )
+    """Fine-tuned and from scratch over label shares, most telling first."""
+    order = sorted(shares, key=lambda share: (share != 0.1, share != 1.0, share))
+    cells = [(share, mode) for mode in modes for share in order]
+    # The curves of the first two modes side by side, then the other ways to fine-tune.
+    cells.sort(key=lambda cell: (cell[1] not in ("scratch", "full"), order.index(cell[0])))
+    for share, mode in cells:
+        if mode in ("frozen", "lora") and share not in (0.01, 0.1, 1.0):
+            continue
+        yield dataclasses.replace(
+            config, mode=mode, init="" if mode == "scratch" else str(init), label_share=share
+        )
 
 
 def attention_contestants(config, seeds):
@@ -57,6 +59,9 @@ def main(argv=None):
     parser.add_argument(
         "--held-out", nargs="*", default=[], help="HDF5 files of scenes that nothing is trained on"
     )
+    parser.add_argument(
+        "--max-test", type=int, default=128, help="sequences per test set, drawn once [128]"
+    )
     parser.add_argument("--workdir", type=pathlib.Path, help="trainings [runs/STUDY_CONFIG]")
     parser.add_argument("--out", type=pathlib.Path, help="record to write [WORKDIR/record.json]")
     args = parser.parse_args(argv)
@@ -68,7 +73,7 @@ def main(argv=None):
     from lwmt_sionna.baselines import DenoisedAutoregression, Hold
     from lwmt_sionna.data import read_paths, vanishing_mask
     from lwmt_sionna.training import FinetuneConfig, finetune, load_tracks
-    from lwmt_sionna.training.studies import prediction_points, run_tasks
+    from lwmt_sionna.training.studies import prediction_points, run_tasks, thin_out
 
     config = FinetuneConfig.from_toml(args.config)
     if args.study == "labels":
@@ -82,6 +87,7 @@ def main(argv=None):
         paths = read_paths(name)
         kept = paths.select(~vanishing_mask(paths))
         test_sets[f"{pathlib.Path(name).stem}, held-out scene"] = kept
+    test_sets = thin_out(test_sets, args.max_test, config.split_seed)
 
     def work(changed, name):
         def run(folder):

@@ -33,14 +33,17 @@ def main(argv=None):
     args = parser.parse_args(argv)
     cli.configure_logging(args)
 
-    import numpy as np
-
     from lwmt_sionna import records
     from lwmt_sionna.data import read_paths, vanishing_mask
     from lwmt_sionna.training import PretrainConfig, pretrain
     from lwmt_sionna.training.reconstruction import CONDITIONS
     from lwmt_sionna.training.sources import load_scenes
-    from lwmt_sionna.training.studies import ablations, reconstruction_study_points, run_tasks
+    from lwmt_sionna.training.studies import (
+        ablations,
+        reconstruction_study_points,
+        run_tasks,
+        thin_out,
+    )
 
     config = PretrainConfig.from_toml(args.config)
     contestants = ablations(config)
@@ -59,11 +62,7 @@ def main(argv=None):
         paths = read_paths(name)
         kept = paths.select(~vanishing_mask(paths))
         test_sets[f"{pathlib.Path(name).stem}, held-out scene"] = kept
-    rng = np.random.default_rng(source.split_seed)
-    for name, paths in test_sets.items():
-        if paths.num_sequences > args.max_test:
-            chosen = np.sort(rng.permutation(paths.num_sequences)[: args.max_test])
-            test_sets[name] = paths.select(chosen)
+    test_sets = thin_out(test_sets, args.max_test, source.split_seed)
     bandwidth = (source.bandwidth[0] * source.bandwidth[1]) ** 0.5
     cache = {}
 

@@ -50,6 +50,22 @@ class DataParallel:
         """Context in which models and optimisers are made and compiled."""
         return contextlib.nullcontext() if self._strategy is None else self._strategy.scope()
 
+    @property
+    def jit_compile(self):
+        """Whether a step can be one XLA program: not in PyTorch, nor over TensorFlow's devices."""
+        return keras.backend.backend() != "torch" and self._strategy is None
+
+    def prepare(self, model, x, y):
+        """Builds what Keras builds at a model's first batch, which it cannot do from shared ones.
+
+        Args:
+            model: Compiled Keras model.
+            x: Inputs, as they are before `share`.
+            y: Targets.
+        """
+        if self._strategy is not None:
+            model._maybe_symbolic_build(data_batch=(x, y, None))
+
     def share(self, tree):
         """Gives every device its part of a batch, where Keras does not do so by itself.
 

@@ -312,7 +312,7 @@ def finetune(config, workdir, *, tracks=None, num_devices=1, verbose="auto"):
         model = build_finetuned(config)
         optimizer = build_optimizer(settings, model.trainable_variables)
         prepare = _prepare_direct if config.task == "direct" else _prepare_predictor
-        models, draw_batch, validate = prepare(model, optimizer, h, config)
+        models, draw_batch, validate = prepare(model, optimizer, h, config, devices.jit_compile)
     best = Checkpoints(workdir / "best", keep=1)
     untrained = validate()
 
@@ -344,7 +344,7 @@ def finetune(config, workdir, *, tracks=None, num_devices=1, verbose="auto"):
     }
 
 
-def _prepare_predictor(model, optimizer, h, config):
+def _prepare_predictor(model, optimizer, h, config, jit_compile):
     """The network behind the physics, whose features are computed once."""
     num_draws = max(1, round(config.pool / len(h["training"])))
     settings = config.for_histories(num_draws)
@@ -362,7 +362,7 @@ def _prepare_predictor(model, optimizer, h, config):
     refinement.compile(
         optimizer=optimizer,
         loss=LogNormalizedError(),
-        jit_compile=keras.backend.backend() != "torch",
+        jit_compile=jit_compile,
         auto_scale_loss=False,
     )
 
@@ -377,7 +377,7 @@ def _prepare_predictor(model, optimizer, h, config):
     )
 
 
-def _prepare_direct(model, optimizer, h, config):
+def _prepare_direct(model, optimizer, h, config, jit_compile):
     """Masked modelling whose hidden tokens are the future."""
     settings = config.for_histories()
     check_history(
@@ -390,7 +390,7 @@ def _prepare_direct(model, optimizer, h, config):
     training.compile(
         optimizer=optimizer,
         loss=LogNormalizedError(),
-        jit_compile=keras.backend.backend() != "torch",
+        jit_compile=jit_compile,
         auto_scale_loss=False,
     )
     size = config.optimization.batch_size

@@ -77,13 +77,16 @@ def run_steps(
     # Rows beyond the checkpoint are computed again, and would appear twice.
     history = [row for row in _read_rows(log) if row["step"] <= step]
     _write_rows(log, history)
-    losses, failures, last_good = [], 0, step
+    losses, failures, last_good, prepared = [], 0, step, set()
     bar = tqdm(
         total=config.steps, initial=step, unit="step", disable=True if verbose == 0 else None
     )
     began = time.perf_counter()
     while step < config.steps:
         key, x, y = draw_batch(step)
+        if key not in prepared:
+            devices.prepare(models[key], x, y)
+            prepared.add(key)
         logs = models[key].train_on_batch(devices.share(x), devices.share(y), return_dict=True)
         loss = float(logs["loss"])
         step += 1

@@ -182,7 +182,7 @@ def build_masked_model(config, max_snapshots=None):
     return model
 
 
-def compile_masked(model, grids, curriculum, optimizer, config):
+def compile_masked(model, grids, curriculum, optimizer, config, jit_compile=True):
     """Compiles one training model per grid; all share weights, optimiser and random generator.
 
     Args:
@@ -191,6 +191,7 @@ def compile_masked(model, grids, curriculum, optimizer, config):
         curriculum: `Curriculum`.
         optimizer: Built Keras optimiser.
         config: Configuration with `loss`, `power_floor` and `seed`.
+        jit_compile: See `DataParallel.jit_compile`.
 
     Returns:
         Dictionary from grid to compiled `MaskedTraining`.
@@ -203,7 +204,7 @@ def compile_masked(model, grids, curriculum, optimizer, config):
         training.compile(
             optimizer=optimizer,
             loss=OutputAsLoss(),
-            jit_compile=keras.backend.backend() != "torch",
+            jit_compile=jit_compile,
             auto_scale_loss=False,
         )
         models[grid] = training
@@ -236,7 +237,9 @@ def pretrain(config, workdir, *, num_devices=1, scenes=None, verbose="auto"):
     with devices.scope():
         model = build_masked_model(config)
         optimizer = build_optimizer(settings, model.trainable_variables)
-        models = compile_masked(model, config.source.grids, config.curriculum, optimizer, config)
+        models = compile_masked(
+            model, config.source.grids, config.curriculum, optimizer, config, devices.jit_compile
+        )
 
     def draw_batch(step):
         grid, h = pool.draw(step)

@@ -16,7 +16,7 @@ from lwmt_sionna.training.sources import synthesize_grid
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["ablations", "prediction_points", "reconstruction_study_points", "run_tasks"]
+__all__ = ["ablations", "prediction_points", "reconstruction_study_points", "run_tasks", "thin_out"]
 
 
 def run_tasks(tasks, folder, write):
@@ -137,7 +137,20 @@ def prediction_points(model, config, test_sets, snr_db=15.0, horizons=(1, 3, 5))
     return points
 
 
-def mean_nmse(points, subset="event_free"):
-    """Mean over test sets and horizons of the median error, decibels."""
-    values = [p["nmse_median_db"] for p in points if p["subset"] == subset]
-    return float(np.mean(values))
+def thin_out(test_sets, most, seed):
+    """Draws a part of test sets that are larger than need be.
+
+    Args:
+        test_sets: Dictionary from a name to `PathSequences`.
+        most: Most sequences to keep of each.
+        seed: Seed of the draw.
+
+    Returns:
+        Dictionary like `test_sets`.
+    """
+    rng = np.random.default_rng(seed)
+    thinned = {}
+    for name, paths in test_sets.items():
+        chosen = np.sort(rng.permutation(paths.num_sequences)[:most])
+        thinned[name] = paths.select(chosen) if len(chosen) < paths.num_sequences else paths
+    return thinned

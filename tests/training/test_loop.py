@@ -180,3 +180,19 @@ def test_another_model_does_not_take_the_checkpoint(tmp_path):
 def test_wrong_settings(settings, words):
     with pytest.raises(ValueError, match=words):
         OptimizationConfig(**settings)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_follows_full_precision(tmp_path, precision):
+    """Weights stay in float32, and losses in step with those of full precision."""
+    _, expected = pretrain(pretrain_config(8), tmp_path / "full", verbose=0)
+    config = pretrain_config(8, precision=precision)
+    model, history = pretrain(config, tmp_path / "mixed", verbose=0)
+    assert model.backbone.compute_dtype == precision.removeprefix("mixed_")
+    assert {v.dtype for v in model.trainable_variables} == {"float32"}
+    losses, wanted = ([row["loss"] for row in rows] for rows in (history, expected))
+    np.testing.assert_allclose(losses, wanted, rtol=0.05, atol=0.2)
+    # A run in two halves is one run here as well.
+    _, again = pretrain(config, tmp_path / "mixed", verbose=0)
+    assert again == history
