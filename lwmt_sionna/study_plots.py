@@ -1,7 +1,7 @@
 """Figures of trainings, from their records and from nothing else."""
 
 from lwmt_sionna import records
-from lwmt_sionna.plots import _RC, _as_record
+from lwmt_sionna.plots import _RC, as_record
 
 __all__ = ["plot_attention_comparison", "plot_label_shares", "plot_mask_ablation"]
 
@@ -23,7 +23,7 @@ def plot_label_shares(record, path, subset="event_free"):
         path: path of the figure; the extension chooses the format.
         subset: Which sequences: `"event_free"` or `"all"`.
     """
-    record = _as_record(record)
+    record = as_record(record)
     points = [p for p in record["points"] if p["subset"] == subset]
 
     def draw(axes, cell):
@@ -53,7 +53,7 @@ def plot_attention_comparison(record, path, subset="event_free"):
         path: path of the figure; the extension chooses the format.
         subset: Which sequences: `"event_free"` or `"all"`.
     """
-    record = _as_record(record)
+    record = as_record(record)
     points = [p for p in record["points"] if p["subset"] == subset]
     names = list(dict.fromkeys(p["attention"] for p in points if "attention" in p))
 
@@ -83,7 +83,7 @@ def plot_mask_ablation(record, path, metric="nmse_pooled_db"):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    points = _as_record(record)["points"]
+    points = as_record(record)["points"]
     sets, contestants, conditions = (
         list(dict.fromkeys(p[key] for p in points))
         for key in ("test_set", "contestant", "condition")
