@@ -95,7 +95,9 @@ def test_every_baseline_and_preset_has_a_policy():
         policy = make_policy(preset)
         assert policy.name == preset and policy.source.name == preset
         assert policy.fingerprint == make_policy("model", preset=preset).fingerprint
-    assert {"perfect", "noisy_perfect", "hold", "zero", "local_ar", "model", "small"} <= names
+    names = policy_names()
+    assert len(set(names)) == len(names)
+    assert {"perfect", "noisy_perfect", "hold", "zero", "local_ar", "model", "small"} <= set(names)
     assert "predictor" not in names
 
 
