@@ -1,7 +1,6 @@
 """The evaluation of channel predictors over regimes and noise, one cell after the other."""
 
 import dataclasses
-import functools
 import hashlib
 import pathlib
 import time
@@ -179,7 +178,7 @@ def run_grid(config, regimes, store):
         }
 
         def compute(regime=regime, paths=paths, vanishing=num_vanishing, snr_db=snr_db):
-            predictors = {**_tuned(snr_db, config.baselines, tuned_baselines), **models}
+            predictors = {**tuned_baselines(snr_db, config.baselines), **models}
             return evaluate_cell(
                 predictors,
                 paths,
@@ -200,12 +199,6 @@ def _code_digest():
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-@functools.lru_cache(maxsize=4)
-def _tuned(snr_db, names, make):
-    # Compiled predictors serve all regimes of an SNR.
-    return make(snr_db, names)
 
 
 def _ceilings(future, snr_db, config):

@@ -172,6 +172,7 @@ def test_rates_of_orthogonal_users():
 def test_tuned_baselines():
     chosen = tuned_baselines(12.0, names=("kalman", "hold"), array_shape=(2, 4, 1))
     assert list(chosen) == ["hold", "kalman"] and chosen["kalman"].array_shape == (2, 4, 1)
+    assert tuned_baselines(15.0, names=["hold"])["hold"] is chosen["hold"]
     with pytest.raises(ValueError, match="oracle"):
         tuned_baselines(15.0, names=["oracle"])
 

@@ -5,6 +5,8 @@ scenes played no part. `experiments/tune_baselines.py` repeats it, its record is
 `experiments/results/tune_baselines.json`.
 """
 
+import functools
+
 from lwmt_sionna.baselines.autoregression import (
     DenoisedAutoregression,
     LocalAutoregression,
@@ -41,6 +43,8 @@ TUNED = {}
 def tuned_baselines(snr_db, names=None, array_shape=None):
     """Training-free baselines with the settings tuned at the nearest pilot SNR.
 
+    Equal settings give the same predictor, which compiles once.
+
     Args:
         snr_db: Pilot SNR of the histories in decibels.
         names: Which of `CLASSICAL`; all of them if `None` or empty.
@@ -67,5 +71,10 @@ def tuned_baselines(snr_db, names=None, array_shape=None):
         by_bins = name not in ("zero", "hold", "aligned_hold", "pooled_ar", "path_fit")
         if array_shape is not None and by_bins:
             settings["array_shape"] = array_shape
-        predictors[name] = make(**settings)
+        predictors[name] = _make(make, tuple(sorted(settings.items())))
     return predictors
+
+
+@functools.lru_cache(maxsize=64)
+def _make(make, settings):
+    return make(**dict(settings))
