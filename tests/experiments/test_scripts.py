@@ -41,6 +41,10 @@ def refused(result, *words):
         "prediction_eval.py",
         "tune_baselines.py",
         "link_level_eval.py",
+        "link_abstraction.py",
+        "link_benchmark.py",
+        "link_comparison.py",
+        "replay_sequences.py",
         "show_masks.py",
     ],
 )
@@ -105,3 +109,17 @@ def test_training_runs_resumes_and_makes_a_preset(tmp_path):
     again = run("train_predictor.py", *arguments)
     assert again.returncode == 0, again.stderr
     refused(run("train_predictor.py", *arguments, "--seed", 2), "another configuration")
+
+
+def test_tracks_are_replayed_at_another_speed(tmp_path):
+    from lwmt_sionna.data import read_paths
+
+    out = tmp_path / "slow.h5"
+    arguments = ("--data", SHIPPED, "--speed", 15, "--out", out)
+    done = run("replay_sequences.py", *arguments, "--period", 5e-3)
+    assert done.returncode == 0, done.stderr
+    slow, stored = read_paths(out), read_paths(SHIPPED)
+    np.testing.assert_allclose(slow.speed, stored.speed / 2, rtol=1e-5)
+    np.testing.assert_array_equal(slow.position[:, ::2], stored.position[:, :11])
+    assert slow.metadata["replayed_from"]["file"] == SHIPPED.name
+    refused(run("replay_sequences.py", *arguments, "--period", 7e-3), "whole part")
