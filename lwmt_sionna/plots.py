@@ -2,6 +2,8 @@
 
 import contextlib
 import itertools
+import math
+import textwrap
 
 from lwmt_sionna import records
 
@@ -31,11 +33,13 @@ _STYLES = {
 _OTHER_COLOURS = ("#CC79A7", "#F0E442", "#8C564B", "#BCBD22", "#9467BD")
 _OTHER_MARKERS = ("P", "d", "<", ">", "h")
 _ADAPTATIONS = {
-    "fixed": "best fixed scheme",
-    "inner": "schemes by the base station's belief",
-    "outer": "schemes adapted by an outer loop",
+    "fixed": "the best of {} fixed schemes",
+    "inner": "{} schemes, chosen by the base station's belief",
+    "outer": "{} schemes, adapted by an outer loop",
 }
 _PANEL_INCHES = (4.0, 3.1)
+# Of text in the size of legends and titles.
+_CHARACTERS_PER_INCH = 13
 _RC = {
     "axes.grid": True,
     "axes.spines.right": False,
@@ -92,11 +96,14 @@ def plot_bler(record, path, mcs=None):
     if not points:
         raise ValueError(f"The record has no points of this scheme. Received: mcs={mcs}")
     floor = 0.5 / max(point["num_blocks"] for point in points)
+    lowest = min(point["bler"] if point["bler"] > 0 else point["bler_high"] for point in points)
+    # The decade of the lowest point; what half an error would be is the least that can be told.
+    bottom = max(floor, 0.8 * 10 ** math.floor(math.log10(max(lowest, floor))))
 
     def draw(axes, curve, style):
         x = [point["snr_db"] for point in curve]
         y = [point["bler"] if point["bler"] > 0 else point["bler_high"] for point in curve]
-        low = [max(point["bler_low"], floor) for point in curve]
+        low = [max(point["bler_low"], bottom) for point in curve]
         axes.fill_between(
             x, low, [point["bler_high"] for point in curve], color=style["color"], alpha=0.12, lw=0
         )
@@ -105,7 +112,7 @@ def plot_bler(record, path, mcs=None):
             if point["bler"] == 0:
                 axes.plot(point["snr_db"], value, mfc="white", **{**style, "label": None})
         axes.set_yscale("log")
-        axes.set_ylim(floor, 1.4)
+        axes.set_ylim(bottom, 1.4)
 
     _draw_panels(
         points, path, draw, "block error rate", f"{points[0]['mcs_name']}, {data_caption(record)}"
@@ -140,7 +147,7 @@ def plot_goodput(record, path, adaptation=None):
         axes.set_ylim(bottom=0)
 
     chosen = rows[0].get("adaptation", "fixed")
-    title = f"{_ADAPTATIONS[chosen]} of {len(record['config']['sweep']['mcs'])}"
+    title = _ADAPTATIONS[chosen].format(len(record["config"]["sweep"]["mcs"]))
     _draw_panels(
         rows, path, draw, "goodput per user [bit/s/Hz]", f"{title}, {data_caption(record)}"
     )
@@ -270,7 +277,8 @@ def panels(path, num_rows, num_columns, title, **options):
 
     width, height = _PANEL_INCHES
     with matplotlib.rc_context(_RC):
-        size = (width * num_columns, height * num_rows + 0.7)
+        # One panel alone is made wider, for its legend to fit.
+        size = (max(width * num_columns, 5.5), height * num_rows + 0.7)
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(num_rows, num_columns, squeeze=False, **options)
@@ -281,8 +289,13 @@ def panels(path, num_rows, num_columns, title, **options):
         ):
             found.setdefault(label, handle)
         if found:
-            columns = min(len(found), 3 * num_columns)
-            figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)
+            longest = max(map(len, found))
+            columns = max(1, int(_CHARACTERS_PER_INCH * size[0] / (longest + 6)))
+            figure.legend(
+                found.values(), found.keys(), loc="outside lower center",
+                ncols=math.ceil(len(found) / math.ceil(len(found) / columns)),
+            )  # fmt: skip
+        title = textwrap.fill(title, int(_CHARACTERS_PER_INCH * size[0]))
         figure.suptitle(title, fontsize=9)
         with records.atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=150)

@@ -19,7 +19,7 @@ __all__ = [
     "plot_goodput_over_speed",
     "plot_nmse_goodput",
     "plot_required_snr",
-    "plot_user_goodput",
+    "plot_user_rate",
     "required_snr_db",
 ]
 
@@ -37,7 +37,7 @@ def draw_figures(record, folder):
         List of `pathlib.Path`, the figures written.
     """
     record, folder = as_record(record), pathlib.Path(folder)
-    drawn = {"link_bler": plot_bler, "link_goodput": plot_goodput, "link_users": plot_user_goodput}
+    drawn = {"link_bler": plot_bler, "link_goodput": plot_goodput, "link_users": plot_user_rate}
     if len({row["horizon"] for row in record["goodput"]}) > 1:
         drawn["link_required_snr"] = plot_required_snr
     if len(_speeds(record)) > 1:
@@ -93,13 +93,15 @@ def plot_required_snr(record, path, bler=0.1):
     mcs = record["config"]["report_mcs"]
     points = [point for point in record["points"] if point["mcs"] == mcs]
     regimes, horizons, policies, others = _axes_of(points)
-    top = max(point["snr_db"] for point in points) + 1.0
+    last = max(point["snr_db"] for point in points)
+    top = last + 1.0
+    spread = 0.03 * max(horizons[-1] - horizons[0], 1)
     title = f"{100 * bler:g} % block errors, {points[0]['mcs_name']}, {data_caption(record)}"
     with panels(path, 1, len(regimes), title, sharey=True) as grid:
         for axes, regime in zip(grid[0], regimes):
             for number, policy in enumerate(policies):
                 style = policy_style(policy, others)
-                shift = 0.04 * (number - len(policies) / 2)
+                shift = spread * (number - (len(policies) - 1) / 2)
                 reached = []
                 for horizon in horizons:
                     curve = [
@@ -126,6 +128,9 @@ def plot_required_snr(record, path, bler=0.1):
                         lw=1.0, alpha=0.6,
                     )  # fmt: skip
                 axes.plot(*zip(*reached) if reached else ([], []), **style)
+            axes.axhspan(last, last + 2.0, color="#000000", alpha=0.05, lw=0)
+            axes.text(horizons[0], last + 1.4, f"not at {last:g} dB", fontsize=7, va="center")
+            axes.set_ylim(top=last + 2.0)
             axes.set_title(regime)
             axes.set_xlabel("horizon [CSI periods]")
             axes.set_xticks(horizons)
@@ -203,8 +208,11 @@ def plot_nmse_goodput(record, path):
         grid[0][0].set_ylabel("goodput, share of perfect CSI [%]")
 
 
-def plot_user_goodput(record, path):
-    """Goodput of the weakest 5 %, the median and the mean user, at the reported SNR.
+def plot_user_rate(record, path):
+    """Rate of the weakest 5 %, the median and the mean user, at the reported SNR.
+
+    What Gaussian signalling would reach: a user's blocks either arrive or do not, and are too few
+    to tell how users differ.
 
     Args:
         record: dict or path, a record of the link-level evaluation.
@@ -214,7 +222,10 @@ def plot_user_goodput(record, path):
     snr = record["config"]["report_snr_db"]
     rows = [row for row in goodput_of(record) if row["snr_db"] == snr]
     regimes, horizons, policies, others = _axes_of(rows)
-    title = f"bars from the weakest 5 % to the median user, {snr:g} dB, {data_caption(record)}"
+    title = (
+        "users' rates: bars from the weakest 5 % to the median, marker: mean; "
+        f"{snr:g} dB link SNR, {data_caption(record)}"
+    )
     with panels(path, len(regimes), len(horizons), title, sharex=True, sharey=True) as grid:
         for line, regime in zip(grid, regimes):
             for axes, horizon in zip(line, horizons):
@@ -222,15 +233,16 @@ def plot_user_goodput(record, path):
                     style = policy_style(policy, others)
                     for row in rows:
                         cell = row["regime"], row["horizon"], row["policy"]
-                        if cell != (regime, horizon, policy) or "user_goodput_q05" not in row:
+                        if cell != (regime, horizon, policy):
                             continue
-                        ends = [row["user_goodput_q05"], row["user_goodput_median"]]
-                        axes.plot([place, place], ends, color=style["color"], lw=4, alpha=0.35)
-                        axes.plot(place, row["goodput"], **{**style, "ls": ""})
+                        ends = [row["user_rate_q05"], row["user_rate_median"]]
+                        axes.plot([place, place], ends, color=style["color"], lw=6, alpha=0.35)
+                        mean = row["sum_rate"] / row["num_users"]
+                        axes.plot(place, mean, **{**style, "ls": ""})
                 axes.set_title(f"{regime}: horizon {horizon}")
                 axes.set_xticks([])
                 axes.set_ylim(bottom=0)
-            line[0].set_ylabel("goodput per user [bit/s/Hz]")
+            line[0].set_ylabel("rate per user [bit/s/Hz]")
 
 
 def _axes_of(rows):

@@ -43,6 +43,10 @@ def refused(result, *words):
         "tune_baselines.py",
         "train_baseline.py",
         "link_level_eval.py",
+        "link_abstraction.py",
+        "link_benchmark.py",
+        "link_comparison.py",
+        "replay_sequences.py",
         "show_masks.py",
         "tracing_benchmark.py",
         "pretrain.py",
@@ -138,3 +142,17 @@ def test_a_new_city_is_made_checked_traced_and_drawn(tmp_path):
     record = read_record(tmp_path / "record.json")
     assert [point["step"] for point in record["points"]] == ["build", "check", "trace", "draw"]
     assert record["wall_time_s"] < 300
+
+
+def test_tracks_are_replayed_at_another_speed(tmp_path):
+    from lwmt_sionna.data import read_paths
+
+    out = tmp_path / "slow.h5"
+    arguments = ("--data", SHIPPED, "--speed", 15, "--out", out)
+    done = run("replay_sequences.py", *arguments, "--period", 5e-3)
+    assert done.returncode == 0, done.stderr
+    slow, stored = read_paths(out), read_paths(SHIPPED)
+    np.testing.assert_allclose(slow.speed, stored.speed / 2, rtol=1e-5)
+    np.testing.assert_array_equal(slow.position[:, ::2], stored.position[:, :11])
+    assert slow.metadata["replayed_from"]["file"] == SHIPPED.name
+    refused(run("replay_sequences.py", *arguments, "--period", 7e-3), "whole part")

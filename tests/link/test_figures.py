@@ -32,6 +32,9 @@ def make_record(speeds=(30, 120), policies=("perfect", "hold", "mine:Own")):
                 "nmse_pooled_db": -200.0 if policy == "perfect" else -12.0,
                 "nmse_median_db": -200.0 if policy == "perfect" else -15.0,
                 "sum_rate": 20.0,
+                "num_users": 4,
+                "user_rate_q05": 1.5,
+                "user_rate_median": 4.5,
             }
             points.append(
                 {
