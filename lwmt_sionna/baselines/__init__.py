@@ -11,6 +11,11 @@ from lwmt_sionna.baselines.hold import Hold, PhaseAlignedHold, ZeroPredictor
 from lwmt_sionna.baselines.kalman import KalmanPredictor
 from lwmt_sionna.baselines.model import ModelPredictor
 from lwmt_sionna.baselines.multistep import ClampedAutoregression, DirectAutoregression
+from lwmt_sionna.baselines.neural import (
+    ConvolutionalPredictor,
+    FactoredBackbone,
+    RecurrentPredictor,
+)
 from lwmt_sionna.baselines.parametric import PathPredictor
 from lwmt_sionna.baselines.prony import PronyPredictor
 from lwmt_sionna.baselines.tuned import CLASSICAL, TUNED, TUNED_SNR_DB, tuned_baselines
@@ -21,8 +26,10 @@ __all__ = [
     "TUNED",
     "TUNED_SNR_DB",
     "ClampedAutoregression",
+    "ConvolutionalPredictor",
     "DenoisedAutoregression",
     "DirectAutoregression",
+    "FactoredBackbone",
     "Hold",
     "KalmanPredictor",
     "LocalAutoregression",
@@ -33,6 +40,7 @@ __all__ = [
     "PooledAutoregression",
     "Predictor",
     "PronyPredictor",
+    "RecurrentPredictor",
     "WienerPredictor",
     "ZeroPredictor",
     "tuned_baselines",

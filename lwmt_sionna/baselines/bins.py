@@ -6,7 +6,7 @@ import functools
 import keras
 import numpy as np
 
-from lwmt_sionna.baselines.base import Predictor
+from lwmt_sionna.baselines.base import Predictor, batch_shape
 from lwmt_sionna.ops.angle_delay import check_array_shape
 from lwmt_sionna.ops.linear_prediction import denoise
 
@@ -184,6 +184,7 @@ def _denoiser(radius):
 def _denoise(x, radius, batch_size):
     """Denoised bins, in batches of constant size: one compiled program serves all."""
     stacked = np.ascontiguousarray(x, np.complex64).view(np.float32).reshape(*x.shape, 2)
-    padded = np.pad(stacked, [(0, batch_size - len(x))] + [(0, 0)] * 4, mode="edge")
+    room = batch_shape(len(x), batch_size) - len(x)
+    padded = np.pad(stacked, [(0, room)] + [(0, 0)] * 4, mode="edge")
     clean = np.ascontiguousarray(_denoiser(radius).predict_on_batch(padded)[: len(x)])
     return clean.view(np.complex64)[..., 0]

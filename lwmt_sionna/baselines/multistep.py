@@ -33,8 +33,16 @@ class DirectAutoregression(BinPredictor):
 
     name = "direct_ar"
 
-    def __init__(self, order=4, ridge=3e-3, pool_weight=1.0, denoise_radius=3, **kwargs):
-        super().__init__(denoise_radius=denoise_radius, **kwargs)
+    def __init__(
+        self,
+        order=4,
+        ridge=3e-3,
+        pool_weight=1.0,
+        denoise_radius=3,
+        significance=0.1,
+        **kwargs,
+    ):
+        super().__init__(denoise_radius=denoise_radius, significance=significance, **kwargs)
         _check(order=order, ridge=ridge)
         self.order = int(order)
         self.ridge = float(ridge)
@@ -102,9 +110,16 @@ class ClampedAutoregression(BinPredictor):
     name = "clamped_ar"
 
     def __init__(
-        self, order=6, ridge=1e-4, radius=1.0, pool_weight=0.5, denoise_radius=3, **kwargs
+        self,
+        order=6,
+        ridge=1e-4,
+        radius=1.0,
+        pool_weight=0.5,
+        denoise_radius=3,
+        significance=0.1,
+        **kwargs,
     ):
-        super().__init__(denoise_radius=denoise_radius, **kwargs)
+        super().__init__(denoise_radius=denoise_radius, significance=significance, **kwargs)
         _check(order=order, ridge=ridge, radius=radius)
         self.order = int(order)
         self.ridge = float(ridge)

@@ -9,11 +9,9 @@ from keras import ops
 
 from lwmt_sionna.layers.angle_delay import AngleDelayTransform
 from lwmt_sionna.models.backbone import LWMTBackbone
-from lwmt_sionna.models.channel_encoder import unit_power
-from lwmt_sionna.models.channel_predictor import common_phasor
+from lwmt_sionna.models.normalization import common_phasor, turn, unit_power
 from lwmt_sionna.models.presets import load_preset, save_preset
 from lwmt_sionna.ops.angle_delay import inverse_angle_delay_transform
-from lwmt_sionna.ops.complex import ComplexPair
 from lwmt_sionna.ops.linear_prediction import (
     burg_coefficients,
     denoise,
@@ -81,9 +79,9 @@ class RefiningPredictor(keras.Model):
         scaled, scale = unit_power(history)
         scaled = self.transform(scaled)
         phasor = common_phasor(scaled[:, -1:])
-        features = self.features(_turn(scaled, phasor.conj()))
+        features = self.features(turn(scaled, phasor.conj()))
         future = features["forecasts"][:, -1] + self.refine(features, training=training)
-        return inverse_angle_delay_transform(_turn(future, phasor), self.array_shape) * scale
+        return inverse_angle_delay_transform(turn(future, phasor), self.array_shape) * scale
 
     def features(self, x):
         """What the network sees, without gradient: see `ChannelPredictor.features`."""
@@ -310,8 +308,3 @@ def _surround(x):
     x = ops.pad(x, [[0, 0], [1, 1], [0, 0], [0, 0], [0, 0]])
     x = ops.concatenate([x[:, :, -1:], x, x[:, :, :1]], axis=2)
     return ops.concatenate([x[:, :, :, -1:], x, x[:, :, :, :1]], axis=3)
-
-
-def _turn(x, phasor):
-    """Product of real `[batch, time, angle, delay, 2]` with a `ComplexPair`."""
-    return ComplexPair.from_stacked(x).times(phasor).stacked()

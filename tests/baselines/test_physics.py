@@ -33,10 +33,10 @@ def tones_per_bin(rng, num_tones, num_snapshots=21):
 
 EXACT = {
     "clamped": lambda order: baselines.ClampedAutoregression(
-        order=order, ridge=0.0, pool_weight=0.0, denoise_radius=None
+        order=order, ridge=0.0, pool_weight=0.0, denoise_radius=None, significance=0.0
     ),
     "direct": lambda order: baselines.DirectAutoregression(
-        order=order, ridge=1e-9, pool_weight=0.0, denoise_radius=None
+        order=order, ridge=1e-9, pool_weight=0.0, denoise_radius=None, significance=0.0
     ),
     "prony": lambda order: baselines.PronyPredictor(
         order=order, rank=order // 2, tolerance=0.0, ridge=0.0, pool_weight=0.0,

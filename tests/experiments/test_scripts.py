@@ -40,6 +40,7 @@ def refused(result, *words):
         "train_predictor.py",
         "prediction_eval.py",
         "tune_baselines.py",
+        "train_baseline.py",
         "link_level_eval.py",
         "show_masks.py",
         "pretrain.py",
