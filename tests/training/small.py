@@ -9,13 +9,13 @@ GRID = (6, 4, 4)
 
 
 def pretrain_config(steps=12, **settings):
-    """Pretraining on clusters alone, with two masks and noise."""
+    """Pretraining on clusters alone, with one mask: what compiles fastest."""
     optimization = {"batch_size": 4, "checkpoint_every": 4, "log_every": 1, "ema_momentum": 0.9}
     return PretrainConfig(
         source=SourceConfig(cluster_share=1.0, grids=(GRID,), pool=8, pool_steps=5),
-        model=ModelConfig(width=8, depth=1, num_heads=2, patch=(2, 2), position="factored"),
+        model=ModelConfig(width=8, depth=1, num_heads=2, patch=(2, 2), local_motion=False),
         optimization=OptimizationConfig(steps=steps, **(optimization | settings)),
-        curriculum=Curriculum(masks={"random": {}, "tail": {}}, impairments={"noise": {}}),
+        curriculum=Curriculum(masks={"random": {}}, impairments={}),
     )
 
 

@@ -1,5 +1,6 @@
 """The loop: what a kill, a damaged file, a NaN and the moving average do to a training."""
 
+import dataclasses
 import os
 import pathlib
 import signal
@@ -196,3 +197,20 @@ def test_mixed_precision_follows_full_precision(tmp_path, precision):
     # A run in two halves is one run here as well.
     _, again = pretrain(config, tmp_path / "mixed", verbose=0)
     assert again == history
+
+
+@pytest.mark.slow
+def test_grids_of_several_shapes_share_one_training(tmp_path):
+    """One program each, one set of weights and moments: both learn, and a stop is exact."""
+    config = pretrain_config(12)
+    source = dataclasses.replace(config.source, grids=((6, 4, 4), (4, 2, 8)))
+    config = dataclasses.replace(config, source=source)
+    _, history = pretrain(config, tmp_path / "run", verbose=0)
+    first, last = ([row["loss"] for row in rows] for rows in (history[:4], history[-4:]))
+    assert np.mean(last) < np.mean(first)
+    for path in (tmp_path / "run" / "checkpoints").glob("step_00000012.*"):
+        path.unlink()
+    _, same = pretrain(config, tmp_path / "run", verbose=0)
+    np.testing.assert_allclose(
+        [row["loss"] for row in same], [row["loss"] for row in history], rtol=1e-4
+    )
