@@ -1,8 +1,9 @@
 """Block errors and goodput of a multi-user downlink whose precoder knows an aged channel.
 
 Every CSI policy meets the same users, bits, noise and receiver; only the channel that the precoder
-is built on differs. The run prints a table and writes a record, a figure of block error rates and
-one of goodput. A killed run goes on where it stopped when started again with the same arguments.
+is built on differs. The run prints a table and writes a record and figures: block error rates,
+goodput, its distribution over users, the SNR needed over the horizon. A killed run goes on where it
+stopped when started again with the same arguments.
 
 Policies: perfect, noisy_perfect, every baseline by its name (hold, pooled_ar, local_ar, ...), model
 (see --preset), every shipped preset by its name, preset:PATH for a further model, and module:object
@@ -38,20 +39,35 @@ def main(argv=None):
     add("--history-snr", type=float, metavar="DB", help="SNR of the measured history in dB")
     add("--drops", type=int, metavar="N", help="drops of users per regime")
     add("--slots", type=int, metavar="N", help="slots with fresh bits and noise per drop")
+    add(
+        "--decoding",
+        choices=("chain", "information", "sys"),
+        help="decode every block, or tell block errors from mutual information or SINR (fast)",
+    )
     add("--batch-size", type=int, metavar="N", help="drops per call of the compiled link")
-    add("--receiver", choices=("ls", "perfect"), help="channel knowledge of the users")
+    add("--receiver", choices=("ls", "lmmse", "perfect"), help="channel knowledge of the users")
     add("--seed", type=int, help="seed of grouping, history noise, bits and noise")
+    group = parser.add_argument_group("where to compute")
+    add = group.add_argument
+    add("--workers", type=int, default=1, metavar="N", help="processes on this machine [1]")
+    add("--dask", metavar="ADDRESS", help="Dask scheduler, such as tcp://10.0.0.1:8786")
     args = parser.parse_args(argv)
     cli.configure_logging(args)
 
-    from lwmt_sionna.link.evaluation import LinkEvalConfig, evaluate_link, format_table
+    from lwmt_sionna.link import LinkEvalConfig, evaluate_link, format_table
 
     config = LinkEvalConfig.from_toml(args.config, overrides=_overrides(args))
     if args.policy:
         config = config.with_policies(args.policy)
-    record = evaluate_link(config, args.out, progress=False if args.quiet else None)
+    record = evaluate_link(
+        config,
+        args.out,
+        progress=False if args.quiet else None,
+        workers=args.workers,
+        dask=args.dask,
+    )
     print(format_table(record))
-    print(f"\n{args.out}: link_level_eval.json, link_bler.png, link_goodput.png")
+    print(f"\n{args.out}: {', '.join(sorted(path.name for path in args.out.glob('link_*')))}")
 
 
 def _overrides(args):
@@ -70,6 +86,7 @@ def _overrides(args):
             "snr_db": args.snr,
             "mcs": args.mcs,
             "num_slots": args.slots,
+            "decoding": args.decoding,
             "batch_size": args.batch_size,
             "seed": args.seed,
         },
@@ -80,11 +97,13 @@ def _overrides(args):
             value = {key: item for key, item in value.items() if item is not None}
         if value not in (None, {}):
             chosen[name] = value
-    # What is reported must be among what is swept.
+    # What is reported or wanted in more depth must be among what is swept.
     if args.mcs is not None:
         chosen["report_mcs"] = None
+        chosen["sweep"] |= {"target_mcs": None, "goodput_snr_db": None}
     if args.snr is not None:
         chosen["report_snr_db"] = None
+        chosen["sweep"] |= {"goodput_snr_db": None}
     return chosen
 
 

@@ -2,7 +2,14 @@
 
 import numpy as np
 
-__all__ = ["normalized_error", "sgcs", "summarize_errors", "to_db", "zero_forcing_rates"]
+__all__ = [
+    "evaluate_predictors",
+    "normalized_error",
+    "sgcs",
+    "summarize_errors",
+    "to_db",
+    "zero_forcing_rates",
+]
 
 
 def to_db(ratio):
@@ -121,3 +128,73 @@ def zero_forcing_rates(h_hat, h, snr_db, num_users=4, groups=None, seed=0):
     interference = received.sum(axis=-1) - signal
     rate = np.log2(1 + snr * signal / (1 + snr * interference))
     return rate.sum(axis=-1).mean(axis=-1)
+
+
+def evaluate_predictors(
+    predictors, paths, array, frequencies, *, snr_db, num_history, num_horizons, seed=0
+):
+    """Judges predictors on the same noisy histories of stored sequences.
+
+    Targets are the true channels. Sequences whose channel vanishes in a snapshot are left out and
+    counted; the others are told apart by events, paths that are born or die between the last
+    measured snapshot and the target.
+
+    Args:
+        predictors: Dictionary of names and `lwmt_sionna.baselines.Predictor`.
+        paths: `lwmt_sionna.data.PathSequences` of one speed and period.
+        array: `lwmt_sionna.data.PlanarArray`.
+        frequencies: Subcarrier frequencies in hertz, float `[num_subcarriers]`.
+        snr_db: Pilot SNR of the histories in decibels.
+        num_history: Snapshots of history.
+        num_horizons: Snapshots to predict.
+        seed: Seed of the noise.
+
+    Yields:
+        One flat dictionary per predictor, horizon and subset: `"event_free"` and `"events"` (told
+        by the window from the last measured snapshot to the target), `"quiet"` (no event from the
+        first measured snapshot on) and `"all"`.
+    """
+    from lwmt_sionna.data import add_noise, event_mask, synthesize, vanishing_mask
+
+    vanishing = vanishing_mask(paths)
+    paths = paths.select(~vanishing)
+    length = num_history + num_horizons
+    h = synthesize(paths, array, frequencies, snapshots=np.arange(length))
+    past, future = h[:, :num_history], h[:, num_history:]
+    history = add_noise(past, snr_db, np.random.default_rng(seed))
+    scale = np.sqrt(np.mean(np.abs(past) ** 2, axis=(1, 2, 3), dtype=np.float64))
+    doppler = paths.normalized_doppler
+    quiet = ~np.any([event_mask(paths, t, t + 1) for t in range(num_history - 1)], axis=0)
+    common = {
+        "scene": paths.scene,
+        "speed_kmh": float(np.mean(paths.speed) * 3.6),
+        "sampling_period_s": float(paths.sampling_period),
+        "normalized_doppler": float(np.mean(doppler)),
+        "history_snr_db": float(snr_db),
+        "num_vanishing": int(vanishing.sum()),
+    }
+    for name, predictor in predictors.items():
+        predicted = predictor(history, num_horizons)
+        for horizon in range(1, num_horizons + 1):
+            truth, guess = future[:, horizon - 1], predicted[:, horizon - 1]
+            error, power = normalized_error(guess, truth, scale)
+            similarity = sgcs(guess, truth)
+            has_event = event_mask(paths, num_history - 1, num_history - 1 + horizon)
+            subsets = {
+                "event_free": ~has_event,
+                "events": has_event,
+                "quiet": quiet & ~has_event,
+                "all": np.ones_like(has_event),
+            }
+            for subset, chosen in subsets.items():
+                if not (chosen & (power > 0)).any():
+                    continue
+                yield {
+                    **common,
+                    "predictor": name,
+                    "horizon": horizon,
+                    "subset": subset,
+                    "share": float(chosen.mean()),
+                    **summarize_errors(error[chosen], power[chosen]),
+                    "sgcs": float(similarity[chosen].mean()),
+                }

@@ -1,10 +1,16 @@
 """Figures: of results from records, and from nothing else; of what a token or a model sees."""
 
+import contextlib
 import itertools
+import math
+import textwrap
 
 from lwmt_sionna import records
 
 __all__ = [
+    "as_record",
+    "data_caption",
+    "panels",
     "plot_bler",
     "plot_goodput",
     "plot_neighborhood",
@@ -30,9 +36,16 @@ _STYLES = {
     "path_fit": ("#56B4E9", "X", "path fit"),
     "model": ("#0072B2", "*", "model"),
 }
-_OTHER_COLOURS = ("#CC79A7", "#56B4E9", "#8C564B", "#BCBD22", "#9467BD")
-_OTHER_MARKERS = ("P", "X", "<", ">", "h")
+_OTHER_COLOURS = ("#CC79A7", "#F0E442", "#8C564B", "#BCBD22", "#9467BD")
+_OTHER_MARKERS = ("P", "d", "<", ">", "h")
+_ADAPTATIONS = {
+    "fixed": "the best of {} fixed schemes",
+    "inner": "{} schemes, chosen by the base station's belief",
+    "outer": "{} schemes, adapted by an outer loop",
+}
 _PANEL_INCHES = (4.0, 3.1)
+# Of text in the size of legends and titles.
+_CHARACTERS_PER_INCH = 13
 _RC = {
     "axes.grid": True,
     "axes.spines.right": False,
@@ -83,17 +96,20 @@ def plot_bler(record, path, mcs=None):
     Raises:
         ValueError: the record has no points of that scheme.
     """
-    record = _as_record(record)
+    record = as_record(record)
     mcs = record["config"]["report_mcs"] if mcs is None else mcs
     points = [point for point in record["points"] if point["mcs"] == mcs]
     if not points:
         raise ValueError(f"The record has no points of this scheme. Received: mcs={mcs}")
     floor = 0.5 / max(point["num_blocks"] for point in points)
+    lowest = min(point["bler"] if point["bler"] > 0 else point["bler_high"] for point in points)
+    # The decade of the lowest point; what half an error would be is the least that can be told.
+    bottom = max(floor, 0.8 * 10 ** math.floor(math.log10(max(lowest, floor))))
 
     def draw(axes, curve, style):
         x = [point["snr_db"] for point in curve]
         y = [point["bler"] if point["bler"] > 0 else point["bler_high"] for point in curve]
-        low = [max(point["bler_low"], floor) for point in curve]
+        low = [max(point["bler_low"], bottom) for point in curve]
         axes.fill_between(
             x, low, [point["bler_high"] for point in curve], color=style["color"], alpha=0.12, lw=0
         )
@@ -102,23 +118,26 @@ def plot_bler(record, path, mcs=None):
             if point["bler"] == 0:
                 axes.plot(point["snr_db"], value, mfc="white", **{**style, "label": None})
         axes.set_yscale("log")
-        axes.set_ylim(floor, 1.4)
+        axes.set_ylim(bottom, 1.4)
 
     _draw_panels(
-        points, path, draw, "block error rate", f"{points[0]['mcs_name']}, {_data(record)}"
+        points, path, draw, "block error rate", f"{points[0]['mcs_name']}, {data_caption(record)}"
     )
 
 
-def plot_goodput(record, path):
+def plot_goodput(record, path, adaptation=None):
     """Goodput per user over link SNR, one panel per regime and horizon, one curve per policy.
-
-    Every SNR uses the scheme of the sweep with the highest goodput, the same for all users.
 
     Args:
         record: dict or path, a record of the link-level evaluation.
         path: path of the figure; the extension chooses the format.
+        adaptation: str or None, how schemes are chosen (see
+            `lwmt_sionna.link.summary.ADAPTATIONS`); the reported way of the record when None.
     """
-    record = _as_record(record)
+    from lwmt_sionna.link.table import goodput_of
+
+    record = as_record(record)
+    rows = goodput_of(record, adaptation)
 
     def draw(axes, curve, style):
         x = [point["snr_db"] for point in curve]
@@ -133,8 +152,11 @@ def plot_goodput(record, path):
         axes.plot(x, [point["goodput"] for point in curve], **style)
         axes.set_ylim(bottom=0)
 
-    title = f"best fixed scheme of {record['config']['sweep']['mcs']}, {_data(record)}"
-    _draw_panels(record["goodput"], path, draw, "goodput per user [bit/s/Hz]", title)
+    chosen = rows[0].get("adaptation", "fixed")
+    title = _ADAPTATIONS[chosen].format(len(record["config"]["sweep"]["mcs"]))
+    _draw_panels(
+        rows, path, draw, "goodput per user [bit/s/Hz]", f"{title}, {data_caption(record)}"
+    )
 
 
 def plot_neighborhood(
@@ -196,12 +218,12 @@ def plot_views(clean, views, path):
     with matplotlib.rc_context(_RC | {"axes.grid": False, "font.size": 7}):
         figure = Figure(figsize=(10.0, 1.55 * rows + 0.4), layout="constrained")
         FigureCanvasAgg(figure)
-        panels = figure.subplots(rows, 3 * columns, squeeze=False)
-        for axes in panels.flat:
+        grid = figure.subplots(rows, 3 * columns, squeeze=False)
+        for axes in grid.flat:
             axes.set_axis_off()
         for index, (name, (observed, hidden)) in enumerate(views.items()):
             row, column = divmod(index, columns)
-            plane, course, bin_axes = panels[row][3 * column : 3 * column + 3]
+            plane, course, bin_axes = grid[row][3 * column : 3 * column + 3]
             level = 20 * np.log10(np.abs(observed) + 1e-12) - peak_db
             level = np.ma.masked_array(level, hidden)
             cmap = matplotlib.colormaps["viridis"].with_extremes(bad="0.8")
@@ -228,39 +250,73 @@ def plot_views(clean, views, path):
             figure.savefig(temporary, dpi=150)
 
 
-def _as_record(record):
+def as_record(record):
+    """A record from a dict or a path."""
     return record if isinstance(record, dict) else records.read_record(record)
 
 
-def _data(record):
+def data_caption(record):
+    """What a record of the link rests on, for the title of a figure."""
     scenes = sorted({str(point["scene"]) for point in record["points"]})
     drops = max(point["num_drops"] for point in record["points"])
     return f"{', '.join(scenes)}, {drops} drops"
 
 
-def _draw_panels(points, path, draw, ylabel, title):
+@contextlib.contextmanager
+def panels(path, num_rows, num_columns, title, **options):
+    """A figure of panels with one legend, written when the block ends.
+
+    Args:
+        path: path of the figure; the extension chooses the format.
+        num_rows: int.
+        num_columns: int.
+        title: str.
+        **options: options of matplotlib's `Figure.subplots`.
+
+    Returns:
+        A context manager whose value is the array of axes `[num_rows, num_columns]`.
+    """
     # The figure is drawn without pyplot: no global state, no window, any thread.
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    width, height = _PANEL_INCHES
+    with matplotlib.rc_context(_RC):
+        # One panel alone is made wider, for its legend to fit.
+        size = (max(width * num_columns, 5.5), height * num_rows + 0.7)
+        figure = Figure(figsize=size, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(num_rows, num_columns, squeeze=False, **options)
+        yield axes
+        found = {}
+        for handle, label in (
+            pair for panel in axes.ravel() for pair in zip(*panel.get_legend_handles_labels())
+        ):
+            found.setdefault(label, handle)
+        if found:
+            longest = max(map(len, found))
+            columns = max(1, int(_CHARACTERS_PER_INCH * size[0] / (longest + 6)))
+            figure.legend(
+                found.values(), found.keys(), loc="outside lower center",
+                ncols=math.ceil(len(found) / math.ceil(len(found) / columns)),
+            )  # fmt: skip
+        title = textwrap.fill(title, int(_CHARACTERS_PER_INCH * size[0]))
+        figure.suptitle(title, fontsize=9)
+        with records.atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=150)
+
+
+def _draw_panels(points, path, draw, ylabel, title):
     regimes = list(dict.fromkeys(point["regime"] for point in points))
     horizons = sorted({point["horizon"] for point in points})
     policies = list(dict.fromkeys(point["policy"] for point in points))
     others = [policy for policy in policies if policy not in _STYLES]
-    with matplotlib.rc_context(_RC):
-        width, height = _PANEL_INCHES
-        figure = Figure(
-            figsize=(width * len(horizons), height * len(regimes) + 0.7), layout="constrained"
-        )
-        FigureCanvasAgg(figure)
-        panels = figure.subplots(
-            len(regimes), len(horizons), sharex=True, sharey=True, squeeze=False
-        )
+    with panels(path, len(regimes), len(horizons), title, sharex=True, sharey=True) as grid:
         for (row, regime), (column, horizon) in itertools.product(
             enumerate(regimes), enumerate(horizons)
         ):
-            axes = panels[row][column]
+            axes = grid[row][column]
             for policy in policies:
                 curve = sorted(
                     (
@@ -281,8 +337,3 @@ def _draw_panels(points, path, draw, ylabel, title):
                 axes.set_xlabel("link SNR [dB]")
             if column == 0:
                 axes.set_ylabel(ylabel)
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6))
-        figure.suptitle(title, fontsize=9)
-        with records.atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=150)

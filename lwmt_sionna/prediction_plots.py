@@ -1,13 +1,8 @@
-"""Figures of the prediction evaluation, from its record alone."""
+"""Figures of the prediction evaluation, drawn from its records."""
 
 import itertools
 
-from lwmt_sionna import records
-from lwmt_sionna.plots import _PANEL_INCHES as PANEL_INCHES
-from lwmt_sionna.plots import _RC as RC
-from lwmt_sionna.plots import _STYLES as POLICY_STYLES
-from lwmt_sionna.plots import _as_record as as_record
-from lwmt_sionna.plots import policy_style
+from lwmt_sionna.plots import as_record, panels, policy_style
 
 __all__ = ["plot_error_scatter", "plot_prediction_errors", "plot_sum_rates"]
 
@@ -120,16 +115,12 @@ def _regime(point):
 
 def _draw_regimes(points, path, draw, ylabel, title):
     names = list(dict.fromkeys(point["predictor"] for point in points))
-    others = [name for name in names if name not in POLICY_STYLES]
 
     def fill(axes, regime):
         for name in names:
             curve = [p for p in points if p["predictor"] == name and _regime(p) == regime]
             if curve:
-                style = policy_style(name, others)
-                if others and name == others[0]:  # a model under the name of its preset
-                    style = policy_style("model") | {"label": name}
-                draw(axes, curve, style)
+                draw(axes, curve, policy_style(name, names))
 
     regimes = list(dict.fromkeys(_regime(point) for point in points))
     _draw_grid(regimes, path, fill, ylabel, title)
@@ -137,20 +128,11 @@ def _draw_regimes(points, path, draw, ylabel, title):
 
 def _draw_grid(regimes, path, fill, ylabel, title):
     """One panel per regime: scenes and periods are rows, speeds columns."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = sorted({regime[:2] for regime in regimes})
     columns = sorted({regime[2] for regime in regimes})
-    with matplotlib.rc_context(RC):
-        width, height = PANEL_INCHES
-        size = (0.7 * width * len(columns) + 0.4, 0.8 * height * len(rows) + 1.0)
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(figure)
-        panels = figure.subplots(len(rows), len(columns), squeeze=False)
+    with panels(path, len(rows), len(columns), title) as grid:
         for (i, row), (j, speed) in itertools.product(enumerate(rows), enumerate(columns)):
-            axes = panels[i][j]
+            axes = grid[i][j]
             if (*row, speed) not in regimes:
                 axes.set_axis_off()
                 continue
@@ -158,18 +140,3 @@ def _draw_grid(regimes, path, fill, ylabel, title):
             axes.set_title(f"{row[0].replace('_', ' ')}, {speed:g} km/h, {1e3 * row[1]:g} ms")
             if j == 0:
                 axes.set_ylabel(ylabel)
-        handles = {
-            label: handle
-            for axes in panels.flat
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
-        if handles:
-            figure.legend(
-                handles.values(),
-                handles.keys(),
-                loc="outside lower center",
-                ncols=min(len(handles), 7),
-            )
-        figure.suptitle(title, fontsize=9)
-        with records.atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=110)

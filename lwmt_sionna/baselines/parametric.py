@@ -51,8 +51,7 @@ class PathModel(keras.Model):
         scale = ops.sqrt(square)
         scale = ops.where(scale > 0, scale, ops.ones_like(scale))
         fit = PathFit(*history.shape[1:4], **self.settings)
-        paths, residual = fit(history / scale)
-        future = fit.extrapolate(paths, self.num_horizons)
+        future, residual = fit.continued(history / scale, self.num_horizons)
         if self.residual_order:
             x = denoise(angle_delay_transform(residual), radius=3)
             taps = burg_coefficients(x, self.residual_order)[-1]

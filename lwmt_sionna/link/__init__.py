@@ -7,8 +7,10 @@ and statistics can be used where Sionna is not installed.
 import importlib
 
 _EXPORTS = {
+    "AdaptationConfig": "adaptation",
     "CirGenerator": "cir",
     "CsiPolicy": "policies",
+    "DecoderTable": "abstraction",
     "Downlink": "downlink",
     "DownlinkConfig": "config",
     "DropConfig": "drops",
@@ -21,12 +23,13 @@ _EXPORTS = {
     "PointStore": "store",
     "SoundingConfig": "uplink",
     "SweepConfig": "sweep",
-    "best_fixed_mcs": "statistics",
+    "SysAbstraction": "abstraction",
     "cir_dataset": "cir",
     "cluster_bootstrap": "statistics",
     "comb_pilot_pattern": "downlink",
+    "draw_figures": "figures",
     "evaluate_link": "evaluation",
-    "format_table": "evaluation",
+    "format_table": "table",
     "get_mcs": "mcs",
     "make_policy": "policies",
     "make_sim_ber_model": "sim_ber",

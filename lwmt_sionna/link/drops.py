@@ -16,8 +16,10 @@ __all__ = ["DropConfig", "DropFactory", "LinkDrops"]
 
 logger = logging.getLogger(__name__)
 
-# Lines are drawn at speeds that differ a little; they are one regime still.
+# Users walk and drive over slopes, at speeds that differ a little; they are one regime still.
 _SPEED_TOLERANCE = 0.05
+# More users of other speeds than this share of them are no mishap.
+_MOST_OFF_SPEED = 0.05
 
 
 @dataclass(frozen=True)
@@ -132,29 +134,36 @@ class DropConfig:
 class DropFactory:
     """Forms drops from stored paths and synthesises their channels.
 
-    All sequences must share scene, speed and sampling period: a *regime*. Drops are formed from
-    the measured histories alone, as a scheduler would: users of a drop belong to one base station,
-    are still heard in the last snapshot and are not too similar. A trajectory serves in at most
-    one drop, so that drops are independent and intervals over drops are honest.
+    All sequences must share scene, speed and sampling period: a *regime*. A few that are more than
+    5 % faster or slower than the median, as down a steep slope, are left out and counted.
+
+    Drops are formed from the measured histories alone, as a scheduler would: users of a drop belong
+    to one base station, are still heard in the last snapshot and are not too similar. A trajectory
+    serves in at most one drop, so that drops are independent and intervals over drops are honest.
 
     Args:
         paths: `lwmt_sionna.data.PathSequences` of one regime.
         downlink: `DownlinkConfig`.
         config: `DropConfig`.
         sounding: `SoundingConfig`, how the history is measured.
+        label: str, what tells this regime from others of the same speed and CSI period.
 
     Raises:
         ValueError: the sequences do not form a regime, or too few users remain for one drop.
     """
 
-    def __init__(self, paths, downlink=None, config=None, sounding=None):
+    def __init__(self, paths, downlink=None, config=None, sounding=None, label=""):
         self.downlink = DownlinkConfig() if downlink is None else downlink
         self.config = DropConfig() if config is None else config
         self.sounding = SoundingConfig() if sounding is None else sounding
+        self._label = label
         paths = with_stride(paths, self.config.stride)
         self.scene = paths.scene
         self.sampling_period = float(paths.sampling_period)
-        self.speed_kmh = _common_speed_kmh(paths.speed)
+        self.speed_kmh, at_speed = _common_speed_kmh(paths.speed)
+        num_off_speed = int(np.count_nonzero(~at_speed))
+        if num_off_speed:
+            paths = paths.select(at_speed)
         self.normalized_doppler = round(float(np.median(paths.normalized_doppler)), 3)
         self._last = self.config.num_history - 1
         self.max_horizon = paths.num_snapshots - self.config.num_history
@@ -176,8 +185,10 @@ class DropFactory:
         history = self._channels.measured(
             true, snapshots, self.config.history_snr_db, self.sounding, self.config.seed
         )
-        #: int `[num_drops, num_users]`, sequence of every user in `paths`.
+        #: int `[num_drops, num_users]`, sequence of every user among those of `paths` at its speed.
         self.users, self.counts = self._form_drops(paths, true, history)
+        self.counts["num_sequences"] += num_off_speed
+        self.counts["num_off_speed"] = num_off_speed
         chosen = self.users.ravel()
         self._rms = _user_rms(history[chosen])
         self._history = self._by_drop(self._scaled(history[chosen]))
@@ -192,7 +203,21 @@ class DropFactory:
     @property
     def name(self):
         """str, the regime in words."""
-        return f"{self.speed_kmh:g} km/h, {self.sampling_period * 1e3:g} ms"
+        name = f"{self.speed_kmh:g} km/h, {self.sampling_period * 1e3:g} ms"
+        return f"{name}, {self._label}" if self._label else name
+
+    @property
+    def columns(self):
+        """dict, what every point of this regime says about it."""
+        return {
+            "scene": self.scene,
+            "speed_kmh": self.speed_kmh,
+            "sampling_period": self.sampling_period,
+            "normalized_doppler": self.normalized_doppler,
+            "num_users": self.downlink.num_users,
+            "history_snr_db": self.config.history_snr_db,
+            "sounding": self.sounding.mode,
+        }
 
     def at(self, horizon):
         """Channels for the slot `horizon` snapshots after the history.
@@ -283,10 +308,13 @@ def _user_rms(history):
 
 
 def _common_speed_kmh(speed):
-    low, high = float(np.min(speed)), float(np.max(speed))
-    if high - low > _SPEED_TOLERANCE * max(high, 1e-3):
+    """The speed in km/h, and whether sequences have it, bool `[num_sequences]`."""
+    middle = float(np.median(speed))
+    at_speed = np.abs(speed - middle) <= _SPEED_TOLERANCE * max(middle, 1e-3)
+    if np.mean(~at_speed) > _MOST_OFF_SPEED:
+        low, high = float(np.min(speed)), float(np.max(speed))
         raise ValueError(
             "The users of a link regime move at one speed. "
             f"Received: speeds from {low * 3.6:.1f} to {high * 3.6:.1f} km/h"
         )
-    return round(float(np.median(speed)) * 3.6)
+    return round(middle * 3.6), at_speed

@@ -1,24 +1,27 @@
 """The link-level evaluation: from a configuration to points, table, record and figures."""
 
 import dataclasses
-import logging
+import itertools
 import pathlib
 import time
 
 from lwmt_sionna import records
 from lwmt_sionna.configuration import from_toml
 from lwmt_sionna.data import read_paths
+from lwmt_sionna.link.adaptation import AdaptationConfig
 from lwmt_sionna.link.config import DownlinkConfig
 from lwmt_sionna.link.drops import DropConfig, DropFactory
 from lwmt_sionna.link.policies import make_policy
-from lwmt_sionna.link.statistics import best_fixed_mcs, recovered_share
+from lwmt_sionna.link.statistics import recovered_share
 from lwmt_sionna.link.store import PointStore
+from lwmt_sionna.link.summary import ADAPTATIONS
 from lwmt_sionna.link.sweep import SweepConfig, run_sweep
+from lwmt_sionna.link.tasks import Workbench
 from lwmt_sionna.link.uplink import SoundingConfig
 
-__all__ = ["LinkEvalConfig", "evaluate_link", "format_table"]
+__all__ = ["LinkEvalConfig", "evaluate_link", "make_bench"]
 
-logger = logging.getLogger(__name__)
+_VARIABLE = {"downlink": DownlinkConfig, "drops": DropConfig, "sounding": SoundingConfig}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,16 +29,22 @@ class LinkEvalConfig:
     """Everything that a link-level evaluation depends on.
 
     Args:
-        data: tuple of str, HDF5 files with paths, one regime (speed, CSI period) each.
+        data: tuple of str, HDF5 files with paths: one scene, speed and sampling period each.
         policies: tuple of str, names for `make_policy`.
         preset: str, preset (name or folder) of the policy `model`.
         report_mcs: int or None, scheme of the BLER that the table and the figure show; the middle
             one of the sweep when None.
         report_snr_db: float or None, link SNR of the table [dB]; the highest when None.
+        report_adaptation: str, "outer", "inner" or "fixed": how the schemes of the goodput shown
+            are chosen (see `lwmt_sionna.link.summary.ADAPTATIONS`).
         downlink: `DownlinkConfig`.
         drops: `DropConfig`.
         sounding: `SoundingConfig`.
+        adaptation: `AdaptationConfig`.
         sweep: `SweepConfig`.
+        vary: dict of lists, settings that regimes are made of besides the data files, such as
+            `{"downlink.num_users": [2, 4, 8], "drops.history_snr_db": [5.0, 15.0]}`: every file
+            with every combination.
         baselines: dict of dicts, per policy the arguments of its constructor in
             `lwmt_sionna.baselines`; the defaults where there are none.
     """
@@ -45,10 +54,13 @@ class LinkEvalConfig:
     preset: str = "small"
     report_mcs: int | None = None
     report_snr_db: float | None = None
+    report_adaptation: str = "outer"
     downlink: DownlinkConfig = dataclasses.field(default_factory=DownlinkConfig)
     drops: DropConfig = dataclasses.field(default_factory=DropConfig)
     sounding: SoundingConfig = dataclasses.field(default_factory=SoundingConfig)
+    adaptation: AdaptationConfig = dataclasses.field(default_factory=AdaptationConfig)
     sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
+    vary: dict = dataclasses.field(default_factory=dict)
     baselines: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -70,18 +82,58 @@ class LinkEvalConfig:
         schemes, ratios = self.sweep.mcs, self.sweep.snr_db
         if self.report_mcs is None:
             object.__setattr__(self, "report_mcs", schemes[len(schemes) // 2])
+        told = ratios if self.sweep.goodput_snr_db is None else self.sweep.goodput_snr_db
         if self.report_snr_db is None:
-            object.__setattr__(self, "report_snr_db", max(ratios))
+            object.__setattr__(self, "report_snr_db", max(told))
         if self.report_mcs not in schemes:
             raise ValueError(
                 f"The reported scheme must be swept: mcs={schemes}. "
                 f"Received: report_mcs={self.report_mcs}"
             )
-        if self.report_snr_db not in ratios:
+        if self.report_snr_db not in told:
             raise ValueError(
-                f"The reported SNR must be swept: snr_db={ratios}. "
+                f"The reported SNR must be one that goodput is told at: {told}. "
                 f"Received: report_snr_db={self.report_snr_db}"
             )
+        if self.report_adaptation not in ADAPTATIONS:
+            raise ValueError(
+                f"`report_adaptation` is one of {', '.join(ADAPTATIONS)}. "
+                f"Received: report_adaptation={self.report_adaptation!r}"
+            )
+        # Said here rather than when hours of the other variants are done.
+        self.variants()
+
+    def variants(self):
+        """What every data file is evaluated with.
+
+        Returns:
+            List of `(label, settings)`: text that names what differs, and a dict of the sections
+            `downlink`, `drops` and `sounding`.
+        """
+        for key, values in self.vary.items():
+            section, _, name = key.partition(".")
+            known = [
+                f"{s}.{f.name}" for s, cls in _VARIABLE.items() for f in dataclasses.fields(cls)
+            ]
+            if key not in known:
+                raise ValueError(
+                    "`vary` knows the settings of downlink, drops and sounding, such as "
+                    f"downlink.num_users. Received: vary={key!r}"
+                )
+            if not isinstance(values, list | tuple) or not values:
+                raise ValueError(f"`vary` holds lists of values. Received: {key}={values!r}")
+        variants = []
+        for combination in itertools.product(*self.vary.values()):
+            settings = {section: getattr(self, section) for section in _VARIABLE}
+            labels = []
+            for key, value in zip(self.vary, combination):
+                section, _, name = key.partition(".")
+                settings[section] = dataclasses.replace(settings[section], **{name: value})
+                labels.append(
+                    f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
+                )
+            variants.append((", ".join(labels), settings))
+        return variants
 
     def with_policies(self, names):
         """The same configuration with further policies; those that are there already stay once."""
@@ -94,7 +146,7 @@ class LinkEvalConfig:
 
         Args:
             path: path of a TOML file with the fields as keys and the tables `downlink`, `drops`,
-                `sounding`, `sweep` and `baselines`.
+                `sounding`, `adaptation`, `sweep`, `vary` and `baselines`.
             overrides: dict or None, values in place of those of the file, nested like them.
         """
         return from_toml(
@@ -104,24 +156,23 @@ class LinkEvalConfig:
             downlink=DownlinkConfig,
             drops=DropConfig,
             sounding=SoundingConfig,
+            adaptation=AdaptationConfig,
             sweep=SweepConfig,
         )
 
 
-def evaluate_link(config, out, progress=None):
-    """Runs the evaluation; a killed run goes on with the first point that is missing.
+def make_bench(config):
+    """Builds what the tasks of an evaluation need.
 
     Args:
         config: `LinkEvalConfig`.
-        out: path of a folder. It receives `link_level_eval.json` (the record), `link_bler.png` and
-            `link_goodput.png`, and keeps finished points in `points.jsonl`.
-        progress: bool or None, show a progress bar; None shows one on a terminal.
 
     Returns:
-        The record, a dict.
+        `Workbench`.
+
+    Raises:
+        ValueError: data or policies are missing, or do not fit the configuration.
     """
-    started = time.time()
-    out = pathlib.Path(out)
     if not config.data:
         raise ValueError("There is no data to evaluate on. Received: data=()")
     for path in config.data:
@@ -138,52 +189,102 @@ def evaluate_link(config, out, progress=None):
         )
         for name in config.policies
     ]
-    factories = []
+    contents = []
     for path in config.data:
         try:
-            factories.append(
-                DropFactory(read_paths(path), config.downlink, config.drops, config.sounding)
-            )
+            contents.append(read_paths(path))
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+    several_scenes = len({paths.scene for paths in contents}) > 1
+    factories = []
+    for path, paths in zip(config.data, contents):
+        for label, settings in config.variants():
+            label = ", ".join(filter(None, [paths.scene if several_scenes else "", label]))
+            try:
+                factories.append(
+                    DropFactory(
+                        paths,
+                        settings["downlink"],
+                        settings["drops"],
+                        settings["sounding"],
+                        label=label,
+                    )
+                )
+            except ValueError as error:
+                raise ValueError(f"{path}: {error}") from error
     _check_regimes(factories, config)
-    points = run_sweep(
-        factories, policies, config.sweep, PointStore(out / "points.jsonl"), progress=progress
+    return Workbench(factories, policies, config.sweep)
+
+
+def evaluate_link(config, out, progress=None, workers=1, dask=None):
+    """Runs the evaluation; a killed run goes on with the first point that is missing.
+
+    Args:
+        config: `LinkEvalConfig`.
+        out: path of a folder. It receives `link_level_eval.json` (the record) and the figures (see
+            `lwmt_sionna.link.figures.draw_figures`), and keeps finished points in `points.jsonl`.
+        progress: bool or None, show a progress bar; None shows one on a terminal.
+        workers: int, processes on this machine; 1 computes in this one.
+        dask: str or None, address of a Dask scheduler whose workers compute the points.
+
+    Returns:
+        The record, a dict.
+    """
+    started = time.time()
+    out = pathlib.Path(out)
+    bench = make_bench(config)
+    execute = _executor(config, workers, dask)
+    result = run_sweep(
+        bench.factories,
+        list(bench.policies.values()),
+        config.sweep,
+        PointStore(out / "points.jsonl"),
+        progress=progress,
+        execute=execute,
+        adaptation=config.adaptation,
     )
+    for quantity in ("goodput", "sum_rate"):
+        for row, share in zip(result.goodput, recovered_share(result.goodput, quantity)):
+            row[f"recovered_{quantity}"] = share
 
     inputs = {pathlib.Path(path).stem: path for path in config.data}
-    for policy in policies:
+    for policy in bench.policies.values():
         if policy.source is not None:
             inputs[policy.name] = policy.source
     record = records.write_record(
         out / "link_level_eval.json",
         name="link_level_eval",
         config=config,
-        points=points,
+        points=result.points,
         seeds={"drops": config.drops.seed, "link": config.sweep.seed},
         inputs=inputs,
         started=started,
         extra={
-            "goodput": _goodput(points),
+            "goodput": result.goodput,
             "users": [
                 {"regime": factory.name, "scene": factory.scene, **factory.counts}
-                for factory in factories
+                for factory in bench.factories
             ],
         },
     )
-    from lwmt_sionna import plots
+    from lwmt_sionna.link.figures import draw_figures
 
-    plots.plot_bler(record, out / "link_bler.png", mcs=config.report_mcs)
-    plots.plot_goodput(record, out / "link_goodput.png")
+    draw_figures(record, out)
     return record
 
 
-def _goodput(points):
-    rows = best_fixed_mcs(points)
-    for quantity in ("goodput", "sum_rate"):
-        for row, share in zip(rows, recovered_share(rows, quantity)):
-            row[f"recovered_{quantity}"] = share
-    return rows
+def _executor(config, workers, dask):
+    if workers == 1 and dask is None:
+        return None
+    from lwmt_sionna.link.execute import in_workers
+
+    # Workers may have been started in another folder.
+    paths = [str(pathlib.Path(path).resolve()) for path in config.data]
+    preset = config.preset
+    if pathlib.Path(preset).is_dir():
+        preset = str(pathlib.Path(preset).resolve())
+    config = dataclasses.replace(config, data=paths, preset=preset)
+    return in_workers(config, workers, dask)
 
 
 def _check_regimes(factories, config):
@@ -196,91 +297,3 @@ def _check_regimes(factories, config):
                 f"{factory.name}: the sequences allow horizons from 1 to {factory.max_horizon}. "
                 f"Received: horizons={config.sweep.horizons}"
             )
-
-
-def format_table(record):
-    """The result as text: one line per regime, horizon and policy.
-
-    Args:
-        record: dict, a record of `evaluate_link`.
-
-    Returns:
-        str of several lines.
-    """
-    mcs, snr = record["config"]["report_mcs"], record["config"]["report_snr_db"]
-    goodput = {_cell(row): row for row in record["goodput"] if row["snr_db"] == snr}
-    chosen = [p for p in record["points"] if p["mcs"] == mcs and p["snr_db"] == snr]
-    rows = [
-        ("", "", "", "NMSE [dB]", "event-free", "BLER", "", "event-", "goodput", "sum rate", "won"),
-        ("regime", "horizon", "policy", "", "", "", "95 %", "free", "[b/s/Hz]", "[b/s/Hz]", "back"),
-    ]
-    for point in chosen:
-        if len(rows) > 2 and rows[-1][:2] != (point["regime"], str(point["horizon"])):
-            rows.append(("",) * len(rows[0]))
-        free = point.get("bler_event_free")
-        rows.append(
-            (
-                point["regime"],
-                str(point["horizon"]),
-                point["policy"],
-                _pair(point, ""),
-                _pair(point, "_event_free"),
-                f"{point['bler']:.3f}",
-                f"{point['bler_low']:.3f} - {point['bler_high']:.3f}",
-                "-" if free is None else f"{free:.3f}",
-                f"{goodput[_cell(point)]['goodput']:.2f}",
-                f"{point['sum_rate']:.1f}",
-                _percent(goodput[_cell(point)]["recovered_sum_rate"]),
-            )
-        )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column in (0, 2) else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths))
-        ).rstrip()
-        for row in rows
-    ]
-    blocks = _span({point["num_blocks"] for point in chosen})
-    drops = _span({point["num_drops"] for point in chosen})
-    return "\n".join(
-        [
-            f"BLER of {chosen[0]['mcs_name']}, goodput per user with the best fixed scheme, sum "
-            f"rate of {record['config']['downlink']['num_users']} users;",
-            f"all at {snr:g} dB link SNR, {blocks} blocks from {drops} drops a point. NMSE: pooled "
-            "/ median. Event-free: users",
-            "without path births and deaths between the last measurement and the slot. Won back: "
-            "share of the sum rate",
-            "between hold and perfect CSI.",
-            "",
-            *lines,
-            "",
-            *(
-                "{regime}: of {num_sequences} sequences, {num_vanished} vanish within the history, "
-                "{num_not_heard} are no longer heard, {num_grouped} can be grouped.".format(**users)
-                for users in record["users"]
-            ),
-        ]
-    )
-
-
-def _cell(point):
-    return point["regime"], point["horizon"], point["policy"]
-
-
-def _pair(point, suffix):
-    pooled, median = (point.get(f"nmse_{kind}_db{suffix}") for kind in ("pooled", "median"))
-    if pooled is None or median is None:
-        return "-"
-    if pooled < -100:
-        return "exact"
-    return f"{pooled:.1f} / {median:.1f}"
-
-
-def _percent(share):
-    return "-" if share is None else f"{100 * share:.0f} %"
-
-
-def _span(values):
-    low, high = min(values), max(values)
-    return f"{low}" if low == high else f"{low} to {high}"

@@ -49,6 +49,14 @@ class CsiPolicy:
     def __call__(self, history, horizon, target=None):
         raise NotImplementedError
 
+    def for_regime(self, factory):
+        """The policy for one regime, where it has to know something of it; itself otherwise.
+
+        Args:
+            factory: `DropFactory`.
+        """
+        return self
+
 
 class PerfectCsi(CsiPolicy):
     """The true channel in the middle of the slot, the snapshot that predictors aim at.
@@ -65,7 +73,7 @@ class PerfectCsi(CsiPolicy):
 
 
 class NoisyPerfectCsi(CsiPolicy):
-    """The true channel of the slot with the noise of a history snapshot: CSI of age zero.
+    """The true channel of the slot with the white noise of a history snapshot: CSI of age zero.
 
     Args:
         snr_db: float, SNR of the measurement [dB].
@@ -86,6 +94,9 @@ class NoisyPerfectCsi(CsiPolicy):
         rng = np.random.default_rng([self.seed, horizon])
         noise = rng.standard_normal((*target.shape, 2), np.float32).view(np.complex64)[..., 0]
         return target + np.sqrt(power / 2)[..., None, None].astype(np.float32) * noise
+
+    def for_regime(self, factory):
+        return NoisyPerfectCsi(factory.config.history_snr_db, self.seed, self.name)
 
 
 class PredictedCsi(CsiPolicy):
@@ -193,7 +204,9 @@ def _baseline_classes():
         # The class of models has no name of its own: its instances are named by their preset.
         if inspect.isclass(value) and isinstance(vars(value).get("name"), str):
             found[value.name] = value
-    found.pop(baselines.Predictor.name)
+    # The link's own ceilings know the true channel; those of the baselines have to be told.
+    for name in (baselines.Predictor.name, baselines.PerfectCsi.name):
+        del found[name]
     return found
 
 

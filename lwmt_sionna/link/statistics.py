@@ -7,8 +7,8 @@ from lwmt_sionna.evaluation import normalized_error, summarize_errors
 _FLOOR_DB = -200.0
 
 __all__ = [
-    "best_fixed_mcs",
     "cluster_bootstrap",
+    "cluster_mean",
     "nmse_summary",
     "paired_bootstrap",
     "recovered_share",
@@ -73,6 +73,20 @@ def paired_bootstrap(errors, reference, blocks, level=0.95, num_resamples=2000, 
     return float(difference.sum() / blocks.sum()), low, high
 
 
+def cluster_mean(values, level=0.95, num_resamples=2000, seed=0):
+    """Confidence interval of a mean over drops.
+
+    Args:
+        values: float `[num_drops]`, one value per drop.
+        level, num_resamples, seed: as for `cluster_bootstrap`.
+
+    Returns:
+        The pair `(low, high)` of floats.
+    """
+    values = np.asarray(values, np.float64).ravel()
+    return _bootstrap(values, np.ones_like(values), level, num_resamples, seed)
+
+
 def _bootstrap(errors, blocks, level, num_resamples, seed):
     rng = np.random.default_rng(seed)
     weights = rng.multinomial(errors.size, np.full(errors.size, 1 / errors.size), num_resamples)
@@ -85,11 +99,12 @@ def _bootstrap(errors, blocks, level, num_resamples, seed):
 def recovered_share(rows, quantity, worst="hold", best="perfect"):
     """Share of what age costs that a policy wins back.
 
-    `(q(policy) - q(worst)) / (q(best) - q(worst))`, per regime, horizon and SNR.
+    `(q(policy) - q(worst)) / (q(best) - q(worst))`, per regime, horizon, SNR and, where rows have
+    it, adaptation.
 
     Args:
         rows: list of dict with `regime`, `horizon`, `policy`, `snr_db` and the quantity; one row
-            per cell, such as those of `best_fixed_mcs`.
+            per cell.
         quantity: str, name of the quantity: `goodput` or `sum_rate`.
         worst: str, policy that wins nothing back.
         best: str, policy that wins all back.
@@ -100,17 +115,21 @@ def recovered_share(rows, quantity, worst="hold", best="perfect"):
     """
     cells = {}
     for row in rows:
-        key = row["regime"], row["horizon"], row["snr_db"]
+        key = _cell(row)
         cells.setdefault(key, {})[row["policy"]] = row[quantity]
     shares = []
     for row in rows:
-        cell = cells[row["regime"], row["horizon"], row["snr_db"]]
+        cell = cells[_cell(row)]
         low, high = cell.get(worst), cell.get(best)
         if low is None or high is None or high - low <= 0.01 * high:
             shares.append(None)
         else:
             shares.append((row[quantity] - low) / (high - low))
     return shares
+
+
+def _cell(row):
+    return row["regime"], row["horizon"], row["snr_db"], row.get("adaptation")
 
 
 def nmse_summary(h_hat, h, rms):
@@ -135,29 +154,3 @@ def nmse_summary(h_hat, h, rms):
     summary = summarize_errors(error, power)
     # Perfect CSI has no error at all; a floor keeps records free of infinities.
     return {name: round(max(summary[name], _FLOOR_DB), 4) for name in names}
-
-
-def best_fixed_mcs(points):
-    """Goodput with the best scheme of the sweep, the same for all users: no link adaptation.
-
-    Args:
-        points: list of dict, points of a sweep.
-
-    Returns:
-        List of dict, one per (regime, horizon, policy, SNR), in order of first appearance: the
-        point of the scheme with the highest `goodput`, with `goodput_low` and `goodput_high` from
-        the interval of its BLER.
-    """
-    best = {}
-    for point in points:
-        key = tuple(point[name] for name in ("regime", "horizon", "policy", "snr_db"))
-        if key not in best or point["goodput"] > best[key]["goodput"]:
-            best[key] = point
-    return [
-        {
-            **point,
-            "goodput_low": point["rate"] * (1 - point["bler_high"]),
-            "goodput_high": point["rate"] * (1 - point["bler_low"]),
-        }
-        for point in best.values()
-    ]

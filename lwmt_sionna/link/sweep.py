@@ -1,18 +1,20 @@
-"""Monte-Carlo over policies, coding schemes and SNR, resumable point by point."""
+"""Monte-Carlo over regimes, horizons, policies, SNR and schemes, resumable piece by piece."""
 
-import hashlib
-from dataclasses import dataclass, replace
+import logging
+from dataclasses import dataclass
+from typing import NamedTuple
 
-import numpy as np
 from tqdm import tqdm
 
-from lwmt_sionna import records
+from lwmt_sionna.link.abstraction import DecoderTable
 from lwmt_sionna.link.mcs import get_mcs
-from lwmt_sionna.link.runner import LinkRunner
-from lwmt_sionna.link.statistics import cluster_bootstrap, nmse_summary, paired_bootstrap
 from lwmt_sionna.link.store import PointStore
+from lwmt_sionna.link.summary import goodput_rows, scheme_point, survey_columns
+from lwmt_sionna.link.tasks import Task, Workbench
 
-__all__ = ["SweepConfig", "run_sweep"]
+__all__ = ["SweepConfig", "SweepResult", "run_sweep"]
+
+logger = logging.getLogger(__name__)
 
 # The policy that others are compared with, drop by drop.
 REFERENCE_POLICY = "hold"
@@ -28,6 +30,19 @@ class SweepConfig:
             mean gain of an antenna, over noise power.
         mcs: tuple of int, indices of `MCS_TABLE`.
         num_slots: int, slots per drop: same channel, fresh bits and noise.
+        max_slots: int or None, slots per drop at most, for points with few errors; `num_slots` when
+            None.
+        target_block_errors: int, block errors after which a point has enough. Slots are added until
+            it has, from `num_slots` to `max_slots`.
+        target_mcs: tuple of int or None, schemes that slots are added for; all when None.
+        goodput_snr_db: tuple of float or None, link SNR at which the goodput of choosing among all
+            schemes is told; all of `snr_db` when None. Elsewhere only the schemes of `target_mcs`
+            are simulated.
+        decoding: "chain", "information" or "sys". "chain" decodes every block. "information" runs
+            everything but the decoder and tells block errors from what it would be told (see
+            `DecoderTable`): one pass per modulation serves all schemes. "sys" tells them from SINR
+            with Sionna SYS (see `SysAbstraction`).
+        decoder_table: str or None, path of the decoder table; the shipped one when None.
         batch_size: int, drops per call of the compiled link; bounds the memory.
         seed: int, seed of bits and noise.
         compile: "xla", "graph" or "eager".
@@ -37,6 +52,12 @@ class SweepConfig:
     snr_db: tuple = (-6.0, -2.0, 2.0, 6.0, 10.0)
     mcs: tuple = (4, 13, 22)
     num_slots: int = 1
+    max_slots: int | None = None
+    target_block_errors: int = 0
+    target_mcs: tuple | None = None
+    goodput_snr_db: tuple | None = None
+    decoding: str = "chain"
+    decoder_table: str | None = None
     batch_size: int = 32
     seed: int = 0
     compile: str = "xla"
@@ -58,14 +79,65 @@ class SweepConfig:
                 raise ValueError(
                     f"`{name}` must be positive. Received: {name}={getattr(self, name)}"
                 )
-        if self.compile not in ("xla", "graph", "eager"):
+        if self.max_slots is not None and self.max_slots < self.num_slots:
             raise ValueError(
-                f'`compile` is "xla", "graph" or "eager". Received: compile={self.compile!r}'
+                "`max_slots` is at least `num_slots`. "
+                f"Received: max_slots={self.max_slots}, num_slots={self.num_slots}"
             )
+        if self.target_block_errors < 0:
+            raise ValueError(
+                "`target_block_errors` must not be negative. "
+                f"Received: target_block_errors={self.target_block_errors}"
+            )
+        if self.target_mcs is not None:
+            object.__setattr__(self, "target_mcs", tuple(int(mcs) for mcs in self.target_mcs))
+            if not set(self.target_mcs) <= set(self.mcs):
+                raise ValueError(
+                    f"`target_mcs` must be among mcs={self.mcs}. "
+                    f"Received: target_mcs={self.target_mcs}"
+                )
+        if self.goodput_snr_db is not None:
+            ratios = tuple(float(value) for value in self.goodput_snr_db)
+            object.__setattr__(self, "goodput_snr_db", ratios)
+            if not ratios or not set(ratios) <= set(self.snr_db) or self.target_mcs is None:
+                raise ValueError(
+                    f"`goodput_snr_db` must be among snr_db={self.snr_db}, and leaves the schemes "
+                    f"of `target_mcs` alone elsewhere. Received: goodput_snr_db={ratios}, "
+                    f"target_mcs={self.target_mcs}"
+                )
+        choices = {
+            "compile": ("xla", "graph", "eager"),
+            "decoding": ("chain", "information", "sys"),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                listed = ", ".join(f'"{item}"' for item in known)
+                raise ValueError(
+                    f"`{name}` is one of {listed}. Received: {name}={getattr(self, name)!r}"
+                )
+
+    def slots_of(self, mcs):
+        """int, slots that a scheme is simulated for at most."""
+        wanted = self.target_mcs is None or mcs in self.target_mcs
+        return self.max_slots if wanted and self.max_slots is not None else self.num_slots
+
+    def schemes_at(self, snr_db):
+        """tuple of int, schemes that are simulated at a link SNR."""
+        every = self.goodput_snr_db is None or snr_db in self.goodput_snr_db
+        return self.mcs if every else self.target_mcs
 
 
-def run_sweep(factories, policies, config=None, store=None, progress=None):
-    """Runs every policy over every regime, horizon, scheme and SNR.
+class SweepResult(NamedTuple):
+    """What a sweep found: `points`, one per scheme and SNR, and `goodput` with adapted schemes."""
+
+    points: list
+    goodput: list
+
+
+def run_sweep(
+    factories, policies, config=None, store=None, progress=None, execute=None, adaptation=None
+):
+    """Runs every policy over every regime, horizon, SNR and scheme.
 
     All policies meet the same drops, bits and noise and the same receiver: only the precoder's
     CSI differs.
@@ -75,195 +147,180 @@ def run_sweep(factories, policies, config=None, store=None, progress=None):
             `downlink`, `num_drops` and `digest`.
         policies: list of `CsiPolicy`.
         config: `SweepConfig`.
-        store: `PointStore` or None; points found in it are not computed again.
+        store: `PointStore` or None; results found in it are not computed again.
         progress: bool or None, show a progress bar; None shows one on a terminal.
+        execute: callable or None, takes a list of `Task` and yields pairs of a task and its result
+            in any order (see `lwmt_sionna.link.execute`); they are computed here, one after the
+            other, when None.
+        adaptation: `AdaptationConfig`.
 
     Returns:
-        List of dict, the points in order of regime, horizon, policy, scheme and SNR. Each holds
-        counts and rates: `num_drops`, `num_blocks`, `num_block_errors`, `num_bits`,
-        `num_bit_errors`, `bler` with `bler_low` and `bler_high` (95 %, over drops), `ber`, `rate`
-        and `goodput` [bit/s/Hz and user], `sum_rate` (mean over drops of the users' summed
-        `log2(1 + SINR)` [bit/s/Hz]), the NMSE of the policy, the difference of its BLER to that of
-        the policy `hold` with its paired interval, and NMSE and BLER of the users without events
-        where events are known.
+        `SweepResult` of two lists of dict.
+
+        Points, in order of regime, horizon, policy, scheme and SNR, hold counts and rates:
+        `num_drops`, `num_blocks`, `num_block_errors`, `bler` with `bler_low` and `bler_high` (95 %,
+        over drops), `rate` and `goodput` of the scheme [bit/s/Hz and user], `sum_rate` (mean over
+        drops of the users' summed `log2(1 + SINR)` [bit/s/Hz]), the NMSE of the policy, the
+        difference of its BLER to that of the policy `hold` with its paired interval, and NMSE and
+        BLER of the users without events where events are known.
+
+        Goodput, in order of regime, horizon, policy, SNR and way of choosing schemes, holds what
+        `lwmt_sionna.link.summary.goodput_rows` says.
     """
     config = SweepConfig() if config is None else config
     store = PointStore() if store is None else store
-    names = [policy.name for policy in policies]
-    if len(set(names)) != len(names):
-        raise ValueError(f"Policies need different names. Received: {names}")
-    runners = {}
-    points = []
-    total = len(factories) * len(config.horizons) * len(names) * len(config.mcs)
+    bench = Workbench(factories, policies, config)
+    # That a table does not fit is better said before hours of computing than after.
+    tables = {downlink: _decoder_table(downlink, config) for downlink in _links(bench)}
+    tasks = _tasks(bench, config)
+    digests = {task: bench.digest(task) for task in tasks}
+    missing = [task for task in tasks if digests[task] not in store]
     with tqdm(
-        total=total * len(config.snr_db),
+        total=len(tasks),
+        initial=len(tasks) - len(missing),
         desc="link",
         unit="point",
+        # Tasks differ in length; a mean over all of them tells the time left best.
+        smoothing=0.0,
         disable=None if progress is None else not progress,
     ) as bar:
-        for factory in factories:
-            # Drops of one shape share the compiled link.
-            key = (factory.downlink, min(config.batch_size, factory.num_drops))
-            if key not in runners:
-                runners[key] = LinkRunner(
-                    factory.downlink, config.num_slots, key[1], config.seed, config.compile
-                )
-            for horizon in config.horizons:
-                points += _sweep_cell(factory, horizon, policies, config, runners[key], store, bar)
-    return points
-
-
-def _sweep_cell(factory, horizon, policies, config, runner, store, bar):
-    """Points of one regime at one horizon."""
-    grid = [
-        (policy, mcs, snr) for policy in policies for mcs in config.mcs for snr in config.snr_db
-    ]
-    digests = {
-        (policy.name, mcs, snr): _digest(factory, horizon, policy, mcs, snr, config)
-        for policy, mcs, snr in grid
-    }
-    drops = None
-    for policy in policies:
-        missing = [
-            (mcs, snr)
-            for mcs in config.mcs
-            for snr in config.snr_db
-            if digests[policy.name, mcs, snr] not in store
-        ]
-        bar.update(len(config.mcs) * len(config.snr_db) - len(missing))
-        if not missing:
-            continue
-        bar.set_postfix_str(f"{factory.name}, horizon {horizon}, {policy.name}")
-        if drops is None:
-            drops = factory.at(horizon)
-        h_hat = _estimate(policy, drops)
-        common = {
-            "regime": factory.name,
-            "speed_kmh": getattr(factory, "speed_kmh", None),
-            "sampling_period": getattr(factory, "sampling_period", None),
-            "normalized_doppler": getattr(factory, "normalized_doppler", None),
-            "scene": getattr(factory, "scene", None),
-            "horizon": horizon,
-            "policy": policy.name,
-            **_csi_quality(h_hat, drops),
-        }
-        rates = {}
-        for mcs, snr in missing:
-            errors = runner.count(drops.slot, h_hat, mcs, snr)
-            if snr not in rates:
-                rates[snr] = runner.spectral_efficiency(drops.slot, h_hat, snr)
-            point = {
-                **common,
-                "snr_db": snr,
-                **_summarise(errors, runner.downlink(mcs), drops.event),
-                **_summarise_rates(rates[snr], drops.event),
-            }
-            failed = np.count_nonzero(errors, axis=(1, 2)).tolist()
-            store.add(digests[policy.name, mcs, snr], point, failed)
+        results = _serial(bench, missing) if execute is None else execute(missing)
+        for task, result in results:
+            store.add(digests[task], _label(bench, task), result)
+            bar.set_postfix_str(_label(bench, task))
             bar.update()
+    return _summarise(bench, config, store, digests, tables, adaptation)
+
+
+def _links(bench):
+    return {factory.downlink for factory in bench.factories}
+
+
+def _serial(bench, tasks):
+    for task in tasks:
+        yield task, bench.compute(task)
+
+
+def _tasks(bench, config):
+    """All tasks, those that share channels and predictions next to each other."""
+    decoded = config.mcs if config.decoding == "chain" else ()
+    return [
+        Task(regime, horizon, policy, snr_db, mcs)
+        for regime in range(len(bench.factories))
+        for horizon in config.horizons
+        for policy in bench.policies
+        for mcs in (None, *decoded)
+        for snr_db in config.snr_db
+        if mcs is None or mcs in config.schemes_at(snr_db)
+    ]
+
+
+def _label(bench, task):
+    scheme = "" if task.mcs is None else f", MCS {task.mcs}"
+    name = bench.factories[task.regime].name
+    return f"{name}, horizon {task.horizon}, {task.policy}, {task.snr_db:g} dB{scheme}"
+
+
+def _summarise(bench, config, store, digests, tables, adaptation):
+    result = SweepResult([], [])
+    for regime, factory in enumerate(bench.factories):
+        table = tables[factory.downlink]
+        for horizon in config.horizons:
+            found = {}
+            for policy in bench.policies:
+                for snr_db in config.snr_db:
+                    schemes = config.schemes_at(snr_db)
+                    survey, *counted = (
+                        store.get(digests.get(Task(regime, horizon, policy, snr_db, mcs)))
+                        for mcs in (None, *schemes)
+                    )
+                    found[policy, snr_db] = _outcome(
+                        factory.downlink, config, table, survey, dict(zip(schemes, counted))
+                    )
+            for policy in bench.policies:
+                common = {"regime": factory.name, **getattr(factory, "columns", {})}
+                common |= {"horizon": horizon, "policy": policy}
+                own = {snr_db: found[policy, snr_db] for snr_db in config.snr_db}
+                held = {}
+                if policy != REFERENCE_POLICY:
+                    held = {snr_db: found.get((REFERENCE_POLICY, snr_db)) for snr_db in own}
+                result.points.extend(_points(factory, config, common, own, held))
+                result.goodput.extend(_goodput(factory, config, common, own, table, adaptation))
+    return result
+
+
+class _Outcome(NamedTuple):
+    """One policy at one SNR: per scheme failures `[num_drops, num_users, num_slots]`."""
+
+    survey: dict
+    failures: dict
+    bit_errors: dict
+
+
+def _outcome(downlink, config, table, survey, counted):
+    if config.decoding == "chain":
+        failures = {mcs: result["failed"] for mcs, result in counted.items()}
+        bit_errors = {mcs: result["num_bit_errors"] for mcs, result in counted.items()}
+        return _Outcome(survey, failures, bit_errors)
+    if config.decoding == "sys":
+        failures = dict(zip(config.mcs, survey["failure"]))
+        failures = {mcs: failures[mcs] for mcs in counted}
+    else:
+        failures = {}
+        num_symbols = downlink.num_data_symbols * downlink.streams_per_user
+        for mcs in counted:
+            told = survey["information"][..., get_mcs(mcs).num_bits_per_symbol // 2 - 1]
+            failures[mcs] = table.waterfall(mcs, num_symbols).failure(told)
+    return _Outcome(survey, failures, dict.fromkeys(config.mcs))
+
+
+def _points(factory, config, common, own, held):
     return [
         {
-            **store.get(digests[policy.name, mcs, snr])[0],
-            **_against_reference(store, digests, policy.name, mcs, snr),
+            **common,
+            "snr_db": snr_db,
+            **survey_columns(outcome.survey),
+            **scheme_point(
+                factory.downlink,
+                mcs,
+                outcome.failures[mcs],
+                outcome.survey["event"],
+                outcome.bit_errors[mcs],
+                held[snr_db].failures[mcs] if held.get(snr_db) else None,
+            ),
         }
-        for policy, mcs, snr in grid
+        for mcs in config.mcs
+        for snr_db, outcome in own.items()
+        if mcs in outcome.failures
     ]
 
 
-def _against_reference(store, digests, policy, mcs, snr):
-    """Difference to holding the last snapshot, on the same drops, bits and noise."""
-    reference = digests.get((REFERENCE_POLICY, mcs, snr))
-    if reference is None or policy == REFERENCE_POLICY:
-        return {}
-    point, failed = store.get(digests[policy, mcs, snr])
-    blocks = np.full(len(failed), point["num_blocks"] // len(failed))
-    values = paired_bootstrap(failed, store.get(reference)[1], blocks)
-    names = ("", "_low", "_high")
-    return {f"bler_minus_{REFERENCE_POLICY}{name}": v for name, v in zip(names, values)}
+def _goodput(factory, config, common, own, table, adaptation):
+    downlink = factory.downlink
+    schemes = tuple(sorted(config.mcs, key=downlink.rate))
+    rows = []
+    for snr_db, (survey, failures, _) in own.items():
+        if len(failures) < len(schemes):
+            continue
+        # The slots that all schemes were simulated for.
+        num_slots = min(failure.shape[2] for failure in failures.values())
+        stacked = [failures[mcs][..., :num_slots] for mcs in schemes]
+        columns = {"snr_db": snr_db, "num_drops": len(stacked[0]), **survey_columns(survey)}
+        for row in goodput_rows(downlink, schemes, stacked, survey, table, adaptation):
+            rows.append({**common, **columns, **row})
+    return rows
 
 
-def _estimate(policy, drops):
-    h_hat = np.asarray(policy(drops.history, drops.horizon, target=drops.target))
-    if h_hat.shape != drops.target.shape:
-        raise ValueError(
-            f"Policy {policy.name!r} must return channels of shape {drops.target.shape}. "
-            f"Received: shape={h_hat.shape}"
-        )
-    return h_hat.astype(np.complex64)
-
-
-def _csi_quality(h_hat, drops):
-    # The antennas of a user belong to one channel, scaled as one.
-    by_user = (drops.num_drops, drops.num_users, -1, h_hat.shape[-1])
-    h_hat, target = h_hat.reshape(by_user), drops.target.reshape(by_user)
-    rms = drops.history_rms
-    if rms is None:
-        rms = np.ones(target.shape[:2])
-    quality = nmse_summary(h_hat, target, rms)
-    if drops.event is None:
-        return quality
-    free = ~drops.event
-    quality["event_share"] = round(float(drops.event.mean()), 4)
-    for suffix, chosen in (("_event_free", free), ("_event", drops.event)):
-        chosen = nmse_summary(h_hat[chosen], target[chosen], rms[chosen])
-        for name in ("nmse_pooled_db", "nmse_median_db"):
-            quality[name + suffix] = chosen[name]
-    return quality
-
-
-def _summarise(errors, downlink, event):
-    """Counts of one point from bit errors `[num_drops, num_users, num_slots]`."""
-    failed = errors > 0
-    blocks = np.full(len(errors), errors[0].size)
-    bler = float(failed.mean())
-    low, high = cluster_bootstrap(failed.sum(axis=(1, 2)), blocks)
-    num_bits = errors.size * downlink.num_info_bits
-    summary = {
-        "mcs": downlink.mcs.index,
-        "mcs_name": downlink.mcs.name,
-        "num_drops": len(errors),
-        "num_blocks": errors.size,
-        "num_block_errors": int(failed.sum()),
-        "num_bits": num_bits,
-        "num_bit_errors": int(errors.sum()),
-        "bler": bler,
-        "bler_low": low,
-        "bler_high": high,
-        "ber": float(errors.sum() / num_bits),
-        "rate": downlink.rate,
-        "goodput": downlink.rate * (1 - bler),
-    }
-    if event is not None:
-        free = failed[~event]
-        summary["num_blocks_event_free"] = free.size
-        summary["num_block_errors_event_free"] = int(free.sum())
-        summary["bler_event_free"] = float(free.mean()) if free.size else None
-    return summary
-
-
-def _summarise_rates(rates, event):
-    summary = {
-        "sum_rate": float(rates.sum(axis=1).mean()),
-        "user_rate_median": float(np.median(rates)),
-        "user_rate_q05": float(np.quantile(rates, 0.05)),
-    }
-    if event is not None and not event.all():
-        summary["user_rate_mean_event_free"] = float(rates[~event].mean())
-    return summary
-
-
-def _digest(factory, horizon, policy, mcs, snr_db, config):
-    # Extending a sweep by points must not disturb the old ones: only what a count depends on.
-    settings = replace(
-        config, horizons=(horizon,), mcs=(mcs,), snr_db=(snr_db,), batch_size=1, compile="xla"
-    )
-    parts = (
-        records.git_state()["commit"],
-        factory.digest,
-        factory.name,
-        repr(factory.downlink),
-        policy.name,
-        policy.fingerprint,
-        repr(settings),
-    )
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+def _decoder_table(downlink, config):
+    """The decoder table, or None where it does not belong to this link's decoder."""
+    table = DecoderTable(config.decoder_table)
+    try:
+        table.check(downlink)
+        for mcs in config.mcs:
+            table.waterfall(mcs, 1)
+    except ValueError as error:
+        if config.decoding == "information":
+            raise
+        logger.warning("Schemes are not adapted. %s", error)
+        return None
+    return table

@@ -25,9 +25,10 @@ from lwmt_sionna.ops.angle_delay import angle_delay_transform
 from lwmt_sionna.ops.complex import ComplexPair
 from lwmt_sionna.ops.linear_prediction import noise_power
 from lwmt_sionna.ops.plane_waves import (
+    PHASE_TERMS,
     conjugate_gradients,
     largest_peaks,
-    moment_grams,
+    normal_matrix,
     presence_windows,
     project,
     spectrum,
@@ -40,38 +41,7 @@ _TINY = 1e-20
 # Points of the search grid per resolution cell and axis: with one, a path between points may lose
 # 12 dB and stay unseen.
 _OVERSAMPLING = 2
-# Phase terms: powers of (t, m, k) and the factor in front.
-_TERMS = (
-    (0, 0, 0, 1.0),
-    (1, 0, 0, 1.0),
-    (0, 1, 0, 1.0),
-    (0, 0, 1, 1.0),
-    (2, 0, 0, 0.5),
-    (1, 1, 0, 1.0),
-    (1, 0, 1, 1.0),
-)
-_NUM_PARAMETERS = 1 + len(_TERMS)  # the logarithm of the amplitude comes first
-# Powers of (m, k) in the products of two derivatives.
-_POWERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
-
-
-def _normal_table():
-    """Inner products of derivatives as combinations of moments `[t power, (m, k) powers, re/im]`.
-
-    The derivative by the logarithm of the amplitude is real, those by the phases are imaginary.
-    """
-    terms = [(0, 0, 0, 1.0), *_TERMS]
-    table = np.zeros((len(terms), len(terms), 5, len(_POWERS), 2), "float32")
-    for i, (a, b, c, one) in enumerate(terms):
-        for j, (d, e, f, other) in enumerate(terms):
-            mixed = (i == 0) != (j == 0)
-            sign = -1.0 if i == 0 and mixed else 1.0
-            place = a + d, _POWERS.index((b + e, c + f)), int(mixed)
-            table[(i, j, *place)] = sign * one * other
-    return table.reshape(len(terms) ** 2, -1)
-
-
-_NORMAL_TABLE = _normal_table()
+_NUM_PARAMETERS = 1 + len(PHASE_TERMS)  # the logarithm of the amplitude comes first
 
 
 class Paths(NamedTuple):
@@ -204,7 +174,7 @@ class PathFit:
         count = self.num_paths
         paths = Paths(
             ops.tile(zero, (1, count)),
-            ops.tile(zero[:, :, None], (1, count, len(_TERMS))),
+            ops.tile(zero[:, :, None], (1, count, len(PHASE_TERMS))),
             1.0 + ops.tile(zero[:, :, None], (1, count, self.shape[0])),
         )
 
@@ -262,6 +232,26 @@ class PathFit:
         u, v = self._waves(Paths(amplitude, paths.phase, present), ahead.astype("float32"))
         return superpose(u, v).stacked()
 
+    def continued(self, h, num_horizons):
+        """Fits and continues, one sequence after the other.
+
+        A sequence of few paths then does not wait for one of many, and its arrays fit the cache.
+
+        Args:
+            h: Noisy channels, real `[batch, num_snapshots, num_ant, num_subcarriers, 2]`.
+            num_horizons: Number of snapshots.
+
+        Returns:
+            Tuple of the future, real `[batch, num_horizons, num_ant, num_subcarriers, 2]`, and what
+            the paths leave of the history, shape as `h`.
+        """
+
+        def one(sample):
+            paths, residual = self(sample[None])
+            return self.extrapolate(paths, num_horizons)[0], residual[0]
+
+        return ops.map(one, h)
+
     def doppler(self, paths):
         """Doppler shifts amid the history in cycles per snapshot, `[batch, num_paths]`."""
         return paths.phase[..., 1] / (2 * math.pi * self.half[0])
@@ -269,7 +259,7 @@ class PathFit:
     def _waves(self, paths, t):
         """Factors over antennas (amplitude and window in it) and subcarriers, `[B, T, P, .]`."""
         _, m, k = self.axes
-        c = [paths.phase[:, None, :, i, None] for i in range(len(_TERMS))]
+        c = [paths.phase[:, None, :, i, None] for i in range(len(PHASE_TERMS))]
         t = t[None, :, None, None]
         over_m = c[0] + c[1] * t + 0.5 * c[4] * t**2 + (c[2] + c[5] * t) * m
         over_k = (c[3] + c[6] * t) * k
@@ -312,7 +302,9 @@ class PathFit:
         u, v = self._waves(start, self.axes[0])
         inner = project(residual, u, v).map(lambda z: ops.sum(z, axis=(1, 3))[..., 0])
         inner = inner.scaled(1.0 / math.prod(self.shape))
-        turn = ops.arctan2(inner.im, inner.re)[..., None] * np.eye(1, len(_TERMS), dtype="float32")
+        turn = ops.arctan2(inner.im, inner.re)[..., None] * np.eye(
+            1, len(PHASE_TERMS), dtype="float32"
+        )
         start = Paths(ops.sqrt(inner.power() + _TINY), phase + turn, window)
         fresh, _ = self._improve(residual, start, noise, 3)
         snr = math.prod(self.shape) * ops.square(fresh.amplitude) / noise[:, None]
@@ -340,7 +332,7 @@ class PathFit:
         changed = ops.cast(moved, "float32") * _active(paths)
         amplitude = ops.sqrt(inner.power() + _TINY)
         turn = ops.arctan2(inner.im, inner.re)
-        first = np.eye(1, len(_TERMS), dtype="float32")
+        first = np.eye(1, len(PHASE_TERMS), dtype="float32")
         return Paths(
             paths.amplitude * (1 - changed) + changed * amplitude,
             paths.phase + (changed * turn)[..., None] * first,
@@ -383,7 +375,7 @@ class PathFit:
         u, v = self._waves(paths, self.axes[0])
         count = paths.amplitude.shape[1]
         gradient = self._gradient(residual, u, v)
-        normal = self._normal(u, v, count)
+        normal = normal_matrix(u, v, *self.axes)
         # Prior: precision of the drifts against the likelihood's 2 / noise.
         half_noise = 0.5 * noise[:, None, None]
         active = _active(paths)[..., None]
@@ -416,26 +408,11 @@ class PathFit:
         # [B, T, P, M, 1] -> [B, T, P, powers of m], for each power of k
         moments = [z.map(lambda w: ops.matmul(w[..., 0], powers[:2].T)) for z in by_k]
         parts = []
-        for a, b, c, factor in _TERMS:
+        for a, b, c, factor in PHASE_TERMS:
             weight = factor * t[None, :, None] ** a
             parts.append(ops.sum(weight * moments[c].im[..., b], axis=1))
         growth = ops.sum(moments[0].re[..., 0], axis=1)
         return ops.stack([growth, *parts], axis=-1)
-
-    def _normal(self, u, v, count):
-        """Inner products of the derivatives, `[B, P * parameters, P * parameters]`."""
-        t, m, k = self.axes
-        over_m, over_k = moment_grams(u, m), moment_grams(v, k)
-        products = [over_m[b].times(over_k[c]) for b, c in _POWERS]
-        products = ops.stack([part for z in products for part in z], axis=2)
-        products = ops.reshape(products, (-1, len(t), 2 * len(_POWERS) * count * count))
-        weights = np.stack([t**a for a in range(5)])
-        moments = ops.matmul(weights, products)
-        moments = ops.reshape(moments, (-1, 5 * 2 * len(_POWERS), count * count))
-        table = ops.matmul(_NORMAL_TABLE, moments)
-        table = ops.reshape(table, (-1, _NUM_PARAMETERS, _NUM_PARAMETERS, count, count))
-        size = count * _NUM_PARAMETERS
-        return ops.reshape(ops.transpose(table, (0, 3, 1, 4, 2)), (-1, size, size))
 
 
 def _noise(residual):

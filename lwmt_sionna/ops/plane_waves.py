@@ -13,9 +13,10 @@ from keras import ops
 from lwmt_sionna.ops.complex import ComplexPair
 
 __all__ = [
+    "PHASE_TERMS",
     "conjugate_gradients",
     "largest_peaks",
-    "moment_grams",
+    "normal_matrix",
     "presence_windows",
     "project",
     "spectrum",
@@ -23,6 +24,18 @@ __all__ = [
 ]
 
 _TINY = 1e-20
+# Terms of a phase: powers of (t, m, k) and the factor in front.
+PHASE_TERMS = (
+    (0, 0, 0, 1.0),
+    (1, 0, 0, 1.0),
+    (0, 1, 0, 1.0),
+    (0, 0, 1, 1.0),
+    (2, 0, 0, 0.5),
+    (1, 1, 0, 1.0),
+    (1, 0, 1, 1.0),
+)
+# Powers of (m, k) in the products of two derivatives.
+_POWERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
 
 
 def conjugate_gradients(matrix, right, num_steps):
@@ -67,7 +80,50 @@ def project(residual, u, v):
     return u.conj().times(inner).map(lambda z: z[..., None])
 
 
-def moment_grams(u, m):
+def normal_matrix(u, v, t, m, k):
+    """Inner products of the derivatives of all waves by all parameters.
+
+    Args:
+        u: `ComplexPair` of `[B, T, P, M]`, with amplitudes.
+        v: `ComplexPair` of `[B, T, P, K]`.
+        t: Coordinates of the snapshots.
+        m: Coordinates of the antennas.
+        k: Coordinates of the subcarriers.
+
+    Returns:
+        Real `[B, P * parameters, P * parameters]`; the parameters are the logarithm of the
+        amplitude and the factors of `PHASE_TERMS`.
+    """
+    count, size = u.re.shape[2], 1 + len(PHASE_TERMS)
+    over_m, over_k = _moment_grams(u, m), _moment_grams(v, k)
+    products = [over_m[b].times(over_k[c]) for b, c in _POWERS]
+    products = ops.stack([part for z in products for part in z], axis=2)
+    products = ops.reshape(products, (-1, len(t), 2 * len(_POWERS) * count * count))
+    moments = ops.matmul(np.stack([t**a for a in range(5)]), products)
+    moments = ops.reshape(moments, (-1, 5 * 2 * len(_POWERS), count * count))
+    table = ops.matmul(_normal_table(), moments)
+    table = ops.reshape(table, (-1, size, size, count, count))
+    return ops.reshape(ops.transpose(table, (0, 3, 1, 4, 2)), (-1, count * size, count * size))
+
+
+@functools.cache
+def _normal_table():
+    """Inner products of derivatives as combinations of moments `[t power, (m, k) powers, re/im]`.
+
+    The derivative by the logarithm of the amplitude is real, those by the phases are imaginary.
+    """
+    terms = [(0, 0, 0, 1.0), *PHASE_TERMS]
+    table = np.zeros((len(terms), len(terms), 5, len(_POWERS), 2), "float32")
+    for i, (a, b, c, one) in enumerate(terms):
+        for j, (d, e, f, other) in enumerate(terms):
+            mixed = (i == 0) != (j == 0)
+            sign = -1.0 if i == 0 and mixed else 1.0
+            place = a + d, _POWERS.index((b + e, c + f)), int(mixed)
+            table[(i, j, *place)] = sign * one * other
+    return table.reshape(len(terms) ** 2, -1)
+
+
+def _moment_grams(u, m):
     """`sum_m conj(u[p, m]) m^b u[q, m]` for b = 0, 1, 2: a list of `[B, T, P, P]`."""
     count = u.re.shape[2]
     left = ops.concatenate([u.re, u.im], axis=3)

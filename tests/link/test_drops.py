@@ -164,6 +164,17 @@ def test_regime_is_named():
     assert factory.normalized_doppler == pytest.approx(0.973, abs=1e-3)
 
 
+def test_a_user_of_another_speed_is_left_out():
+    paths = make_paths(num_sequences=21)
+    speed = paths.speed.copy()
+    speed[3] *= 1.11
+    factory = DropFactory(dataclasses.replace(paths, speed=speed), config=BLIND)
+    assert factory.speed_kmh == 30
+    assert factory.counts["num_off_speed"] == 1 and factory.counts["num_sequences"] == 21
+    others = np.delete(np.arange(21), 3)
+    assert factory.digest == DropFactory(paths.select(others), config=BLIND).digest
+
+
 def test_digest_follows_data_and_settings():
     paths = make_paths()
     digests = {

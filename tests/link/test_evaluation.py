@@ -12,8 +12,14 @@ from matplotlib.figure import Figure
 
 from lwmt_sionna import cli, records
 from lwmt_sionna.data import write_paths
-from lwmt_sionna.link import DownlinkConfig, DropConfig, LinkEvalConfig, SweepConfig
-from lwmt_sionna.link.evaluation import format_table
+from lwmt_sionna.link import (
+    DownlinkConfig,
+    DropConfig,
+    LinkEvalConfig,
+    SweepConfig,
+    evaluate_link,
+    format_table,
+)
 from tests.link.channels import make_paths
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -94,7 +100,15 @@ def test_table_record_and_figures(script, folder, capsys):
     assert len(record["goodput"]) == 2 * 2 * 3 * 2
     assert [users["num_sequences"] for users in record["users"]] == [16, 16]
     assert record["config"]["sweep"]["snr_db"] == [-6.0, 12.0]
-    for name in ("link_bler.png", "link_goodput.png"):
+    figures = (
+        "link_bler",
+        "link_goodput",
+        "link_users",
+        "link_nmse",
+        "link_required_snr",
+        "link_speed",
+    )
+    for name in (f"{figure}.png" for figure in figures):
         assert (folder / "out" / name).read_bytes().startswith(b"\x89PNG")
     assert output.startswith(format_table(record))
     rows = [line for line in output.splitlines() if " ms  " in line]
@@ -173,7 +187,7 @@ def test_wrong_input_is_answered_in_one_line(script, folder, capsys, arguments, 
     assert error.count("\n") == 1 and "Traceback" not in error
 
 
-@pytest.mark.parametrize("name", ["link_demo", "link_ci", "link_level_eval"])
+@pytest.mark.parametrize("name", ["link_demo", "link_ci", "link_headline", "link_wide"])
 def test_committed_configurations_are_valid(name):
     path = REPOSITORY / "experiments" / "configs" / f"{name}.toml"
     config = LinkEvalConfig.from_toml(path)
@@ -198,8 +212,6 @@ def test_vanished_target_is_no_division_by_zero(folder):
     paths = make_paths(sampling_period=1e-3)
     paths.valid[:, 16] = False
     write_paths("gone.h5", paths)
-    from lwmt_sionna.link.evaluation import evaluate_link
-
     config = LinkEvalConfig(
         data=["gone.h5"],
         policies=["perfect"],

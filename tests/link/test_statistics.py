@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from lwmt_sionna.link.statistics import (
-    best_fixed_mcs,
     cluster_bootstrap,
+    cluster_mean,
     nmse_summary,
     paired_bootstrap,
     recovered_share,
@@ -54,29 +54,11 @@ def test_nmse_in_three_ways():
     assert nmse_summary(h[:0], h[:0], np.ones((0, 2)))["nmse_pooled_db"] is None
 
 
-def test_best_scheme_per_snr():
-    def point(snr, mcs, rate, bler):
-        return {
-            "regime": "r",
-            "horizon": 1,
-            "policy": "hold",
-            "snr_db": snr,
-            "mcs": mcs,
-            "rate": rate,
-            "goodput": rate * (1 - bler),
-            "bler_low": bler,
-            "bler_high": min(1.0, bler + 0.1),
-        }
-
-    points = [
-        point(0, 4, 1.0, 0.1),
-        point(0, 13, 2.0, 0.9),
-        point(9, 4, 1.0, 0.0),
-        point(9, 13, 2.0, 0.1),
-    ]
-    best = best_fixed_mcs(points)
-    assert [(row["snr_db"], row["mcs"]) for row in best] == [(0, 4), (9, 13)]
-    assert best[1]["goodput_low"] == pytest.approx(2.0 * 0.8)
+def test_interval_of_a_mean(rng):
+    values = rng.normal(3.0, 1.0, 400)
+    low, high = cluster_mean(values)
+    assert low < values.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 / 20, rel=0.15)
 
 
 def test_pairing_sees_what_separate_intervals_do_not(rng):
@@ -100,3 +82,10 @@ def test_share_of_what_age_costs():
     assert recovered_share(rows(hold=10.0, mine=16.0, perfect=18.0), "sum_rate") == [0, 0.75, 1]
     assert recovered_share(rows(hold=10.0, mine=16.0), "sum_rate") == [None, None]
     assert recovered_share(rows(hold=10.0, mine=9.0, perfect=10.05), "sum_rate") == [None] * 3
+    # Ways of choosing schemes are cells of their own.
+    both = [
+        {**row, "adaptation": name, "sum_rate": scale * row["sum_rate"]}
+        for name, scale in (("inner", 1), ("outer", 2))
+        for row in rows(hold=10.0, mine=16.0, perfect=18.0)
+    ]
+    assert recovered_share(both, "sum_rate") == [0, 0.75, 1] * 2

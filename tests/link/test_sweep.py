@@ -14,6 +14,10 @@ from tests.link.channels import FixedDrops, make_paths
 QUICK = SweepConfig(horizons=(1,), snr_db=(3.0,), mcs=(13,), batch_size=6, compile="eager")
 
 
+def sweep(*arguments, **options):
+    return run_sweep(*arguments, progress=False, **options).points
+
+
 def last_snapshot(history, num_horizons):
     return np.repeat(history[:, -1:], num_horizons, axis=1)
 
@@ -32,7 +36,7 @@ def factory(small_drops, small_config):
 
 def test_equal_estimates_meet_equal_noise(factory):
     policies = [PerfectCsi(), Twin("twin"), PredictedCsi(last_snapshot, "hold")]
-    perfect, twin, hold = run_sweep([factory], policies, QUICK, progress=False)
+    perfect, twin, hold = sweep([factory], policies, QUICK)
     assert perfect["num_bit_errors"] == twin["num_bit_errors"]
     assert perfect["num_block_errors"] == twin["num_block_errors"]
     assert perfect["sum_rate"] == twin["sum_rate"] > hold["sum_rate"]
@@ -47,9 +51,7 @@ def test_hold_equals_perfect_at_zero_speed_without_noise(small_drops, small_conf
     slot = np.repeat(small_drops.target[:, :, None], 14, axis=2)
     history = np.repeat(small_drops.target[:, :, None], 16, axis=2)
     still = FixedDrops(LinkDrops(history, small_drops.target, slot, 1), small_config)
-    perfect, hold = run_sweep(
-        [still], [PerfectCsi(), PredictedCsi(last_snapshot, "hold")], QUICK, progress=False
-    )
+    perfect, hold = sweep([still], [PerfectCsi(), PredictedCsi(last_snapshot, "hold")], QUICK)
     for name in ("num_bit_errors", "num_block_errors", "sum_rate"):
         assert perfect[name] == hold[name]
 
@@ -70,8 +72,8 @@ def test_users_with_several_antennas(small_config):
         )
         settings = DropConfig(num_drops=4, max_similarity=1.0, csi_subcarrier_spacing=1.08e6)
         factory = DropFactory(paths, downlink, settings)
-        perfect, hold = run_sweep(
-            [factory], [PerfectCsi(), PredictedCsi(last_snapshot, "hold")], config, progress=False
+        perfect, hold = sweep(
+            [factory], [PerfectCsi(), PredictedCsi(last_snapshot, "hold")], config
         )
         assert perfect["num_blocks"] == 4 * num_users
         assert perfect["sum_rate"] > hold["sum_rate"] > 2.0
@@ -82,8 +84,8 @@ def test_users_with_several_antennas(small_config):
 def test_counts_do_not_depend_on_the_batch(small_drops, small_config):
     h_hat = small_drops.history[:, :, -1]
     counts = [
-        LinkRunner(small_config, num_slots=2, batch_size=size, compile="eager").count(
-            small_drops.slot, h_hat, 13, 3.0
+        LinkRunner(small_config, batch_size=size, compile="eager").count(
+            small_drops.slot, h_hat, 13, 3.0, slots=(0, 1)
         )
         for size in (6, 4)
     ]
@@ -92,14 +94,14 @@ def test_counts_do_not_depend_on_the_batch(small_drops, small_config):
 
 
 def test_slots_of_a_drop_have_their_own_noise(small_drops, small_config):
-    runner = LinkRunner(small_config, num_slots=2, batch_size=6, compile="eager")
-    counts = runner.count(small_drops.slot, small_drops.target, 13, -3.0)
+    runner = LinkRunner(small_config, batch_size=6, compile="eager")
+    counts = runner.count(small_drops.slot, small_drops.target, 13, -3.0, slots=(0, 1))
     assert not np.array_equal(counts[..., 0], counts[..., 1])
 
 
 def test_counts_add_up(factory):
     config = dataclasses.replace(QUICK, num_slots=3)
-    (point,) = run_sweep([factory], [PredictedCsi(last_snapshot, "hold")], config, progress=False)
+    (point,) = sweep([factory], [PredictedCsi(last_snapshot, "hold")], config)
     assert point["num_drops"] == 6
     assert point["num_blocks"] == 6 * 2 * 3
     assert point["bler"] == point["num_block_errors"] / point["num_blocks"]
@@ -110,7 +112,7 @@ def test_counts_add_up(factory):
 
 def test_bler_falls_with_snr(factory):
     config = dataclasses.replace(QUICK, snr_db=(-6.0, 0.0, 12.0))
-    points = run_sweep([factory], [PerfectCsi()], config, progress=False)
+    points = sweep([factory], [PerfectCsi()], config)
     bler = [point["bler"] for point in points]
     assert bler[0] == 1.0 and bler[-1] == 0.0
     assert sorted(bler, reverse=True) == bler
@@ -119,54 +121,147 @@ def test_bler_falls_with_snr(factory):
 def test_finished_points_are_not_computed_again(factory, tmp_path, monkeypatch):
     path = tmp_path / "out" / "points.jsonl"
     policies = [PerfectCsi(), PredictedCsi(last_snapshot, "hold")]
-    first = run_sweep([factory], policies, QUICK, PointStore(path), progress=False)
+    first = sweep([factory], policies, QUICK, PointStore(path))
     assert factory.calls == 1
 
-    def refuse(*args):
+    def refuse(*args, **options):
         raise AssertionError("computed again")
 
     with monkeypatch.context() as patch:
         patch.setattr(LinkRunner, "count", refuse)
-        again = run_sweep([factory], policies, QUICK, PointStore(path), progress=False)
+        again = sweep([factory], policies, QUICK, PointStore(path))
         assert again == first
         # Not even the channels are made again.
         assert factory.calls == 1
         changed = FixedDrops(factory.drops, factory.downlink, digest="other")
         with pytest.raises(AssertionError, match="computed again"):
-            run_sweep([changed], policies, QUICK, PointStore(path), progress=False)
+            sweep([changed], policies, QUICK, PointStore(path))
 
     wider = dataclasses.replace(QUICK, snr_db=(3.0, 6.0))
-    points = run_sweep([factory], policies, wider, PointStore(path), progress=False)
+    points = sweep([factory], policies, wider, PointStore(path))
     assert [point for point in points if point["snr_db"] == 3.0] == first
 
 
 def test_interrupted_sweep_keeps_its_finished_points(factory, tmp_path, monkeypatch):
     path = tmp_path / "points.jsonl"
     config = dataclasses.replace(QUICK, snr_db=(0.0, 3.0, 6.0))
-    expected = run_sweep([factory], [PerfectCsi()], config, progress=False)
+    expected = sweep([factory], [PerfectCsi()], config)
     count = LinkRunner.count
     calls = []
 
-    def killed(self, *args):
+    def killed(self, *args, **options):
         calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return count(self, *args)
+        return count(self, *args, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(LinkRunner, "count", killed)
         with pytest.raises(KeyboardInterrupt):
-            run_sweep([factory], [PerfectCsi()], config, PointStore(path), progress=False)
+            sweep([factory], [PerfectCsi()], config, PointStore(path))
     # As if the machine had stopped in the middle of a line.
     with path.open("a") as file:
         file.write('{"digest": "12')
-    assert len(PointStore(path)) == 1
-    assert (
-        run_sweep([factory], [PerfectCsi()], config, PointStore(path), progress=False) == expected
-    )
+    # Three SNR without a scheme, and the first with one.
+    assert len(PointStore(path)) == 4
+    assert sweep([factory], [PerfectCsi()], config, PointStore(path)) == expected
     lines = path.read_text().splitlines()
-    assert sum(line.startswith('{"digest"') and line.endswith("]}") for line in lines) == 3
-    assert json.loads(lines[-1])["point"] == expected[-1]
+    whole = [json.loads(line) for line in lines if line.endswith("}}")]
+    assert len(whole) == 6 and len(lines) == 7
+    assert whole[-1]["label"] == "fixed, horizon 1, perfect, 6 dB, MCS 13"
+
+
+def test_slots_are_added_until_there_are_errors_enough(factory):
+    policies = [PerfectCsi(), PredictedCsi(last_snapshot, "hold")]
+    config = dataclasses.replace(
+        QUICK, snr_db=(3.0, 30.0), mcs=(4, 13), max_slots=4, target_block_errors=8, target_mcs=(13,)
+    )
+    points = {(p["policy"], p["mcs"], p["snr_db"]): p for p in sweep([factory], policies, config)}
+    for (_, mcs, snr), point in points.items():
+        num_slots = point["num_blocks"] // 12
+        errors = point["num_block_errors"]
+        if mcs == 4:
+            assert num_slots == 1
+        elif snr == 30.0:
+            assert num_slots == 4 and errors < 8
+        else:
+            assert errors >= 8 and 1 <= num_slots <= 4
+    plain = {(p["policy"], p["snr_db"]): p for p in sweep([factory], policies, QUICK)}
+    # Policies are compared in the slots that both have: here at least the first.
+    assert plain["perfect", 3.0]["bler_minus_hold"] <= 0
+    assert points["perfect", 13, 3.0]["bler_minus_hold"] <= 0
+
+
+def test_all_schemes_only_where_goodput_is_told(factory):
+    config = dataclasses.replace(
+        QUICK, mcs=(4, 13), snr_db=(0.0, 3.0), target_mcs=(13,), goodput_snr_db=(3.0,)
+    )
+    points, goodput = run_sweep([factory], [PerfectCsi()], config, progress=False)
+    assert [(p["mcs"], p["snr_db"]) for p in points] == [(4, 3.0), (13, 0.0), (13, 3.0)]
+    assert {row["snr_db"] for row in goodput} == {3.0}
+    everywhere = dataclasses.replace(config, goodput_snr_db=None)
+    points_everywhere, goodput_everywhere = run_sweep(
+        [factory], [PerfectCsi()], everywhere, progress=False
+    )
+    assert [p for p in points_everywhere if (p["mcs"], p["snr_db"]) != (4, 0.0)] == points
+    assert [row for row in goodput_everywhere if row["snr_db"] == 3.0] == goodput
+
+
+def test_goodput_of_adapted_schemes(factory, tmp_path):
+    """With schemes to choose from, the outer loop beats belief where belief is wrong."""
+    table = tmp_path / "table.json"
+    rows = [(4, 0.37, -1.6), (13, 0.55, 6.3), (19, 0.56, 11.6)]
+    waterfalls = [
+        {"mcs": mcs, "num_symbols": 192, "information": i, "information_width": 0.015,
+         "snr_db": snr, "snr_width_db": 0.4}
+        for mcs, i, snr in rows
+    ]  # fmt: skip
+    content = {"num_iterations": 8, "cn_update": "boxplus-phi", "waterfalls": waterfalls}
+    table.write_text(json.dumps(content))
+    config = dataclasses.replace(
+        QUICK, mcs=(4, 13, 19), snr_db=(3.0,), num_slots=4, decoder_table=str(table)
+    )
+    policies = [PerfectCsi(), PredictedCsi(last_snapshot, "hold")]
+    points, goodput = run_sweep([factory], policies, config, progress=False)
+    rows = {(row["policy"], row["adaptation"]): row for row in goodput}
+    assert len(rows) == 6 and len(points) == 6
+    for row in goodput:
+        assert row["goodput_low"] - 1e-9 <= row["goodput"] <= row["goodput_high"] + 1e-9
+        assert row["user_goodput_q05"] <= row["user_goodput_median"]
+    # The best fixed scheme is the best of its points.
+    for policy in ("perfect", "hold"):
+        own = [point["goodput"] for point in points if point["policy"] == policy]
+        assert rows[policy, "fixed"]["goodput"] == pytest.approx(max(own))
+    assert rows["hold", "outer"]["offset_db"] > rows["perfect", "outer"]["offset_db"]
+    assert rows["hold", "outer"]["bler"] < rows["hold", "inner"]["bler"]
+    assert rows["perfect", "outer"]["goodput"] > rows["hold", "outer"]["goodput"]
+
+
+def test_without_a_table_for_its_decoder_there_is_no_adaptation(factory, caplog):
+    _, goodput = run_sweep([factory], [PerfectCsi()], QUICK, progress=False)
+    assert [row["adaptation"] for row in goodput] == ["fixed"]
+    assert "num_iterations=20" in caplog.text
+    with pytest.raises(ValueError, match="num_iterations=8"):
+        sweep([factory], [PerfectCsi()], dataclasses.replace(QUICK, decoding="information"))
+
+
+def test_results_are_packed_and_read_again(tmp_path, rng):
+    path = tmp_path / "points.jsonl"
+    result = {
+        "failed": rng.random((5, 3, 7)) < 0.3,
+        "rate": rng.random((4, 2)).astype(np.float32),
+        "quality": {"nmse_median_db": -3.5},
+        "event": None,
+        "num_bit_errors": 12,
+    }
+    PointStore(path).add("a", "label", result)
+    store = PointStore(path)
+    again = store.get("a")
+    assert again.keys() == result.keys() and store.get("b") is None
+    for name in ("failed", "rate"):
+        assert again[name].dtype == result[name].dtype
+        np.testing.assert_array_equal(again[name], result[name])
+    assert again["quality"] == result["quality"] and again["event"] is None
 
 
 def test_events_are_told_apart(small_drops, small_config):
@@ -181,9 +276,7 @@ def test_events_are_told_apart(small_drops, small_config):
 
     drops = dataclasses.replace(small_drops, event=event)
     config = dataclasses.replace(QUICK, snr_db=(12.0,))
-    (point,) = run_sweep(
-        [FixedDrops(drops, small_config)], [LostDrop("lost")], config, progress=False
-    )
+    (point,) = sweep([FixedDrops(drops, small_config)], [LostDrop("lost")], config)
     assert point["event_share"] == pytest.approx(1 / 6, abs=1e-4)
     assert point["nmse_pooled_db_event_free"] < -100 < point["nmse_pooled_db_event"]
     assert point["num_blocks_event_free"] == 10
@@ -192,16 +285,26 @@ def test_events_are_told_apart(small_drops, small_config):
 
 def test_wrong_input(factory):
     with pytest.raises(ValueError, match="different names"):
-        run_sweep([factory], [PerfectCsi(), PerfectCsi()], QUICK, progress=False)
+        sweep([factory], [PerfectCsi(), PerfectCsi()], QUICK)
 
     class Flat(CsiPolicy):
         def __call__(self, history, horizon, target=None):
             return target[0]
 
     with pytest.raises(ValueError, match="'flat' must return channels of shape"):
-        run_sweep([factory], [Flat("flat")], QUICK, progress=False)
-    for values in ({"snr_db": ()}, {"mcs": (13, 13)}, {"mcs": (77,)}, {"horizons": (0,)}):
-        with pytest.raises(ValueError):
+        sweep([factory], [Flat("flat")], QUICK)
+    for values, message in (
+        ({"snr_db": ()}, "snr_db=\\(\\)"),
+        ({"mcs": (13, 13)}, "different values"),
+        ({"mcs": (77,)}, "mcs=77"),
+        ({"horizons": (0,)}, "start at 1"),
+        ({"compile": "fast"}, "compile='fast'"),
+        ({"decoding": "guess"}, "decoding='guess'"),
+        ({"num_slots": 3, "max_slots": 2}, "max_slots=2, num_slots=3"),
+        ({"target_block_errors": -1}, "target_block_errors=-1"),
+        ({"target_mcs": (5,)}, r"target_mcs=\(5,\)"),
+        ({"goodput_snr_db": (2.0,)}, r"goodput_snr_db=\(2.0,\), target_mcs=None"),
+        ({"goodput_snr_db": (3.0,), "target_mcs": (13,)}, r"goodput_snr_db=\(3.0,\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
             SweepConfig(**values)
-    with pytest.raises(ValueError, match="compile='fast'"):
-        SweepConfig(compile="fast")

@@ -1,0 +1,72 @@
+"""Measure where the LDPC decoder stops failing, for the link's fast mode and its link adaptation.
+
+Blocks of every scheme and size are decoded in white Gaussian noise. A killed run goes on with the
+first scheme that is missing. The shipped table, lwmt_sionna/link/decoder_table.json, came from the
+defaults.
+
+Example:
+    python experiments/decoder_table.py --out lwmt_sionna/link/decoder_table.json
+    python experiments/decoder_table.py --iterations 8 --mcs 4 13 22 --out runs/decoder_table.json
+"""
+
+import json
+import pathlib
+
+from lwmt_sionna import cli
+
+
+def main(argv=None):
+    parser = cli.build_parser(__doc__)
+    add = parser.add_argument
+    add("--out", type=pathlib.Path, required=True, help="JSON file to write")
+    add("--mcs", nargs="+", type=int, metavar="INDEX", default=list(range(3, 29)))
+    add("--symbols", nargs="+", type=int, metavar="N", default=[320, 1280], help="block sizes")
+    add("--iterations", type=int, default=20, help="iterations of the decoder")
+    add("--cn-update", default="boxplus-phi", help="check-node update of the decoder")
+    add("--blocks", type=int, default=1600, help="blocks per scheme and size")
+    add("--seed", type=int, default=1)
+    args = parser.parse_args(argv)
+    cli.configure_logging(args)
+
+    import dataclasses
+
+    import sionna.phy
+    from tqdm import tqdm
+
+    from lwmt_sionna import records
+    from lwmt_sionna.link.calibration import measure_waterfall
+
+    settings = {
+        "num_iterations": args.iterations,
+        "cn_update": args.cn_update,
+        "num_blocks": args.blocks,
+        "seed": args.seed,
+    }
+    rows = []
+    if args.out.is_file():
+        known = json.loads(args.out.read_text(encoding="utf-8"))
+        if {name: known.get(name) for name in settings} != settings:
+            raise cli.UsageError(
+                f"{args.out} was made with other settings; remove it or choose another file"
+            )
+        rows = known["waterfalls"]
+    done = {(row["mcs"], row["num_symbols"]) for row in rows}
+    grid = [(mcs, size) for size in args.symbols for mcs in args.mcs if (mcs, size) not in done]
+    for mcs, size in tqdm(grid, unit="code", disable=None if not args.quiet else True):
+        # A seed per code: it comes out the same whether or not others were measured before.
+        sionna.phy.config.seed = 10_000 * args.seed + 100 * mcs + size % 97
+        waterfall, num_blocks = measure_waterfall(
+            mcs, size, args.iterations, args.cn_update, args.blocks
+        )
+        row = {"mcs": mcs, "num_symbols": size, "blocks": num_blocks}
+        row |= {name: round(x, 5) for name, x in dataclasses.asdict(waterfall).items()}
+        rows = sorted([*rows, row], key=lambda row: (row["num_symbols"], row["mcs"]))
+        text = ",\n  ".join(json.dumps(row) for row in rows)
+        head = json.dumps(settings)[1:-1]
+        with records.atomic_path(args.out) as temporary:
+            temporary.write_text(f'{{{head},\n "waterfalls": [\n  {text}\n]}}\n', encoding="utf-8")
+    print(f"{args.out}: {len(rows)} codes")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,124 @@
+"""Blocks per second of the link: eager, compiled, batched, one point at a time, without decoding.
+
+Every case serves the same drops and counts the same blocks. Steady cases are timed after a first
+call; the others include what a user waits for: building and compiling.
+
+Example:
+    python experiments/link_benchmark.py --out runs/link_benchmark.json
+"""
+
+import pathlib
+import statistics
+import time
+
+from lwmt_sionna import cli
+
+
+def main(argv=None):
+    started = time.time()
+    parser = cli.build_parser(__doc__)
+    add = parser.add_argument
+    add("--data", default="experiments/data/san_francisco_30kmh_5ms.h5", help="HDF5 file of paths")
+    add("--drops", type=int, default=64, help="drops per point")
+    add("--batch-size", type=int, default=32, help="drops per call")
+    add("--mcs", type=int, default=22, help="scheme of 3GPP TS 38.214, table 1")
+    add("--snr", nargs="+", type=float, default=[6.0, 9.0, 12.0, 15.0], metavar="DB")
+    add("--rounds", type=int, default=3, help="timings of every steady case; the median counts")
+    add("--out", type=pathlib.Path, default=pathlib.Path("runs/link_benchmark.json"))
+    args = parser.parse_args(argv)
+    cli.configure_logging(args)
+
+    from lwmt_sionna import records
+    from lwmt_sionna.data import read_paths
+    from lwmt_sionna.link import DropConfig, DropFactory, LinkRunner
+
+    factory = DropFactory(read_paths(args.data), config=DropConfig(num_drops=args.drops))
+    drops = factory.at(1)
+    h_hat = drops.history[:, :, -1]
+    num_users = drops.num_users
+
+    def serve(runner):
+        for snr in args.snr:
+            runner.count(drops.slot, h_hat, args.mcs, snr)
+
+    def steady(compile, batch_size=args.batch_size):
+        runner = LinkRunner(batch_size=batch_size, compile=compile)
+        runner.count(drops.slot[:batch_size], h_hat[:batch_size], args.mcs, args.snr[0])
+        return [_timed(lambda: serve(runner)) for _ in range(args.rounds)]
+
+    def informed():
+        runner = LinkRunner(batch_size=args.batch_size)
+        chosen = {"num_bits_per_symbol": runner.downlink(args.mcs).mcs.num_bits_per_symbol}
+        first = slice(0, args.batch_size)
+        runner.information(drops.slot[first], h_hat[first], snr_db=args.snr[0], **chosen)
+        return [
+            _timed(
+                lambda: [
+                    runner.information(drops.slot, h_hat, snr_db=snr, **chosen) for snr in args.snr
+                ]
+            )
+            for _ in range(args.rounds)
+        ]
+
+    def one_point_at_a_time():
+        total = 0.0
+        for snr in args.snr:
+            total += _timed(
+                lambda snr=snr: LinkRunner(batch_size=args.batch_size).count(
+                    drops.slot, h_hat, args.mcs, snr
+                )
+            )
+        return [total]
+
+    cases = {
+        "eager": (lambda: steady("eager"), False),
+        "graph": (lambda: steady("graph"), False),
+        "xla": (lambda: steady("xla"), False),
+        "xla, one drop per call": (lambda: steady("xla", 1), False),
+        "xla, without decoding": (informed, False),
+        "points of one sweep": (
+            lambda: [_timed(lambda: serve(LinkRunner(batch_size=args.batch_size)))],
+            True,
+        ),
+        "one point at a time": (one_point_at_a_time, True),
+    }
+    points = []
+    num_blocks = len(args.snr) * args.drops * num_users
+    for name, (run, compiles) in cases.items():
+        seconds = run()
+        point = {
+            "case": name,
+            "includes_compilation": compiles,
+            "num_points": len(args.snr),
+            "num_blocks": num_blocks,
+            "num_timings": len(seconds),
+            "seconds": round(statistics.median(seconds), 3),
+            "seconds_min": round(min(seconds), 3),
+            "seconds_max": round(max(seconds), 3),
+            "blocks_per_s": round(num_blocks / statistics.median(seconds), 1),
+        }
+        points.append(point)
+        print(f"{name:24s} {point['blocks_per_s']:8.1f} blocks/s", flush=True)
+    config = {
+        key: value for key, value in vars(args).items() if key not in ("out", "debug", "quiet")
+    }
+    records.write_record(
+        args.out,
+        name="link_benchmark",
+        config=config,
+        points=points,
+        seeds=[0],
+        inputs={pathlib.Path(args.data).stem: args.data},
+        started=started,
+    )
+    print(f"record: {args.out}")
+
+
+def _timed(function):
+    begin = time.perf_counter()
+    function()
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    cli.run(main)

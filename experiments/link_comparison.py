@@ -1,0 +1,26 @@
+"""From a record of the link: what each policy wins back of what age costs, and where a model loses.
+
+Example:
+    python experiments/link_comparison.py experiments/results/link_level_eval.json
+"""
+
+import pathlib
+
+from lwmt_sionna import cli
+
+
+def main(argv=None):
+    parser = cli.build_parser(__doc__)
+    parser.add_argument("record", type=pathlib.Path, help="JSON record of link_level_eval.py")
+    parser.add_argument("--policy", default="model", help="policy whose lost cells are listed")
+    args = parser.parse_args(argv)
+    cli.configure_logging(args)
+
+    from lwmt_sionna import records
+    from lwmt_sionna.link.table import format_comparison
+
+    print(format_comparison(records.read_record(args.record), args.policy))
+
+
+if __name__ == "__main__":
+    cli.run(main)

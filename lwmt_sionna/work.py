@@ -1,0 +1,91 @@
+"""Lists of independent tasks: in this process, in local processes, or on a Dask cluster."""
+
+import concurrent.futures
+import multiprocessing
+import os
+import threading
+import time
+
+__all__ = ["run_tasks"]
+
+_WATCH_SECONDS = 1.0
+
+
+def run_tasks(function, tasks, *, workers=1, dask=None, initializer=None):
+    """Runs a function on every task and yields the results as they come.
+
+    Args:
+        function: Callable of one task. For processes and clusters it, the tasks and the results
+            must be picklable, and the workers must have the same package installed.
+        tasks: Sequence of tasks, hashable or not.
+        workers: Number of local processes; 1 computes in this process.
+        dask: Address of a Dask scheduler, such as "tcp://10.0.0.1:8786", or `None`. Needs the
+            package `distributed`.
+        initializer: Callable without arguments that each local process runs first.
+
+    Yields:
+        Tuples of a task's place in `tasks` and its result, in the order of completion.
+
+    Raises:
+        ValueError: If no scheduler answers at the address.
+        RuntimeError: If a local process ends abruptly, as for want of memory.
+        Exception: Whatever the function raises; tasks that have not begun are cancelled.
+    """
+    tasks = list(tasks)
+    if not tasks:
+        return
+    if dask is not None:
+        yield from _on_cluster(function, tasks, dask)
+    elif workers == 1:
+        for place, task in enumerate(tasks):
+            yield place, function(task)
+    else:
+        yield from _in_processes(function, tasks, workers, initializer)
+
+
+def _in_processes(function, tasks, workers, initializer):
+    executor = concurrent.futures.ProcessPoolExecutor(
+        min(workers, len(tasks)),
+        # A forked child inherits the threads' locks of Dr.Jit and TensorFlow without the threads.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start_worker,
+        initargs=(os.getpid(), initializer),
+    )
+    try:
+        places = {executor.submit(function, task): place for place, task in enumerate(tasks)}
+        for future in concurrent.futures.as_completed(places):
+            yield places.pop(future), future.result()
+    except concurrent.futures.process.BrokenProcessPool as error:
+        raise RuntimeError(
+            f"A worker process ended abruptly; {workers} may need more memory than there is. What "
+            "was finished is kept: start again with fewer workers."
+        ) from error
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+
+
+def _start_worker(parent, initializer):
+    # A parent that is killed cannot end its workers, and they would wait for work for ever.
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    if initializer is not None:
+        initializer()
+
+
+def _end_with(parent):
+    while os.getppid() == parent:
+        time.sleep(_WATCH_SECONDS)
+    os._exit(1)
+
+
+def _on_cluster(function, tasks, address):
+    from distributed import Client, as_completed
+
+    try:
+        client = Client(address, timeout=20)
+    except (OSError, TimeoutError) as error:
+        raise ValueError(f"No Dask scheduler answers. Received: dask={address}") from error
+    with client:
+        futures = client.map(function, tasks, pure=False)
+        places = {future.key: place for place, future in enumerate(futures)}
+        for future, result in as_completed(futures, with_results=True):
+            yield places[future.key], result

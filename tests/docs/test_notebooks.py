@@ -1,0 +1,65 @@
+"""The notebooks run from top to bottom."""
+
+import os
+import pathlib
+import runpy
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "docs" / "notebooks"
+NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.py"))
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS == [
+        "predictor_in_a_sionna_link",
+        "trace_your_own_street",
+        "train_and_judge_a_predictor",
+    ]
+
+
+@pytest.mark.parametrize("name", ["predictor_in_a_sionna_link", "train_and_judge_a_predictor"])
+def test_quick_form(name, monkeypatch, capsys):
+    import tensorflow as tf
+
+    monkeypatch.setenv("LWMT_QUICK", "1")
+    monkeypatch.chdir(FOLDER)
+    try:
+        runpy.run_path(FOLDER / f"{name}.py", run_name="notebook")
+    finally:
+        tf.config.run_functions_eagerly(False)
+    assert len(capsys.readouterr().out.splitlines()) > 5
+
+
+@pytest.mark.rt
+def test_quick_form_with_ray_tracing():
+    """In a process of its own: the ray tracer and TensorFlow do not like to meet."""
+    done = subprocess.run(
+        [sys.executable, FOLDER / "trace_your_own_street.py"],
+        cwd=FOLDER,
+        env=os.environ | {"LWMT_QUICK": "1", "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "link_bler.png" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.rt
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_as_notebooks(name, monkeypatch):
+    """In full length, through Jupyter."""
+    import jupytext
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    notebook = jupytext.read(FOLDER / f"{name}.py")
+    assert notebook.cells[0].cell_type == "markdown"
+    NotebookClient(
+        notebook, timeout=1200, kernel_name="python3", resources={"metadata": {"path": str(FOLDER)}}
+    ).execute()

@@ -1,0 +1,101 @@
+"""Task lists, without ray tracing."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from lwmt_sionna.work import run_tasks
+
+
+def square(task):
+    return task * task
+
+
+def fail_at_three(task):
+    if task == 3:
+        raise ValueError("three is refused")
+    return task
+
+
+def vanish_at_two(task):
+    if task == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return task
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_task_is_done_once(workers):
+    results = dict(run_tasks(square, [3, 1, 4, 1, 5], workers=workers))
+    assert results == {0: 9, 1: 1, 2: 16, 3: 1, 4: 25}
+    assert list(run_tasks(square, [], workers=workers)) == []
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_what_a_task_raises_is_raised(workers):
+    with pytest.raises(ValueError, match="three is refused"):
+        list(run_tasks(fail_at_three, range(6), workers=workers))
+
+
+def test_a_process_that_vanishes_is_told():
+    with pytest.raises(RuntimeError, match="fewer workers"):
+        list(run_tasks(vanish_at_two, range(6), workers=2))
+
+
+def test_a_missing_scheduler_is_told(monkeypatch):
+    pytest.importorskip("distributed")
+    import distributed
+
+    def refuse(address, timeout):
+        raise OSError("timed out")
+
+    monkeypatch.setattr(distributed, "Client", refuse)
+    with pytest.raises(ValueError, match=r"dask=tcp://127\.0\.0\.1:1"):
+        list(run_tasks(square, [1], dask="tcp://127.0.0.1:1"))
+
+
+def test_workers_end_with_the_process_that_started_them(tmp_path):
+    program = f"""
+import os, pathlib, sys, time
+sys.path.insert(0, {str(tmp_path)!r})
+from lwmt_sionna.work import run_tasks
+import sleeper
+if __name__ == "__main__":
+    list(run_tasks(sleeper.sleep, [0, 1], workers=2))
+"""
+    (tmp_path / "sleeper.py").write_text(
+        "import os, pathlib, time\n"
+        "def sleep(task):\n"
+        "    note = pathlib.Path(__file__).parent / f'{task}.pid'\n"
+        "    note.with_suffix('.new').write_text(str(os.getpid()))\n"
+        "    note.with_suffix('.new').rename(note)\n"
+        "    time.sleep(60)\n"
+    )
+    (tmp_path / "main.py").write_text(program)
+    process = subprocess.Popen([sys.executable, str(tmp_path / "main.py")])
+    notes = [tmp_path / "0.pid", tmp_path / "1.pid"]
+    wait_for(lambda: all(note.exists() for note in notes))
+    workers = [int(note.read_text()) for note in notes]
+    process.kill()
+    process.wait()
+    wait_for(lambda: not any(alive(worker) for worker in workers))
+
+
+def alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    # A zombie waits for its new parent to take note of it; it does nothing any more.
+    with open(f"/proc/{process}/stat", encoding="ascii") as file:
+        return file.read().rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_for(condition, seconds=30.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
