@@ -85,12 +85,10 @@ def main(argv=None):
     from lwmt_sionna import baselines, records
     from lwmt_sionna.cells import CellStore
     from lwmt_sionna.data import add_noise
-    from lwmt_sionna.training import TrainConfig, load_training_data
+    from lwmt_sionna.training import TrainConfig
 
     config = TrainConfig.from_toml(args.config)
-    _, h, _ = load_training_data(config)
-    rng = np.random.default_rng(config.seed)
-    h = h[np.sort(rng.permutation(len(h))[: args.limit])]
+    h = validation_channels(config, args.limit, np)
     inputs = {pathlib.Path(path).stem: path for path in config.data}
     common = {
         "config": config.to_dict(),
@@ -133,6 +131,34 @@ def main(argv=None):
             f"{point['score_h1_db']:7.2f}, last {point['score_last_db']:7.2f})  {point['settings']}"
         )
     print(f"record: {args.out}")
+
+
+def validation_channels(config, limit, np):
+    """Channels of some validation sequences, as many of every scene as there are of the others."""
+    from lwmt_sionna.data import (
+        PlanarArray,
+        read_paths,
+        split_by_trajectory,
+        subcarrier_frequencies,
+        synthesize,
+        vanishing_mask,
+    )
+
+    rng = np.random.default_rng(config.seed)
+    frequencies = subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing)
+    snapshots = np.arange(config.num_history + config.num_horizons)
+    channels = []
+    for index, path in enumerate(config.data):
+        paths = read_paths(path)
+        paths = paths.select(~vanishing_mask(paths))
+        held_out = split_by_trajectory(paths, config.validation_share, seed=config.seed)[1]
+        share = limit // len(config.data) + (index < limit % len(config.data))
+        chosen = np.sort(rng.permutation(held_out.num_sequences)[:share])
+        array = PlanarArray(1, config.num_ant)
+        channels.append(
+            synthesize(held_out.select(chosen), array, frequencies, snapshots=snapshots)
+        )
+    return np.concatenate(channels)
 
 
 def score(predictor, h, snr_db, config, add_noise, np):

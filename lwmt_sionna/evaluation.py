@@ -89,9 +89,10 @@ def sgcs(h_hat, h):
 def zero_forcing_rates(h_hat, h, snr_db, num_users=4, groups=None, seed=0):
     """Sum rates of users that a base station precodes to together, from what it believes.
 
-    Regularised zero-forcing on every subcarrier, total power one, loading the number of users over
-    the SNR; other users' signals are noise. Channels are taken as scaled: give every user unit mean
-    power of its history for a link SNR that is the mean SNR per antenna.
+    Regularised zero-forcing on every subcarrier, equal power per user and unit power in all,
+    loading the number of users over the SNR; other users' signals are noise. Channels are taken as
+    scaled: give every user unit mean power of its history for a link SNR that is the mean SNR per
+    antenna.
 
     Args:
         h_hat: Predicted channels, complex `[batch, num_ant, num_subcarriers]`.
@@ -120,8 +121,8 @@ def zero_forcing_rates(h_hat, h, snr_db, num_users=4, groups=None, seed=0):
     gram = believed @ believed.conj().swapaxes(-1, -2)
     load = num_users / snr * np.eye(num_users)
     precoder = believed.conj().swapaxes(-1, -2) @ np.linalg.inv(gram + load)
-    power = np.sum(np.abs(precoder) ** 2, axis=(-2, -1), keepdims=True)
-    precoder = precoder / np.sqrt(np.maximum(power, 1e-30))
+    power = np.sum(np.abs(precoder) ** 2, axis=-2, keepdims=True)
+    precoder = precoder / np.sqrt(num_users * np.maximum(power, 1e-30))
     received = np.abs(true @ precoder) ** 2
     signal = np.diagonal(received, axis1=-2, axis2=-1)
     interference = received.sum(axis=-1) - signal

@@ -99,15 +99,18 @@ def plot_error_scatter(record, path, model=None, horizon=1):
             ]
             if pairs:
                 axes.plot(*zip(*pairs, strict=True), marker, ls="", color="#0072B2", ms=3)
-        low, high = axes.get_xlim()
+        low, high = min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_ylim()[1], -5)
         axes.plot((low, high), (low, high), color="0.5", lw=0.7)
         axes.set(xlabel=f"{policy_style(name, [name])['label']}: NMSE [dB]")
 
-    _draw_grid(list(errors), path, draw, f"{model}: NMSE [dB]", f"horizon {horizon}")
+    title = (
+        f"a dot per sequence (cross: with an event), horizon {horizon}, history at {snr_db:g} dB"
+    )
+    _draw_grid(list(errors), path, draw, f"{model}: NMSE [dB]", title)
 
 
 def _regime(point):
-    return point["scene"], point["sampling_period_s"], point["speed_kmh"]
+    return point["scene"], point["sampling_period_s"], round(point["speed_kmh"])
 
 
 def _draw_regimes(points, path, draw, ylabel, title):
