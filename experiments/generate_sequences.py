@@ -1,16 +1,24 @@
 """Trace users that move through a scene and store their propagation paths.
 
-A killed run goes on where it stopped when started again with the same arguments.
+Shards are traced in local processes, or by the workers of a Dask cluster. A killed run goes on
+where it stopped when started again with the same arguments.
 
 Example:
     python experiments/generate_sequences.py --config experiments/configs/data_munich.toml \\
         --out data/munich.h5
+    dask scheduler & dask worker tcp://127.0.0.1:8786 --nworkers 4 --nthreads 1 &
+    python experiments/generate_sequences.py --config experiments/configs/data_munich.toml \\
+        --dask tcp://127.0.0.1:8786
 """
 
 import dataclasses
+import os
 import pathlib
 
 from lwmt_sionna import cli
+
+# Each process takes a scene, the solver's tables and its buffers: 1 to 3 GB.
+_MOST_WORKERS = 4
 
 
 def main(argv=None):
@@ -24,10 +32,18 @@ def main(argv=None):
     )
     parser.add_argument("--num-sequences", type=int, help="in place of the configured number")
     parser.add_argument("--seed", type=int, help="in place of the configured seed")
+    parser.add_argument("--workers", type=int, help="local processes [cores, at most 4]")
+    parser.add_argument(
+        "--dask", metavar="ADDRESS", help="Dask scheduler, e.g. tcp://10.0.0.1:8786"
+    )
+    parser.add_argument("--estimate", action="store_true", help="say what it would take, and stop")
     args = parser.parse_args(argv)
     cli.configure_logging(args)
+    workers = min(os.cpu_count() or 1, _MOST_WORKERS) if args.workers is None else args.workers
+    if workers < 1:
+        raise cli.UsageError(f"--workers must be at least 1, not {workers}")
 
-    from lwmt_sionna.rt import GenerationConfig, generate
+    from lwmt_sionna.rt import GenerationConfig, estimate, generate, num_shards
 
     overrides = {"scene": args.scene, "num_sequences": args.num_sequences, "seed": args.seed}
     config = dataclasses.replace(
@@ -37,7 +53,19 @@ def main(argv=None):
     out = args.out
     if out is None:
         out = pathlib.Path("data") / f"{args.config.stem.removeprefix('data_')}.h5"
-    paths = generate(config, out, progress=not args.quiet)
+    workers = min(workers, num_shards(config))
+    if args.estimate:
+        print(estimate(config, workers=workers, dask=args.dask))
+        return
+    announce = None if args.quiet else print
+    paths = generate(
+        config,
+        out,
+        workers=workers,
+        dask=args.dask,
+        progress=not args.quiet,
+        announce=announce,
+    )
     counts = paths.metadata
     print(
         f"{out}: {paths.num_sequences} sequences of {paths.num_snapshots} snapshots in "

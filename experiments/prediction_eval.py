@@ -1,13 +1,20 @@
-"""Judge channel predictors on stored sequences: normalised errors and cosine similarity.
+"""Judge channel predictors on stored sequences: normalised errors, cosine similarity, rates.
+
+Regimes come from a configuration or are the files given. Baselines have the settings tuned at the
+nearest SNR. Finished cells (one regime at one SNR) are kept: a killed run goes on where it stopped.
 
 Example:
     python experiments/prediction_eval.py --data experiments/data/*.h5 --preset small
+
+The grid over scenes, speeds, periods and SNRs:
+    python experiments/prediction_eval.py --config experiments/configs/prediction_eval.toml
 
 Paths are stored, so any linear array and band will do. The predictors stay as they are:
     python experiments/prediction_eval.py --data experiments/data/*.h5 --num-ant 16 \\
         --num-subcarriers 64 --snr 15 --out experiments/results/prediction_eval_16x64.json
 """
 
+import dataclasses
 import pathlib
 import time
 
@@ -17,78 +24,89 @@ from lwmt_sionna import cli
 def main(argv=None):
     started = time.time()
     parser = cli.build_parser(__doc__)
-    parser.add_argument("--data", nargs="+", type=pathlib.Path, required=True, help="HDF5 files")
-    parser.add_argument("--preset", nargs="*", default=["small"], help="names or folders [small]")
-    parser.add_argument("--snr", nargs="+", type=float, default=[5.0, 15.0, 25.0], help="dB")
-    parser.add_argument("--num-ant", type=int, default=32, help="antennas of the linear array")
-    parser.add_argument("--num-subcarriers", type=int, default=32, help="subcarriers of the grid")
-    parser.add_argument("--subcarrier-spacing", type=float, default=540e3, help="hertz [540e3]")
-    parser.add_argument("--num-history", type=int, default=16, help="snapshots of history")
-    parser.add_argument("--num-horizons", type=int, default=5, help="snapshots to predict")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the noise")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config", type=pathlib.Path, help="TOML file of a GridConfig")
+    source.add_argument("--data", nargs="+", type=pathlib.Path, help="HDF5 files")
+    parser.add_argument("--preset", nargs="*", help="names or folders [small]")
+    parser.add_argument("--baselines", nargs="*", help="training-free baselines [all]")
+    parser.add_argument("--snr", nargs="+", type=float, help="dB [5 15 25]")
+    parser.add_argument("--num-ant", type=int, help="antennas of the linear array [32]")
+    parser.add_argument("--num-subcarriers", type=int, help="subcarriers of the grid [32]")
+    parser.add_argument("--subcarrier-spacing", type=float, help="hertz [540e3]")
+    parser.add_argument("--num-history", type=int, help="snapshots of history [16]")
+    parser.add_argument("--num-horizons", type=int, help="snapshots to predict [5]")
+    parser.add_argument("--only", help="regimes whose file's name holds this [all]")
+    parser.add_argument("--limit", type=int, help="sequences per regime at most [all]")
+    parser.add_argument("--seed", type=int, help="seed of the noise [0]")
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs/prediction_eval.json"), help="record"
     )
+    parser.add_argument("--workdir", type=pathlib.Path, help="finished cells [runs/NAME.cells]")
+    parser.add_argument("--figures", type=pathlib.Path, help="folder for the figures")
     args = parser.parse_args(argv)
     cli.configure_logging(args)
 
-    from lwmt_sionna.data import PlanarArray, read_paths, subcarrier_frequencies
+    from lwmt_sionna.prediction_regimes import GridConfig, Regime, load_regime
 
+    overrides = {
+        "presets": args.preset, "baselines": args.baselines, "snr_db": args.snr,
+        "num_ant": args.num_ant, "num_subcarriers": args.num_subcarriers,
+        "subcarrier_spacing": args.subcarrier_spacing, "num_history": args.num_history,
+        "num_horizons": args.num_horizons, "limit": args.limit, "seed": args.seed,
+    }  # fmt: skip
+    overrides = {name: value for name, value in overrides.items() if value is not None}
+    if args.config is not None:
+        config = GridConfig.from_toml(args.config, overrides)
+    else:
+        config = GridConfig([Regime(str(path)) for path in args.data], **overrides)
+    if args.only is not None:
+        chosen = [r for r in config.regimes if args.only in pathlib.Path(r.data).name]
+        config = dataclasses.replace(config, regimes=chosen)
     # Before the slow imports: a wrong file is told at once.
-    sequences = {path: read_paths(path) for path in args.data}
+    regimes = [(regime, *load_regime(regime, config)) for regime in config.regimes]
 
-    import tqdm
+    from lwmt_sionna import prediction_plots, records
+    from lwmt_sionna.baselines import CLASSICAL
+    from lwmt_sionna.cells import CellStore
+    from lwmt_sionna.prediction_grid import best_classical, run_grid
 
-    from lwmt_sionna import baselines, records
-    from lwmt_sionna.evaluation import evaluate_predictors
-    from lwmt_sionna.models.presets import preset_folder
-
-    predictors = {
-        "zero": baselines.ZeroPredictor(),
-        "hold": baselines.Hold(),
-        "pooled_ar": baselines.PooledAutoregression(),
-        "local_ar": baselines.LocalAutoregression(),
-        "denoised_ar": baselines.DenoisedAutoregression(),
-    }
-    inputs = {path.stem: path for path in args.data}
-    for preset in args.preset:
-        name = pathlib.Path(preset).name
-        predictors[name] = baselines.ModelPredictor(preset, name)
-        inputs[f"preset_{name}"] = preset_folder(preset)
-    grid = {n: getattr(args, n) for n in ("num_ant", "num_subcarriers", "subcarrier_spacing")}
-    frequencies = subcarrier_frequencies(grid["num_subcarriers"], grid["subcarrier_spacing"])
-    points = []
-    for path, paths in sequences.items():
-        for snr_db in tqdm.tqdm(args.snr, desc=path.stem, unit="snr", disable=None):
-            points += evaluate_predictors(
-                predictors,
-                paths,
-                PlanarArray(1, grid["num_ant"]),
-                frequencies,
-                snr_db=snr_db,
-                num_history=args.num_history,
-                num_horizons=args.num_horizons,
-                seed=args.seed,
-            )
-    config = {**grid, "snr_db": args.snr, "num_history": args.num_history, "seed": args.seed}
-    records.write_record(
+    workdir = args.workdir or pathlib.Path("runs") / f"{args.out.stem}.cells"
+    result, inputs, parameters = run_grid(config, regimes, CellStore(workdir))
+    points = result.pop("points")
+    best = [
+        {"by": by, **point}
+        for by in ("nmse_pooled_db", "nmse_median_db")
+        for point in best_classical(points, CLASSICAL, by).values()
+    ]
+    # The record holds what the figures show; the cells keep the errors of all predictors.
+    shown = set(parameters) | {point["predictor"] for point in best if point["horizon"] == 1}
+    result["sequences"] = [
+        row for row in result["sequences"] if row["horizon"] == 1 and row["predictor"] in shown
+    ]
+    record = records.write_record(
         args.out,
         name="prediction_eval",
-        config=config | {"num_horizons": args.num_horizons, "presets": args.preset},
+        config=config.to_dict(),
         points=points,
-        seeds=[args.seed],
+        seeds=[config.seed],
         inputs=inputs,
         started=started,
+        extra={**result, "best_classical": best, "num_parameters": parameters},
     )
-    print_table(points, args.num_horizons)
+    print_table(points, config.num_horizons)
+    if args.figures is not None:
+        args.figures.mkdir(parents=True, exist_ok=True)
+        prediction_plots.plot_prediction_errors(record, args.figures / "prediction_nmse.png")
+        prediction_plots.plot_error_scatter(record, args.figures / "prediction_scatter.png")
+        prediction_plots.plot_sum_rates(record, args.figures / "prediction_rates.png")
     print(f"record: {args.out}")
 
 
 def print_table(points, num_horizons):
-    keys = sorted(
-        {(p["scene"], p["speed_kmh"], p["sampling_period_s"], p["history_snr_db"]) for p in points}
-    )
-    for key in keys:
+    from lwmt_sionna.prediction_grid import cell_key
+
+    cells = {(cell_key(p)[:4], p["predictor"], p["horizon"], p["subset"]): p for p in points}
+    for key in sorted({cell[0] for cell in cells}):
         scene, speed, period, snr_db = key
         print(
             f"\n{scene}, {speed:.0f} km/h, CSI every {1e3 * period:g} ms, history SNR "
@@ -98,19 +116,15 @@ def print_table(points, num_horizons):
         header = "".join(f"{f'h={h} {s}':>26}" for h in horizons for s in ("event-free", "quiet"))
         print(f"{'predictor':<14}{header}")
         for name in dict.fromkeys(p["predictor"] for p in points):
-            cells = ""
+            row = ""
             for horizon in horizons:
                 for subset in ("event_free", "quiet"):
-                    cells += f"{_cell(points, key, name, horizon, subset):>26}"
-            print(f"{name:<14}{cells}")
-
-
-def _cell(points, key, name, horizon, subset):
-    for p in points:
-        place = (p["scene"], p["speed_kmh"], p["sampling_period_s"], p["history_snr_db"])
-        if (place, p["predictor"], p["horizon"], p["subset"]) == (key, name, horizon, subset):
-            return f"{p['nmse_pooled_db']:.1f} / {p['nmse_median_db']:.1f}"
-    return "-"
+                    point = cells.get((key, name, horizon, subset))
+                    text = "-"
+                    if point is not None:
+                        text = f"{point['nmse_pooled_db']:.1f} / {point['nmse_median_db']:.1f}"
+                    row += f"{text:>26}"
+            print(f"{name:<14}{row}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Tune the baselines on the validation sequences of the training scenes.
+"""Tune the training-free baselines on the validation sequences of the training scenes.
 
-The score is the mean over sequences and horizons of the normalised error in decibels; the held-out
-scene plays no part. The defaults of `lwmt_sionna.baselines` are the winners.
+The score is the mean over sequences and horizons of the normalised error in decibels, for each SNR
+of the history; the held-out scenes play no part. The winners are the settings in
+`lwmt_sionna.baselines.TUNED`. A killed run goes on where it stopped.
 
 Example:
     python experiments/tune_baselines.py --config experiments/configs/predictor_small.toml
@@ -12,27 +13,54 @@ import time
 
 from lwmt_sionna import cli
 
-
-def candidates():
-    """Yields name, settings and predictor of everything tried."""
-    from lwmt_sionna import baselines
-
-    for order in (2, 3, 4, 6, 8):
-        for ridge in (1e-3, 1e-2, 1e-1):
-            settings = {"order": order, "ridge": ridge}
-            yield "pooled_ar", settings, baselines.PooledAutoregression(**settings)
-    for order in (3, 4, 5, 6):
-        for ridge in (1e-3, 1e-2):
-            settings = {"order": order, "method": "covariance", "ridge": ridge}
-            yield "local_ar", settings, baselines.LocalAutoregression(**settings)
-    for order in (4, 5, 6, 7, 8):
-        for pool_weight in (0.5, 1.0):
-            settings = {"order": order, "method": "burg", "pool_weight": pool_weight}
-            yield "local_ar", settings, baselines.LocalAutoregression(**settings)
-    for order in (5, 6, 7, 8):
-        for radius in (1, 2, 3):
-            settings = {"order": order, "denoise_radius": radius}
-            yield "denoised_ar", settings, baselines.DenoisedAutoregression(**settings)
+GRID = {
+    "pooled_ar": [
+        {"order": order, "ridge": ridge} for order in (4, 6, 8) for ridge in (1e-3, 1e-2, 1e-1)
+    ],
+    "local_ar": [
+        *({"order": order, "pool_weight": 0.5} for order in (4, 6, 8)),
+        {"order": 6, "pool_weight": 1.0},
+        {"order": 4, "method": "covariance", "ridge": 1e-2},
+    ],
+    "denoised_ar": [
+        *({"order": order, "denoise_radius": 3} for order in (5, 7, 9)),
+        {"order": 7, "denoise_radius": 2},
+    ],
+    "clamped_ar": [
+        *({"order": order, "ridge": ridge} for order in (4, 6, 8) for ridge in (1e-4, 1e-3, 1e-2)),
+        {"order": 6, "ridge": 1e-3, "radius": 0.98},
+        {"order": 6, "ridge": 1e-3, "pool_weight": 1.0},
+    ],
+    "direct_ar": [
+        *({"order": order, "ridge": ridge} for order in (3, 4, 6) for ridge in (1e-3, 1e-2, 1e-1)),
+        {"order": 4, "ridge": 1e-2, "pool_weight": 0.5},
+    ],
+    "kalman": [
+        *(
+            {"order": order, "noise_factor": factor}
+            for order in (4, 6)
+            for factor in (0.03, 0.1, 0.3)
+        ),
+        {"order": 6, "noise_factor": 0.1, "ridge": 1e-3},
+        {"order": 6, "noise_factor": 0.1, "radius": 0.99},
+    ],
+    "wiener": [
+        {"denoise_radius": radius, "noise_factor": factor}
+        for radius, factor in ((None, 1.0), (None, 0.3), (2, 0.3), (2, 0.1), (3, 0.1))
+    ],
+    "prony": [
+        {"order": order, "rank": rank, "ridge": ridge}
+        for order in (8, 10)
+        for rank in (2, 4)
+        for ridge in (1e-3, 1e-1)
+    ],
+    "path_fit": [
+        {},
+        {"num_paths": 24},
+        {"window_penalty": 15.0},
+        {"residual_order": 6},
+    ],
+}
 
 
 def main(argv=None):
@@ -41,58 +69,115 @@ def main(argv=None):
     parser.add_argument(
         "--config", type=pathlib.Path, required=True, help="TOML file of a TrainConfig"
     )
-    parser.add_argument("--snr", type=float, default=15.0, help="history SNR in dB [15]")
+    parser.add_argument("--snr", nargs="+", type=float, default=[5.0, 15.0, 25.0], help="dB")
+    parser.add_argument("--predictors", nargs="+", choices=list(GRID), help="some of them [all]")
+    parser.add_argument("--limit", type=int, default=16, help="sequences, drawn at random [16]")
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs/tune_baselines.json"), help="record"
     )
+    parser.add_argument("--workdir", type=pathlib.Path, help="finished settings [OUT's folder]")
     args = parser.parse_args(argv)
     cli.configure_logging(args)
 
     import numpy as np
     import tqdm
 
-    from lwmt_sionna import records
+    from lwmt_sionna import baselines, records
+    from lwmt_sionna.cells import CellStore
     from lwmt_sionna.data import add_noise
-    from lwmt_sionna.evaluation import normalized_error, to_db
-    from lwmt_sionna.training import TrainConfig, load_training_data
+    from lwmt_sionna.training import TrainConfig
 
     config = TrainConfig.from_toml(args.config)
-    _, h, _ = load_training_data(config)
-    past, future = h[:, : config.num_history], h[:, config.num_history :]
-    history = add_noise(past, args.snr, np.random.default_rng(config.seed))
+    h = validation_channels(config, args.limit, np)
+    inputs = {pathlib.Path(path).stem: path for path in config.data}
+    common = {
+        "config": config.to_dict(),
+        "limit": args.limit,
+        "data": {name: records.sha256(path) for name, path in inputs.items()},
+    }
+    store = CellStore(args.workdir or args.out.with_suffix(""))
+    names = args.predictors or list(GRID)
+    trials = [(name, settings) for name in names for settings in GRID[name]]
     points = []
-    for name, settings, predictor in tqdm.tqdm(list(candidates()), unit="setting", disable=None):
-        predicted = predictor(history, config.num_horizons)
-        ratios = []
-        for horizon in range(config.num_horizons):
-            error, power = normalized_error(predicted[:, horizon], future[:, horizon])
-            ratios.append(error / np.maximum(power, 1e-30))
-        by_horizon = to_db(np.clip(ratios, 1e-4, 1e2)).mean(axis=1)
-        points.append(
-            {
-                "predictor": name,
-                **settings,
-                "score_db": float(by_horizon.mean()),
-                "score_h1_db": float(by_horizon[0]),
-                "score_last_db": float(by_horizon[-1]),
-            }
-        )
+    for name, settings in tqdm.tqdm(trials, unit="setting", disable=None):
+        predictor = baselines.CLASSICAL[name](**settings)
+        for snr_db in args.snr:
+            points.append(
+                store.get(
+                    {**common, "predictor": name, "settings": settings, "snr_db": snr_db},
+                    lambda p=predictor, s=snr_db: score(p, h, s, config, add_noise, np),
+                )
+                | {"predictor": name, "history_snr_db": snr_db, "settings": repr(settings)}
+            )
+    winners = {
+        (point["predictor"], point["history_snr_db"]): point
+        for point in sorted(points, key=lambda p: -p["score_db"])
+    }
+    for point in points:
+        point["is_best"] = point is winners[point["predictor"], point["history_snr_db"]]
     records.write_record(
         args.out,
         name="tune_baselines",
-        config=config.to_dict() | {"history_snr_db": args.snr},
+        config=config.to_dict() | {"history_snr_db": args.snr, "limit": args.limit},
         points=points,
         seeds=[config.seed],
-        inputs={pathlib.Path(path).stem: path for path in config.data},
+        inputs=inputs,
         started=started,
+        extra={"num_sequences": len(h)},
     )
-    for point in sorted(points, key=lambda p: (p["predictor"], p["score_db"])):
-        settings = {k: v for k, v in point.items() if "score" not in k and k != "predictor"}
+    for (name, snr_db), point in sorted(winners.items()):
         print(
-            f"{point['predictor']:<12} {point['score_db']:7.2f} dB "
-            f"(h=1 {point['score_h1_db']:7.2f})  {settings}"
+            f"{name:<12} {snr_db:4g} dB: {point['score_db']:7.2f} dB (h=1 "
+            f"{point['score_h1_db']:7.2f}, last {point['score_last_db']:7.2f})  {point['settings']}"
         )
     print(f"record: {args.out}")
+
+
+def validation_channels(config, limit, np):
+    """Channels of some validation sequences, as many of every scene as there are of the others."""
+    from lwmt_sionna.data import (
+        PlanarArray,
+        read_paths,
+        split_by_trajectory,
+        subcarrier_frequencies,
+        synthesize,
+        vanishing_mask,
+    )
+
+    rng = np.random.default_rng(config.seed)
+    frequencies = subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing)
+    snapshots = np.arange(config.num_history + config.num_horizons)
+    channels = []
+    for index, path in enumerate(config.data):
+        paths = read_paths(path)
+        paths = paths.select(~vanishing_mask(paths))
+        held_out = split_by_trajectory(paths, config.validation_share, seed=config.seed)[1]
+        share = limit // len(config.data) + (index < limit % len(config.data))
+        chosen = np.sort(rng.permutation(held_out.num_sequences)[:share])
+        array = PlanarArray(1, config.num_ant)
+        channels.append(
+            synthesize(held_out.select(chosen), array, frequencies, snapshots=snapshots)
+        )
+    return np.concatenate(channels)
+
+
+def score(predictor, h, snr_db, config, add_noise, np):
+    """Mean error in decibels over sequences and horizons."""
+    from lwmt_sionna.evaluation import normalized_error, to_db
+
+    past, future = h[:, : config.num_history], h[:, config.num_history :]
+    history = add_noise(past, snr_db, np.random.default_rng(config.seed))
+    predicted = predictor(history, config.num_horizons)
+    ratios = []
+    for horizon in range(config.num_horizons):
+        error, power = normalized_error(predicted[:, horizon], future[:, horizon])
+        ratios.append(error / np.maximum(power, 1e-30))
+    by_horizon = to_db(np.clip(ratios, 1e-5, 1e2)).mean(axis=1)
+    return {
+        "score_db": round(float(by_horizon.mean()), 4),
+        "score_h1_db": round(float(by_horizon[0]), 4),
+        "score_last_db": round(float(by_horizon[-1]), 4),
+    }
 
 
 if __name__ == "__main__":

@@ -2,7 +2,14 @@
 
 import numpy as np
 
-__all__ = ["normalized_error", "sgcs", "summarize_errors", "to_db"]
+__all__ = [
+    "evaluate_predictors",
+    "normalized_error",
+    "sgcs",
+    "summarize_errors",
+    "to_db",
+    "zero_forcing_rates",
+]
 
 
 def to_db(ratio):
@@ -77,6 +84,50 @@ def sgcs(h_hat, h):
     inner = np.abs(np.sum(np.conj(h_hat) * h, axis=1)) ** 2
     norms = np.sum(np.abs(h_hat) ** 2, axis=1) * np.sum(np.abs(h) ** 2, axis=1)
     return np.mean(inner / np.where(norms > 0, norms, 1.0), axis=-1)
+
+
+def zero_forcing_rates(h_hat, h, snr_db, num_users=4, groups=None, seed=0):
+    """Sum rates of users that a base station precodes to together, from what it believes.
+
+    Regularised zero-forcing on every subcarrier, equal power per user and unit power in all,
+    loading the number of users over the SNR; other users' signals are noise. Channels are taken as
+    scaled: give every user unit mean power of its history for a link SNR that is the mean SNR per
+    antenna.
+
+    Args:
+        h_hat: Predicted channels, complex `[batch, num_ant, num_subcarriers]`.
+        h: True channels, same shape.
+        snr_db: Link SNR in decibels.
+        num_users: Users per group.
+        groups: Labels of the users that may share a group (their base stations), `[batch]`; all
+            may if `None`.
+        seed: Seed of the draw of groups.
+
+    Returns:
+        float64 `[num_groups]`: sum over users of `log2(1 + SINR)`, mean over subcarriers, in
+        bit/s/Hz.
+    """
+    rng = np.random.default_rng(seed)
+    labels = np.zeros(len(h), int) if groups is None else np.asarray(groups)
+    teams = []
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        members = members[: len(members) // num_users * num_users]
+        teams.append(members.reshape(-1, num_users))
+    teams = np.concatenate(teams)
+    snr = 10.0 ** (snr_db / 10.0)
+    # g group, k subcarrier, u user, a antenna
+    believed, true = (np.moveaxis(x[teams], -1, 1).astype(np.complex128) for x in (h_hat, h))
+    gram = believed @ believed.conj().swapaxes(-1, -2)
+    load = num_users / snr * np.eye(num_users)
+    precoder = believed.conj().swapaxes(-1, -2) @ np.linalg.inv(gram + load)
+    power = np.sum(np.abs(precoder) ** 2, axis=-2, keepdims=True)
+    precoder = precoder / np.sqrt(num_users * np.maximum(power, 1e-30))
+    received = np.abs(true @ precoder) ** 2
+    signal = np.diagonal(received, axis1=-2, axis2=-1)
+    interference = received.sum(axis=-1) - signal
+    rate = np.log2(1 + snr * signal / (1 + snr * interference))
+    return rate.sum(axis=-1).mean(axis=-1)
 
 
 def evaluate_predictors(

@@ -27,10 +27,17 @@ _STYLES = {
     "pooled_ar": ("#E69F00", "^", "pooled AR"),
     "local_ar": ("#009E73", "D", "local AR"),
     "denoised_ar": ("#CC79A7", "P", "denoised local AR"),
+    "aligned_hold": ("#B07AA1", "<", "phase-aligned hold"),
+    "clamped_ar": ("#17BECF", ">", "clamped AR"),
+    "direct_ar": ("#8C564B", "p", "direct AR"),
+    "kalman": ("#BCBD22", "h", "Kalman"),
+    "wiener": ("#9467BD", "d", "Wiener (Jakes)"),
+    "prony": ("#E377C2", "s", "Prony"),
+    "path_fit": ("#56B4E9", "X", "path fit"),
     "model": ("#0072B2", "*", "model"),
 }
-_OTHER_COLOURS = ("#CC79A7", "#56B4E9", "#8C564B", "#BCBD22", "#9467BD")
-_OTHER_MARKERS = ("P", "X", "<", ">", "h")
+_OTHER_COLOURS = ("#CC79A7", "#F0E442", "#8C564B", "#BCBD22", "#9467BD")
+_OTHER_MARKERS = ("P", "d", "<", ">", "h")
 _ADAPTATIONS = {
     "fixed": "the best of {} fixed schemes",
     "inner": "{} schemes, chosen by the base station's belief",

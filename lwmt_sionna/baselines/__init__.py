@@ -6,15 +6,42 @@ from lwmt_sionna.baselines.autoregression import (
     PooledAutoregression,
 )
 from lwmt_sionna.baselines.base import Predictor
-from lwmt_sionna.baselines.hold import Hold, ZeroPredictor
+from lwmt_sionna.baselines.ceiling import PerfectCsi
+from lwmt_sionna.baselines.hold import Hold, PhaseAlignedHold, ZeroPredictor
+from lwmt_sionna.baselines.kalman import KalmanPredictor
 from lwmt_sionna.baselines.model import ModelPredictor
+from lwmt_sionna.baselines.multistep import ClampedAutoregression, DirectAutoregression
+from lwmt_sionna.baselines.neural import (
+    ConvolutionalPredictor,
+    FactoredBackbone,
+    RecurrentPredictor,
+)
+from lwmt_sionna.baselines.parametric import PathPredictor
+from lwmt_sionna.baselines.prony import PronyPredictor
+from lwmt_sionna.baselines.tuned import CLASSICAL, TUNED, TUNED_SNR_DB, tuned_baselines
+from lwmt_sionna.baselines.wiener import WienerPredictor
 
 __all__ = [
+    "CLASSICAL",
+    "TUNED",
+    "TUNED_SNR_DB",
+    "ClampedAutoregression",
+    "ConvolutionalPredictor",
     "DenoisedAutoregression",
+    "DirectAutoregression",
+    "FactoredBackbone",
     "Hold",
+    "KalmanPredictor",
     "LocalAutoregression",
     "ModelPredictor",
+    "PathPredictor",
+    "PerfectCsi",
+    "PhaseAlignedHold",
     "PooledAutoregression",
     "Predictor",
+    "PronyPredictor",
+    "RecurrentPredictor",
+    "WienerPredictor",
     "ZeroPredictor",
+    "tuned_baselines",
 ]

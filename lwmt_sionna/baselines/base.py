@@ -7,7 +7,7 @@ import os
 import keras
 import numpy as np
 
-__all__ = ["CompiledPredictor", "Predictor"]
+__all__ = ["CompiledPredictor", "Predictor", "batch_shape"]
 
 
 class Predictor(abc.ABC):
@@ -47,6 +47,19 @@ class Predictor(abc.ABC):
         """Does what the call promises, on checked input."""
 
 
+def batch_shape(count, largest):
+    """Size of the batches for some sequences: a power of two, so that few programs serve all.
+
+    Args:
+        count: Sequences at hand.
+        largest: Largest batch.
+
+    Returns:
+        The least power of two that holds them, or `largest` where that is less.
+    """
+    return min(largest, 1 << max(0, count - 1).bit_length())
+
+
 class CompiledPredictor(Predictor):
     """A predictor whose work is a compiled Keras model, run in batches of constant size.
 
@@ -78,7 +91,7 @@ class CompiledPredictor(Predictor):
         stacked = np.ascontiguousarray(history).view(np.float32).reshape(*history.shape, 2)
         # A compiled program runs on one core: the cores share the sequences of a call.
         workers = self._num_threads()
-        size = min(self.batch_size, max(1, -(-len(stacked) // workers)))
+        size = batch_shape(-(-len(stacked) // workers), self.batch_size)
         parts = [stacked[begin : begin + size] for begin in range(0, len(stacked), size)]
 
         def run(part):

@@ -3,13 +3,15 @@
 import keras
 
 from lwmt_sionna.baselines.base import CompiledPredictor
+from lwmt_sionna.baselines.neural import RefiningPredictor
 from lwmt_sionna.models import ChannelPredictor
+from lwmt_sionna.models.presets import load_preset
 
 __all__ = ["ModelPredictor"]
 
 
 class ModelPredictor(CompiledPredictor):
-    """A `ChannelPredictor`, or any Keras model with the same call.
+    """A `ChannelPredictor`, a neural baseline, or any Keras model with the same call.
 
     Args:
         model: Name or folder of a preset, or a Keras model that maps real `[batch, time, num_ant,
@@ -22,9 +24,7 @@ class ModelPredictor(CompiledPredictor):
     def __init__(self, model, name="model", batch_size=32, num_threads=None):
         super().__init__(batch_size, num_threads)
         self.name = name
-        self.model = (
-            model if isinstance(model, keras.Model) else ChannelPredictor.from_preset(model)
-        )
+        self.model = model if isinstance(model, keras.Model) else _load(model)
 
     def make_model(self, num_horizons):
         trained = getattr(self.model, "num_horizons", None)
@@ -33,3 +33,11 @@ class ModelPredictor(CompiledPredictor):
                 f"The model predicts {trained} snapshots. Received: num_horizons={num_horizons}"
             )
         return self.model
+
+
+def _load(preset):
+    """A channel predictor or a neural baseline; anything else is refused."""
+    model = load_preset(preset)
+    if isinstance(model, RefiningPredictor | ChannelPredictor):
+        return model
+    return ChannelPredictor.from_preset(preset)

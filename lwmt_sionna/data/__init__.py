@@ -1,33 +1,49 @@
 """Stored propagation paths, and the channel sequences made from them."""
 
 from lwmt_sionna.data.arrays import PlanarArray
+from lwmt_sionna.data.clusters import ClusterConfig, draw_clusters
 from lwmt_sionna.data.continuity import match_paths
+from lwmt_sionna.data.deepmimo import read_deepmimo
 from lwmt_sionna.data.events import event_mask, event_power
+from lwmt_sionna.data.evolution import evolve, interpolate, retime
 from lwmt_sionna.data.paths import PathSequences, concatenate
 from lwmt_sionna.data.sequences import add_noise, history_scale, vanishing_mask
-from lwmt_sionna.data.splits import check_disjoint, split_by_trajectory, track_distance
-from lwmt_sionna.data.storage import read_paths, write_paths
+from lwmt_sionna.data.splits import (
+    check_disjoint,
+    split_by_trajectory,
+    take_trajectories,
+    track_distance,
+)
+from lwmt_sionna.data.storage import merge_paths, read_paths, write_paths
 from lwmt_sionna.data.summary import spreads, summarize
 from lwmt_sionna.data.synthesis import subcarrier_frequencies, synthesize
 from lwmt_sionna.data.validation import check_file, validate
 
 __all__ = [
+    "ClusterConfig",
     "PathSequences",
     "PlanarArray",
     "add_noise",
     "check_disjoint",
     "check_file",
     "concatenate",
+    "draw_clusters",
     "event_mask",
     "event_power",
+    "evolve",
     "history_scale",
+    "interpolate",
     "match_paths",
+    "merge_paths",
+    "read_deepmimo",
     "read_paths",
+    "retime",
     "split_by_trajectory",
     "spreads",
     "subcarrier_frequencies",
     "summarize",
     "synthesize",
+    "take_trajectories",
     "track_distance",
     "validate",
     "vanishing_mask",

@@ -3,11 +3,13 @@
     check    say of every file whether it is sound; damaged ones are named, the others unharmed
     summary  paths per snapshot, line of sight, delay and Doppler spread, coverage
     plot     the trajectories, and angle-delay maps of one sequence over time
+    convert  folders of DeepMIMO v4 scenarios into files of paths
 
 Example:
     python -m lwmt_sionna.data check experiments/data/*.h5
     python -m lwmt_sionna.data summary experiments/data/*.h5 --json
-    python -m lwmt_sionna.data plot data/munich.h5 --scene munich --sequence 3 --out runs/munich
+    python -m lwmt_sionna.data plot data/munich.h5 --scene munich --sequence 3 --animate
+    python -m lwmt_sionna.data convert deepmimo_scenarios/asu_campus_3p5 --out data
 """
 
 import json
@@ -24,35 +26,56 @@ _MAP_POINTS = 400
 
 def main(argv=None):
     parser = cli.build_parser(__doc__)
-    parser.add_argument("command", choices=("check", "summary", "plot"))
-    parser.add_argument("files", nargs="+", type=pathlib.Path, help="HDF5 files of paths")
+    parser.add_argument("command", choices=tuple(_COMMANDS))
+    parser.add_argument(
+        "files",
+        nargs="+",
+        type=pathlib.Path,
+        help="HDF5 files, or folders of them; convert: folders of scenarios",
+    )
     parser.add_argument("--json", action="store_true", help="summary: one JSON object per file")
     parser.add_argument("--sequence", type=int, default=0, help="plot: index of the sequence [0]")
-    parser.add_argument("--out", type=pathlib.Path, help="plot: folder [beside the file]")
+    parser.add_argument("--animate", action="store_true", help="plot: write an animation (GIF) too")
+    parser.add_argument("--out", type=pathlib.Path, help="plot, convert: folder [that of the file]")
+    parser.add_argument(
+        "--sampling-period", type=float, help="convert: seconds between scenes that change in time"
+    )
     parser.add_argument("--scene", help="plot: name or scene.xml to draw underneath (traces it)")
     args = parser.parse_args(argv)
     cli.configure_logging(args)
-    return {"check": _check, "summary": _summary, "plot": _plot}[args.command](args)
+    return _COMMANDS[args.command](args)
 
 
 def _say(text):
     sys.stdout.write(f"{text}\n")
 
 
+def _files(args):
+    """The files asked for, each folder replaced by the HDF5 files in it."""
+    found = []
+    for path in args.files:
+        inside = sorted(path.glob("*.h5")) if path.is_dir() else [path]
+        if not inside:
+            raise cli.UsageError(f"there is no file *.h5 in the folder {path}")
+        found += inside
+    return found
+
+
 def _check(args):
     failed = 0
-    for path in args.files:
+    files = _files(args)
+    for path in files:
         problems = check_file(path)
         failed += bool(problems)
         _say(f"{'FAIL' if problems else 'ok  '} {path}")
         for problem in problems:
             _say(f"     {problem}")
-    _say(f"{len(args.files) - failed} of {len(args.files)} files are sound")
+    _say(f"{len(files) - failed} of {len(files)} files are sound")
     return 1 if failed else 0
 
 
 def _summary(args):
-    for path in args.files:
+    for path in _files(args):
         numbers = summarize(read_paths(path))
         if args.json:
             _say(json.dumps({"path": str(path), **numbers}))
@@ -65,10 +88,10 @@ def _summary(args):
 
 
 def _plot(args):
-    from lwmt_sionna.data.figures import plot_angle_delay, plot_tracks
+    from lwmt_sionna.data.figures import animate_angle_delay, plot_angle_delay, plot_tracks
 
     ground = None
-    for path in args.files:
+    for path in _files(args):
         paths = read_paths(path)
         if args.scene is not None and ground is None:
             ground = _ground(args.scene, paths.carrier_frequency)
@@ -78,6 +101,21 @@ def _plot(args):
         plot_angle_delay(paths, args.sequence, strip)
         plot_tracks(paths, tracks, ground)
         _say(f"{tracks}\n{strip}")
+        if args.animate:
+            animate_angle_delay(paths, args.sequence, strip.with_suffix(".gif"))
+            _say(strip.with_suffix(".gif"))
+    return 0
+
+
+def _convert(args):
+    from lwmt_sionna.data.deepmimo import read_deepmimo
+    from lwmt_sionna.data.storage import write_paths
+
+    for folder in args.files:
+        paths = read_deepmimo(folder, sampling_period=args.sampling_period)
+        target = (folder.parent if args.out is None else args.out) / f"{folder.name}.h5"
+        write_paths(target, paths)
+        _say(f"{target}: {paths.num_sequences} sequences of {paths.num_snapshots} snapshots")
     return 0
 
 
@@ -96,6 +134,9 @@ def _ground(scene, carrier_frequency):
     points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
     height, _ = drop_to_ground(loaded, points)
     return height.reshape(len(y), len(x)), (lower[0], upper[0], lower[1], upper[1])
+
+
+_COMMANDS = {"check": _check, "summary": _summary, "plot": _plot, "convert": _convert}
 
 
 if __name__ == "__main__":

@@ -6,9 +6,20 @@ from lwmt_sionna.data.arrays import PlanarArray
 from lwmt_sionna.data.synthesis import subcarrier_frequencies, synthesize
 from lwmt_sionna.records import atomic_path
 
-__all__ = ["angle_delay_power", "plot_angle_delay", "plot_tracks"]
+__all__ = [
+    "angle_delay_power",
+    "animate_angle_delay",
+    "map_figure",
+    "plot_angle_delay",
+    "plot_tracks",
+]
 
 _DYNAMIC_RANGE_DB = 40.0
+_NUM_SUBCARRIERS, _SPACING = 32, 540e3
+_ARROW_INCHES = 0.17
+_MAP_INCHES = 6.0
+_ANGLE_LABEL = "sine of departure"
+_DELAY_LABEL = "delay [µs]"
 
 
 def angle_delay_power(paths, sequence, array=None, frequencies=None):
@@ -29,7 +40,8 @@ def angle_delay_power(paths, sequence, array=None, frequencies=None):
     """
     if array is None:
         array = PlanarArray(polarization="V" if paths.a.shape[-1] == 1 else "VH")
-    frequencies = subcarrier_frequencies(32, 540e3) if frequencies is None else frequencies
+    if frequencies is None:
+        frequencies = subcarrier_frequencies(_NUM_SUBCARRIERS, _SPACING)
     h = synthesize(paths.select(slice(sequence, sequence + 1)), array, frequencies)[0]
     h = h[:, : array.num_rows * array.num_cols]
     spectrum = np.fft.ifft(np.fft.fft(h, axis=1, norm="ortho"), axis=2, norm="ortho")
@@ -52,39 +64,71 @@ def plot_angle_delay(paths, sequence, path, num_panels=8):
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    if not 0 <= sequence < paths.num_sequences:
-        raise ValueError(
-            f"sequence must lie between 0 and {paths.num_sequences - 1}. Received: "
-            f"sequence={sequence}"
-        )
-    power = angle_delay_power(paths, sequence)
-    level = 10 * np.log10(np.maximum(power, 10 ** (-_DYNAMIC_RANGE_DB / 10)))
+    level = _angle_delay_db(paths, sequence)
     shown = np.unique(np.linspace(0, len(level) - 1, num_panels).round().astype(int))
-    figure = Figure(figsize=(1.45 * len(shown) + 1.3, 2.5), layout="constrained")
+    figure = Figure(figsize=(1.4 * len(shown) + 1.3, 2.5), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(shown), sharex=True, sharey=True, squeeze=False)[0]
     for axes, snapshot in zip(panels, shown, strict=True):
-        image = axes.imshow(
-            level[snapshot], origin="lower", aspect="auto", vmin=-_DYNAMIC_RANGE_DB, vmax=0
-        )
-        stamp = (paths.time[sequence, snapshot] - paths.time[sequence, 0]) * 1e3
-        direct = "" if paths.line_of_sight[sequence, snapshot] else ", no LOS"
-        axes.set_title(f"{stamp:g} ms{direct}", fontsize=8)
+        image = _show_map(axes, level[snapshot])
+        axes.set_title(_stamp(paths, sequence, snapshot), fontsize=8)
         axes.tick_params(labelsize=7)
-    panels[0].set_ylabel("angle bin", fontsize=8)
-    figure.supxlabel("delay bin", fontsize=8)
-    figure.colorbar(image, ax=panels, label="power [dB]")
-    figure.suptitle(
-        f"{paths.scene}, trajectory {paths.trajectory_id[sequence]}, "
-        f"{paths.speed[sequence] * 3.6:.0f} km/h",
-        fontsize=9,
-    )
+    panels[0].set_ylabel(_ANGLE_LABEL, fontsize=8)
+    figure.supxlabel(_DELAY_LABEL, fontsize=8)
+    bar = figure.colorbar(image, ax=panels, aspect=15, pad=0.01)
+    bar.set_label("power [dB]", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    figure.suptitle(_headline(paths, sequence), fontsize=9)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)
 
 
+def animate_angle_delay(paths, sequence, path, frame_seconds=0.2):
+    """Writes an animation of angle-delay maps, with the path gain over time below.
+
+    Args:
+        paths: `PathSequences`.
+        sequence: Index of the sequence.
+        path: Path of the GIF.
+        frame_seconds: Seconds that a snapshot is shown.
+
+    Raises:
+        ValueError: If there is no such sequence.
+    """
+    from matplotlib.animation import FuncAnimation, PillowWriter
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    level = _angle_delay_db(paths, sequence)
+    gain = _gain_db(paths)[sequence]
+    elapsed = (paths.time[sequence] - paths.time[sequence, 0]) * 1e3
+    figure = Figure(figsize=(4.6, 5.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, 1, height_ratios=(3, 1))
+    image = _show_map(upper, level[0])
+    upper.set(xlabel=_DELAY_LABEL, ylabel=_ANGLE_LABEL)
+    figure.colorbar(image, ax=upper, label="power [dB]")
+    lower.plot(elapsed, gain, ".-", color="#777777", lw=1, ms=4)
+    (marker,) = lower.plot(elapsed[:1], gain[:1], "o", color="#D55E00")
+    lower.set(xlabel="time [ms]", ylabel="path gain [dB]")
+    lower.grid(alpha=0.3)
+    figure.suptitle(_headline(paths, sequence), fontsize=9)
+
+    def draw(snapshot):
+        image.set_data(level[snapshot])
+        marker.set_data(elapsed[snapshot : snapshot + 1], gain[snapshot : snapshot + 1])
+        upper.set_title(_stamp(paths, sequence, snapshot), fontsize=9)
+
+    movie = FuncAnimation(figure, draw, frames=len(level))
+    with atomic_path(path) as temporary:
+        movie.save(temporary, writer=PillowWriter(fps=1.0 / frame_seconds), dpi=100)
+
+
 def plot_tracks(paths, path, ground=None):
     """Draws the trajectories over the extent of the scene, coloured by path gain.
+
+    Sequences are mostly shorter than anything else on the map of a city: a dot tells where each
+    begins and an arrow where it goes; users that stand have no arrow.
 
     Args:
         paths: `PathSequences`.
@@ -92,19 +136,19 @@ def plot_tracks(paths, path, ground=None):
         ground: Optional map of heights drawn underneath: tuple of float `[num_y, num_x]` (metres,
             NaN where there is nothing) and its extent `(left, right, bottom, top)` in metres.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.collections import LineCollection
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.0, 6.0), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    served = np.unique(paths.bs_index)
+    places = np.concatenate([paths.position.reshape(-1, 3), paths.bs_position[served]])[:, :2]
+    if ground is None:
+        (left, bottom), (right, top) = places.min(axis=0) - 10.0, places.max(axis=0) + 10.0
+        extent = (left, right, bottom, top)
+    else:
+        extent = ground[1]
+    figure, axes = map_figure(extent)
     if ground is not None:
-        height, extent = ground
-        axes.imshow(height, origin="lower", extent=extent, cmap="Greys", alpha=0.7, zorder=0)
-    gain = paths.power.astype(np.float64).sum(axis=-1)
-    with np.errstate(divide="ignore"):
-        gain_db = 10 * np.log10(gain)
+        axes.imshow(ground[0], origin="lower", extent=extent, cmap="Greys", alpha=0.7, zorder=0)
+    gain_db = _gain_db(paths)
     finite = gain_db[np.isfinite(gain_db)]
     start, stop = paths.position[:, :-1, :2], paths.position[:, 1:, :2]
     lines = LineCollection(
@@ -116,22 +160,94 @@ def plot_tracks(paths, path, ground=None):
     if finite.size:
         lines.set_clim(np.quantile(finite, 0.02), finite.max())
     axes.add_collection(lines)
-    # Tracks of a few metres are lost on the map of a city: a dot tells where each of them is.
-    axes.scatter(
-        *paths.position[:, 0, :2].T,
-        c=np.ma.masked_invalid(gain_db[:, 0]),
-        s=7,
-        norm=lines.norm,
-        cmap="viridis",
-        plotnonfinite=True,
+    first, way = paths.position[:, 0, :2], paths.position[:, -1, :2] - paths.position[:, 0, :2]
+    color = {"norm": lines.norm, "cmap": "viridis"}
+    axes.scatter(*first.T, c=np.ma.masked_invalid(gain_db[:, 0]), s=9, plotnonfinite=True, **color)
+    length = np.linalg.norm(way, axis=1, keepdims=True)
+    moves = length[:, 0] > 0
+    axes.quiver(
+        *first[moves].T,
+        *(way[moves] / length[moves]).T,
+        np.ma.masked_invalid(gain_db[moves, 0]),
+        angles="xy",
+        scale_units="inches",
+        scale=1.0 / _ARROW_INCHES,
+        units="inches",
+        width=0.014,
+        **color,
     )
-    served = np.unique(paths.bs_index)
     axes.plot(*paths.bs_position[served, :2].T, "r^", label="base station", ls="none")
-    if ground is None:
-        axes.autoscale_view()
-    axes.set(xlabel="x [m]", ylabel="y [m]", aspect="equal")
-    axes.set_title(f"{paths.scene}: {paths.num_sequences} trajectories", fontsize=10)
-    axes.legend(loc="upper right", fontsize=8)
-    figure.colorbar(lines, ax=axes, label="path gain [dB]")
+    axes.plot([], [], ".", color="#21918c", label="user (arrow: direction of motion)")
+    axes.set(xlim=extent[:2], ylim=extent[2:])
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, fontsize=8, frameon=False, borderpad=0
+    )
+    figure.suptitle(f"{paths.scene}: {paths.num_sequences} trajectories", fontsize=10)
+    figure.colorbar(lines, ax=axes, label="path gain [dB]", fraction=0.05, pad=0.02)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=150)
+
+
+def map_figure(extent):
+    """A figure whose only axes show a part of the ground, and as high as that part asks for.
+
+    Args:
+        extent: `(left, right, bottom, top)` in metres.
+
+    Returns:
+        Tuple of the figure and its axes, with room for a colour bar on the right.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    left, right, bottom, top = extent
+    height = np.clip(_MAP_INCHES * (top - bottom) / (right - left), 1.8, 9.0)
+    figure = Figure(figsize=(_MAP_INCHES + 1.6, height + 0.85), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.set(xlabel="x [m]", ylabel="y [m]", aspect="equal")
+    return figure, axes
+
+
+def _angle_delay_db(paths, sequence):
+    if not 0 <= sequence < paths.num_sequences:
+        raise ValueError(
+            f"sequence must lie between 0 and {paths.num_sequences - 1}. Received: "
+            f"sequence={sequence}"
+        )
+    power = angle_delay_power(paths, sequence)
+    return 10 * np.log10(np.maximum(power, 10 ** (-_DYNAMIC_RANGE_DB / 10)))
+
+
+def _show_map(axes, level):
+    # Antennas half a wavelength apart: bins are steps of the sine of the direction.
+    num_angles, num_delays = level.shape
+    step = 1e6 / (num_delays * _SPACING)
+    sine = 2.0 / num_angles
+    axes.set_yticks((-1.0, -0.5, 0.0, 0.5))
+    return axes.imshow(
+        level,
+        origin="lower",
+        aspect="auto",
+        extent=(-step / 2, (num_delays - 0.5) * step, -1.0 - sine / 2, 1.0 - sine / 2),
+        vmin=-_DYNAMIC_RANGE_DB,
+        vmax=0,
+    )
+
+
+def _stamp(paths, sequence, snapshot):
+    elapsed = (paths.time[sequence, snapshot] - paths.time[sequence, 0]) * 1e3
+    sight = "" if paths.line_of_sight[sequence, snapshot] else ", no LOS"
+    return f"{elapsed:.4g} ms{sight}"
+
+
+def _headline(paths, sequence):
+    return (
+        f"{paths.scene}, trajectory {paths.trajectory_id[sequence]}, "
+        f"{paths.speed[sequence] * 3.6:.0f} km/h"
+    )
+
+
+def _gain_db(paths):
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(paths.power.astype(np.float64).sum(axis=-1))

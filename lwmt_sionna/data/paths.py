@@ -32,8 +32,7 @@ OPTIONAL_FIELDS = {
     "interactions": (np.uint32, "STP"),
 }
 _FILL = {"tau": -1.0}
-# Kinds of interaction, four bits each, in the order in which the path meets them.
-SPECULAR, DIFFUSE, REFRACTION, DIFFRACTION = 1, 2, 4, 8
+# Room for the kind of one interaction.
 _BITS = 4
 
 
@@ -199,26 +198,14 @@ def concatenate(parts):
     if not parts:
         raise ValueError("There is nothing to join. Received: parts=[]")
     first = parts[0]
-    for name in ("scene", "sampling_period", "carrier_frequency"):
-        values = {getattr(part, name) for part in parts}
-        if len(values) > 1:
-            raise ValueError(f"The parts differ in {name}. Received: {name}={sorted(values)}")
     for part in parts[1:]:
-        if not np.array_equal(part.bs_position, first.bs_position):
-            raise ValueError(
-                "The parts differ in their base stations. Received: "
-                f"bs_position={first.bs_position.tolist()} and {part.bs_position.tolist()}"
-            )
+        check_alike(first, part)
     num_paths = max(part.num_paths for part in parts)
+    parts = [pad_paths(part, num_paths) for part in parts]
     joined = {}
-    for name, (_, axes) in {**PATH_FIELDS, **SEQUENCE_FIELDS, **OPTIONAL_FIELDS}.items():
+    for name in (*PATH_FIELDS, *SEQUENCE_FIELDS, *OPTIONAL_FIELDS):
         values = [getattr(part, name) for part in parts]
-        if any(value is None for value in values):
-            joined[name] = None
-            continue
-        if "P" in axes:
-            values = [_pad_paths(v, num_paths, _FILL.get(name, 0)) for v in values]
-        joined[name] = np.concatenate(values)
+        joined[name] = None if any(v is None for v in values) else np.concatenate(values)
     return dataclasses.replace(first, **joined)
 
 
@@ -244,7 +231,45 @@ def pack_interactions(kinds):
     return packed
 
 
-def _pad_paths(value, num_paths, fill):
-    width = [(0, 0)] * value.ndim
-    width[2] = (0, num_paths - value.shape[2])
-    return np.pad(value, width, constant_values=fill)
+def check_alike(first, other):
+    """Refuses sequences that cannot be joined.
+
+    Args:
+        first: `PathSequences`.
+        other: `PathSequences`.
+
+    Raises:
+        ValueError: If scene, base stations, carrier or sampling period differ.
+    """
+    for name in ("scene", "sampling_period", "carrier_frequency"):
+        values = [getattr(first, name), getattr(other, name)]
+        if values[0] != values[1]:
+            raise ValueError(f"The parts differ in {name}. Received: {name}={values}")
+    for name in ("bs_position", "bs_orientation"):
+        values = [getattr(first, name), getattr(other, name)]
+        if not np.array_equal(*values):
+            raise ValueError(
+                "The parts differ in their base stations. Received: "
+                f"{name}={values[0].tolist()} and {values[1].tolist()}"
+            )
+
+
+def pad_paths(paths, num_paths):
+    """Adds invalid paths.
+
+    Args:
+        paths: `PathSequences`.
+        num_paths: Number of paths afterwards, at least as many as there are.
+
+    Returns:
+        `PathSequences`.
+    """
+    if num_paths == paths.num_paths:
+        return paths
+    padded = {}
+    for name, value in paths.arrays.items():
+        if "P" in {**PATH_FIELDS, **SEQUENCE_FIELDS, **OPTIONAL_FIELDS}[name][1]:
+            width = [(0, 0)] * value.ndim
+            width[2] = (0, num_paths - value.shape[2])
+            padded[name] = np.pad(value, width, constant_values=_FILL.get(name, 0))
+    return dataclasses.replace(paths, **padded)

@@ -27,6 +27,26 @@ def split_by_trajectory(paths, validation_share, seed):
     return training, validation
 
 
+def take_trajectories(paths, share, seed):
+    """Keeps the sequences of a share of the trajectories.
+
+    Smaller shares are part of larger ones with the same seed.
+
+    Args:
+        paths: `PathSequences`.
+        share: Share of the trajectories to keep, in (0, 1]; at least one is kept.
+        seed: Seed of the draw.
+
+    Returns:
+        `PathSequences`.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"share must lie in (0, 1]. Received: share={share}")
+    order = np.random.default_rng(seed).permutation(np.unique(paths.trajectory_id))
+    kept = order[: max(1, round(share * len(order)))]
+    return paths.select(np.isin(paths.trajectory_id, kept))
+
+
 def check_disjoint(training, evaluation):
     """Refuses a split in which a trajectory serves both sides.
 

@@ -6,6 +6,7 @@ errors, kinds of interaction) and, in a line of text before the HDF5 content, a 
 byte of it.
 """
 
+import contextlib
 import hashlib
 import json
 import pathlib
@@ -18,6 +19,8 @@ from lwmt_sionna.data.paths import (
     PATH_FIELDS,
     SEQUENCE_FIELDS,
     PathSequences,
+    check_alike,
+    pad_paths,
 )
 from lwmt_sionna.records import atomic_path
 
@@ -45,30 +48,90 @@ def write_paths(path, paths):
         path: Target path, ending in `.h5`.
         paths: `PathSequences`.
     """
+    arrays = paths.arrays | _stations(paths)
+    with _new_file(path, paths, paths.metadata) as file:
+        for name, value in arrays.items():
+            options = {"compression": "gzip", "shuffle": True} if value.size else {}
+            _describe(file.create_dataset(name, data=value, **options))
+
+
+def merge_paths(path, parts, metadata):
+    """Joins files of sequences, holding one of them in memory at a time.
+
+    Args:
+        path: Target path, ending in `.h5`.
+        parts: Paths of files with the same scene, base stations, carrier and sampling period, in
+            the order in which their sequences are stored.
+        metadata: Metadata of the joined file.
+
+    Raises:
+        ValueError: If there is no part, the parts do not belong together, or one is damaged.
+    """
+    shapes = [_shapes(part) for part in parts]
+    if not shapes:
+        raise ValueError("There is nothing to join. Received: parts=[]")
+    common = [name for name in shapes[0] if all(name in shape for shape in shapes)]
+    num_sequences = sum(shape["tau"][0] for shape in shapes)
+    num_paths = max(shape["tau"][2] for shape in shapes)
+    first = read_paths(parts[0])
+    with _new_file(path, first, metadata) as file:
+        for name, value in _stations(first).items():
+            _describe(file.create_dataset(name, data=value))
+        begin = 0
+        for part in parts:
+            paths = read_paths(part)
+            check_alike(first, paths)
+            paths = pad_paths(paths, num_paths)
+            end = begin + paths.num_sequences
+            for name, value in paths.arrays.items():
+                if name not in common:
+                    continue
+                if name not in file:
+                    # One part, one chunk: every chunk is compressed once.
+                    options = {"compression": "gzip", "shuffle": True, "chunks": value.shape}
+                    options = options if value.size else {}
+                    shape = (num_sequences, *value.shape[1:])
+                    _describe(file.create_dataset(name, shape, value.dtype, **options))
+                file[name][begin:end] = value
+            begin = end
+
+
+def _stations(paths):
+    return {"bs_position": paths.bs_position, "bs_orientation": paths.bs_orientation}
+
+
+def _describe(dataset):
+    name = dataset.name.strip("/")
+    if name in UNITS:
+        dataset.attrs["unit"] = UNITS[name]
+
+
+@contextlib.contextmanager
+def _new_file(path, paths, metadata):
+    """An HDF5 file with the attributes of sequences, which appears whole and with its checksum."""
     import h5py
 
-    arrays = paths.arrays | {
-        "bs_position": paths.bs_position,
-        "bs_orientation": paths.bs_orientation,
-    }
     with atomic_path(path) as temporary:
         with h5py.File(temporary, "w", userblock_size=_BLOCK_BYTES) as file:
-            for name, value in arrays.items():
-                options = {"compression": "gzip", "shuffle": True} if value.size else {}
-                dataset = file.create_dataset(name, data=value, **options)
-                if name in UNITS:
-                    dataset.attrs["unit"] = UNITS[name]
             file.attrs["schema"] = SCHEMA
             file.attrs["schema_version"] = SCHEMA_VERSION
             file.attrs["schema_minor"] = SCHEMA_MINOR
             file.attrs["sampling_period_s"] = float(paths.sampling_period)
             file.attrs["carrier_frequency_hz"] = float(paths.carrier_frequency)
             file.attrs["scene"] = paths.scene
-            file.attrs["metadata"] = json.dumps(paths.metadata, sort_keys=True)
+            file.attrs["metadata"] = json.dumps(metadata, sort_keys=True)
+            yield file
         digest = _digest_content(temporary)
         line = f"{SCHEMA} {SCHEMA_VERSION}.{SCHEMA_MINOR}, HDF5 content sha256 {digest}\n"
         with open(temporary, "r+b") as file:
             file.write(line.encode())
+
+
+def _shapes(path):
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        return {name: file[name].shape for name in file}
 
 
 def read_paths(path):

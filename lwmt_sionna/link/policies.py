@@ -204,7 +204,9 @@ def _baseline_classes():
         # The class of models has no name of its own: its instances are named by their preset.
         if inspect.isclass(value) and isinstance(vars(value).get("name"), str):
             found[value.name] = value
-    found.pop(baselines.Predictor.name)
+    # The link's own ceilings know the true channel; those of the baselines have to be told.
+    for name in (baselines.Predictor.name, baselines.PerfectCsi.name):
+        del found[name]
     return found
 
 

@@ -1,5 +1,7 @@
 """Channel prediction: noisy history in, future out."""
 
+import math
+
 import keras
 import numpy as np
 from keras import ops
@@ -8,17 +10,12 @@ from lwmt_sionna.layers.angle_delay import AngleDelayTransform
 from lwmt_sionna.models.backbone import LWMTBackbone
 from lwmt_sionna.models.channel_form import ChannelForm
 from lwmt_sionna.models.embedding import pool_embeddings
+from lwmt_sionna.models.forecasts import forecast_features
 from lwmt_sionna.models.normalization import common_phasor, turn, unit_power
 from lwmt_sionna.models.presets import load_preset, save_preset
 from lwmt_sionna.ops.angle_delay import inverse_angle_delay_transform
 from lwmt_sionna.ops.attention_routing import EnergyRouting
-from lwmt_sionna.ops.linear_prediction import (
-    burg_coefficients,
-    denoise,
-    extrapolate,
-    noise_power,
-    prediction_error,
-)
+from lwmt_sionna.ops.local_motion import local_motion
 from lwmt_sionna.ops.patches import patchify, unpatchify
 
 __all__ = ["ChannelPredictor"]
@@ -32,7 +29,8 @@ class ChannelPredictor(keras.Model):
 
     Physics comes first, learning on top. In the angle-delay domain every bin is denoised with its
     neighbours and continued by several linear predictions (`lwmt_sionna.ops.linear_prediction`):
-    long memories for what has been there all the time, short ones for what has just changed. The
+    long memories for what has been there all the time, short ones for what has just changed; paths
+    that can be resolved are continued by their own motion first (`num_paths`). The
     last snapshots and these forecasts become the tokens of an `LWMTBackbone`, which decides for
     every bin and horizon how much of each forecast to keep, and adds what they miss:
 
@@ -52,11 +50,17 @@ class ChannelPredictor(keras.Model):
         context: Number of the most recent snapshots that the network sees; linear prediction uses
             the whole history.
         denoise_radius: See `lwmt_sionna.ops.linear_prediction.denoise`.
+        num_paths: Largest number of moving paths that the history is resolved into first (see
+            `lwmt_sionna.ops.path_fit`; linear arrays and all delay bins only); linear prediction
+            then works on what they leave, and their continuation is the starting point. 0 for
+            linear prediction alone.
         array_shape: Number of rows, columns and polarisations of the array; a linear array if left
             out.
         num_delay: Delay bins to work on, for wide bands whose paths lie in few of them; what lies
             in the others is predicted as zero. Defaults to all.
         first_delay: First of those bins, below 0 for bins before delay 0.
+        local_motion: Whether the network sees every patch turned back by its phase and Doppler
+            shift: see `MaskedChannelModel`.
         **kwargs: Arguments of `keras.Model`.
 
     Call arguments:
@@ -99,9 +103,11 @@ class ChannelPredictor(keras.Model):
         experts=((6, 2), (10, 4), (16, 2), (16, 4), (16, 6)),
         context=4,
         denoise_radius=2,
+        num_paths=0,
         array_shape=None,
         num_delay=None,
         first_delay=0,
+        local_motion=False,
         **kwargs,
     ):
         # The physics in front of the network stays in the precision of its input.
@@ -125,9 +131,18 @@ class ChannelPredictor(keras.Model):
         self.experts = experts
         self.context = int(context)
         self.denoise_radius = int(denoise_radius)
+        self.num_paths = int(num_paths)
+        linear = array_shape is None or math.prod(array_shape) == array_shape[1]
+        if self.num_paths < 0 or (self.num_paths and not (linear and num_delay is None)):
+            raise ValueError(
+                "`num_paths` must not be negative, and 0 for planar or dual-polarised arrays and "
+                f"truncated delays. Received: num_paths={num_paths}, array_shape={array_shape}, "
+                f"num_delay={num_delay}"
+            )
         self.array_shape = None if array_shape is None else tuple(array_shape)
         self.num_delay = num_delay
         self.first_delay = int(first_delay)
+        self.local_motion = bool(local_motion)
         self.transform = AngleDelayTransform(
             self.array_shape, num_delay, first_delay, name="transform", dtype="float32"
         )
@@ -141,19 +156,23 @@ class ChannelPredictor(keras.Model):
         self.level_features = keras.layers.Dense(backbone.width, name="level_features", **options)
         # Zero weights: before training the predictor is linear prediction, exactly.
         self.head = keras.layers.Dense(
-            backbone.patch[0] * backbone.patch[1] * (len(experts) + 2),
+            backbone.patch[0] * backbone.patch[1] * (self._num_forecasts + 2),
             kernel_initializer="zeros",
             name="head",
             dtype="float32",
         )
+
+    @property
+    def _num_forecasts(self):
+        return len(self.experts) + (self.num_paths > 0)
 
     def build(self, history_shape):
         bins = self.backbone.patch[0] * self.backbone.patch[1]
         if not self.backbone.built:
             self.backbone.build((None, None, None, None, 2))
         self.observed_features.build((None, None, bins * 2))
-        self.forecast_features.build((None, None, bins * 2 * len(self.experts)))
-        self.level_features.build((None, None, 2 + len(self.experts)))
+        self.forecast_features.build((None, None, bins * 2 * self._num_forecasts))
+        self.level_features.build((None, None, 2 + self._num_forecasts))
         self.head.build((None, None, self.backbone.width))
         self.built = True
 
@@ -219,7 +238,7 @@ class ChannelPredictor(keras.Model):
         if not self.built:
             self.build(x.shape)
         features, _, _, options = self._prepare(x, sampling_period, subcarrier_spacing)
-        embeddings, _ = self._embed(features, **options)
+        embeddings, _, _ = self._embed(features, **options)
         num_snapshots = self.context + self.num_horizons
         class_token = self.backbone.neighborhood.class_token
         return form.split_links(pool_embeddings(embeddings, num_snapshots, per, class_token))
@@ -254,33 +273,16 @@ class ChannelPredictor(keras.Model):
                 `[batch, time, angle, delay, 2]`.
 
         Returns:
-            Dictionary of real tensors without gradient: `observed` and `clean` `[batch, context,
-            angle, delay, 2]`, the last snapshots before and after denoising; `forecasts` `[batch,
-            expert, horizon, angle, delay, 2]`; `misfit` `[batch, angle, delay, expert]`, the power
-            of each expert's one-step errors over the context; `noise` `[batch]`, its power per bin.
+            Dictionary: see `lwmt_sionna.models.forecasts.forecast_features`.
         """
-        x = ops.stop_gradient(x)
-        num_snapshots = x.shape[1]
-        noise = noise_power(x)
-        clean = denoise(x, radius=self.denoise_radius, noise=noise)
-        windows = [min(window, num_snapshots) for window, _ in self.experts]
-        coefficients = {}
-        for window in sorted(set(windows)):
-            orders = [o for (_, o), w in zip(self.experts, windows, strict=True) if w == window]
-            coefficients[window] = burg_coefficients(clean[:, -window:], max(orders))
-        forecasts, misfit = [], []
-        for window, (_, order) in zip(windows, self.experts, strict=True):
-            taps = coefficients[window][order - 1]
-            forecasts.append(extrapolate(clean, taps, self.num_horizons))
-            misfit.append(prediction_error(clean, taps, min(self.context, num_snapshots - order)))
-        features = {
-            "observed": x[:, -self.context :],
-            "clean": clean[:, -self.context :],
-            "forecasts": ops.stack(forecasts, axis=1),
-            "misfit": ops.stack(misfit, axis=-1),
-            "noise": noise,
-        }
-        return {name: ops.stop_gradient(value) for name, value in features.items()}
+        return forecast_features(
+            x,
+            self.num_horizons,
+            self.experts,
+            self.context,
+            self.denoise_radius,
+            self.num_paths,
+        )
 
     def refine(self, features, training=None, sampling_period=None, bandwidth=None):
         """What the network adds to the last expert's forecast.
@@ -294,7 +296,7 @@ class ChannelPredictor(keras.Model):
         Returns:
             Real `[batch, horizon, angle, delay, 2]`, angle-delay domain.
         """
-        embeddings, amplitude = self._embed(features, training, sampling_period, bandwidth)
+        embeddings, amplitude, motion = self._embed(features, training, sampling_period, bandwidth)
         choices = _by_horizon(features["forecasts"])
         shape = (self.num_horizons, *choices.shape[2:4])
         num_snapshots, *patches = self.backbone.grid((self.context + shape[0], *shape[1:]))
@@ -308,20 +310,35 @@ class ChannelPredictor(keras.Model):
             decisions = decisions * ops.cast(seen, decisions.dtype)
         decisions = unpatchify(decisions, shape, self.backbone.patch)
         gates, residual = decisions[..., :-2], decisions[..., -2:]
+        if motion is not None:
+            residual = turn(residual, motion.map(lambda m: m[:, self.context :]))
         return ops.sum(gates[..., None] * choices, axis=-2) + amplitude * residual
 
     def _embed(self, features, training=None, sampling_period=None, bandwidth=None):
-        """Embeddings of all tokens, and the amplitude of every bin's patch."""
-        clean, forecasts = features["clean"], features["forecasts"]
+        """Embeddings of all tokens, and the amplitude and motion of every bin's patch."""
+        clean, observed, forecasts = (features[n] for n in ("clean", "observed", "forecasts"))
+        motion = None
+        if self.local_motion:
+            whole = ops.concatenate([clean, forecasts[:, -1]], axis=1)
+            motion = local_motion(whole, self.backbone.patch)
+            back = motion.conj()
+            past, ahead = (
+                back.map(lambda m, part=part: m[:, part])
+                for part in (slice(None, self.context), slice(self.context, None))
+            )
+            clean, observed = turn(clean, past), turn(observed, past)
+            forecasts = ops.stack(
+                [turn(forecasts[:, e], ahead) for e in range(self._num_forecasts)], axis=1
+            )
         noise = features["noise"][:, None, None, None, None]
         patch = self.backbone.patch
         grid = self.backbone.grid((self.context + self.num_horizons, *clean.shape[2:4]))
         amplitude = self._local_amplitude(clean, noise)
         unit = 1.0 / amplitude
         tokens = self.backbone.tokens(ops.concatenate([clean, forecasts[:, -1]], axis=1) * unit)
-        past = self.observed_features(patchify(features["observed"] * unit, patch))
+        past = self.observed_features(patchify(observed * unit, patch))
         choices = _by_horizon(forecasts)
-        flat = ops.reshape(choices, (-1, *choices.shape[1:4], 2 * len(self.experts)))
+        flat = ops.reshape(choices, (-1, *choices.shape[1:4], 2 * self._num_forecasts))
         # Future tokens are hidden ones that hold forecasts: they carry the mask embedding as well.
         ahead = self.forecast_features(patchify(flat * unit, patch))
         if self.backbone.mask_embedding is not None:
@@ -343,7 +360,7 @@ class ChannelPredictor(keras.Model):
             bandwidth=bandwidth,
             training=training,
         )
-        return embeddings, amplitude
+        return embeddings, amplitude, motion
 
     def _local_amplitude(self, clean, noise):
         """Amplitude of every patch, spread over its bins: `[batch, 1, angle, delay, 1]`."""
@@ -360,7 +377,7 @@ class ChannelPredictor(keras.Model):
         floor = ops.log(noise[:, 0, 0] + _TINY)
         level = 2.0 * ops.log(ops.mean(patchify(amplitude, patch), axis=-1, keepdims=True))
         features = [level - floor, ops.zeros_like(level) + floor]
-        for expert in range(len(self.experts)):
+        for expert in range(self._num_forecasts):
             power = patchify(misfit[:, None, ..., expert : expert + 1], patch)
             power = ops.mean(power, axis=-1, keepdims=True)
             features.append(ops.log(power + 1e-3 * noise[:, 0, 0] + _TINY) - level)
@@ -411,9 +428,11 @@ class ChannelPredictor(keras.Model):
             experts=[list(pair) for pair in self.experts],
             context=self.context,
             denoise_radius=self.denoise_radius,
+            num_paths=self.num_paths,
             array_shape=None if self.array_shape is None else list(self.array_shape),
             num_delay=self.num_delay,
             first_delay=self.first_delay,
+            local_motion=self.local_motion,
         )
         return config
 

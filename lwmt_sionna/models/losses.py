@@ -3,7 +3,31 @@
 import keras
 from keras import ops
 
-__all__ = ["LogNormalizedError", "normalized_mean_squared_error"]
+from lwmt_sionna.ops.patches import patchify
+
+__all__ = ["LogNormalizedError", "normalized_mean_squared_error", "token_error"]
+
+
+def token_error(y_true, y_pred, tokens, patch, floor=0.0):
+    """Squared error of some tokens over their power, per sequence.
+
+    Args:
+        y_true: True channels, real `[batch, time, angle, delay, 2]`, angle-delay domain.
+        y_pred: Reconstruction, same shape.
+        tokens: The tokens that count, bool `[batch, num_tokens]`.
+        patch: Bins per token in angle and delay.
+        floor: Share of the mean power of all tokens that each counted token has at least: what is
+            hidden may hold no path, and the ratio would then say nothing.
+
+    Returns:
+        float32 `[batch]`.
+    """
+    y_true, y_pred = (ops.cast(y, "float32") for y in (y_true, y_pred))
+    counted = ops.cast(tokens, "float32")
+    power = ops.sum(ops.square(patchify(y_true, patch)), axis=-1)
+    error = ops.sum(ops.square(patchify(y_pred - y_true, patch)), axis=-1)
+    least = floor * ops.sum(counted, axis=1) * ops.mean(power, axis=1)
+    return ops.sum(counted * error, axis=1) / (ops.sum(counted * power, axis=1) + least + 1e-12)
 
 
 def normalized_mean_squared_error(y_true, y_pred):

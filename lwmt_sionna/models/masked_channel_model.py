@@ -4,10 +4,18 @@ import keras
 from keras import ops
 
 from lwmt_sionna.models.backbone import LWMTBackbone
+from lwmt_sionna.models.losses import token_error
+from lwmt_sionna.models.normalization import turn
 from lwmt_sionna.models.presets import load_preset, save_preset
+from lwmt_sionna.ops.attention_routing import EnergyRouting
+from lwmt_sionna.ops.local_motion import local_motion
 from lwmt_sionna.ops.patches import patchify, unpatchify
 
 __all__ = ["MaskedChannelModel"]
+
+_TINY = 1e-12
+# Power of the faintest patches, relative to the mean: below lies nothing but noise.
+_FAINTEST = 1e-3
 
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")
@@ -20,58 +28,129 @@ class MaskedChannelModel(keras.Model):
 
     Args:
         backbone: `LWMTBackbone`, or its serialised form.
+        local_scale: Whether every angle-delay patch is brought to the scale of its visible
+            snapshots before the backbone, and back after the head. Weak paths then look like
+            strong ones, as they do to the backbone of a `ChannelPredictor`; the scale itself is
+            embedded beside.
+        local_motion: Whether every angle-delay patch is turned back by the phase and the Doppler
+            shift of its visible snapshots before the backbone, and forth again after the head: see
+            `lwmt_sionna.ops.local_motion`. Paths then stand still, and what is hidden resembles
+            its neighbours in time.
         **kwargs: Arguments of `keras.Model`.
 
     Call arguments:
         inputs: Dictionary of `"channel"`, angle-delay domain, real `[batch, time, angle, delay,
             2]`, and `"mask"`, bool `[batch, num_tokens]`, true where a token is hidden (may be left
-            out in calls). For physical positions also `"sampling_period"` (seconds) and
-            `"bandwidth"` (hertz), `[batch]` or `[batch, 1]`.
+            out in calls). For training also `"wanted"`, bool `[batch, num_tokens]`, the tokens that
+            the loss counts, if they are others than the hidden ones. For physical positions also
+            `"sampling_period"` (seconds) and `"bandwidth"` (hertz), `[batch]` or `[batch, 1]`.
 
     Returns:
         Reconstruction, real `[batch, time, angle, delay, 2]`.
     """
 
-    def __init__(self, backbone, **kwargs):
+    def __init__(self, backbone, local_scale=False, local_motion=False, **kwargs):
         super().__init__(**kwargs)
         if isinstance(backbone, dict):
             backbone = keras.saving.deserialize_keras_object(backbone)
         if not isinstance(backbone, LWMTBackbone):
             raise ValueError(f"`backbone` must be an LWMTBackbone. Received: backbone={backbone}")
         self.backbone = backbone
+        self.local_scale = bool(local_scale)
+        self.local_motion = bool(local_motion)
         patch = backbone.patch
         self.head = keras.layers.Dense(
             patch[0] * patch[1] * 2, name="head", dtype=self.dtype_policy
         )
+        self.level_features = None
+        if self.local_scale:
+            self.level_features = keras.layers.Dense(
+                backbone.width, name="level_features", dtype=self.dtype_policy
+            )
 
     def build(self, input_shape):
         channel_shape = (None, None, None, None, 2)
         if not self.backbone.built:
             self.backbone.build(channel_shape)
         self.head.build((channel_shape[0], None, self.backbone.width))
+        if self.level_features is not None:
+            self.level_features.build((None, None, 1))
         self.built = True
 
     def call(self, inputs, training=None):
-        channel = inputs["channel"]
-        embeddings = self.backbone(
-            channel,
-            mask=inputs.get("mask"),
-            sampling_period=inputs.get("sampling_period"),
-            bandwidth=inputs.get("bandwidth"),
-            training=training,
+        channel, mask = inputs["channel"], inputs.get("mask")
+        options = {
+            "mask": mask,
+            "sampling_period": inputs.get("sampling_period"),
+            "bandwidth": inputs.get("bandwidth"),
+            "training": training,
+        }
+        motion = None
+        if self.local_motion:
+            visible = None if mask is None else 1.0 - ops.cast(mask, "float32")
+            motion = local_motion(channel, self.backbone.patch, visible)
+            channel = ops.cast(turn(ops.cast(channel, "float32"), motion.conj()), channel.dtype)
+        if self.local_scale:
+            result = self._scaled(channel, options)
+        else:
+            result = self._reconstruct(self.backbone(channel, **options), channel)
+        if motion is None:
+            return result
+        return ops.cast(turn(ops.cast(result, "float32"), motion), result.dtype)
+
+    def _scaled(self, channel, options):
+        """Reconstruction of a channel whose patches are brought to one scale."""
+        scale, level = self._scale(channel, options["mask"])
+        tokens = self.backbone.tokens(channel / ops.cast(scale, channel.dtype), options["mask"])
+        tokens = tokens + self.level_features(level)
+        energy = None
+        if isinstance(self.backbone.routing, EnergyRouting):
+            energy = ops.exp(level[..., 0])
+        embeddings = self.backbone.encode(
+            tokens,
+            self.backbone.grid(channel.shape[1:4]),
+            num_angle=channel.shape[2],
+            energy=energy,
+            **options,
         )
+        return self._reconstruct(embeddings, channel) * ops.cast(scale, channel.dtype)
+
+    def _reconstruct(self, embeddings, channel):
         if self.backbone.neighborhood.class_token:
             embeddings = embeddings[:, :-1]
         return unpatchify(self.head(embeddings), channel.shape[1:4], self.backbone.patch)
 
+    def _scale(self, channel, mask):
+        """Amplitude of every patch over its visible snapshots.
+
+        Returns:
+            Amplitude `[batch, 1, angle, delay, 1]`, and the logarithm of its square over the mean
+            of all, `[batch, num_tokens, 1]`.
+        """
+        patch = self.backbone.patch
+        num_snapshots = channel.shape[1]
+        channel = ops.cast(channel, "float32")
+        # Per complex bin, as `ChannelPredictor` has it.
+        power = 2.0 * ops.mean(ops.square(patchify(channel, patch)), axis=-1)
+        visible = ops.ones_like(power) if mask is None else 1.0 - ops.cast(mask, power.dtype)
+        overall = ops.sum(power * visible, axis=1, keepdims=True) / (
+            ops.sum(visible, axis=1, keepdims=True) + _TINY
+        )
+        over_time = (-1, num_snapshots, power.shape[1] // num_snapshots)
+        power, visible = (ops.reshape(v, over_time) for v in (power * visible, visible))
+        count = ops.sum(visible, axis=1)
+        own = ops.sum(power, axis=1) / ops.maximum(count, 1.0)
+        # A patch that is never seen is taken for an average one.
+        own = ops.where(count > 0, own, overall) + _FAINTEST * overall + _TINY
+        spread = ops.tile(ops.sqrt(own)[..., None], (1, 1, patch[0] * patch[1]))
+        scale = unpatchify(spread, (1, *channel.shape[2:4]), patch)
+        level = ops.log(own) - ops.log(overall + _TINY)
+        return scale, ops.tile(0.2 * level, (1, num_snapshots))[..., None]
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """Normalised squared error on the hidden tokens, mean over the batch."""
-        patch = self.backbone.patch
-        hidden = ops.cast(x["mask"], y_pred.dtype)[..., None]
-        target = patchify(ops.cast(y, y_pred.dtype), patch)
-        error = ops.sum(hidden * ops.square(patchify(y_pred, patch) - target), axis=(1, 2))
-        power = ops.sum(hidden * ops.square(target), axis=(1, 2))
-        return ops.mean(error / (power + 1e-12))
+        wanted = x["wanted"] if "wanted" in x else x["mask"]
+        return ops.mean(token_error(y, y_pred, wanted, self.backbone.patch))
 
     def compute_output_shape(self, input_shape):
         return tuple(input_shape["channel"])
@@ -88,4 +167,6 @@ class MaskedChannelModel(keras.Model):
     def get_config(self):
         config = super().get_config()
         config["backbone"] = keras.saving.serialize_keras_object(self.backbone)
+        config["local_scale"] = self.local_scale
+        config["local_motion"] = self.local_motion
         return config

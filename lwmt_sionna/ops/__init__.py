@@ -3,5 +3,6 @@
 from lwmt_sionna.ops.attention import sparse_attention
 from lwmt_sionna.ops.attention_routing import EnergyRouting, TopKRouting
 from lwmt_sionna.ops.neighborhood import Neighborhood
+from lwmt_sionna.ops.random_neighborhood import RandomNeighborhood
 
-__all__ = ["EnergyRouting", "Neighborhood", "TopKRouting", "sparse_attention"]
+__all__ = ["EnergyRouting", "Neighborhood", "RandomNeighborhood", "TopKRouting", "sparse_attention"]

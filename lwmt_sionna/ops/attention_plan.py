@@ -89,11 +89,7 @@ class ShiftPlan:
 
 def is_translation_invariant(neighborhood: Neighborhood) -> bool:
     """Whether all tokens have the same neighbours but for those outside of the grid."""
-    return (
-        neighborhood.edge == "drop"
-        or neighborhood.dilation == (1, 1)
-        or not neighborhood.effective_time_offsets
-    )
+    return neighborhood.translation_invariant
 
 
 def _steps(neighborhood: Neighborhood, grid: tuple[int, int, int]) -> dict:

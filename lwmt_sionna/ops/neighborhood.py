@@ -181,6 +181,12 @@ class Neighborhood:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Neighborhood":
         """Neighbourhood from the output of `get_config`; an unknown key is an error."""
+        if config.get("kind") == "random":
+            # Not at the top: the module of the control imports this one.
+            from lwmt_sionna.ops.random_neighborhood import RandomNeighborhood
+
+            rest = {name: value for name, value in config.items() if name != "kind"}
+            return RandomNeighborhood.from_config(rest)
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(config) - known)
         if unknown:
@@ -199,6 +205,11 @@ class Neighborhood:
     def effective_time_offsets(self) -> tuple[int, ...]:
         """Time offsets in ascending order with those dropped that causality forbids."""
         return tuple(sorted(o for o in self.time_offsets if not (self.causal and o > 0)))
+
+    @property
+    def translation_invariant(self) -> bool:
+        """Whether all tokens have the same neighbours but for those outside of the grid."""
+        return self.edge == "drop" or self.dilation == (1, 1) or not self.effective_time_offsets
 
     def half_widths(self, time_offset: int) -> tuple[int, int]:
         """Half-widths (angle, delay) in bins at a time offset; below 0 means the whole axis."""

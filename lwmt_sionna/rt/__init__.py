@@ -31,6 +31,9 @@ _EXPORTS = {
     "trace_tracks": "sequences",
     "GenerationConfig": "generation",
     "generate": "generation",
+    "estimate": "generation",
+    "num_shards": "generation",
+    "trace_shard": "shards",
 }
 
 __all__ = sorted(_EXPORTS)

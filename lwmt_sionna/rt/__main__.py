@@ -94,7 +94,8 @@ def _check(args):
         for picture in pictures:
             _say(f"      {picture}")
         count = len(report.faults)
-        _say(f"{report.name}: {'fit for tracing' if report.is_fit else f'{count} faults'}")
+        verdict = "fit for tracing" if report.is_fit else f"{count} fault{'s' * (count > 1)}"
+        _say(f"{report.name}: {verdict}")
     return 0 if report.is_fit else 1
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lwmt_sionna.data.figures import map_figure
 from lwmt_sionna.records import atomic_path
 from lwmt_sionna.rt.maps import ground_map
 from lwmt_sionna.rt.scene_names import resolve_scene
@@ -63,22 +64,19 @@ def plot_coverage(coverage, path, title=""):
         path: Path of the figure; the extension chooses the format.
         title: Text above.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     ground, gain = coverage["ground"], coverage["gain_db"]
     place = coverage["base_station"]
-    figure = Figure(figsize=(6.4, 5.2), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    figure, axes = map_figure(ground.extent)
     standing = np.where(ground.is_open, np.nan, ground.height)
     axes.imshow(standing.T, origin="lower", extent=ground.extent, cmap="Greys", vmin=-20)
     reached = np.where(np.isfinite(gain), gain, np.nan)
     image = axes.imshow(reached.T, origin="lower", extent=ground.extent, cmap="viridis")
-    axes.plot(*place[:2], "r^", label=f"base station, {place[2]:g} m")
-    axes.set(xlabel="x [m]", ylabel="y [m]", aspect="equal")
-    axes.set_title(f"{title}{coverage['covered_share']:.0%} of the open ground reached", fontsize=9)
-    axes.legend(loc="upper right", fontsize=8)
-    figure.colorbar(image, ax=axes, label="path gain [dB]")
+    axes.plot(*place[:2], "r^", label=f"base station, {place[2]:g} m", ls="none")
+    figure.suptitle(
+        f"{title}{coverage['covered_share']:.0%} of the open ground reached (white: not)",
+        fontsize=10,
+    )
+    axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), fontsize=8, frameon=False, borderpad=0)
+    figure.colorbar(image, ax=axes, label="path gain [dB]", fraction=0.05, pad=0.02)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=120)

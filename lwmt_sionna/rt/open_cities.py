@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from lwmt_sionna.rt.city_config import CityConfig
+from lwmt_sionna.rt.city_base import CityConfig
 from lwmt_sionna.rt.meshes import extrude, house
 
 __all__ = ["Campus", "Suburb"]

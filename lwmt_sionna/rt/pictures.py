@@ -11,7 +11,14 @@ _FIELD_OF_VIEW = 45.0
 
 
 def render_scene(
-    loaded, path, *, base_stations=(), resolution=(640, 420), num_samples=64, num_colors=None
+    loaded,
+    path,
+    *,
+    base_stations=(),
+    users=(),
+    resolution=(640, 420),
+    num_samples=64,
+    num_colors=None,
 ):
     """Renders a scene from above at a slant, cut to what is in it.
 
@@ -19,6 +26,7 @@ def render_scene(
         loaded: `lwmt_sionna.rt.scenes.LoadedScene`.
         path: Path of the PNG file.
         base_stations: Positions in metres, float `[num_base_stations, 3]`, drawn as red balls.
+        users: Positions in metres, float `[num_users, 3]`, drawn as green balls.
         resolution: Width and height in pixels, before the empty margin is cut away.
         num_samples: Rays per pixel.
         num_colors: Colours of a palette, for a small file; full colour if `None`.
@@ -26,9 +34,11 @@ def render_scene(
     from PIL import Image
 
     scene = loaded.scene
-    names = [f"picture-{index}" for index in range(len(base_stations))]
-    for name, place in zip(names, base_stations):
-        scene.add(sionna_rt.Transmitter(name, position=[float(c) for c in place]))
+    names = []
+    for kind, places in ((sionna_rt.Transmitter, base_stations), (sionna_rt.Receiver, users)):
+        for place in places:
+            names.append(f"picture-{len(names)}")
+            scene.add(kind(names[-1], position=[float(c) for c in place]))
     # Devices that a solve has left in the scene are no part of its picture.
     others = {**scene.transmitters, **scene.receivers}
     others = {name: device for name, device in others.items() if name not in names}

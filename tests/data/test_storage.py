@@ -130,6 +130,18 @@ def test_check_names_the_damaged_files_and_goes_on(rng, tmp_path):
     same(read_paths(files[-1]), stored["three"])
 
 
+def test_a_folder_stands_for_its_files(rng, tmp_path, capsys):
+    from lwmt_sionna.cli import UsageError
+    from lwmt_sionna.data.__main__ import main
+
+    for name in ("one", "two"):
+        write_paths(tmp_path / "data" / f"{name}.h5", sequences(rng, num_sequences=2))
+    assert main(["check", str(tmp_path / "data")]) == 0
+    assert "2 of 2 files are sound" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="no file"):
+        main(["summary", str(tmp_path)])
+
+
 def test_summary_of_known_geometry(rng):
     paths = sequences(rng, num_sequences=40, metadata={"num_drawn": 50, "num_out_of_coverage": 10})
     valid = paths.valid.copy()
@@ -157,14 +169,20 @@ def test_summary_of_known_geometry(rng):
 def test_summary_and_plots_from_the_command_line(rng, tmp_path):
     import json
 
+    from PIL import Image
+
     write_paths(tmp_path / "p.h5", sequences(rng))
     result = run("summary", tmp_path / "p.h5", "--json")
     assert json.loads(result.stdout)["num_sequences"] == 6
     assert "line_of_sight_share" in run("summary", tmp_path / "p.h5").stdout
-    result = run("plot", tmp_path / "p.h5", "--sequence", 2, "--out", tmp_path / "figures")
+    arguments = ("--sequence", 2, "--animate", "--out", tmp_path / "figures")
+    result = run("plot", tmp_path / "p.h5", *arguments)
     assert result.returncode == 0, result.stderr
-    sizes = [path.stat().st_size for path in sorted((tmp_path / "figures").iterdir())]
-    assert len(sizes) == 2 and min(sizes) > 10_000
+    drawn = {path.name: path for path in (tmp_path / "figures").iterdir()}
+    assert set(drawn) == {"p_tracks.png", "p_sequence2.png", "p_sequence2.gif"}
+    assert min(path.stat().st_size for path in drawn.values()) > 10_000
+    with Image.open(drawn["p_sequence2.gif"]) as movie:
+        assert movie.n_frames == 8
     wrong = run("plot", tmp_path / "p.h5", "--sequence", 6)
     assert wrong.returncode == 2 and "sequence=6" in wrong.stderr
 

@@ -37,15 +37,23 @@ def refused(result, *words):
     "script",
     [
         "generate_sequences.py",
+        "new_city.py",
         "train_predictor.py",
         "prediction_eval.py",
         "tune_baselines.py",
+        "train_baseline.py",
         "link_level_eval.py",
         "link_abstraction.py",
         "link_benchmark.py",
         "link_comparison.py",
         "replay_sequences.py",
         "show_masks.py",
+        "tracing_benchmark.py",
+        "pretrain.py",
+        "finetune.py",
+        "pretraining_study.py",
+        "finetuning_study.py",
+        "plot_training.py",
     ],
 )
 def test_help(script):
@@ -109,6 +117,31 @@ def test_training_runs_resumes_and_makes_a_preset(tmp_path):
     again = run("train_predictor.py", *arguments)
     assert again.returncode == 0, again.stderr
     refused(run("train_predictor.py", *arguments, "--seed", 2), "another configuration")
+
+
+@pytest.mark.rt
+def test_a_new_city_refuses_wrong_input(tmp_path):
+    refused(run("new_city.py", "--kind", "atlantis", "--out", tmp_path), "atlantis", "old_town")
+    refused(run("new_city.py", "--set", "height=[90,20]", "--out", tmp_path), "height=[90, 20]")
+
+
+@pytest.mark.rt
+@pytest.mark.slow
+def test_a_new_city_is_made_checked_traced_and_drawn(tmp_path):
+    from lwmt_sionna.data import read_paths
+    from lwmt_sionna.records import read_record
+
+    made = run("new_city.py", "--kind", "campus", "--seed", 5, "--out", tmp_path, "--quiet")
+    assert made.returncode == 0, made.stderr
+    paths = read_paths(tmp_path / "paths.h5")
+    assert (paths.num_sequences, paths.num_snapshots) == (16, 21)
+    assert paths.scene == "campus_5"
+    drawn = ("city.png", "coverage_0.png", "tracks.png", "angle_delay.png", "angle_delay.gif")
+    for name in drawn:
+        assert (tmp_path / name).stat().st_size > 10_000
+    record = read_record(tmp_path / "record.json")
+    assert [point["step"] for point in record["points"]] == ["build", "check", "trace", "draw"]
+    assert record["wall_time_s"] < 300
 
 
 def test_tracks_are_replayed_at_another_speed(tmp_path):

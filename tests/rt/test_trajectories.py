@@ -280,3 +280,14 @@ def test_generation_takes_a_kind_of_trajectory(tmp_path):
     path.write_text(path.read_text().replace("regime", "regimen"))
     with pytest.raises(ValueError, match="regimen"):
         GenerationConfig.from_toml(path)
+
+
+def test_the_documented_example_runs_as_printed(capsys):
+    import pathlib
+    import re
+
+    text = (pathlib.Path(__file__).parents[2] / "docs" / "trajectories.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    exec(compile(code, "docs/trajectories.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == re.findall(r"# prints (.*)$", code, flags=re.MULTILINE)

@@ -1,0 +1,158 @@
+"""Curves over label shares, and attention by physics against dense and random attention.
+
+`labels` compares models that start from pretrained weights (full, frozen, LoRA) with models from
+scratch, over label shares; `attention` compares neighbourhoods from scratch, over seeds. All
+contestants have the same architecture, data, noise and number of steps. A killed study goes on
+where it stopped; the record is written after every training.
+
+Example:
+    python experiments/finetuning_study.py labels \\
+        --config experiments/configs/finetune_small.toml \\
+        --init runs/pretraining_study/curriculum/preset --held-out experiments/data/*.h5 \\
+        --out experiments/results/finetuning.json
+"""
+
+import dataclasses
+import pathlib
+import time
+
+from lwmt_sionna import cli
+
+
+def label_contestants(config, init, shares, modes):
+    """Fine-tuned and from scratch over label shares, most telling first."""
+    order = sorted(shares, key=lambda share: (share != 0.1, share != 1.0, share))
+    cells = [(share, mode) for mode in modes for share in order]
+    # The curves of the first two modes side by side, then the other ways to fine-tune.
+    cells.sort(key=lambda cell: (cell[1] not in ("scratch", "full"), order.index(cell[0])))
+    for share, mode in cells:
+        if mode in ("frozen", "lora") and share not in (0.01, 0.1, 1.0):
+            continue
+        yield dataclasses.replace(
+            config, mode=mode, init="" if mode == "scratch" else str(init), label_share=share
+        )
+
+
+def attention_contestants(config, seeds):
+    """Three neighbourhoods from scratch; all of one seed before the next."""
+    for seed in seeds:
+        for attention in ("ssta", "dense", "random"):
+            model = dataclasses.replace(config.model, attention=attention)
+            yield dataclasses.replace(config, mode="scratch", init="", model=model, seed=seed)
+
+
+def main(argv=None):
+    started = time.time()
+    parser = cli.build_parser(__doc__)
+    parser.add_argument("study", choices=("labels", "attention"))
+    parser.add_argument(
+        "--config", type=pathlib.Path, required=True, help="TOML file of a FinetuneConfig"
+    )
+    parser.add_argument("--init", type=pathlib.Path, help="pretrained preset, for `labels`")
+    parser.add_argument(
+        "--shares", type=float, nargs="+", default=[0.01, 0.05, 0.1, 0.25, 1.0], help="of labels"
+    )
+    parser.add_argument(
+        "--modes", nargs="+", default=["scratch", "full", "frozen", "lora"], help="for `labels`"
+    )
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="for `attention`")
+    parser.add_argument(
+        "--held-out", nargs="*", default=[], help="HDF5 files of scenes that nothing is trained on"
+    )
+    parser.add_argument(
+        "--max-test", type=int, default=128, help="sequences per test set, drawn once [128]"
+    )
+    parser.add_argument("--workdir", type=pathlib.Path, help="trainings [runs/STUDY_CONFIG]")
+    parser.add_argument("--out", type=pathlib.Path, help="record to write [WORKDIR/record.json]")
+    args = parser.parse_args(argv)
+    cli.configure_logging(args)
+    if args.study == "labels" and args.init is None and set(args.modes) != {"scratch"}:
+        raise cli.UsageError("`labels` needs --init, the pretrained preset to start from")
+
+    from lwmt_sionna import records
+    from lwmt_sionna.baselines import DenoisedAutoregression, Hold
+    from lwmt_sionna.data import read_paths, vanishing_mask
+    from lwmt_sionna.training import FinetuneConfig, finetune, load_tracks
+    from lwmt_sionna.training.studies import prediction_points, run_tasks, thin_out
+
+    config = FinetuneConfig.from_toml(args.config)
+    if args.study == "labels":
+        contestants = list(label_contestants(config, args.init, args.shares, args.modes))
+    else:
+        contestants = list(attention_contestants(config, args.seeds))
+    workdir = args.workdir or pathlib.Path("runs") / f"{args.study}_{args.config.stem}"
+    tracks = load_tracks(config)
+    test_sets = {f"{paths.scene}, held-out tracks": paths for paths in tracks["test"]}
+    for name in args.held_out:
+        paths = read_paths(name)
+        kept = paths.select(~vanishing_mask(paths))
+        test_sets[f"{pathlib.Path(name).stem}, held-out scene"] = kept
+    test_sets = thin_out(test_sets, args.max_test, config.split_seed)
+
+    def work(changed, name):
+        def run(folder):
+            began = time.process_time()
+            model, outcome = finetune(
+                changed, folder, tracks=load_tracks(changed), verbose=0 if args.quiet else "auto"
+            )
+            spent = time.process_time() - began
+            model.save_to_preset(folder / "preset")
+            extra = {
+                "contestant": name,
+                "task": changed.task,
+                "mode": changed.mode,
+                "attention": changed.model.attention,
+                "label_share": changed.label_share,
+                "seed": changed.seed,
+                "num_training": outcome["num_training"],
+                "num_trained_parameters": outcome["num_trained_parameters"],
+                "validation_loss_db": outcome["validation_loss_db"],
+                "best_step": outcome["best_step"],
+                "train_cpu_s": round(spent, 1),
+            }
+            points = prediction_points(model, changed, test_sets)
+            return [{**extra, **point} for point in points]
+
+        return run
+
+    def reference(name, predictor):
+        def run(folder):
+            points = prediction_points(predictor, config, test_sets)
+            return [{"contestant": name, "mode": "baseline", **point} for point in points]
+
+        return run
+
+    tasks = {
+        "hold": reference("hold", Hold()),
+        "denoised_ar": reference("denoised_ar", DenoisedAutoregression()),
+    }
+    for changed in contestants:
+        name = f"{changed.mode}_{changed.model.attention}_{changed.label_share:g}_{changed.seed}"
+        tasks[name] = work(changed, name)
+    inputs = {pathlib.Path(name).stem: name for name in (*config.data, *args.held_out)}
+    if args.init is not None:
+        inputs["init"] = args.init
+
+    def write(points):
+        records.write_record(
+            args.out or workdir / "record.json",
+            name="finetuning" if args.study == "labels" else "attention_comparison",
+            config=config.to_dict(),
+            points=points,
+            seeds=sorted({c.seed for c in contestants}),
+            inputs=inputs,
+            started=started,
+        )
+
+    points = run_tasks(tasks, workdir, write)
+    for name in tasks:
+        mine = [p for p in points if p["contestant"] == name and p["subset"] == "event_free"]
+        text = []
+        for horizon in (1, 3, 5):
+            values = [p["nmse_median_db"] for p in mine if p["horizon"] == horizon]
+            text.append(f"h{horizon} {sum(values) / len(values):.2f}")
+        print(f"{name:<28} median, mean over test sets [dB]: {', '.join(text)}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,203 @@
+"""Which position code, and which way of hiding tokens, helps masked channel modelling.
+
+Equal models are trained on the same views of the same channels; only the position code and what a
+hidden token becomes differ. Judged is the reconstruction of hidden tokens on held-out tracks: as
+trained, with every other snapshot only (another sampling period), and on another grid of antennas
+and subcarriers, where the code allows it. Finished trainings are kept in the record and skipped
+with --resume.
+
+Example:
+    python experiments/position_codes.py --data data/etoile.h5 data/munich.h5 --resume
+"""
+
+import itertools
+import json
+import pathlib
+import time
+
+from lwmt_sionna import cli
+
+POSITIONS = ("factored", "rotary_grid", "rotary_grid_physical", "learned", "rotary")
+MASKINGS = ("embedding", "zero")
+
+
+def main(argv=None):
+    started = time.time()
+    parser = cli.build_parser(__doc__)
+    parser.add_argument("--data", nargs="+", type=pathlib.Path, required=True, help="HDF5 files")
+    parser.add_argument("--positions", nargs="+", choices=POSITIONS, default=list(POSITIONS))
+    parser.add_argument("--maskings", nargs="+", choices=MASKINGS, default=list(MASKINGS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
+    parser.add_argument("--steps", type=int, default=500, help="training steps [500]")
+    parser.add_argument("--resume", action="store_true", help="keep what --out has")
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("runs/position_codes.json")
+    )
+    args = parser.parse_args(argv)
+    cli.configure_logging(args)
+    for path in args.data:
+        if not path.is_file():
+            raise cli.UsageError(f"No such file: --data {path}")
+
+    import tqdm
+
+    from lwmt_sionna import records
+
+    settings = {"steps": args.steps, "batch": 16, "num_snapshots": 8, "size": 16, "width": 32}
+    points = []
+    if args.resume and args.out.is_file():
+        earlier = json.loads(args.out.read_text())
+        if earlier["config"] != settings:
+            raise cli.UsageError(f"{args.out} holds other settings: {earlier['config']}")
+        points = earlier["points"]
+    data = _load(args.data, settings)
+    done = {(p["position"], p["masking"], p["seed"]) for p in points}
+    cases = itertools.product(args.seeds, args.positions, args.maskings)
+    cases = [c for c in cases if (c[1], c[2], c[0]) not in done]
+    for seed, position, masking in tqdm.tqdm(cases, unit="training", disable=None):
+        scores = _train(data, settings, position, masking, seed)
+        points.append({"position": position, "masking": masking, "seed": seed, **scores})
+        records.write_record(
+            args.out,
+            name="position_codes",
+            config=settings,
+            points=points,
+            seeds=sorted({p["seed"] for p in points}),
+            inputs={path.stem: path for path in args.data},
+            started=started,
+        )
+    _print_table(points)
+
+
+def _load(paths, settings):
+    """Training and test channels, and test channels of another grid."""
+    import numpy as np
+
+    from lwmt_sionna.data import (
+        PlanarArray,
+        read_paths,
+        split_by_trajectory,
+        subcarrier_frequencies,
+        synthesize,
+        vanishing_mask,
+    )
+
+    grids = {"train": [], "test": [], "strided": [], "other_grid": []}
+    count, size = settings["num_snapshots"], settings["size"]
+    band = size * 1.08e6
+    for path in paths:
+        sequences = read_paths(path)
+        sequences = sequences.select(~vanishing_mask(sequences))
+        parts = split_by_trajectory(sequences, 0.1, seed=1)
+        for name, part, num, step in (
+            ("train", parts[0], size, 1),
+            ("test", parts[1], size, 1),
+            ("strided", parts[1], size, 2),
+            ("other_grid", parts[1], size + 8, 1),
+        ):
+            h = synthesize(
+                part,
+                PlanarArray(1, num),
+                subcarrier_frequencies(num, band / num),
+                snapshots=step * np.arange(count),
+            )
+            rms = np.sqrt(np.mean(np.abs(h) ** 2, axis=(1, 2, 3), keepdims=True))
+            h = np.ascontiguousarray((h / rms).astype(np.complex64))
+            grids[name].append(h.view(np.float32).reshape(*h.shape, 2))
+    periods = {sequences.sampling_period}
+    return {n: np.concatenate(h) for n, h in grids.items()} | {
+        "period": periods.pop(),
+        "bandwidth": band,
+    }
+
+
+def _train(data, settings, position, masking, seed):
+    """Trains one model and returns its reconstruction errors in decibels."""
+    import keras
+    import numpy as np
+
+    from lwmt_sionna import LWMTBackbone, MaskedChannelModel, Neighborhood
+    from lwmt_sionna.masking import Curriculum
+
+    keras.utils.set_random_seed(seed)
+    physical = position == "rotary_grid_physical"
+    size, patch = settings["size"], (2, 2)
+    places = (settings["num_snapshots"], size // patch[0], size // patch[1])
+    backbone = LWMTBackbone(
+        width=settings["width"],
+        depth=3,
+        num_heads=4,
+        patch=patch,
+        neighborhood=Neighborhood(window=2, corridor=(1, 1), time_offsets=(-3, -2, -1, 1, 2, 3)),
+        position=position.removesuffix("_physical"),
+        position_grid=places if position == "learned" else None,
+        position_units=(data["period"], 2 / size, 1 / data["bandwidth"]) if physical else None,
+        masking=masking,
+    )
+    model = MaskedChannelModel(backbone)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        0.0, settings["steps"], warmup_target=2e-3, warmup_steps=settings["steps"] // 20
+    )
+    model.compile(
+        optimizer=keras.optimizers.AdamW(schedule, weight_decay=1e-2, global_clipnorm=1.0),
+        jit_compile=True,
+    )
+    curriculum = Curriculum(impairments={"noise": {"snr_db": [5.0, 25.0]}})
+
+    def view(h, draw, progress, period=1):
+        seen = curriculum.view(h, draw, progress, patch)
+        inputs = {"channel": seen["observed"], "mask": seen["hidden"]}
+        if physical:
+            inputs["sampling_period"] = np.full(len(h), period * data["period"], np.float32)
+            inputs["bandwidth"] = np.full(len(h), data["bandwidth"], np.float32)
+        return inputs, seen
+
+    rng = np.random.default_rng(1)  # the same views for all
+    for step in range(settings["steps"]):
+        rows = rng.integers(len(data["train"]), size=settings["batch"])
+        inputs, seen = view(data["train"][rows], step, step / settings["steps"])
+        model.train_on_batch(inputs, seen["target"])
+    scores = {"num_parameters": model.count_params()}
+    for name, period in (("test", 1), ("strided", 2), ("other_grid", 1)):
+        if name == "other_grid" and position == "learned":
+            continue
+        h = data[name]
+        h = h[: len(h) - len(h) % settings["batch"]]
+        errors = []
+        for begin in range(0, len(h), settings["batch"]):
+            inputs, seen = view(h[begin : begin + settings["batch"]], 10_000 + begin, 1.0, period)
+            found = np.asarray(model.predict_on_batch(inputs))
+            errors.append(_error_db(found, seen, patch))
+        scores[f"{name}_db"] = float(np.mean(np.concatenate(errors)))
+    return scores
+
+
+def _error_db(found, seen, patch):
+    """Error on the hidden tokens over their power, decibels per sequence."""
+    import numpy as np
+
+    from lwmt_sionna.ops.patches import patchify
+
+    hidden = np.asarray(seen["hidden"])[..., None]
+    target = np.asarray(patchify(seen["target"], patch)) * hidden
+    error = np.asarray(patchify(found, patch)) * hidden - target
+    rows = hidden.any(axis=(1, 2))
+    ratio = np.sum(error**2, axis=(1, 2))[rows] / np.sum(target**2, axis=(1, 2))[rows]
+    return 10 * np.log10(ratio)
+
+
+def _print_table(points):
+    import numpy as np
+
+    print(f"{'position':22s}{'hidden token':14s}{'as trained':>12s}{'strided':>12s}{'grid':>12s}")
+    for position, masking in dict.fromkeys((p["position"], p["masking"]) for p in points):
+        mine = [p for p in points if (p["position"], p["masking"]) == (position, masking)]
+        cells = []
+        for name in ("test_db", "strided_db", "other_grid_db"):
+            values = [p[name] for p in mine if name in p]
+            cells.append(f"{np.mean(values):.2f} dB" if values else "-")
+        print(f"{position:22s}{masking:14s}" + "".join(f"{cell:>12s}" for cell in cells))
+
+
+if __name__ == "__main__":
+    cli.run(main)

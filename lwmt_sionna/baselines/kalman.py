@@ -1,0 +1,143 @@
+"""Kalman prediction with an autoregressive state per angle-delay bin."""
+
+import numpy as np
+
+from lwmt_sionna.baselines.bins import BinPredictor, lag_covariance
+from lwmt_sionna.baselines.multistep import clamp_poles, prediction_coefficients
+
+__all__ = ["KalmanPredictor", "autoregressive_covariance", "kalman_forecast"]
+
+_TINY = 1e-30
+
+
+class KalmanPredictor(BinPredictor):
+    """Vector Kalman filter over the last snapshots of every bin.
+
+    The state is the vector of a bin's last `order` snapshots, which follows an autoregressive model
+    and is seen in white noise. In the angle-delay domain the bins of a channel are close to
+    uncorrelated, so the filter of the whole array falls apart into one of each bin. Coefficients
+    come from the modified covariance method over the bin and its neighbours, poles are drawn
+    inside the unit circle, and the driving noise is what gives the model the bin's own power.
+
+    Args:
+        order: Order of the autoregressive model.
+        ridge: Regularisation of the coefficients relative to the mean power of the regressors.
+        radius: Largest modulus of a pole, below 1: how long a path stays coherent.
+        noise_factor: Measurement noise that the filter assumes, over the measured noise power;
+            denoised bins hold less.
+        pool_weight: Weight of a neighbouring bin along an axis.
+        **kwargs: Arguments of `BinPredictor`.
+
+    Reference:
+        Kim, Kim and Choi 2021, Massive MIMO channel prediction: Kalman filtering vs. machine
+        learning (IEEE TCOM 69); Baddour and Beaulieu 2005, Autoregressive modeling for fading
+        channel simulation, for the model.
+    """
+
+    name = "kalman"
+
+    def __init__(
+        self,
+        order=4,
+        ridge=1e-4,
+        radius=0.999,
+        noise_factor=0.1,
+        pool_weight=0.5,
+        denoise_radius=3,
+        significance=0.1,
+        **kwargs,
+    ):
+        super().__init__(denoise_radius=denoise_radius, significance=significance, **kwargs)
+        if int(order) != order or order < 1:
+            raise ValueError(f"order must be a positive integer. Received: order={order}")
+        if not 0 < radius < 1:
+            raise ValueError(f"radius must lie in (0, 1). Received: radius={radius}")
+        for name, value in (("ridge", ridge), ("noise_factor", noise_factor)):
+            if value < 0:
+                raise ValueError(f"{name} must not be negative. Received: {name}={value}")
+        self.order = int(order)
+        self.ridge = float(ridge)
+        self.radius = float(radius)
+        self.noise_factor = float(noise_factor)
+        self.pool_weight = float(pool_weight)
+
+    def check_length(self, num_snapshots):
+        if num_snapshots <= self.order:
+            raise ValueError(
+                "The history must be longer than the order. Received: "
+                f"num_snapshots={num_snapshots}, order={self.order}"
+            )
+
+    def extrapolate(self, x, noise, chosen, num_horizons):
+        num_snapshots = x.shape[1]
+        covariance = lag_covariance(x, self.order + 1, pool_weight=self.pool_weight)
+        covariance = covariance.reshape(-1, *covariance.shape[-2:])[chosen]
+        coefficients = prediction_coefficients(covariance, self.ridge)
+        coefficients = clamp_poles(coefficients, self.radius)[0]
+        samples = np.moveaxis(x, 1, -1).reshape(-1, num_snapshots)[chosen]
+        floor = self.noise_factor * noise[chosen // (x.shape[2] * x.shape[3])]
+        power = np.mean(np.abs(samples) ** 2, axis=1)
+        power = np.maximum(power - floor, 1e-2 * power + _TINY)
+        return kalman_forecast(samples, coefficients, power, floor, num_horizons)
+
+
+def kalman_forecast(samples, coefficients, power, noise, num_horizons):
+    """Filters noisy samples of stationary autoregressive processes and forecasts them.
+
+    Args:
+        samples: complex `[n, num_snapshots]`.
+        coefficients: complex `[n, order]`, the nearest lag first, poles inside the unit circle.
+        power: Power of the processes, float `[n]`.
+        noise: Power of the measurement noise, float `[n]`.
+        num_horizons: Snapshots to predict.
+
+    Returns:
+        complex `[n, num_horizons]`: the conditional means, given that the model is true.
+    """
+    order = coefficients.shape[1]
+    covariance, driving = autoregressive_covariance(coefficients, power)
+    transition = np.zeros((len(samples), order, order), np.complex128)
+    transition[:, 0] = coefficients
+    transition[:, np.arange(1, order), np.arange(order - 1)] = 1.0
+    adjoint = transition.conj().swapaxes(1, 2)
+    state = np.zeros((len(samples), order), np.complex128)
+    for instant in range(samples.shape[1]):
+        if instant:
+            state = np.einsum("nij,nj->ni", transition, state)
+            covariance = transition @ covariance @ adjoint
+            covariance[:, 0, 0] += driving
+        gain = covariance[:, :, 0] / (covariance[:, 0, 0].real + noise + _TINY)[:, None]
+        state = state + gain * (samples[:, instant] - state[:, 0])[:, None]
+        covariance = covariance - gain[:, :, None] * covariance[:, None, 0, :]
+        # Rounding must not make it lose its symmetry.
+        covariance = (covariance + covariance.conj().swapaxes(1, 2)) / 2
+    futures = []
+    for _ in range(num_horizons):
+        state = np.einsum("nij,nj->ni", transition, state)
+        futures.append(state[:, 0])
+    return np.stack(futures, axis=1)
+
+
+def autoregressive_covariance(coefficients, power):
+    """Stationary covariance of the last snapshots of autoregressive processes.
+
+    Args:
+        coefficients: complex `[n, order]`, the nearest lag first, poles inside the unit circle.
+        power: Power of the processes, float `[n]`.
+
+    Returns:
+        Tuple of the covariance, complex `[n, order, order]`, element (i, j) = E[x[t - i]
+        conj(x[t - j])], and the power of the driving noise, float `[n]`.
+    """
+    order = coefficients.shape[1]
+    transition = np.zeros((len(coefficients), order, order), np.complex128)
+    transition[:, 0] = coefficients
+    transition[:, np.arange(1, order), np.arange(order - 1)] = 1.0
+    # P = F P F^H + q e e^H, vectorised row by row: (I - F (x) conj(F)) vec(P) = q vec(e e^H).
+    kron = np.einsum("nij,nkl->nikjl", transition, transition.conj())
+    system = np.eye(order**2) - kron.reshape(-1, order**2, order**2)
+    unit = np.zeros((len(coefficients), order**2, 1))
+    unit[:, 0] = 1.0
+    covariance = np.linalg.solve(system, unit)[..., 0].reshape(-1, order, order)
+    scale = power / np.maximum(covariance[:, 0, 0].real, _TINY)
+    return covariance * scale[:, None, None], scale

@@ -1,0 +1,80 @@
+"""The training-free baselines in their best form, tuned per pilot SNR.
+
+The settings won on the validation tracks of the training scenes (etoile, munich); the held-out
+scenes played no part. `experiments/tune_baselines.py` repeats it, its record is
+`experiments/results/tune_baselines.json`.
+"""
+
+import functools
+
+from lwmt_sionna.baselines.autoregression import (
+    DenoisedAutoregression,
+    LocalAutoregression,
+    PooledAutoregression,
+)
+from lwmt_sionna.baselines.hold import Hold, PhaseAlignedHold, ZeroPredictor
+from lwmt_sionna.baselines.kalman import KalmanPredictor
+from lwmt_sionna.baselines.multistep import ClampedAutoregression, DirectAutoregression
+from lwmt_sionna.baselines.parametric import PathPredictor
+from lwmt_sionna.baselines.prony import PronyPredictor
+from lwmt_sionna.baselines.wiener import WienerPredictor
+
+__all__ = ["CLASSICAL", "TUNED", "TUNED_SNR_DB", "tuned_baselines"]
+
+CLASSICAL = {
+    "zero": ZeroPredictor,
+    "hold": Hold,
+    "aligned_hold": PhaseAlignedHold,
+    "pooled_ar": PooledAutoregression,
+    "local_ar": LocalAutoregression,
+    "denoised_ar": DenoisedAutoregression,
+    "clamped_ar": ClampedAutoregression,
+    "direct_ar": DirectAutoregression,
+    "kalman": KalmanPredictor,
+    "wiener": WienerPredictor,
+    "prony": PronyPredictor,
+    "path_fit": PathPredictor,
+}
+TUNED_SNR_DB = (5.0, 15.0, 25.0)
+# Name -> settings for each of TUNED_SNR_DB; what is not named has none.
+TUNED = {}
+
+
+def tuned_baselines(snr_db, names=None, array_shape=None):
+    """Training-free baselines with the settings tuned at the nearest pilot SNR.
+
+    Equal settings give the same predictor, which compiles once.
+
+    Args:
+        snr_db: Pilot SNR of the histories in decibels.
+        names: Which of `CLASSICAL`; all of them if `None` or empty.
+        array_shape: Number of rows, columns and polarisations; a linear array if left out.
+
+    Returns:
+        Dictionary of names and predictors, in the order of `CLASSICAL`.
+
+    Raises:
+        ValueError: If a name is unknown.
+    """
+    names = list(CLASSICAL) if not names else list(names)
+    unknown = sorted(set(names) - set(CLASSICAL))
+    if unknown:
+        raise ValueError(
+            f"Unknown baselines; expected some of {', '.join(CLASSICAL)}. Received: {unknown}"
+        )
+    nearest = min(range(len(TUNED_SNR_DB)), key=lambda i: abs(TUNED_SNR_DB[i] - snr_db))
+    predictors = {}
+    for name, make in CLASSICAL.items():
+        if name not in names:
+            continue
+        settings = dict(TUNED.get(name, ({}, {}, {}))[nearest])
+        by_bins = name not in ("zero", "hold", "aligned_hold", "pooled_ar", "path_fit")
+        if array_shape is not None and by_bins:
+            settings["array_shape"] = array_shape
+        predictors[name] = _make(make, tuple(sorted(settings.items())))
+    return predictors
+
+
+@functools.lru_cache(maxsize=64)
+def _make(make, settings):
+    return make(**dict(settings))

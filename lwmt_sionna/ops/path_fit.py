@@ -1,0 +1,424 @@
+r"""Resolving a channel sequence into moving paths, and continuing them.
+
+Each path is a plane wave whose phase is quadratic in time,
+
+$$a \exp j(\phi + \omega_t t + \omega_m m + \omega_k k + \tfrac12 \beta t^2 + \gamma t m +
+\delta t k),$$
+
+over snapshots $t$, antennas $m$ and subcarriers $k$. Besides direction, delay and Doppler shift
+that is what motion over a few wavelengths does to it: the Doppler shift changes ($\beta$), the
+direction drifts ($\gamma$) and so does the delay ($\delta$). A path may be present in a part of
+the history only. All paths are fitted together, to the noise: a resolved path is then known far
+better than any single bin of the transform, which is what local linear prediction works on.
+
+Axes: B batch, P paths, T snapshots, M antennas, K subcarriers. Real tensors, (re, im) as
+`ComplexPair`.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+from keras import ops
+
+from lwmt_sionna.ops.angle_delay import angle_delay_transform
+from lwmt_sionna.ops.complex import ComplexPair
+from lwmt_sionna.ops.linear_prediction import noise_power
+from lwmt_sionna.ops.plane_waves import (
+    PHASE_TERMS,
+    conjugate_gradients,
+    largest_peaks,
+    normal_matrix,
+    presence_windows,
+    project,
+    spectrum,
+    superpose,
+)
+
+__all__ = ["PathFit", "Paths"]
+
+_TINY = 1e-20
+# Points of the search grid per resolution cell and axis: with one, a path between points may lose
+# 12 dB and stay unseen.
+_OVERSAMPLING = 2
+_NUM_PARAMETERS = 1 + len(PHASE_TERMS)  # the logarithm of the amplitude comes first
+
+
+class Paths(NamedTuple):
+    """Fitted paths of a batch of sequences.
+
+    Attributes:
+        amplitude: `[batch, num_paths]`; zero where there is no path.
+        phase: Coefficients of the phase terms, `[batch, num_paths, 7]`, in coordinates that run
+            from -1 to 1 over the history: see `PathFit.doppler` for the Doppler shifts.
+        window: Snapshots in which a path is present, `[batch, num_paths, num_snapshots]` of 0
+            and 1.
+    """
+
+    amplitude: Any
+    phase: Any
+    window: Any
+
+
+class PathFit:
+    r"""Fits moving paths to noisy channel sequences of one shape.
+
+    Paths are found one by one as the largest peak of the residual over angle, delay and Doppler
+    shift (matching pursuit), refined off the grid, and after each discovery all paths are improved
+    together by Levenberg and Marquardt's method on the exact likelihood. Drifts have a Gaussian
+    prior around zero, so that weak paths stay straight. A path whose presence in a part of the
+    history only is far more likely is confined to it.
+
+    Args:
+        num_snapshots: Snapshots of the history.
+        num_ant: Antennas of a linear array.
+        num_subcarriers: Subcarriers.
+        num_paths: Largest number of paths.
+        num_peaks: Peaks of the residual that are tried at a time.
+        threshold: Peak of the residual's periodogram over the noise power from which it is a path.
+            Noise alone exceeds 14 in one of a hundred sequences of 16,384 samples.
+        chirp: Standard deviation of the change of the Doppler phase, radians per snapshot squared.
+        drift: Standard deviations of the drift in angle and delay, bins per snapshot.
+        window_penalty: Log-likelihood that a birth or death within the history must win; infinity
+            to let all paths last.
+        shortest: Fewest snapshots of a path.
+        num_steps: Joint steps after each discovery.
+        num_final_steps: Joint steps at the end.
+        num_inner_steps: Conjugate gradient steps in each of them.
+
+    Reference:
+        Mamandipoor, Ramasamy and Madhow 2016, Newtonized orthogonal matching pursuit: frequency
+        estimation over the continuum (IEEE TSP 64); Fleury et al. 1999, Channel parameter
+        estimation in mobile radio environments using the SAGE algorithm (IEEE JSAC 17).
+    """
+
+    def __init__(
+        self,
+        num_snapshots,
+        num_ant,
+        num_subcarriers,
+        num_paths=16,
+        num_peaks=3,
+        threshold=14.0,
+        chirp=2e-3,
+        drift=(1e-2, 2.5e-3),
+        window_penalty=30.0,
+        shortest=4,
+        num_steps=2,
+        num_final_steps=4,
+        num_inner_steps=24,
+    ):
+        self.shape = (int(num_snapshots), int(num_ant), int(num_subcarriers))
+        if min(self.shape) < 2:
+            raise ValueError(
+                "Expected at least two snapshots, antennas and subcarriers. Received: "
+                f"num_snapshots={num_snapshots}, num_ant={num_ant}, "
+                f"num_subcarriers={num_subcarriers}"
+            )
+        for name, value in (
+            ("num_paths", num_paths),
+            ("num_peaks", num_peaks),
+            ("num_steps", num_steps),
+        ):
+            if int(value) != value or value < 1:
+                raise ValueError(f"{name} must be a positive integer. Received: {name}={value}")
+        for name, value in (("threshold", threshold), ("chirp", chirp), ("drift", min(drift))):
+            if not value > 0:
+                raise ValueError(f"{name} must be positive. Received: {name}={value}")
+        self.num_paths = int(num_paths)
+        self.num_peaks = min(int(num_peaks), self.num_paths)
+        self.threshold = float(threshold)
+        self.shortest = min(int(shortest), self.shape[0])
+        self.num_steps = int(num_steps)
+        self.num_final_steps = int(num_final_steps)
+        self.num_inner_steps = int(num_inner_steps)
+        # Coordinates run from -1 to 1: all parameters are phases at the edges, of similar size.
+        self.half = tuple((size - 1) / 2 for size in self.shape)
+        self.axes = tuple(np.linspace(-1.0, 1.0, size, dtype="float32") for size in self.shape)
+        t, m, k = self.half
+        spread = np.array(
+            [
+                chirp * t**2,
+                drift[0] * 2 * math.pi / self.shape[1] * t * m,
+                drift[1] * 2 * math.pi / self.shape[2] * t * k,
+            ]
+        )
+        self.precision = np.concatenate([np.zeros(4), 1.0 / spread**2]).astype("float32")
+        # Half a resolution cell per step at most.
+        cell = np.pi * np.array([t, m, k]) / np.array(self.shape)
+        limits = [math.pi / 2, *cell, cell[0], cell[0], cell[0]]
+        self.limits = np.array(limits, "float32")
+        self.windows, self.penalties = presence_windows(
+            self.shape[0], self.shortest, float(window_penalty)
+        )
+
+    def __call__(self, h, noise=None):
+        """Fits paths.
+
+        Args:
+            h: Noisy channels, real `[batch, num_snapshots, num_ant, num_subcarriers, 2]`.
+            noise: Noise power per sample, real `[batch]`. If `None`, it is estimated from what the
+                paths found so far leave: leakage of strong paths must not pass for noise.
+
+        Returns:
+            Tuple of `Paths` and the residual, shape as `h`.
+        """
+        if tuple(h.shape[1:]) != (*self.shape, 2):
+            raise ValueError(
+                f"Expected [batch, {', '.join(map(str, self.shape))}, 2]. Received: "
+                f"h.shape={tuple(h.shape)}"
+            )
+        y = ComplexPair.from_stacked(ops.cast(h, "float32"))
+        given = None if noise is None else ops.cast(noise, "float32")
+        zero = 0.0 * y.re[:, 0, 0, :1]
+        count = self.num_paths
+        paths = Paths(
+            ops.tile(zero, (1, count)),
+            ops.tile(zero[:, :, None], (1, count, len(PHASE_TERMS))),
+            1.0 + ops.tile(zero[:, :, None], (1, count, self.shape[0])),
+        )
+
+        def more(index, found, *state):
+            return ops.logical_and(index < count, found)
+
+        def discover(index, found, *state):
+            paths, residual = Paths(*state[:3]), ComplexPair(*state[3:])
+            noise = _noise(residual) if given is None else given
+            fresh, exists = self._peaks(residual, noise)
+            # New paths go to the next free places, as long as there are any.
+            used = ops.sum(_active(paths), axis=-1, keepdims=True)
+            place = ops.cast(used + ops.cumsum(exists, axis=-1) - exists, "int32")
+            slots = ops.one_hot(place, count, dtype="float32") * exists[..., None]
+            taken = ops.sum(slots, axis=1)
+            slots = ops.transpose(slots, (0, 2, 1))
+            paths = Paths(
+                paths.amplitude + ops.matmul(slots, fresh.amplitude[..., None])[..., 0],
+                paths.phase + ops.matmul(slots, fresh.phase),
+                paths.window,
+            )
+            paths = self._confine(self._residual(y, paths)[0], paths, noise)
+            paths, residual = self._improve(y, paths, noise, self.num_steps)
+            return (index + 1, ops.any(taken > 0), *paths, *residual)
+
+        state = (ops.convert_to_tensor(0), ops.convert_to_tensor(True), *paths, *y)
+        _, _, *state = ops.while_loop(more, discover, state)
+        paths = Paths(*state[:3])
+
+        def polish(_, state):
+            residual = ComplexPair(*state[3:])
+            noise = _noise(residual) if given is None else given
+            paths = self._confine(residual, Paths(*state[:3]), noise)
+            paths, residual = self._improve(y, paths, noise, 1)
+            return (*paths, *residual)
+
+        state = ops.fori_loop(0, self.num_final_steps, polish, tuple(state))
+        return Paths(*state[:3]), ComplexPair(*state[3:]).stacked()
+
+    def extrapolate(self, paths, num_horizons):
+        """Continues the paths that are present in the last snapshot.
+
+        Args:
+            paths: `Paths`.
+            num_horizons: Number of snapshots.
+
+        Returns:
+            Real `[batch, num_horizons, num_ant, num_subcarriers, 2]`.
+        """
+        ahead = (np.arange(self.shape[0], self.shape[0] + num_horizons) - self.half[0]) / (
+            self.half[0]
+        )
+        amplitude = paths.amplitude * paths.window[:, :, -1]
+        present = ops.ones_like(paths.window[:, :, :1]) * np.ones(num_horizons, "float32")
+        u, v = self._waves(Paths(amplitude, paths.phase, present), ahead.astype("float32"))
+        return superpose(u, v).stacked()
+
+    def continued(self, h, num_horizons):
+        """Fits and continues, one sequence after the other.
+
+        A sequence of few paths then does not wait for one of many, and its arrays fit the cache.
+
+        Args:
+            h: Noisy channels, real `[batch, num_snapshots, num_ant, num_subcarriers, 2]`.
+            num_horizons: Number of snapshots.
+
+        Returns:
+            Tuple of the future, real `[batch, num_horizons, num_ant, num_subcarriers, 2]`, and what
+            the paths leave of the history, shape as `h`.
+        """
+
+        def one(sample):
+            paths, residual = self(sample[None])
+            return self.extrapolate(paths, num_horizons)[0], residual[0]
+
+        return ops.map(one, h)
+
+    def doppler(self, paths):
+        """Doppler shifts amid the history in cycles per snapshot, `[batch, num_paths]`."""
+        return paths.phase[..., 1] / (2 * math.pi * self.half[0])
+
+    def _waves(self, paths, t):
+        """Factors over antennas (amplitude and window in it) and subcarriers, `[B, T, P, .]`."""
+        _, m, k = self.axes
+        c = [paths.phase[:, None, :, i, None] for i in range(len(PHASE_TERMS))]
+        t = t[None, :, None, None]
+        over_m = c[0] + c[1] * t + 0.5 * c[4] * t**2 + (c[2] + c[5] * t) * m
+        over_k = (c[3] + c[6] * t) * k
+        scale = (
+            paths.amplitude[:, None, :, None] * ops.transpose(paths.window, (0, 2, 1))[..., None]
+        )
+        return (
+            ComplexPair(scale * ops.cos(over_m), scale * ops.sin(over_m)),
+            ComplexPair(ops.cos(over_k), ops.sin(over_k)),
+        )
+
+    def _residual(self, y, paths):
+        u, v = self._waves(paths, self.axes[0])
+        return y.minus(superpose(u, v)), u, v
+
+    def _cost(self, residual, paths, noise):
+        """Twice the negative logarithm of the posterior, `[batch]`."""
+        misfit = ops.sum(residual.power(), axis=(1, 2, 3)) / noise
+        prior = ops.sum(ops.square(paths.phase) * self.precision, axis=-1)
+        return 2 * misfit + ops.sum(prior * _active(paths), axis=-1)
+
+    def _peaks(self, residual, noise):
+        """The largest peaks of the residual, refined, and which of them stand out of the noise.
+
+        Returns:
+            Tuple of `Paths` of `num_peaks` and float `[batch, num_peaks]` of 0 and 1.
+        """
+        sizes = tuple(_OVERSAMPLING * size for size in self.shape)
+        frequencies, heights = largest_peaks(
+            spectrum(residual, sizes).power(), sizes, self.num_peaks, _OVERSAMPLING
+        )
+        strongest = heights[:, :1]
+        # Side lobes of a peak between bins are 13 dB below it.
+        exists = ops.cast(heights > 0.15 * strongest, "float32")
+        phase = 2 * math.pi * np.array(self.half, "float32") * frequencies
+        phase = ops.pad(phase, [[0, 0], [0, 0], [1, 3]])
+        zero = 0.0 * strongest
+        window = 1.0 + zero[..., None] * np.ones((1, self.num_peaks, self.shape[0]), "float32")
+        start = Paths(1.0 + zero * np.ones(self.num_peaks, "float32"), phase, window)
+        u, v = self._waves(start, self.axes[0])
+        inner = project(residual, u, v).map(lambda z: ops.sum(z, axis=(1, 3))[..., 0])
+        inner = inner.scaled(1.0 / math.prod(self.shape))
+        turn = ops.arctan2(inner.im, inner.re)[..., None] * np.eye(
+            1, len(PHASE_TERMS), dtype="float32"
+        )
+        start = Paths(ops.sqrt(inner.power() + _TINY), phase + turn, window)
+        fresh, _ = self._improve(residual, start, noise, 3)
+        snr = math.prod(self.shape) * ops.square(fresh.amplitude) / noise[:, None]
+        exists = exists * ops.cast(snr > self.threshold, "float32")
+        return fresh, exists
+
+    def _confine(self, residual, paths, noise):
+        """Gives every path the most likely window of presence."""
+        if len(self.windows) == 1:
+            return paths
+        unit = Paths(ops.ones_like(paths.amplitude), paths.phase, ops.ones_like(paths.window))
+        course = project(residual, *self._waves(unit, self.axes[0]))
+        course = course.map(lambda z: ops.sum(z, axis=3)[..., 0])
+        # [batch, path, time]; its own part is added back where it is present.
+        own = self.shape[1] * self.shape[2] * paths.amplitude[..., None] * paths.window
+        course = course.map(lambda z: ops.transpose(z, (0, 2, 1)))
+        course = ComplexPair(course.re + own, course.im)
+        length = self.windows.sum(axis=1) * (self.shape[1] * self.shape[2])
+        total = course.map(lambda z: ops.matmul(z, self.windows.T))
+        gain = total.power() / length / noise[:, None, None] - self.penalties
+        best = ops.one_hot(ops.argmax(gain, axis=-1), len(self.windows), dtype="float32")
+        window = ops.matmul(best, self.windows)
+        moved = ops.any(ops.not_equal(window, paths.window), axis=-1)
+        inner = total.map(lambda z: ops.sum(best * z / length, axis=-1))
+        changed = ops.cast(moved, "float32") * _active(paths)
+        amplitude = ops.sqrt(inner.power() + _TINY)
+        turn = ops.arctan2(inner.im, inner.re)
+        first = np.eye(1, len(PHASE_TERMS), dtype="float32")
+        return Paths(
+            paths.amplitude * (1 - changed) + changed * amplitude,
+            paths.phase + (changed * turn)[..., None] * first,
+            paths.window * (1 - changed[..., None]) + changed[..., None] * window,
+        )
+
+    def _improve(self, y, paths, noise, num_steps):
+        """Joint steps on all parameters; a step that does not help is taken back."""
+        residual, _, _ = self._residual(y, paths)
+        cost = self._cost(residual, paths, noise)
+        damping = 1e-3 + 0.0 * noise
+
+        def attempt(_, state):
+            paths = Paths(*state[:3])
+            cost, damping = state[3:5]
+            residual = ComplexPair(*state[5:7])
+            trial = self._step(residual, paths, noise, damping)
+            trial_residual, _, _ = self._residual(y, trial)
+            trial_cost = self._cost(trial_residual, trial, noise)
+            better = ops.cast(trial_cost < cost, "float32")
+
+            def choose(new, old):
+                weight = ops.reshape(better, (-1, *(1,) * (len(old.shape) - 1)))
+                return ops.where(weight > 0, new, old)
+
+            damping = ops.clip(ops.where(better > 0, 0.25 * damping, 10.0 * damping), 1e-5, 1e3)
+            return (
+                *(choose(new, old) for new, old in zip(trial, paths, strict=True)),
+                choose(trial_cost, cost),
+                damping,
+                *(choose(new, old) for new, old in zip(trial_residual, residual, strict=True)),
+            )
+
+        state = (*paths, cost, damping, *residual)
+        state = ops.fori_loop(0, num_steps, attempt, state)
+        return Paths(*state[:3]), ComplexPair(*state[5:7])
+
+    def _step(self, residual, paths, noise, damping):
+        """One damped Gauss-Newton step."""
+        u, v = self._waves(paths, self.axes[0])
+        count = paths.amplitude.shape[1]
+        gradient = self._gradient(residual, u, v)
+        normal = normal_matrix(u, v, *self.axes)
+        # Prior: precision of the drifts against the likelihood's 2 / noise.
+        half_noise = 0.5 * noise[:, None, None]
+        active = _active(paths)[..., None]
+        precision = np.concatenate([[0.0], self.precision]).astype("float32")
+        parameters = ops.concatenate([0.0 * paths.amplitude[..., None], paths.phase], axis=-1)
+        gradient = gradient - half_noise * precision * parameters * active
+        size = count * _NUM_PARAMETERS
+        eye = np.eye(size, dtype="float32")
+        diagonal = ops.sum(normal * eye, axis=-1)
+        load = ops.reshape(half_noise * precision * active, (-1, size))
+        level = ops.max(diagonal, axis=-1, keepdims=True) + _TINY
+        idle = ops.reshape((1.0 - active) * np.ones(_NUM_PARAMETERS, "float32"), (-1, size))
+        load = load + damping[:, None] * diagonal + 1e-6 * level + idle * level
+        # Scaled to a unit diagonal.
+        unit = 1.0 / ops.sqrt(diagonal + load)
+        matrix = (normal + load[:, :, None] * eye) * unit[:, :, None] * unit[:, None, :]
+        right = ops.reshape(gradient, (-1, size)) * unit
+        solution = conjugate_gradients(matrix, right, self.num_inner_steps)
+        change = ops.reshape(solution * unit, (-1, count, _NUM_PARAMETERS))
+        growth, turn = ops.clip(change[..., 0], -0.5, 0.5), change[..., 1:]
+        worst = ops.max(ops.abs(turn) / self.limits, axis=-1, keepdims=True)
+        turn = turn / ops.maximum(worst, 1.0)
+        return Paths(paths.amplitude * ops.exp(growth), paths.phase + turn * active, paths.window)
+
+    def _gradient(self, residual, u, v):
+        """Inner products of the residual with the derivatives, `[B, P, parameters]`."""
+        t, m, k = self.axes
+        powers = np.stack([m**0, m, m**2])
+        by_k = [project(residual, u, v.map(lambda z, c=c: z * k**c)) for c in range(2)]
+        # [B, T, P, M, 1] -> [B, T, P, powers of m], for each power of k
+        moments = [z.map(lambda w: ops.matmul(w[..., 0], powers[:2].T)) for z in by_k]
+        parts = []
+        for a, b, c, factor in PHASE_TERMS:
+            weight = factor * t[None, :, None] ** a
+            parts.append(ops.sum(weight * moments[c].im[..., b], axis=1))
+        growth = ops.sum(moments[0].re[..., 0], axis=1)
+        return ops.stack([growth, *parts], axis=-1)
+
+
+def _noise(residual):
+    """Noise power per sample, from the bins of the residual that hold little."""
+    return noise_power(angle_delay_transform(residual.stacked()))
+
+
+def _active(paths):
+    return ops.cast(paths.amplitude > 0, "float32")

@@ -1,0 +1,142 @@
+"""Figures of the prediction evaluation, drawn from its records."""
+
+import itertools
+
+from lwmt_sionna.plots import as_record, panels, policy_style
+
+__all__ = ["plot_error_scatter", "plot_prediction_errors", "plot_sum_rates"]
+
+
+def plot_prediction_errors(record, path, snr_db=15.0, subset="event_free"):
+    """Median prediction error over horizon, one panel per regime, one curve per predictor.
+
+    Args:
+        record: dict or path, a record of the prediction evaluation.
+        path: path of the figure; the extension chooses the format.
+        snr_db: history SNR in decibels.
+        subset: subset of sequences.
+
+    Raises:
+        ValueError: the record has no such points.
+    """
+    record = as_record(record)
+    points = [
+        p for p in record["points"] if p["history_snr_db"] == snr_db and p["subset"] == subset
+    ]
+    if not points:
+        raise ValueError(
+            f"The record has no such points. Received: snr_db={snr_db}, subset={subset}"
+        )
+
+    def draw(axes, curve, style):
+        curve = sorted(curve, key=lambda p: p["horizon"])
+        axes.plot([p["horizon"] for p in curve], [p["nmse_median_db"] for p in curve], **style)
+        axes.set(xticks=[p["horizon"] for p in curve], xlabel="horizon")
+
+    title = f"median NMSE [dB], {subset.replace('_', '-')} sequences, history at {snr_db:g} dB"
+    _draw_regimes(points, path, draw, "NMSE [dB]", title)
+
+
+def plot_sum_rates(record, path, horizon=None):
+    """Sum rate over link SNR, one panel per regime, one curve per predictor.
+
+    Args:
+        record: dict or path, a record of the prediction evaluation.
+        path: path of the figure; the extension chooses the format.
+        horizon: int or None, horizon of the predictions; the farthest when None.
+    """
+    record = as_record(record)
+    rates = record["rates"]
+    if not rates:
+        raise ValueError("The record has no rates")
+    horizon = max(p["horizon"] for p in rates) if horizon is None else horizon
+
+    def draw(axes, curve, style):
+        curve = sorted(curve, key=lambda p: p["link_snr_db"])
+        axes.plot([p["link_snr_db"] for p in curve], [p["sum_rate"] for p in curve], **style)
+        axes.set(xticks=[p["link_snr_db"] for p in curve], xlabel="link SNR [dB]")
+
+    points = [p for p in rates if p["horizon"] == horizon]
+    _draw_regimes(points, path, draw, "sum rate [bit/s/Hz]", f"four users, horizon {horizon}")
+
+
+def plot_error_scatter(record, path, model=None, horizon=1):
+    """Errors of a model over those of the best baseline, a dot per sequence, a panel per regime.
+
+    The best baseline is the one with the smallest median error over the event-free sequences.
+    Sequences with events are drawn as crosses.
+
+    Args:
+        record: dict or path, a record of the prediction evaluation.
+        path: path of the figure; the extension chooses the format.
+        model: str or None, name of the model; the record's first preset when None.
+        horizon: int, horizon of the predictions.
+    """
+    record = as_record(record)
+    presets = list(record["num_parameters"])
+    if model is None and not presets:
+        raise ValueError("The record has no model to compare. Received: model=None")
+    model = presets[0] if model is None else model
+    errors = {}
+    for row in record["sequences"]:
+        if row["horizon"] == horizon:
+            cell = errors.setdefault(_regime(row), {})
+            cell.setdefault(row["predictor"], []).append((row["event"], row["nmse_db"]))
+    best = {
+        (_regime(p), p["history_snr_db"]): p["predictor"]
+        for p in record["best_classical"]
+        if p["by"] == "nmse_median_db" and p["horizon"] == horizon
+    }
+    snr_db = record["config"]["rate_snr_db"]
+
+    def draw(axes, regime):
+        name = best[regime, snr_db]
+        for event, marker in ((False, "."), (True, "x")):
+            pairs = [
+                (b, m)
+                for (e, b), (_, m) in zip(errors[regime][name], errors[regime][model], strict=True)
+                if e is event
+            ]
+            if pairs:
+                axes.plot(*zip(*pairs, strict=True), marker, ls="", color="#0072B2", ms=3)
+        low, high = min(axes.get_xlim()[0], axes.get_ylim()[0]), max(axes.get_ylim()[1], -5)
+        axes.plot((low, high), (low, high), color="0.5", lw=0.7)
+        axes.set(xlabel=f"{policy_style(name, [name])['label']}: NMSE [dB]")
+
+    title = (
+        f"a dot per sequence (cross: with an event), horizon {horizon}, history at {snr_db:g} dB"
+    )
+    _draw_grid(list(errors), path, draw, f"{model}: NMSE [dB]", title)
+
+
+def _regime(point):
+    return point["scene"], point["sampling_period_s"], round(point["speed_kmh"])
+
+
+def _draw_regimes(points, path, draw, ylabel, title):
+    names = list(dict.fromkeys(point["predictor"] for point in points))
+
+    def fill(axes, regime):
+        for name in names:
+            curve = [p for p in points if p["predictor"] == name and _regime(p) == regime]
+            if curve:
+                draw(axes, curve, policy_style(name, names))
+
+    regimes = list(dict.fromkeys(_regime(point) for point in points))
+    _draw_grid(regimes, path, fill, ylabel, title)
+
+
+def _draw_grid(regimes, path, fill, ylabel, title):
+    """One panel per regime: scenes and periods are rows, speeds columns."""
+    rows = sorted({regime[:2] for regime in regimes})
+    columns = sorted({regime[2] for regime in regimes})
+    with panels(path, len(rows), len(columns), title) as grid:
+        for (i, row), (j, speed) in itertools.product(enumerate(rows), enumerate(columns)):
+            axes = grid[i][j]
+            if (*row, speed) not in regimes:
+                axes.set_axis_off()
+                continue
+            fill(axes, (*row, speed))
+            axes.set_title(f"{row[0].replace('_', ' ')}, {speed:g} km/h, {1e3 * row[1]:g} ms")
+            if j == 0:
+                axes.set_ylabel(ylabel)

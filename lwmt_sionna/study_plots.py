@@ -1,0 +1,154 @@
+"""Figures of trainings, from their records and from nothing else."""
+
+from lwmt_sionna import records
+from lwmt_sionna.plots import _RC, as_record
+
+__all__ = ["plot_attention_comparison", "plot_label_shares", "plot_mask_ablation"]
+
+_MODES = {
+    "scratch": ("#D55E00", "v", "from scratch"),
+    "full": ("#0072B2", "o", "pretrained, all weights trained"),
+    "frozen": ("#009E73", "s", "pretrained, backbone frozen"),
+    "lora": ("#CC79A7", "D", "pretrained, LoRA"),
+}
+_BASELINES = {"hold": ("0.6", ":"), "denoised_ar": ("0.2", "--")}
+_METRIC = "nmse_median_db"
+
+
+def plot_label_shares(record, path, subset="event_free"):
+    """Median error over the share of labels, one panel per test set and horizon.
+
+    Args:
+        record: dict or path, a record of the fine-tuning study `labels`.
+        path: path of the figure; the extension chooses the format.
+        subset: Which sequences: `"event_free"` or `"all"`.
+    """
+    record = as_record(record)
+    points = [p for p in record["points"] if p["subset"] == subset]
+
+    def draw(axes, cell):
+        for mode, (color, marker, label) in _MODES.items():
+            curve = sorted(
+                (p for p in cell if p["mode"] == mode), key=lambda point: point["label_share"]
+            )
+            if curve:
+                axes.plot(
+                    [100 * p["label_share"] for p in curve],
+                    [p[_METRIC] for p in curve],
+                    color=color,
+                    marker=marker,
+                    label=label,
+                )
+        _draw_baselines(axes, cell)
+        axes.set_xscale("log")
+
+    _draw_cells(points, path, draw, "share of the labelled tracks [%]")
+
+
+def plot_attention_comparison(record, path, subset="event_free"):
+    """Median errors of the neighbourhoods, every seed a marker, one panel per test set and horizon.
+
+    Args:
+        record: dict or path, a record of the fine-tuning study `attention`.
+        path: path of the figure; the extension chooses the format.
+        subset: Which sequences: `"event_free"` or `"all"`.
+    """
+    record = as_record(record)
+    points = [p for p in record["points"] if p["subset"] == subset]
+    names = list(dict.fromkeys(p["attention"] for p in points if "attention" in p))
+
+    def draw(axes, cell):
+        for place, name in enumerate(names):
+            values = [p[_METRIC] for p in cell if p.get("attention") == name]
+            if values:
+                axes.plot([place] * len(values), values, "o", color="#0072B2", mfc="none")
+                axes.plot(place, sum(values) / len(values), "_", color="#0072B2", ms=18)
+        _draw_baselines(axes, cell)
+        axes.set_xticks(range(len(names)), names)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+
+    _draw_cells(points, path, draw, "attention (markers: seeds; bars: their means)")
+
+
+def plot_mask_ablation(record, path, metric="nmse_pooled_db"):
+    """Loss against the whole curriculum, contestants over conditions, one panel per test set.
+
+    Args:
+        record: dict or path, a record of the pretraining study.
+        path: path of the figure; the extension chooses the format.
+        metric: Which error of the points, in decibels.
+    """
+    import matplotlib
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    points = as_record(record)["points"]
+    sets, contestants, conditions = (
+        list(dict.fromkeys(p[key] for p in points))
+        for key in ("test_set", "contestant", "condition")
+    )
+    with matplotlib.rc_context(_RC | {"axes.grid": False, "font.size": 7}):
+        figure = Figure(
+            figsize=(1.5 + 4.2 * len(sets), 1.6 + 0.28 * len(contestants)), layout="constrained"
+        )
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
+        for axes, name in zip(panels, sets, strict=True):
+            table = np.full((len(contestants), len(conditions)), np.nan)
+            for p in points:
+                if p["test_set"] == name:
+                    row, column = (
+                        contestants.index(p["contestant"]),
+                        conditions.index(p["condition"]),
+                    )
+                    table[row, column] = p[metric]
+            excess = table - table[0]
+            axes.imshow(excess, cmap="RdBu_r", vmin=-3, vmax=3, aspect="auto")
+            for (row, column), value in np.ndenumerate(table):
+                if np.isfinite(value):
+                    axes.text(column, row, f"{value:.1f}", ha="center", va="center")
+            axes.set_title(name)
+            labels = [condition.replace("_", " ") for condition in conditions]
+            axes.set_xticks(range(len(conditions)), labels, rotation=45, ha="right")
+            axes.set_yticks(range(len(contestants)), [c.replace("_", " ") for c in contestants])
+        figure.suptitle(
+            "error of the hidden tokens [dB]; colour: against the whole curriculum (red is worse)"
+        )
+        with records.atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=150)
+
+
+def _draw_baselines(axes, cell):
+    for name, (color, style) in _BASELINES.items():
+        values = [p[_METRIC] for p in cell if p["contestant"] == name]
+        if values:
+            axes.axhline(values[0], color=color, ls=style, label=name.replace("_", " "))
+
+
+def _draw_cells(points, path, draw, xlabel):
+    import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    if not points:
+        raise ValueError("The record has no points of this subset")
+    sets = list(dict.fromkeys(p["test_set"] for p in points))
+    horizons = sorted({p["horizon"] for p in points})
+    with matplotlib.rc_context(_RC):
+        figure = Figure(figsize=(3.4 * len(horizons), 2.5 * len(sets) + 0.6), layout="constrained")
+        FigureCanvasAgg(figure)
+        panels = figure.subplots(len(sets), len(horizons), sharex=True, squeeze=False)
+        for row, name in enumerate(sets):
+            for column, horizon in enumerate(horizons):
+                axes = panels[row][column]
+                draw(axes, [p for p in points if (p["test_set"], p["horizon"]) == (name, horizon)])
+                axes.set_title(f"{name}, horizon {horizon}", fontsize=8)
+                if column == 0:
+                    axes.set_ylabel("median NMSE [dB]")
+        handles, labels = panels[0][0].get_legend_handles_labels()
+        if handles:
+            figure.legend(handles, labels, loc="outside lower center", ncols=3)
+        figure.supxlabel(xlabel, fontsize=9)
+        with records.atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=150)

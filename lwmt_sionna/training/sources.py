@@ -1,0 +1,218 @@
+"""Channels for pretraining: many from one trace, and endless ones from random path clusters."""
+
+import dataclasses
+
+import numpy as np
+
+from lwmt_sionna.data import (
+    ClusterConfig,
+    PlanarArray,
+    draw_clusters,
+    evolve,
+    read_paths,
+    split_by_trajectory,
+    subcarrier_frequencies,
+    synthesize,
+    vanishing_mask,
+)
+from lwmt_sionna.training.prediction_data import augment_channels, stack_complex
+
+__all__ = ["ChannelPool", "SourceConfig", "draw_channels", "load_scenes", "synthesize_grid"]
+
+_BLOCK = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class SourceConfig:
+    """What the channels of a pretraining are synthesised from.
+
+    Attributes:
+        data: Paths of the HDF5 files of path sequences; may be empty.
+        cluster_share: Share of the sequences that come from random path clusters.
+        evolved_share: Share of the others that continue one stored snapshot by its Doppler shifts,
+            at any period and speed; the rest are stored snapshots, or every second, third ... one.
+        grids: Snapshots, antennas and subcarriers: one compiled program each, drawn in turns.
+        bandwidth: Lowest and highest bandwidth in hertz, drawn log-uniformly.
+        sampling_period: Periods in seconds, drawn from.
+        speed_factor: Lowest and highest factor on the stored speed of evolved sequences.
+        pool: Sequences per grid that are synthesised at a time.
+        pool_steps: Steps after which the next pool is drawn; every step augments anew.
+        doppler_shift: Largest common Doppler shift of the augmentation, in turns per snapshot. At
+            0.5 slow channels turn as fast as any, and none is easy.
+        validation_share: Share of the trajectories of every file that is held out.
+        split_seed: Seed of that split, the same for all contestants.
+    """
+
+    data: tuple = ()
+    cluster_share: float = 0.25
+    evolved_share: float = 0.5
+    grids: tuple = ((12, 16, 16),)
+    bandwidth: tuple = (5e6, 40e6)
+    sampling_period: tuple = (2.5e-3, 5e-3)
+    speed_factor: tuple = (0.5, 2.0)
+    pool: int = 1024
+    pool_steps: int = 1000
+    doppler_shift: float = 0.0
+    validation_share: float = 0.2
+    split_seed: int = 1
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, list):
+                value = tuple(tuple(v) if isinstance(v, list) else v for v in value)
+                object.__setattr__(self, field.name, value)
+        for name in ("cluster_share", "evolved_share"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f"{name} must lie in [0, 1]. Received: {name}={value}")
+        if not self.data and self.cluster_share < 1:
+            raise ValueError(
+                "Without data all sequences come from clusters. Received: data=(), "
+                f"cluster_share={self.cluster_share}"
+            )
+        if not self.grids or any(len(g) != 3 or min(g) < 2 for g in self.grids):
+            raise ValueError(
+                "grids must be triples (snapshots, antennas, subcarriers), each at least 2. "
+                f"Received: grids={self.grids}"
+            )
+        for name in ("bandwidth", "speed_factor"):
+            pair = getattr(self, name)
+            if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
+                raise ValueError(
+                    f"{name} must be two positive numbers in order. Received: {name}={pair}"
+                )
+        for name in ("pool", "pool_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be positive. Received: {getattr(self, name)}")
+
+
+def load_scenes(files, validation_share, seed):
+    """Reads stored sequences and holds trajectories out.
+
+    Args:
+        files: Paths of HDF5 files.
+        validation_share: Share of the trajectories of every file that is held out.
+        seed: Seed of the split.
+
+    Returns:
+        Tuple of two lists of `PathSequences`, training and held out, one per file. Sequences whose
+        channel vanishes in a snapshot are left out.
+    """
+    parts = []
+    for name in files:
+        paths = read_paths(name)
+        kept = paths.select(~vanishing_mask(paths))
+        parts.append(split_by_trajectory(kept, validation_share, seed))
+    return [training for training, _ in parts], [held_out for _, held_out in parts]
+
+
+def synthesize_grid(paths, grid, bandwidth, snapshots=None):
+    """Channels on a grid, each scaled to a mean power of one.
+
+    Args:
+        paths: `PathSequences`.
+        grid: Snapshots, antennas of a line, and subcarriers.
+        bandwidth: Bandwidth that the subcarriers span, in hertz.
+        snapshots: Indices of the snapshots; the first ones by default.
+
+    Returns:
+        complex64 `[num_sequences, *grid]`.
+    """
+    length, num_ant, num_subcarriers = grid
+    snapshots = np.arange(length) if snapshots is None else snapshots
+    if snapshots[-1] >= paths.num_snapshots:
+        raise ValueError(
+            f"The sequences are too short: expected at least {snapshots[-1] + 1} snapshots. "
+            f"Received: scene={paths.scene}, num_snapshots={paths.num_snapshots}"
+        )
+    frequencies = subcarrier_frequencies(num_subcarriers, bandwidth / num_subcarriers)
+    h = synthesize(paths, PlanarArray(1, num_ant), frequencies, snapshots=snapshots)
+    power = np.mean(np.abs(h) ** 2, axis=(1, 2, 3), keepdims=True)
+    return h / np.sqrt(np.where(power > 0, power, 1.0)).astype(np.float32)
+
+
+def draw_channels(scenes, grid, num_sequences, rng, config, clusters=None):
+    """Draws channels of mixed scenes, speeds, periods and bandwidths on one grid.
+
+    Args:
+        scenes: List of `PathSequences`.
+        grid: Snapshots, antennas and subcarriers.
+        num_sequences: Number of sequences.
+        rng: `numpy.random.Generator`.
+        config: `SourceConfig`.
+        clusters: `ClusterConfig`.
+
+    Returns:
+        complex64 `[num_sequences, *grid]`, each of mean power one.
+    """
+    length = grid[0]
+    parts = []
+    for begin in range(0, num_sequences, _BLOCK):
+        count = min(_BLOCK, num_sequences - begin)
+        period = float(rng.choice(config.sampling_period))
+        bandwidth = np.exp(rng.uniform(*np.log(config.bandwidth)))
+        snapshots = None
+        if rng.uniform() < config.cluster_share:
+            paths = draw_clusters(count, length, period, rng, clusters)
+        else:
+            scene = scenes[rng.integers(len(scenes))]
+            stored = scene.num_snapshots
+            paths = scene.select(rng.integers(scene.num_sequences, size=count))
+            longest = (stored - 1) // (length - 1)
+            if longest == 0 or rng.uniform() < config.evolved_share:
+                factor = np.exp(rng.uniform(*np.log(config.speed_factor), count))
+                start = rng.integers(stored, size=count)
+                paths = evolve(paths, length, period, start, factor)
+            else:
+                stride = int(rng.integers(1, longest, endpoint=True))
+                first = int(rng.integers(stored - (length - 1) * stride))
+                snapshots = first + stride * np.arange(length)
+        parts.append(synthesize_grid(paths, grid, bandwidth, snapshots))
+    return np.concatenate(parts)
+
+
+class ChannelPool:
+    """Batches of channels that follow from the number of the step alone.
+
+    Args:
+        config: `SourceConfig`.
+        seed: Seed of all draws.
+        batch_size: Sequences per batch.
+        clusters: `ClusterConfig`.
+        scenes: List of `PathSequences`; read from the files of the configuration if left out.
+    """
+
+    def __init__(self, config, seed, batch_size, clusters=None, scenes=None):
+        self.config = config
+        self.seed = int(seed)
+        self.batch_size = int(batch_size)
+        self.clusters = ClusterConfig() if clusters is None else clusters
+        if scenes is None:
+            scenes, _ = load_scenes(config.data, config.validation_share, config.split_seed)
+        self.scenes = scenes
+        self._round, self._pools = None, {}
+
+    def draw(self, step):
+        """Channels of a step.
+
+        Args:
+            step: Number of the step, from 0.
+
+        Returns:
+            Tuple of the grid and real `[batch_size, *grid, 2]`.
+        """
+        grid = self.config.grids[step % len(self.config.grids)]
+        number = step // self.config.pool_steps
+        if number != self._round:
+            self._round, self._pools = number, {}
+        if grid not in self._pools:
+            index = self.config.grids.index(grid)
+            rng = np.random.default_rng([self.seed, 1, number, index])
+            self._pools[grid] = draw_channels(
+                self.scenes, grid, self.config.pool, rng, self.config, self.clusters
+            )
+        rng = np.random.default_rng([self.seed, 2, step])
+        rows = rng.integers(self.config.pool, size=self.batch_size)
+        h = self._pools[grid][rows]
+        return grid, stack_complex(augment_channels(h, rng, self.config.doppler_shift))

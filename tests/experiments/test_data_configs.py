@@ -1,0 +1,59 @@
+"""The data sets by name: enough of everything, and nothing of the held-out scenes."""
+
+import pathlib
+
+import pytest
+
+pytestmark = pytest.mark.rt
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CONFIGS = ROOT / "experiments" / "configs"
+PRETRAINING = sorted((CONFIGS / "pretraining").glob("*.toml"))
+HELD_OUT = {"san_francisco", "old_town"}
+
+
+def read(path):
+    from lwmt_sionna.rt import GenerationConfig
+
+    return GenerationConfig.from_toml(path)
+
+
+def test_pretraining_is_large_and_of_all_regimes():
+    from lwmt_sionna.rt.scene_names import own_scenes
+
+    configs = [read(path) for path in PRETRAINING]
+    assert sum(config.num_sequences for config in configs) >= 4000
+    scenes = {config.scene for config in configs}
+    assert {"munich", "etoile", "simple_street_canyon_with_cars"} <= scenes
+    assert len(scenes & set(own_scenes())) >= 4
+    for scene in scenes:
+        mine = [config for config in configs if config.scene == scene]
+        for speed in (3.0, 30.0, 60.0, 120.0):
+            assert any(c.speed_kmh[0] <= speed <= c.speed_kmh[1] for c in mine), (scene, speed)
+        assert {config.trajectory.regime for config in mine} == {"pedestrian", "vehicular"}
+        # Trajectories are told apart by their seeds.
+        assert len({config.seed for config in mine}) == len(mine)
+
+
+def test_held_out_scenes_stay_out():
+    scenes = {read(path).scene for path in PRETRAINING}
+    assert not scenes & HELD_OUT
+    held_out = {read(path).scene for path in CONFIGS.glob("data_*_*kmh_*.toml")}
+    assert held_out == HELD_OUT
+    trained = (CONFIGS / "predictor_small.toml").read_text()
+    assert not any(name in trained for name in HELD_OUT)
+
+
+SCENES = sorted({path.stem.rpartition("_")[0] for path in PRETRAINING})
+
+
+@pytest.mark.parametrize("scene", ["old_town", *SCENES])
+def test_base_stations_stand_where_they_may(scene):
+    """One check for every scene; its files share their base stations."""
+    from lwmt_sionna.rt.check import check_scene
+
+    paths = [*CONFIGS.glob(f"data_{scene}_*kmh_*.toml")]
+    paths += [path for path in PRETRAINING if path.stem.rpartition("_")[0] == scene]
+    stations = {read(path).base_stations for path in paths}
+    assert len(stations) == 1
+    assert check_scene(scene, 3.5e9, stations.pop(), coverage=False).is_fit

@@ -1,0 +1,137 @@
+"""Fits of planted paths: exactness, bounds, drifts, births, and what they never do."""
+
+import numpy as np
+import pytest
+
+from lwmt_sionna.ops.path_fit import PathFit
+
+T, M, K = 16, 8, 8
+
+
+def plant(paths, num_snapshots=T, num_ant=M, num_subcarriers=K):
+    """Sum of paths `(gain, doppler, angle, delay, chirp, bend, stretch, first, last)`.
+
+    Frequencies in cycles per snapshot, antenna and subcarrier, drifts in radians; phases count from
+    the middle of the history. Complex `[num_snapshots, num_ant, num_subcarriers]`.
+    """
+    t, m, k = (
+        np.arange(n) - (c - 1) / 2
+        for n, c in ((num_snapshots, T), (num_ant, M), (num_subcarriers, K))
+    )
+    t, m, k = np.meshgrid(t, m, k, indexing="ij")
+    h = np.zeros(t.shape, complex)
+    for path in paths:
+        gain, doppler, angle, delay, chirp, bend, stretch, first, last = (
+            *path,
+            *_REST[len(path) :],
+        )
+        phase = 2 * np.pi * (doppler * t + angle * m + delay * k)
+        phase = phase + 0.5 * chirp * t**2 + bend * t * m + stretch * t * k
+        snapshot = t + (T - 1) / 2
+        h += gain * np.exp(1j * phase) * (snapshot >= first) * (snapshot < last)
+    return h
+
+
+_REST = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 999)
+
+
+def noisy(rng, h, snr_db):
+    noise = (rng.standard_normal(h.shape) + 1j * rng.standard_normal(h.shape)) / np.sqrt(2)
+    return h + noise * np.sqrt(np.mean(np.abs(h) ** 2) * 10 ** (-snr_db / 10))
+
+
+def run(fit, h, noise=None, horizons=3):
+    stacked = np.stack([h.real, h.imag], axis=-1).astype(np.float32)
+    paths, residual = fit(stacked, noise)
+    future = np.asarray(fit.extrapolate(paths, horizons))
+    residual = np.asarray(residual)
+    return paths, residual[..., 0] + 1j * residual[..., 1], future[..., 0] + 1j * future[..., 1]
+
+
+def error_db(guess, truth):
+    return 10 * np.log10(np.sum(np.abs(guess - truth) ** 2) / np.sum(np.abs(truth) ** 2))
+
+
+def test_resolved_paths_are_continued(rng):
+    planted = [(1.0, 0.13, 0.21, 0.07), (0.5j, -0.31, -0.2, 0.33), (0.2, 0.4, 0.45, -0.4)]
+    h = plant(planted, T + 3)
+    fit = PathFit(T, M, K, num_paths=4)
+    paths, residual, future = run(fit, noisy(rng, h[None, :T], 40))
+    assert error_db(future[0], h[T:]) < -45
+    assert np.sum(np.asarray(paths.amplitude)[0] > 0) == 3
+    found = np.sort(np.asarray(fit.doppler(paths))[0][:3])
+    np.testing.assert_allclose(found, [-0.31, 0.13, 0.4], atol=1e-3)
+    # Nothing but the noise is left.
+    left = np.mean(np.abs(residual) ** 2) / np.mean(np.abs(h[:T]) ** 2)
+    assert 10 * np.log10(left) == pytest.approx(-40, abs=0.5)
+
+
+def test_drifts_are_followed(rng):
+    planted = [(1.0, 0.1, 0.2, 0.1, 0.004, 0.006, -0.003), (0.5, -0.2, -0.3, 0.3, -0.006, 0.01)]
+    h = plant(planted, T + 5)
+    history = noisy(rng, h[None, :T], 30)
+    follow = run(PathFit(T, M, K, num_paths=2), history, horizons=5)[2]
+    stiff = run(PathFit(T, M, K, num_paths=2, chirp=1e-6, drift=(1e-6, 1e-6)), history, horizons=5)
+    assert error_db(follow[0], h[T:]) < -28
+    assert error_db(stiff[2][0], h[T:]) > -20
+
+
+def test_births_and_deaths_within_the_history(rng):
+    """A path that has died is not continued; one born lately is told from its own snapshots."""
+    steady = (1.0, 0.1, 0.2, 0.1)
+    dead = (0.8, -0.3, -0.2, -0.3, 0, 0, 0, 0, 9)
+    born = (0.8, 0.3, -0.4, 0.4, 0, 0, 0, 7, 999)
+    h = plant([steady, dead, born], T + 3)
+    history = noisy(rng, h[None, :T], 25)
+    paths, _, future = run(PathFit(T, M, K, num_paths=5), history)
+    assert error_db(future[0], h[T:]) < -28
+    windows = np.asarray(paths.window)[0][np.asarray(paths.amplitude)[0] > 0.3]
+    assert sorted(windows.sum(axis=1)) == [9, 9, 16]
+    lasting = run(PathFit(T, M, K, num_paths=5, window_penalty=np.inf), history)
+    assert error_db(lasting[2][0], h[T:]) > error_db(future[0], h[T:]) + 5
+
+
+def test_doppler_shifts_are_found_near_the_bound(rng):
+    """The Cramer-Rao bound of the frequency of a plane wave over the whole grid."""
+    num, snr_db = 200, 0.0
+    doppler = rng.uniform(-0.4, 0.4, num)
+    angle, delay = rng.uniform(-0.4, 0.4, (2, num))
+    h = np.stack([plant([(1.0, *p)]) for p in zip(doppler, angle, delay)])
+    history = np.stack([noisy(rng, x, snr_db) for x in h])
+    # Without drift: a chirp would be estimated along, which the bound does not know.
+    fit = PathFit(T, M, K, num_paths=1, chirp=1e-6, drift=(1e-6, 1e-6), window_penalty=np.inf)
+    paths, _, _ = run(fit, history, np.full(num, 10 ** (-snr_db / 10), np.float32))
+    error = np.mean((np.asarray(fit.doppler(paths))[:, 0] - doppler) ** 2)
+    bound = 6 / ((2 * np.pi) ** 2 * 10 ** (snr_db / 10) * M * K * T * (T**2 - 1))
+    assert 0.7 < error / bound < 2.0  # 3 dB
+
+
+def test_noise_alone_holds_no_path(rng):
+    noise = rng.standard_normal((64, T, M, K)) + 1j * rng.standard_normal((64, T, M, K))
+    paths, _, future = run(PathFit(T, M, K, num_paths=3), noise)
+    assert np.mean(np.asarray(paths.amplitude)[:, 0] > 0) < 0.1
+    assert np.abs(future[np.asarray(paths.amplitude)[:, 0] == 0]).max() == 0
+
+
+def test_close_paths_stay_finite(rng):
+    """Two paths within a fraction of a cell cannot be told apart, and must not blow up."""
+    h = plant([(1.0, 0.1, 0.2, 0.1), (-0.9, 0.105, 0.205, 0.1)], T + 5)
+    _, _, future = run(PathFit(T, M, K, num_paths=6), noisy(rng, h[None, :T], 30), horizons=5)
+    assert np.isfinite(future).all()
+    assert error_db(future[0], h[T:]) < 0
+    zeros = run(PathFit(T, M, K, num_paths=2), np.zeros((2, T, M, K), complex))[2]
+    assert np.abs(zeros).max() == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: PathFit(1, 8, 8), "num_snapshots=1"),
+        (lambda: PathFit(16, 8, 8, num_paths=0), "num_paths=0"),
+        (lambda: PathFit(16, 8, 8, drift=(0.0, 1.0)), "drift"),
+        (lambda: PathFit(16, 8, 8)(np.zeros((1, 16, 8, 4, 2))), r"h\.shape"),
+    ],
+)
+def test_wrong_arguments_are_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,276 @@
+"""Data sets: shards, resumption after a kill, workers, estimates."""
+
+import dataclasses
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from lwmt_sionna.configuration import claim_folder
+from lwmt_sionna.data import (
+    PlanarArray,
+    check_file,
+    read_paths,
+    subcarrier_frequencies,
+    synthesize,
+    write_paths,
+)
+
+pytestmark = pytest.mark.rt
+
+FREQUENCIES = subcarrier_frequencies(32, 540e3)
+# Relative errors of channels that uninterrupted runs may have to each other: float32 delays turn
+# phases by milliradians, and chance decides which of several wedges at one place is kept.
+REPEATABILITY = 5e-3
+SHARD = 4
+
+
+@pytest.fixture(scope="module")
+def config():
+    from lwmt_sionna.rt import GenerationConfig, TracingConfig
+
+    return GenerationConfig(
+        scene="simple_street_canyon",
+        base_stations=((-20.0, 3.0, 15.0), (15.0, -3.0, 12.0)),
+        num_sequences=5 * SHARD + 2,
+        num_snapshots=5,
+        shard_size=SHARD,
+        tracks_per_solve=4,
+        max_distance=60.0,
+        tracing=TracingConfig(samples_per_source=50_000),
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(config, tmp_path_factory):
+    """The data set, traced without interruption in this process."""
+    from lwmt_sionna.rt import generate
+
+    path = tmp_path_factory.mktemp("whole") / "whole.h5"
+    generate(config, path, progress=False)
+    return path
+
+
+def run_program(config, path, workers=1):
+    """Starts a process that generates `path`, and returns once it is about to trace."""
+    program = f"""
+import pathlib
+from lwmt_sionna.rt import GenerationConfig, TracingConfig, TrajectoryConfig, generate
+if __name__ == "__main__":
+    values = {dataclasses.asdict(config)!r}
+    values["tracing"] = TracingConfig(**values["tracing"])
+    values["trajectory"] = TrajectoryConfig(**values["trajectory"])
+    print("begins", flush=True)
+    path = pathlib.Path({str(path)!r})
+    generate(GenerationConfig(**values), path, workers={workers}, progress=False)
+"""
+    file = path.with_name(f"{path.name}.py")
+    file.write_text(program)
+    process = subprocess.Popen([sys.executable, file], stdout=subprocess.PIPE, text=True)
+    assert "begins" in process.stdout.readline()
+    return process
+
+
+def kill_at(config, path, seconds, workers=1):
+    """Starts a run and kills it with signal 9; returns the shards left, `None` if it was done."""
+    process = run_program(config, path, workers)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    ended = process.wait()
+    process.stdout.close()
+    assert ended in (-signal.SIGKILL, 0)
+    if ended == 0:
+        return None
+    return len(list(path.with_name(f"{path.name}.shards").glob("[0-9]*.h5")))
+
+
+def duration_of(config, path, workers=1):
+    """Seconds of an uninterrupted run in a process of its own, which makes `path`."""
+    process = run_program(config, path, workers)
+    start = time.monotonic()
+    assert process.wait() == 0
+    process.stdout.close()
+    return time.monotonic() - start
+
+
+def errors_by_shard(path, reference):
+    """Relative errors of the channels, after checking that all else is the same."""
+    one, other = read_paths(path), read_paths(reference)
+    assert check_file(path) == []
+    for name in ("position", "velocity", "time", "trajectory_id", "bs_index", "traced"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+    assert one.metadata == other.metadata
+    errors = []
+    for begin in range(0, one.num_sequences, SHARD):
+        parts = [p.select(slice(begin, begin + SHARD)) for p in (one, other)]
+        assert parts[0].valid.sum() == parts[1].valid.sum()
+        h, h_ref = (synthesize(part, PlanarArray(), FREQUENCIES) for part in parts)
+        errors.append(np.linalg.norm(h - h_ref) / np.linalg.norm(h_ref))
+    return np.array(errors)
+
+
+def test_a_run_that_is_killed_resumes(config, whole, tmp_path, rng):
+    from lwmt_sionna.rt import generate
+
+    duration = duration_of(config, tmp_path / "again.h5")
+    assert errors_by_shard(tmp_path / "again.h5", whole).max() < REPEATABILITY
+    path = tmp_path / "killed.h5"
+    left = [kill_at(config, path, share * duration) for share in rng.uniform(0.1, 0.7, 2)]
+    # What was finished before the first kill is still there after the second.
+    left = [count for count in left if count is not None]
+    assert left and left == sorted(left)
+    generate(config, path, progress=False)
+    assert errors_by_shard(path, whole).max() < REPEATABILITY
+    assert sorted(p.name for p in tmp_path.glob("killed.h5*")) == ["killed.h5", "killed.h5.py"]
+
+
+@pytest.mark.slow
+def test_ten_kills_at_random_moments(config, whole, tmp_path, rng):
+    """Kills of runs of their own, of one process and of two; prints what was measured."""
+    from lwmt_sionna.rt import generate
+
+    durations, repeats = [], []
+    for number, workers in enumerate((1, 2, 2, 2)):
+        path = tmp_path / f"uninterrupted_{number}.h5"
+        durations.append(duration_of(config, path, workers))
+        repeats.append(errors_by_shard(path, whole))
+        print(f"\n{workers} workers: {durations[-1]:.1f} s, {describe(repeats[-1])}", end="")
+    print()
+    killed, left, number = [], [], 0
+    while len(left) < 10:
+        path = tmp_path / f"killed_{number}.h5"
+        workers = 1 + number % 2
+        number += 1
+        moment = rng.uniform(0.0, durations[workers - 1])
+        count = kill_at(config, path, moment, workers)
+        if count is None:
+            # It was through before its time: no kill.
+            continue
+        left.append(count)
+        generate(config, path, progress=False)
+        killed.append(errors_by_shard(path, whole))
+        print(
+            f"killed after {moment:.1f} s, {workers} workers, {count} of {len(killed[-1])} shards "
+            f"left: {describe(killed[-1])}"
+        )
+    assert np.max(repeats) < REPEATABILITY and np.max(killed) < REPEATABILITY
+    # Some in the middle of it: neither all before the first shard nor all after the last.
+    assert any(0 < count < len(killed[0]) for count in left)
+
+
+def describe(errors):
+    return f"relative error {np.median(errors):.1e} (median shard), {np.max(errors):.1e} (largest)"
+
+
+def test_two_dask_workers_trace_the_same_data_set(config, whole, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    from lwmt_sionna.rt import generate
+
+    said = []
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        path = tmp_path / "dask.h5"
+        generate(config, path, dask=cluster.scheduler_address, progress=False, announce=said.append)
+    assert errors_by_shard(path, whole).max() < REPEATABILITY
+    [estimate] = said
+    assert estimate.num_sequences == config.num_sequences
+    assert 0 < estimate.seconds < 300
+    # The estimate is for the file that came out.
+    assert 0.3 < estimate.bytes / path.stat().st_size < 3
+
+
+def test_damaged_shards_are_traced_again_and_others_are_not(config, whole, tmp_path):
+    from lwmt_sionna.rt import generate
+    from lwmt_sionna.rt.generation import Claim
+
+    folder = tmp_path / "p.h5.shards"
+    claim_folder(folder, Claim.of(config))
+    paths = read_paths(whole)
+    for index in (0, 2, 3):
+        part = paths.select(slice(SHARD * index, SHARD * (index + 1)))
+        # Shard 0 is told from one that is traced again by a mark.
+        part = dataclasses.replace(part, metadata={"num_drawn": 1000 if index == 0 else 0})
+        write_paths(folder / f"{index:05d}.h5", part)
+    damaged = folder / "00003.h5"
+    damaged.write_bytes(damaged.read_bytes()[:-7])
+    (folder / ".tmp-0123-00001.h5").write_bytes(b"left over")
+    again = generate(config, tmp_path / "p.h5", progress=False)
+    assert again.metadata["num_drawn"] > 1000
+    np.testing.assert_array_equal(again.position, paths.position)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p.h5"]
+
+
+def test_a_finished_file_is_kept_and_another_configuration_refused(config, whole, tmp_path):
+    from lwmt_sionna.rt import generate
+    from lwmt_sionna.rt.generation import Claim
+
+    path = tmp_path / "p.h5"
+    path.write_bytes(whole.read_bytes())
+    stamp = path.stat().st_mtime_ns
+    generate(config, path, progress=False)
+    assert path.stat().st_mtime_ns == stamp
+    other = dataclasses.replace(config, seed=5)
+    with pytest.raises(ValueError, match="another configuration"):
+        generate(other, path, progress=False)
+    claim_folder(tmp_path / "q.h5.shards", Claim.of(config))
+    with pytest.raises(ValueError, match="another configuration"):
+        generate(other, tmp_path / "q.h5", progress=False)
+
+
+def test_labels_of_generated_sequences(whole, config):
+    paths = read_paths(whole)
+    assert check_file(whole) == []
+    assert len(np.unique(paths.trajectory_id)) == paths.num_sequences
+    assert paths.bs_index.tolist() == [index // SHARD % 2 for index in range(22)]
+    # Strongest path first.
+    power = np.where(paths.valid, paths.power, 0.0)
+    assert (np.diff(power, axis=-1) <= 0).all()
+    # Users traced in one solve move at the same time, those of different solves do not.
+    starts = paths.time[:, 0]
+    assert len(np.unique(starts)) >= 6
+    assert paths.num_interactions[paths.valid].max() <= config.tracing.max_depth
+    direct = np.any(paths.valid & (paths.interactions == 0), axis=-1)
+    np.testing.assert_array_equal(paths.line_of_sight, direct)
+    assert direct.any()
+    assert pathlib.Path(whole).read_bytes().startswith(b"lwmt_sionna.paths 1.1")
+
+
+def test_another_scene_of_the_same_name_is_told(tmp_path, config):
+    from lwmt_sionna.rt.cities import build_city, city_config
+    from lwmt_sionna.rt.generation import Claim
+
+    claims = []
+    for seed in (1, 2):
+        build_city(city_config({"kind": "street_canyon", "seed": seed}), tmp_path / "town")
+        own = dataclasses.replace(config, scene=str(tmp_path / "town" / "scene.xml"))
+        claims.append(Claim.of(own))
+    assert claims[0].config == claims[1].config and claims[0] != claims[1]
+    assert claims[1] == Claim.of(own)
+
+
+def test_cars_that_drive_are_traced_snapshot_by_snapshot(config, tmp_path):
+    from lwmt_sionna.rt import TrajectoryConfig, generate, load_scene
+
+    cars = load_scene("simple_street_canyon_with_cars", config.carrier_frequency).cars
+    small = dataclasses.replace(
+        config,
+        scene="simple_street_canyon_with_cars",
+        num_sequences=4,
+        num_snapshots=3,
+        moving_objects=cars[:2],
+        speed_kmh=(2.0, 6.0),
+        trajectory=TrajectoryConfig(regime="pedestrian"),
+        tracing=dataclasses.replace(config.tracing, samples_per_source=20_000, diffraction=False),
+    )
+    paths = generate(small, tmp_path / "cars.h5", progress=False)
+    assert check_file(tmp_path / "cars.h5") == []
+    # Users on foot shift what stands by less than 20 Hz; cars shift what they reflect by more.
+    assert np.abs(paths.doppler[paths.valid]).max() < 2 * 50 / 3.6 * 3.5e9 / 3e8 + 20
+    assert paths.metadata["config"]["moving_objects"] == list(cars[:2])
+    with pytest.raises(ValueError, match="moving_speed_kmh"):
+        dataclasses.replace(small, moving_speed_kmh=(50.0, 20.0))

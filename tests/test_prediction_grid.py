@@ -1,0 +1,192 @@
+"""The evaluation's own arithmetic, on channels whose figures are known."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from lwmt_sionna import prediction_grid, prediction_plots, records
+from lwmt_sionna.baselines import (
+    Hold,
+    PerfectCsi,
+    PooledAutoregression,
+    ZeroPredictor,
+    tuned_baselines,
+)
+from lwmt_sionna.baselines.base import Predictor
+from lwmt_sionna.cells import CellStore
+from lwmt_sionna.data import ClusterConfig, draw_clusters, write_paths
+from lwmt_sionna.evaluation import zero_forcing_rates
+from lwmt_sionna.prediction_grid import best_classical, evaluate_cell, run_grid
+from lwmt_sionna.prediction_regimes import GridConfig, Regime, load_regime
+
+SMALL = {
+    "num_ant": 4,
+    "num_subcarriers": 4,
+    "presets": (),
+    "baselines": ("zero", "hold", "pooled_ar"),
+    "snr_db": (15.0,),
+}
+
+
+@pytest.fixture
+def paths(rng):
+    return draw_clusters(24, 21, 2.5e-3, rng, ClusterConfig(speed_kmh=(30.0, 30.0)))
+
+
+@pytest.fixture
+def file(paths, tmp_path):
+    write_paths(tmp_path / "some.h5", paths)
+    return str(tmp_path / "some.h5")
+
+
+class Cheat(Predictor):
+    """Knows the future of the sequences in their order: what a leak would look like."""
+
+    name = "cheat"
+
+    def __init__(self, future):
+        self.future = future
+
+    def predict(self, history, num_horizons):
+        return self.future[:, :num_horizons]
+
+
+def test_a_cell_reports_what_is_known(paths):
+    config = GridConfig([Regime("unused")], **SMALL)
+    predictors = {"zero": ZeroPredictor(), "hold": Hold(), "pooled_ar": PooledAutoregression(4)}
+    result = evaluate_cell(predictors, paths, 15.0, config, num_vanishing=2, controls=True)
+    records.check_points(result["points"])
+    by = {(p["predictor"], p["horizon"], p["subset"]): p for p in result["points"]}
+    for point in result["points"]:
+        assert point["normalized_doppler"] == pytest.approx(0.2432, abs=1e-3)
+        assert point["num_vanishing"] == 2
+    for horizon in range(1, 6):
+        assert by["zero", horizon, "all"]["nmse_pooled_db"] == 0.0
+        free, events = (by.get(("hold", horizon, s)) for s in ("event_free", "events"))
+        total = sum(p["num_sequences"] for p in (free, events) if p is not None)
+        assert total == by["hold", horizon, "all"]["num_sequences"] == 24
+    # Ceilings bound the rates; perfect CSI is the best.
+    rates = {
+        (r["predictor"], r["horizon"], r["link_snr_db"]): r["sum_rate"] for r in result["rates"]
+    }
+    for horizon in (1, 5):
+        assert rates["perfect", horizon, 20.0] == max(
+            rates[name, horizon, 20.0] for name in ("perfect", "noisy_perfect", "hold", "zero")
+        )
+    assert rates["zero", 1, 20.0] == 0.0
+    best = best_classical(result["points"], ("hold", "pooled_ar"))
+    assert {p["predictor"] for p in best.values()} == {"pooled_ar"} and len(best) == 5
+    # Nobody predicts from somebody else's history, and nothing but hold survives disorder.
+    controls = {(c["predictor"], c["control"]): c["nmse_median_db"] for c in result["controls"]}
+    assert controls["pooled_ar", "other"] > -1
+    assert controls["pooled_ar", "shuffled"] > by["pooled_ar", 1, "all"]["nmse_median_db"] + 5
+
+
+def test_the_control_shows_a_cheat(paths):
+    from lwmt_sionna.data import PlanarArray, subcarrier_frequencies, synthesize
+
+    h = synthesize(paths, PlanarArray(1, 4), subcarrier_frequencies(4, 540e3))
+    config = GridConfig([Regime("unused")], **SMALL)
+    result = evaluate_cell({"cheat": Cheat(h[:, 16:])}, paths, 15.0, config, controls=True)
+    other = {c["control"]: c["nmse_median_db"] for c in result["controls"]}["other"]
+    assert other < -3  # with honest predictors it lies above 0 dB
+
+
+def test_regimes_are_derived(file, paths):
+    config = GridConfig([Regime(file)], **SMALL, limit=10)
+    same, _ = load_regime(Regime(file), config)
+    assert same.num_sequences == 10
+    slower, _ = load_regime(Regime(file, interpolate=10, sampling_period=2.5e-3), config)
+    assert slower.sampling_period == 2.5e-3
+    np.testing.assert_allclose(slower.speed, paths.speed[:10] / 10, rtol=1e-5)
+    with pytest.raises(ValueError, match="too short"):
+        load_regime(Regime(file), GridConfig([Regime(file)], **{**SMALL, "num_history": 60}))
+
+
+def test_a_killed_run_loses_one_cell(file, tmp_path, monkeypatch):
+    config = GridConfig([Regime(file, controls=True)], **{**SMALL, "snr_db": (5.0, 15.0)}, limit=8)
+    regimes = [(r, *load_regime(r, config)) for r in config.regimes]
+    store = CellStore(tmp_path / "cells")
+    whole, inputs, parameters = run_grid(config, regimes, store)
+    assert len(list(store.folder.iterdir())) == 2 and parameters == {} and "some" in inputs
+    next(iter(store.folder.iterdir())).unlink()
+    computed = []
+    original = prediction_grid.evaluate_cell
+    monkeypatch.setattr(
+        prediction_grid,
+        "evaluate_cell",
+        lambda *args, **kwargs: computed.append(args[2]) or original(*args, **kwargs),
+    )
+    again, _, _ = run_grid(config, regimes, CellStore(tmp_path / "cells"))
+    assert len(computed) == 1
+    for name in ("points", "rates", "sequences", "controls"):
+        assert again[name] == json.loads(json.dumps(whole[name]))
+    # Other scenes are far, other tracks of the same scene are measured, the same ones refused.
+    elsewhere = tmp_path / "elsewhere.h5"
+    write_paths(elsewhere, dataclasses.replace(regimes[0][1], scene="elsewhere"))
+    far = GridConfig(config.regimes, **{**SMALL, "snr_db": (5.0,)}, training=[str(elsewhere)])
+    assert [s["nearest_training_m"] for s in run_grid(far, regimes, store)[0]["splits"]] == [None]
+    leaky = GridConfig([Regime(file)], **SMALL, training=[file])
+    with pytest.raises(ValueError, match="share trajectories"):
+        run_grid(leaky, regimes, store)
+
+
+def test_figures(file, tmp_path):
+    config = GridConfig([Regime(file)], **SMALL)
+    regimes = [(r, *load_regime(r, config)) for r in config.regimes]
+    result, _, _ = run_grid(config, regimes, CellStore(tmp_path / "cells"))
+    record = {
+        **result,
+        "config": config.to_dict(),
+        "num_parameters": {"pooled_ar": 1},
+        "best_classical": [
+            {"by": "nmse_median_db", **p}
+            for p in best_classical(result["points"], ("hold",)).values()
+        ],
+    }
+    for draw in (
+        prediction_plots.plot_prediction_errors,
+        prediction_plots.plot_sum_rates,
+        prediction_plots.plot_error_scatter,
+    ):
+        draw(record, tmp_path / "figure.png")
+        assert (tmp_path / "figure.png").stat().st_size > 5000
+    with pytest.raises(ValueError, match="snr_db=3"):
+        prediction_plots.plot_prediction_errors(record, tmp_path / "figure.png", snr_db=3.0)
+
+
+def test_rates_of_orthogonal_users():
+    """Users that share nothing: no interference, each gets a quarter of the power."""
+    h = np.zeros((4, 8, 2), complex)
+    for user in range(4):
+        h[user, 2 * user] = 2.0
+    rates = zero_forcing_rates(h, h, 10.0)
+    assert rates == pytest.approx([4 * np.log2(1 + 10 * 4 / 4)])
+    # A base station that believes in turned channels sends everything to the wrong user.
+    assert zero_forcing_rates(h[[1, 2, 3, 0]], h, 10.0)[0] < 1e-6
+    assert PerfectCsi(h[:, None])(h[:, None].repeat(3, 1), 1).shape == (4, 1, 8, 2)
+
+
+def test_tuned_baselines():
+    chosen = tuned_baselines(12.0, names=("kalman", "hold"), array_shape=(2, 4, 1))
+    assert list(chosen) == ["hold", "kalman"] and chosen["kalman"].array_shape == (2, 4, 1)
+    assert tuned_baselines(15.0, names=["hold"])["hold"] is chosen["hold"]
+    with pytest.raises(ValueError, match="oracle"):
+        tuned_baselines(15.0, names=["oracle"])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"regimes": []}, "must not be empty"),
+        ({"regimes": [{"data": "x", "interpolate": 0}]}, "interpolate=0"),
+        ({"regimes": [{"data": "x"}], "subsets": ["best"]}, "best"),
+        ({"regimes": [{"data": "x"}], "num_horizons": 0}, "num_horizons=0"),
+        ({"regimes": [{"data": "x"}], "limit": -1}, "limit=-1"),
+    ],
+)
+def test_wrong_configurations_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        GridConfig(**values)

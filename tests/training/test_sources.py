@@ -1,0 +1,116 @@
+"""Channels for training: reproducible, mixed, and without a way for the future to leak."""
+
+import numpy as np
+import pytest
+
+from lwmt_sionna.data import add_noise, check_disjoint, take_trajectories
+from lwmt_sionna.training import ChannelPool, SourceConfig, TrainConfig, check_history
+from lwmt_sionna.training.prediction_data import draw_histories
+from lwmt_sionna.training.sources import draw_channels
+from tests import mirrors
+
+HISTORY = 5
+
+
+@pytest.fixture
+def h(rng):
+    return rng.standard_normal((4, 8, 3, 4, 2)).view(np.complex128)[..., 0].astype(np.complex64)
+
+
+@pytest.fixture
+def scene(rng):
+    return mirrors.sequences(rng, num_sequences=12, num_snapshots=12)
+
+
+def clean(h, seed=0):
+    config = TrainConfig(data=("x",), num_history=HISTORY, num_horizons=3)
+    return draw_histories(h, config, seed, False)[0]
+
+
+def test_the_histories_of_training_hold_nothing_of_the_future(h):
+    check_history(clean, h, HISTORY)
+
+
+def leak_frame(h):
+    """An index that is off by one."""
+    return add_noise(h[:, 1 : HISTORY + 1], 15.0, np.random.default_rng(0))
+
+
+def leak_scale(h):
+    """The scale over the whole sequence."""
+    scale = np.sqrt(np.mean(np.abs(h) ** 2, axis=(1, 2, 3), keepdims=True))
+    return h[:, :HISTORY] / scale
+
+
+def leak_noise(h):
+    """Noise whose power follows from the whole sequence."""
+    return add_noise(h, 15.0, np.random.default_rng(0))[:, :HISTORY]
+
+
+@pytest.mark.parametrize("leak", [leak_frame, leak_scale, leak_noise])
+def test_planted_leaks_are_caught(h, leak):
+    with pytest.raises(ValueError, match="leaks into the history"):
+        check_history(leak, h, HISTORY)
+
+
+def test_histories_must_be_reproducible(h, rng):
+    with pytest.raises(ValueError, match="not reproducible"):
+        check_history(lambda x: add_noise(x[:, :HISTORY], 15.0, rng), h, HISTORY)
+
+
+def test_shared_trajectories_are_caught(scene):
+    with pytest.raises(ValueError, match="share trajectories"):
+        check_disjoint(scene.select(slice(0, 7)), scene.select(slice(6, 12)))
+
+
+def test_label_shares_are_nested(scene):
+    previous = set()
+    for share in (0.01, 0.25, 0.5, 1.0):
+        kept = set(take_trajectories(scene, share, seed=3).trajectory_id.tolist())
+        assert previous <= kept and len(kept) == max(1, round(12 * share))
+        previous = kept
+    with pytest.raises(ValueError, match="share=0"):
+        take_trajectories(scene, 0, seed=3)
+
+
+def pool(scene, seed, **settings):
+    options = {"data": ("x",), "cluster_share": 0.4, "pool": 40, "pool_steps": 3}
+    config = SourceConfig(grids=((6, 4, 4), (4, 2, 8)), **(options | settings))
+    return ChannelPool(config, seed, batch_size=5, scenes=[scene])
+
+
+def test_the_step_decides_the_batch(scene):
+    """In another order, by another object: the same batch; another seed or step: another one."""
+    first, second = pool(scene, 1), pool(scene, 1)
+    drawn = {step: first.draw(step) for step in range(8)}
+    for step in (7, 0, 5, 2):
+        grid, h = second.draw(step)
+        assert grid == drawn[step][0]
+        np.testing.assert_array_equal(h, drawn[step][1])
+    assert [drawn[step][0] for step in range(3)] == [(6, 4, 4), (4, 2, 8), (6, 4, 4)]
+    assert not np.array_equal(pool(scene, 2).draw(0)[1], drawn[0][1])
+    # Step 6 has the same grid as step 0, from another pool.
+    assert not np.array_equal(drawn[6][1], drawn[0][1])
+    assert drawn[0][1].dtype == np.float32 and drawn[0][1].shape == (5, 6, 4, 4, 2)
+
+
+@pytest.mark.parametrize("settings", [{"evolved_share": 1.0}, {"evolved_share": 0.0}])
+def test_channels_have_unit_power(scene, settings):
+    config = SourceConfig(data=("x",), cluster_share=0.5, **settings)
+    h = draw_channels([scene], (5, 4, 8), 64, np.random.default_rng(0), config)
+    assert h.shape == (64, 5, 4, 8) and h.dtype == np.complex64
+    np.testing.assert_allclose(np.mean(np.abs(h) ** 2, axis=(1, 2, 3)), 1.0, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "data="),
+        ({"cluster_share": 1.5}, "cluster_share=1.5"),
+        ({"cluster_share": 1.0, "grids": ((6, 4),)}, "grids="),
+        ({"cluster_share": 1.0, "bandwidth": (2e7, 1e7)}, "bandwidth="),
+    ],
+)
+def test_wrong_sources(settings, words):
+    with pytest.raises(ValueError, match=words):
+        SourceConfig(**settings)

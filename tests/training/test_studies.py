@@ -1,0 +1,63 @@
+"""Studies: resumable, and with the contestants they promise."""
+
+import dataclasses
+
+import pytest
+
+from lwmt_sionna.masking import IMPAIRMENTS, MASKS, Curriculum
+from lwmt_sionna.training.studies import ablations, run_tasks, thin_out
+from tests import mirrors
+from tests.training.small import pretrain_config
+
+
+def test_a_study_goes_on_where_it_stopped(tmp_path):
+    ran, written = [], []
+
+    def task(name, fails=False):
+        def run(folder):
+            ran.append(name)
+            if fails:
+                raise KeyboardInterrupt
+            return [{"name": name, "folder": folder.name}]
+
+        return run
+
+    with pytest.raises(KeyboardInterrupt):
+        run_tasks(
+            {"a": task("a"), "b": task("b", fails=True)}, tmp_path, lambda p: written.append(len(p))
+        )
+    points = run_tasks(
+        {"a": task("a"), "b": task("b"), "c": task("c")}, tmp_path, lambda p: written.append(len(p))
+    )
+    assert ran == ["a", "b", "b", "c"]
+    assert [p["name"] for p in points] == ["a", "b", "c"]
+    assert written == [1, 2, 3, 3]
+
+
+def test_every_mask_is_left_out_once():
+    config = dataclasses.replace(pretrain_config(), curriculum=Curriculum())
+    contestants = ablations(config)
+    for name in MASKS:
+        curriculum = contestants[f"without_{name}"].curriculum
+        assert set(curriculum.masks) == set(MASKS) - {name}
+        assert set(curriculum.impairments) == set(IMPAIRMENTS)
+    assert set(contestants["random_masks"].curriculum.masks) == {"random"}
+    assert not contestants["random_masks_clean"].curriculum.impairments
+    assert contestants["curriculum"] == config
+    everything_else = {dataclasses.replace(c, curriculum=None) for c in contestants.values()}
+    assert len(everything_else) == 1
+
+
+def test_unknown_ingredients_are_refused():
+    with pytest.raises(ValueError, match="nonsense"):
+        pretrain_config().ablated(only=("nonsense",))
+    with pytest.raises(ValueError, match="nonsense"):
+        pretrain_config().ablated(without=("nonsense",))
+
+
+def test_thinned_sets_are_drawn_once(rng):
+    sets = {name: mirrors.sequences(rng, num_sequences=9) for name in ("few", "more")}
+    first, second = (thin_out(sets, 4, seed=1) for _ in range(2))
+    assert first["few"].trajectory_id.tolist() == second["few"].trajectory_id.tolist()
+    assert first["few"].num_sequences == 4
+    assert thin_out(sets, 20, seed=1)["more"] is sets["more"]
