@@ -71,7 +71,7 @@ def test_attention_differs_and_nothing_else():
     assert isinstance(sparse.backbone.neighborhood, Neighborhood)
 
 
-@pytest.mark.parametrize("kind", ["gru", "random"])
+@pytest.mark.parametrize("kind", ["gru", pytest.param("random", marks=pytest.mark.slow)])
 def test_training_makes_a_preset(kind, rng, tmp_path):
     paths = draw_clusters(12, 10, 2.5e-3, rng, ClusterConfig())
     write_paths(tmp_path / "few.h5", paths)
