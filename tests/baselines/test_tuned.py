@@ -1,0 +1,27 @@
+"""The committed settings are those that won, where nothing held out was seen."""
+
+import ast
+import pathlib
+
+from lwmt_sionna import records
+from lwmt_sionna.baselines import CLASSICAL, TUNED, TUNED_SNR_DB, tuned_baselines
+
+RECORD = pathlib.Path(__file__).parents[2] / "experiments" / "results" / "tune_baselines_bins.json"
+
+
+def test_settings_are_those_of_the_record():
+    record = records.read_record(RECORD)
+    assert set(record["inputs"]) == {"etoile", "munich"}
+    winners = {
+        (p["predictor"], p["history_snr_db"]): ast.literal_eval(p["settings"])
+        for p in record["points"]
+        if p["is_best"]
+    }
+    assert {name for name, _ in winners} == set(TUNED)
+    for (name, snr_db), settings in winners.items():
+        assert TUNED[name][TUNED_SNR_DB.index(snr_db)] == settings
+
+
+def test_all_can_be_made():
+    for snr_db in TUNED_SNR_DB:
+        assert list(tuned_baselines(snr_db)) == list(CLASSICAL)
