@@ -69,14 +69,14 @@ def plot_error_scatter(record, path, model=None, horizon=1):
     Args:
         record: dict or path, a record of the prediction evaluation.
         path: path of the figure; the extension chooses the format.
-        model: str or None, name of the model; the record's first preset when None.
+        model: str or None, name of the model; the record's last preset when None.
         horizon: int, horizon of the predictions.
     """
     record = as_record(record)
     presets = list(record["num_parameters"])
     if model is None and not presets:
         raise ValueError("The record has no model to compare. Received: model=None")
-    model = presets[0] if model is None else model
+    model = presets[-1] if model is None else model
     errors = {}
     for row in record["sequences"]:
         if row["horizon"] == horizon:
@@ -127,16 +127,20 @@ def _draw_regimes(points, path, draw, ylabel, title):
 
 
 def _draw_grid(regimes, path, fill, ylabel, title):
-    """One panel per regime: scenes and periods are rows, speeds columns."""
+    """One panel per regime: scenes and periods are rows, speeds columns, if none is missing."""
     rows = sorted({regime[:2] for regime in regimes})
     columns = sorted({regime[2] for regime in regimes})
-    with panels(path, len(rows), len(columns), title) as grid:
-        for (i, row), (j, speed) in itertools.product(enumerate(rows), enumerate(columns)):
-            axes = grid[i][j]
-            if (*row, speed) not in regimes:
+    places = [(*row, speed) for row, speed in itertools.product(rows, columns)]
+    width = len(columns)
+    if set(places) != set(regimes):
+        places, width = sorted(regimes), min(len(regimes), 4)
+    with panels(path, -(-len(places) // width), width, title) as grid:
+        for axes, regime in itertools.zip_longest(grid.ravel(), places):
+            if regime is None:
                 axes.set_axis_off()
                 continue
-            fill(axes, (*row, speed))
-            axes.set_title(f"{row[0].replace('_', ' ')}, {speed:g} km/h, {1e3 * row[1]:g} ms")
-            if j == 0:
-                axes.set_ylabel(ylabel)
+            scene, period, speed = regime
+            fill(axes, regime)
+            axes.set_title(f"{scene.replace('_', ' ')}, {speed:g} km/h, {1e3 * period:g} ms")
+        for row in grid:
+            row[0].set_ylabel(ylabel)
