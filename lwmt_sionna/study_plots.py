@@ -67,7 +67,7 @@ def plot_attention_comparison(record, path, subset="event_free"):
         axes.set_xticks(range(len(names)), names)
         axes.set_xlim(-0.5, len(names) - 0.5)
 
-    _draw_cells(points, path, draw, "attention (markers: seeds; bars: their means)")
+    _draw_cells(points, path, draw, "attention (circles: seeds)")
 
 
 def plot_mask_ablation(record, path, metric="nmse_pooled_db"):
@@ -89,12 +89,17 @@ def plot_mask_ablation(record, path, metric="nmse_pooled_db"):
         for key in ("test_set", "contestant", "condition")
     )
     with matplotlib.rc_context(_RC | {"axes.grid": False, "font.size": 7}):
+        columns = min(2, len(sets))
+        rows = -(-len(sets) // columns)
         figure = Figure(
-            figsize=(1.5 + 4.2 * len(sets), 1.6 + 0.28 * len(contestants)), layout="constrained"
+            figsize=(1.5 + 4.2 * columns, 0.3 + (1.0 + 0.26 * len(contestants)) * rows),
+            layout="constrained",
         )
         FigureCanvasAgg(figure)
-        panels = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
-        for axes, name in zip(panels, sets, strict=True):
+        panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        for axes in panels.flat[len(sets) :]:
+            axes.set_axis_off()
+        for axes, name in zip(panels.flat, sets, strict=False):
             table = np.full((len(contestants), len(conditions)), np.nan)
             for p in points:
                 if p["test_set"] == name:
@@ -138,17 +143,19 @@ def _draw_cells(points, path, draw, xlabel):
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(3.4 * len(horizons), 2.5 * len(sets) + 0.6), layout="constrained")
         FigureCanvasAgg(figure)
-        panels = figure.subplots(len(sets), len(horizons), sharex=True, squeeze=False)
+        panels = figure.subplots(len(sets), len(horizons), sharex=True, sharey="row", squeeze=False)
         for row, name in enumerate(sets):
             for column, horizon in enumerate(horizons):
                 axes = panels[row][column]
                 draw(axes, [p for p in points if (p["test_set"], p["horizon"]) == (name, horizon)])
-                axes.set_title(f"{name}, horizon {horizon}", fontsize=8)
+                axes.set_title(f"horizon {horizon}")
                 if column == 0:
-                    axes.set_ylabel("median NMSE [dB]")
+                    # Long names of files would not fit above the panels.
+                    axes.set_ylabel(f"{name.replace(', ', chr(10))}\nmedian NMSE [dB]", fontsize=7)
+                if row == len(sets) - 1:
+                    axes.set_xlabel(xlabel)
         handles, labels = panels[0][0].get_legend_handles_labels()
         if handles:
             figure.legend(handles, labels, loc="outside lower center", ncols=3)
-        figure.supxlabel(xlabel, fontsize=9)
         with records.atomic_path(path) as temporary:
             figure.savefig(temporary, dpi=150)
