@@ -22,14 +22,17 @@ def check_causal(measure, h, num_history):
         num_history: Snapshots of history.
 
     Raises:
-        ValueError: If the outcomes differ.
+        ValueError: If the outcomes differ, or differ from call to call.
     """
     other = h.copy()
     # Neither the power nor the shape of what comes stays.
     other[:, num_history:] = 3.0 * other[::-1, :num_history][:, -1:].conj() + 1.0
-    before, after = (
-        value if isinstance(value, tuple) else (value,) for value in (measure(h), measure(other))
+    before, again, after = (
+        value if isinstance(value, tuple) else (value,)
+        for value in (measure(h), measure(h), measure(other))
     )
+    if not all(np.array_equal(one, two) for one, two in zip(before, again, strict=True)):
+        raise ValueError("The histories of equal channels differ: the draw is not reproducible")
     for place, (one, two) in enumerate(zip(before, after, strict=True)):
         if not np.array_equal(one, two):
             changed = np.flatnonzero(np.any(np.asarray(one != two), axis=tuple(range(1, one.ndim))))

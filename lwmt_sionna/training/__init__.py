@@ -3,7 +3,6 @@
 from lwmt_sionna.training.architecture import ModelConfig
 from lwmt_sionna.training.checkpoints import Checkpoints
 from lwmt_sionna.training.finetuning import FinetuneConfig, as_predictor, finetune, load_tracks
-from lwmt_sionna.training.leaks import check_history
 from lwmt_sionna.training.loop import NotFiniteError, run_steps
 from lwmt_sionna.training.optimization import (
     OptimizationConfig,
@@ -34,7 +33,6 @@ __all__ = [
     "averaged_weights",
     "build_optimizer",
     "build_predictor",
-    "check_history",
     "draw_histories",
     "finetune",
     "load_tracks",

@@ -15,13 +15,13 @@ from lwmt_sionna.data import (
     take_trajectories,
     vanishing_mask,
 )
+from lwmt_sionna.leaks import check_causal
 from lwmt_sionna.models import ChannelPredictor, LogNormalizedError, MaskedChannelModel
 from lwmt_sionna.models.presets import load_preset
 from lwmt_sionna.training.architecture import ModelConfig
 from lwmt_sionna.training.checkpoints import Checkpoints
 from lwmt_sionna.training.devices import DataParallel
 from lwmt_sionna.training.direct import DirectPredictor
-from lwmt_sionna.training.leaks import check_history
 from lwmt_sionna.training.loop import run_steps
 from lwmt_sionna.training.optimization import (
     OptimizationConfig,
@@ -348,7 +348,7 @@ def _prepare_predictor(model, optimizer, h, config, jit_compile):
     """The network behind the physics, whose features are computed once."""
     num_draws = max(1, round(config.pool / len(h["training"])))
     settings = config.for_histories(num_draws)
-    check_history(
+    check_causal(
         lambda channels: draw_histories(channels, settings, config.seed, False)[0],
         h["training"][:8],
         config.num_history,
@@ -380,7 +380,7 @@ def _prepare_predictor(model, optimizer, h, config, jit_compile):
 def _prepare_direct(model, optimizer, h, config, jit_compile):
     """Masked modelling whose hidden tokens are the future."""
     settings = config.for_histories()
-    check_history(
+    check_causal(
         lambda channels: draw_histories(channels, settings, config.seed, False)[0],
         h["training"][:8],
         config.num_history,
