@@ -19,6 +19,7 @@ from lwmt_sionna import cli
 
 POSITIONS = ("factored", "rotary_grid", "rotary_grid_physical", "learned", "rotary")
 MASKINGS = ("embedding", "zero")
+_PATCH = (2, 2)
 
 
 def main(argv=None):
@@ -51,11 +52,12 @@ def main(argv=None):
             raise cli.UsageError(f"{args.out} holds other settings: {earlier['config']}")
         points = earlier["points"]
     data = _load(args.data, settings)
+    views = _views(data, settings)
     done = {(p["position"], p["masking"], p["seed"]) for p in points}
     cases = itertools.product(args.seeds, args.positions, args.maskings)
     cases = [c for c in cases if (c[1], c[2], c[0]) not in done]
     for seed, position, masking in tqdm.tqdm(cases, unit="training", disable=None):
-        scores = _train(data, settings, position, masking, seed)
+        scores = _train(data, views, settings, position, masking, seed)
         points.append({"position": position, "masking": masking, "seed": seed, **scores})
         records.write_record(
             args.out,
@@ -111,17 +113,41 @@ def _load(paths, settings):
     }
 
 
-def _train(data, settings, position, masking, seed):
+def _views(data, settings):
+    """What the models get to see, the same for all: batches for training and for every test."""
+    import numpy as np
+    import tqdm
+
+    from lwmt_sionna.masking import Curriculum
+
+    curriculum = Curriculum(impairments={"noise": {"snr_db": [5.0, 25.0]}})
+    size, steps = settings["batch"], settings["steps"]
+
+    def view(h, draw, progress):
+        seen = curriculum.view(h, draw, progress, _PATCH)
+        return {name: np.asarray(seen[name]) for name in ("observed", "hidden", "target")}
+
+    rng = np.random.default_rng(1)
+    views = {"train": []}
+    for step in tqdm.trange(steps, desc="views", disable=None):
+        rows = rng.integers(len(data["train"]), size=size)
+        views["train"].append(view(data["train"][rows], step, step / steps))
+    for name in ("test", "strided", "other_grid"):
+        starts = range(0, len(data[name]) - size + 1, size)
+        views[name] = [view(data[name][b : b + size], steps + b, 1.0) for b in starts]
+    return views
+
+
+def _train(data, views, settings, position, masking, seed):
     """Trains one model and returns its reconstruction errors in decibels."""
     import keras
     import numpy as np
 
     from lwmt_sionna import LWMTBackbone, MaskedChannelModel, Neighborhood
-    from lwmt_sionna.masking import Curriculum
 
     keras.utils.set_random_seed(seed)
     physical = position == "rotary_grid_physical"
-    size, patch = settings["size"], (2, 2)
+    size, patch = settings["size"], _PATCH
     places = (settings["num_snapshots"], size // patch[0], size // patch[1])
     backbone = LWMTBackbone(
         width=settings["width"],
@@ -134,7 +160,7 @@ def _train(data, settings, position, masking, seed):
         position_units=(data["period"], 2 / size, 1 / data["bandwidth"]) if physical else None,
         masking=masking,
     )
-    model = MaskedChannelModel(backbone)
+    model = MaskedChannelModel(backbone, local_scale=True, local_motion=True)
     schedule = keras.optimizers.schedules.CosineDecay(
         0.0, settings["steps"], warmup_target=2e-3, warmup_steps=settings["steps"] // 20
     )
@@ -142,32 +168,25 @@ def _train(data, settings, position, masking, seed):
         optimizer=keras.optimizers.AdamW(schedule, weight_decay=1e-2, global_clipnorm=1.0),
         jit_compile=True,
     )
-    curriculum = Curriculum(impairments={"noise": {"snr_db": [5.0, 25.0]}})
 
-    def view(h, draw, progress, period=1):
-        seen = curriculum.view(h, draw, progress, patch)
+    def inputs_of(seen, period=1):
         inputs = {"channel": seen["observed"], "mask": seen["hidden"]}
         if physical:
-            inputs["sampling_period"] = np.full(len(h), period * data["period"], np.float32)
-            inputs["bandwidth"] = np.full(len(h), data["bandwidth"], np.float32)
-        return inputs, seen
+            count = len(seen["observed"])
+            inputs["sampling_period"] = np.full(count, period * data["period"], np.float32)
+            inputs["bandwidth"] = np.full(count, data["bandwidth"], np.float32)
+        return inputs
 
-    rng = np.random.default_rng(1)  # the same views for all
-    for step in range(settings["steps"]):
-        rows = rng.integers(len(data["train"]), size=settings["batch"])
-        inputs, seen = view(data["train"][rows], step, step / settings["steps"])
-        model.train_on_batch(inputs, seen["target"])
+    for seen in views["train"]:
+        model.train_on_batch(inputs_of(seen), seen["target"])
     scores = {"num_parameters": model.count_params()}
     for name, period in (("test", 1), ("strided", 2), ("other_grid", 1)):
         if name == "other_grid" and position == "learned":
             continue
-        h = data[name]
-        h = h[: len(h) - len(h) % settings["batch"]]
-        errors = []
-        for begin in range(0, len(h), settings["batch"]):
-            inputs, seen = view(h[begin : begin + settings["batch"]], 10_000 + begin, 1.0, period)
-            found = np.asarray(model.predict_on_batch(inputs))
-            errors.append(_error_db(found, seen, patch))
+        errors = [
+            _error_db(np.asarray(model.predict_on_batch(inputs_of(seen, period))), seen, _PATCH)
+            for seen in views[name]
+        ]
         scores[f"{name}_db"] = float(np.mean(np.concatenate(errors)))
     return scores
 
