@@ -183,6 +183,7 @@ def _train(data, views, settings, position, masking, seed):
     for name, period in (("test", 1), ("strided", 2), ("other_grid", 1)):
         if name == "other_grid" and position == "learned":
             continue
+        model.make_predict_function(force=True)  # one program per grid, of known shape
         errors = [
             _error_db(np.asarray(model.predict_on_batch(inputs_of(seen, period))), seen, _PATCH)
             for seen in views[name]
