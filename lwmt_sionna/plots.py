@@ -86,7 +86,7 @@ def plot_bler(record, path, mcs=None):
     """Block error rate over link SNR, one panel per regime and horizon, one curve per policy.
 
     Shaded bands are 95 % intervals over drops. Points without errors are drawn at the upper end of
-    their interval, with an open marker.
+    their interval, with an open marker and unconnected.
 
     Args:
         record: dict or path, a record of the link-level evaluation.
@@ -108,15 +108,17 @@ def plot_bler(record, path, mcs=None):
 
     def draw(axes, curve, style):
         x = [point["snr_db"] for point in curve]
-        y = [point["bler"] if point["bler"] > 0 else point["bler_high"] for point in curve]
+        # A bound is not joined to what was measured.
+        y = [point["bler"] if point["bler"] > 0 else math.nan for point in curve]
         low = [max(point["bler_low"], bottom) for point in curve]
         axes.fill_between(
             x, low, [point["bler_high"] for point in curve], color=style["color"], alpha=0.12, lw=0
         )
         axes.plot(x, y, **style)
-        for point, value in zip(curve, y):
+        for point in curve:
             if point["bler"] == 0:
-                axes.plot(point["snr_db"], value, mfc="white", **{**style, "label": None})
+                bound = {**style, "label": None, "mfc": "white"}
+                axes.plot(point["snr_db"], point["bler_high"], **bound)
         axes.set_yscale("log")
         axes.set_ylim(bottom, 1.4)
 
