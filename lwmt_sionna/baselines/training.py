@@ -1,8 +1,7 @@
 """Training of the neural baselines: the model's data, histories, loss and steps."""
 
 import dataclasses
-import logging
-import pathlib
+import functools
 
 import keras
 
@@ -11,12 +10,9 @@ from lwmt_sionna.baselines.neural import (
     FactoredBackbone,
     RecurrentPredictor,
 )
-from lwmt_sionna.configuration import claim_folder
-from lwmt_sionna.models import ChannelPredictor, LogNormalizedError, LWMTBackbone
+from lwmt_sionna.models import ChannelPredictor, LWMTBackbone
 from lwmt_sionna.ops import Neighborhood, RandomNeighborhood
-from lwmt_sionna.training import PredictionDataset, build_predictor, load_training_data
-
-logger = logging.getLogger(__name__)
+from lwmt_sionna.training import build_predictor, train
 
 __all__ = ["KINDS", "build_baseline", "train_baseline"]
 
@@ -99,65 +95,7 @@ def train_baseline(kind, config, workdir, *, verbose="auto"):
     Raises:
         ValueError: If the kind is unknown or the folder holds a training of another configuration.
     """
-    workdir = pathlib.Path(workdir)
-    model = build_baseline(kind, config)
-    claim_folder(workdir, config)
-    training, validation, counts = load_training_data(config)
-    dataset = PredictionDataset(model, training, config, augment=True)
-    held_out = PredictionDataset(model, validation, config, augment=False)
-    part = _Trainable(model)
-    steps = config.epochs * len(dataset)
-    warmup = max(1, int(config.warmup_share * steps))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0,
-        decay_steps=max(1, steps - warmup),
-        warmup_target=config.learning_rate,
-        warmup_steps=warmup,
-    )
-    part.compile(
-        optimizer=keras.optimizers.AdamW(
-            schedule, weight_decay=config.weight_decay, global_clipnorm=1.0
-        ),
-        loss=LogNormalizedError(),
-        jit_compile=keras.backend.backend() != "torch",
-    )
-    untrained = float(part.evaluate(held_out, verbose=0))
-    best = workdir / "best.weights.h5"
-    part.fit(
-        dataset,
-        validation_data=held_out,
-        epochs=config.epochs,
-        callbacks=[
-            keras.callbacks.LambdaCallback(
-                on_epoch_begin=lambda epoch, _: setattr(dataset, "epoch", epoch)
-            ),
-            keras.callbacks.BackupAndRestore(str(workdir / "backup")),
-            keras.callbacks.ModelCheckpoint(
-                str(best), monitor="val_loss", save_best_only=True, save_weights_only=True
-            ),
-            keras.callbacks.CSVLogger(str(workdir / "history.csv"), append=True),
-            keras.callbacks.TerminateOnNaN(),
-        ],
-        verbose=verbose,
-    )
-    part.load_weights(best)
-    return model, {
-        "sequences": counts,
-        "validation_loss_db": float(part.evaluate(held_out, verbose=0)),
-        "validation_loss_untrained_db": untrained,
-    }
-
-
-class _Trainable(keras.Model):
-    """From features to prediction: what has weights."""
-
-    def __init__(self, predictor):
-        super().__init__(name="refinement")
-        self.predictor = predictor
-
-    def build(self, input_shape):
-        self.built = True
-
-    def call(self, features, training=None):
-        correction = self.predictor.refine(features, training=training)
-        return features["forecasts"][:, -1] + correction
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}. Received: kind={kind!r}")
+    build = functools.partial(build_baseline, kind)
+    return train(config, workdir, build=build, verbose=verbose)

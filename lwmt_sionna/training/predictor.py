@@ -181,16 +181,18 @@ def build_predictor(config):
     return predictor
 
 
-def train(config, workdir, *, verbose="auto"):
+def train(config, workdir, *, build=build_predictor, verbose="auto"):
     """Trains a predictor; resumes where an earlier run in the same folder stopped.
 
     Args:
         config: `TrainConfig`.
         workdir: Folder for backups, checkpoints and logs.
+        build: Callable from the configuration to a built, untrained predictor, for models with the
+            `transform`, `features` and `refine` of a `ChannelPredictor`.
         verbose: See `keras.Model.fit`.
 
     Returns:
-        Tuple of the trained `ChannelPredictor` (weights of the best validation loss) and a
+        Tuple of the trained predictor (weights of the best validation loss) and a
         dictionary of counts and losses.
 
     Raises:
@@ -200,7 +202,7 @@ def train(config, workdir, *, verbose="auto"):
     claim_folder(workdir, config)
     training, validation, counts = load_training_data(config)
     logger.info("%d training and %d validation sequences", len(training), len(validation))
-    predictor = build_predictor(config)
+    predictor = build(config)
     physics = compile_physics(predictor)
     dataset = PredictionDataset(predictor, training, config, True, physics)
     held_out = PredictionDataset(predictor, validation, config, False, physics)
