@@ -1,11 +1,14 @@
 """Train a neural baseline with the data, histories, loss and steps of the model's training.
 
 A killed run goes on with the epoch it was in when started again with the same arguments. Its preset
-(WORKDIR/KIND_seedSEED) is evaluated like any other (`--preset` of prediction_eval.py).
+(runs/KIND_seedSEED/KIND_seedSEED) is evaluated like any other (`--preset` of prediction_eval.py).
+Several kinds of attention share the draws of noise and the physics, computed once per seed.
 
 Example:
     python experiments/train_baseline.py --kind gru \\
         --config experiments/configs/predictor_small.toml
+    python experiments/train_baseline.py --kind sparse dense random --seeds 1 2 3 \\
+        --config experiments/configs/predictor_paths.toml
 """
 
 import dataclasses
@@ -14,57 +17,76 @@ import time
 
 from lwmt_sionna import cli
 
-KINDS = ("gru", "conv", "dense", "factored", "random", "sparse")
+KINDS = ("gru", "conv", "sparse", "dense", "factored", "random")
 
 
 def main(argv=None):
-    started = time.time()
     parser = cli.build_parser(__doc__)
-    parser.add_argument("--kind", choices=KINDS, required=True, help="which baseline")
+    parser.add_argument("--kind", choices=KINDS, nargs="+", required=True, help="which baselines")
     parser.add_argument(
         "--config", type=pathlib.Path, required=True, help="TOML file of a TrainConfig"
     )
-    parser.add_argument("--workdir", type=pathlib.Path, help="backups, logs [runs/KIND_seedSEED]")
     parser.add_argument(
-        "--preset", type=pathlib.Path, help="folder to save [WORKDIR/KIND_seedSEED]"
+        "--workdir", type=pathlib.Path, default=pathlib.Path("runs"), help="backups, logs [runs]"
     )
     parser.add_argument("--data", nargs="+", help="HDF5 files, in place of the configured ones")
     parser.add_argument("--epochs", type=int, help="in place of the configured number")
-    parser.add_argument("--seed", type=int, help="in place of the configured seed")
+    parser.add_argument("--seeds", type=int, nargs="+", help="in place of the configured seed")
     args = parser.parse_args(argv)
     cli.configure_logging(args)
 
-    from lwmt_sionna import records
-    from lwmt_sionna.baselines.training import train_baseline
     from lwmt_sionna.training import TrainConfig
 
-    overrides = {"data": args.data, "epochs": args.epochs, "seed": args.seed}
+    overrides = {"data": args.data, "epochs": args.epochs}
     config = dataclasses.replace(
         TrainConfig.from_toml(args.config),
         **{name: value for name, value in overrides.items() if value is not None},
     )
-    # The preset's folder names the predictor in tables and records.
-    name = f"{args.kind}_seed{config.seed}"
-    workdir = args.workdir or pathlib.Path("runs") / name
-    model, outcome = train_baseline(args.kind, config, workdir, verbose=0 if args.quiet else "auto")
-    losses = {key: value for key, value in outcome.items() if key != "sequences"}
-    record = records.write_record(
-        workdir / "record.json",
-        name="train_baseline",
-        config=config.to_dict() | {"kind": args.kind},
-        points=[{"kind": args.kind, "num_parameters": model.count_params(), **losses}],
-        seeds=[config.seed],
-        inputs={pathlib.Path(path).stem: path for path in config.data},
-        started=started,
-        extra={"sequences": outcome["sequences"]},
-    )
-    folder = args.preset or workdir / name
-    model.save_to_preset(folder, metadata={"training": record})
-    print(
-        f"{folder}: {model.count_params()} parameters; validation loss "
-        f"{outcome['validation_loss_db']:.2f} dB, untrained "
-        f"{outcome['validation_loss_untrained_db']:.2f} dB"
-    )
+    for seed in args.seeds or [config.seed]:
+        _train_kinds(args.kind, dataclasses.replace(config, seed=seed), args.workdir, args.quiet)
+
+
+def _train_kinds(kinds, config, workdir, quiet):
+    from lwmt_sionna import records
+    from lwmt_sionna.baselines.training import ATTENTIONS, train_baseline
+    from lwmt_sionna.training import prepare
+
+    shared = None
+    for kind in kinds:
+        started = time.time()
+        # The preset's folder names the predictor in tables and records.
+        name = f"{kind}_seed{config.seed}"
+        folder = workdir / name
+        if (folder / name / "metadata.json").is_file():
+            print(f"{folder}: trained already")
+            continue
+        if kind in ATTENTIONS and shared is None:
+            shared = prepare(config)
+        model, outcome = train_baseline(
+            kind,
+            config,
+            folder,
+            data=shared if kind in ATTENTIONS else None,
+            verbose=0 if quiet else "auto",
+        )
+        losses = {key: value for key, value in outcome.items() if key != "sequences"}
+        record = records.write_record(
+            folder / "record.json",
+            name="train_baseline",
+            config=config.to_dict() | {"kind": kind},
+            points=[{"kind": kind, "num_parameters": model.count_params(), **losses}],
+            seeds=[config.seed],
+            inputs={pathlib.Path(path).stem: path for path in config.data},
+            started=started,
+            extra={"sequences": outcome["sequences"]},
+        )
+        model.save_to_preset(folder / name, metadata={"training": record})
+        print(
+            f"{folder / name}: {model.count_params()} parameters; validation loss "
+            f"{outcome['validation_loss_db']:.2f} dB, untrained "
+            f"{outcome['validation_loss_untrained_db']:.2f} dB",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -14,9 +14,11 @@ from lwmt_sionna.models import ChannelPredictor, LWMTBackbone
 from lwmt_sionna.ops import Neighborhood, RandomNeighborhood
 from lwmt_sionna.training import build_predictor, train
 
-__all__ = ["KINDS", "build_baseline", "train_baseline"]
+__all__ = ["ATTENTIONS", "KINDS", "build_baseline", "train_baseline"]
 
-KINDS = ("gru", "conv", "dense", "factored", "random", "sparse")
+# The model and its likes with other attention: one physics in front, so they share their data.
+ATTENTIONS = ("sparse", "dense", "factored", "random")
+KINDS = ("gru", "conv", *ATTENTIONS)
 
 
 def build_baseline(kind, config):
@@ -79,13 +81,14 @@ def build_baseline(kind, config):
     return model
 
 
-def train_baseline(kind, config, workdir, *, verbose="auto"):
+def train_baseline(kind, config, workdir, *, data=None, verbose="auto"):
     """Trains a neural baseline; resumes where an earlier run in the same folder stopped.
 
     Args:
         kind: See `build_baseline`.
         config: `lwmt_sionna.training.TrainConfig`.
         workdir: Folder for backups, checkpoints and logs.
+        data: What `lwmt_sionna.training.prepare` returned for another kind of `ATTENTIONS`.
         verbose: See `keras.Model.fit`.
 
     Returns:
@@ -98,4 +101,4 @@ def train_baseline(kind, config, workdir, *, verbose="auto"):
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}. Received: kind={kind!r}")
     build = functools.partial(build_baseline, kind)
-    return train(config, workdir, build=build, verbose=verbose)
+    return train(config, workdir, build=build, data=data, verbose=verbose)

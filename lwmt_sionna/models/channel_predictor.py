@@ -54,6 +54,8 @@ class ChannelPredictor(keras.Model):
             `lwmt_sionna.ops.path_fit`; linear arrays and all delay bins only); linear prediction
             then works on what they leave, and their continuation is the starting point. 0 for
             linear prediction alone.
+        whole_experts: Pairs of window and order of linear predictions of the whole history, for
+            where the paths are wrong; only with `num_paths`.
         array_shape: Number of rows, columns and polarisations of the array; a linear array if left
             out.
         num_delay: Delay bins to work on, for wide bands whose paths lie in few of them; what lies
@@ -108,6 +110,7 @@ class ChannelPredictor(keras.Model):
         num_delay=None,
         first_delay=0,
         local_motion=False,
+        whole_experts=(),
         **kwargs,
     ):
         # The physics in front of the network stays in the precision of its input.
@@ -117,11 +120,14 @@ class ChannelPredictor(keras.Model):
             backbone = keras.saving.deserialize_keras_object(backbone)
         if not isinstance(backbone, LWMTBackbone):
             raise ValueError(f"`backbone` must be an LWMTBackbone. Received: backbone={backbone}")
-        experts = tuple((int(window), int(order)) for window, order in experts)
-        if not experts or any(not 0 < order < window for window, order in experts):
+        experts = _pairs("experts", experts)
+        whole_experts = _pairs("whole_experts", whole_experts)
+        if not experts:
+            raise ValueError("`experts` must not be empty. Received: experts=()")
+        if whole_experts and not num_paths:
             raise ValueError(
-                "`experts` must be pairs (window, order) with 0 < order < window. Received: "
-                f"experts={experts}"
+                "`whole_experts` stand beside paths: they need `num_paths`. Received: "
+                f"whole_experts={whole_experts}, num_paths={num_paths}"
             )
         for name, value in (("num_horizons", num_horizons), ("context", context)):
             if value < 1:
@@ -129,6 +135,7 @@ class ChannelPredictor(keras.Model):
         self.backbone = backbone
         self.num_horizons = int(num_horizons)
         self.experts = experts
+        self.whole_experts = whole_experts
         self.context = int(context)
         self.denoise_radius = int(denoise_radius)
         self.num_paths = int(num_paths)
@@ -164,7 +171,7 @@ class ChannelPredictor(keras.Model):
 
     @property
     def _num_forecasts(self):
-        return len(self.experts) + (self.num_paths > 0)
+        return len(self.experts) + len(self.whole_experts) + (self.num_paths > 0)
 
     def build(self, history_shape):
         bins = self.backbone.patch[0] * self.backbone.patch[1]
@@ -172,7 +179,9 @@ class ChannelPredictor(keras.Model):
             self.backbone.build((None, None, None, None, 2))
         self.observed_features.build((None, None, bins * 2))
         self.forecast_features.build((None, None, bins * 2 * self._num_forecasts))
-        self.level_features.build((None, None, 2 + self._num_forecasts))
+        # One misfit per forecast, and with `whole_experts` the latest of the paths.
+        num_levels = 2 + self._num_forecasts + bool(self.whole_experts)
+        self.level_features.build((None, None, num_levels))
         self.head.build((None, None, self.backbone.width))
         self.built = True
 
@@ -246,7 +255,9 @@ class ChannelPredictor(keras.Model):
     def _flatten(self, history, array, subcarriers):
         """The form of a history, and real `[links, time, num_ant, band, 2]`."""
         history = ops.convert_to_tensor(history)
-        shortest = max(self.context, *(order + 1 for _, order in self.experts))
+        shortest = max(
+            self.context, *(order + 1 for _, order in (*self.experts, *self.whole_experts))
+        )
         form = ChannelForm.of(
             history,
             array=array,
@@ -282,6 +293,7 @@ class ChannelPredictor(keras.Model):
             self.context,
             self.denoise_radius,
             self.num_paths,
+            self.whole_experts,
         )
 
     def refine(self, features, training=None, sampling_period=None, bandwidth=None):
@@ -377,8 +389,8 @@ class ChannelPredictor(keras.Model):
         floor = ops.log(noise[:, 0, 0] + _TINY)
         level = 2.0 * ops.log(ops.mean(patchify(amplitude, patch), axis=-1, keepdims=True))
         features = [level - floor, ops.zeros_like(level) + floor]
-        for expert in range(self._num_forecasts):
-            power = patchify(misfit[:, None, ..., expert : expert + 1], patch)
+        for column in range(misfit.shape[-1]):
+            power = patchify(misfit[:, None, ..., column : column + 1], patch)
             power = ops.mean(power, axis=-1, keepdims=True)
             features.append(ops.log(power + 1e-3 * noise[:, 0, 0] + _TINY) - level)
         return self.level_features(0.2 * ops.concatenate(features, axis=-1))
@@ -433,8 +445,20 @@ class ChannelPredictor(keras.Model):
             num_delay=self.num_delay,
             first_delay=self.first_delay,
             local_motion=self.local_motion,
+            whole_experts=[list(pair) for pair in self.whole_experts],
         )
         return config
+
+
+def _pairs(name, pairs):
+    """Pairs (window, order), checked."""
+    pairs = tuple((int(window), int(order)) for window, order in pairs)
+    if any(not 0 < order < window for window, order in pairs):
+        raise ValueError(
+            f"`{name}` must be pairs (window, order) with 0 < order < window. Received: "
+            f"{name}={pairs}"
+        )
+    return pairs
 
 
 def _by_horizon(forecasts):

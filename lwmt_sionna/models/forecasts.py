@@ -15,7 +15,9 @@ from lwmt_sionna.ops.path_fit import PathFit
 __all__ = ["forecast_features"]
 
 
-def forecast_features(x, num_horizons, experts, context, denoise_radius, num_paths=0):
+def forecast_features(
+    x, num_horizons, experts, context, denoise_radius, num_paths=0, whole_experts=()
+):
     """Forecasts of a history, and what a network may want to know about them.
 
     Without paths, every bin is denoised with its neighbours and continued by linear predictions of
@@ -31,21 +33,50 @@ def forecast_features(x, num_horizons, experts, context, denoise_radius, num_pat
         context: Number of the most recent snapshots to return.
         denoise_radius: See `lwmt_sionna.ops.linear_prediction.denoise`.
         num_paths: Largest number of paths to resolve; 0 for linear prediction alone.
+        whole_experts: Pairs (window, order) of linear predictions of the whole history beside the
+            paths; only with paths.
 
     Returns:
         Dictionary of real tensors without gradient: `observed` and `clean` `[batch, context,
         angle, delay, 2]`, the last snapshots as measured and as understood; `forecasts` `[batch,
-        expert, horizon, angle, delay, 2]`, of the linear predictions and, last, of the paths;
-        `misfit` `[batch, angle, delay, expert]`, the power over the context of the one-step errors
-        of each linear prediction and of what the paths leave; `noise` `[batch]`, its power per bin.
+        expert, horizon, angle, delay, 2]`, of the linear predictions, by what those of the whole
+        history differ from the paths, and, last, of the paths; `misfit` `[batch, angle, delay,
+        expert]`, the power over the context of the one-step errors of each linear prediction and of
+        what the paths leave (with `whole_experts` that of the last two snapshots as well);
+        `noise` `[batch]`, its power per bin.
     """
     x = ops.stop_gradient(x)
-    num_snapshots = x.shape[1]
     rest = x
     if num_paths:
         ahead, rest = _resolve(x, num_paths, num_horizons)
     noise = noise_power(rest)
     clean = denoise(rest, radius=denoise_radius, noise=noise)
+    forecasts, misfit = _continue(clean, num_horizons, experts, context)
+    if whole_experts:
+        whole = denoise(x, radius=denoise_radius, noise=noise)
+        others, errors = _continue(whole, num_horizons, whole_experts, context)
+        forecasts += [other - ahead for other in others]
+        misfit += errors
+    if num_paths:
+        forecasts.append(ahead)
+        left = ops.sum(ops.square(rest[:, -context:]), axis=-1)
+        misfit.append(ops.mean(left, axis=1))
+        clean = clean + (x - rest)
+        if whole_experts:
+            misfit.append(ops.mean(left[:, -2:], axis=1))
+    features = {
+        "observed": x[:, -context:],
+        "clean": clean[:, -context:],
+        "forecasts": ops.stack(forecasts, axis=1),
+        "misfit": ops.stack(misfit, axis=-1),
+        "noise": noise,
+    }
+    return {name: ops.stop_gradient(value) for name, value in features.items()}
+
+
+def _continue(clean, num_horizons, experts, context):
+    """Linear predictions of several memories and the power of their one-step errors."""
+    num_snapshots = clean.shape[1]
     windows = [min(window, num_snapshots) for window, _ in experts]
     coefficients = {}
     for window in sorted(set(windows)):
@@ -56,18 +87,7 @@ def forecast_features(x, num_horizons, experts, context, denoise_radius, num_pat
         taps = coefficients[window][order - 1]
         forecasts.append(extrapolate(clean, taps, num_horizons))
         misfit.append(prediction_error(clean, taps, min(context, num_snapshots - order)))
-    if num_paths:
-        forecasts.append(ahead)
-        misfit.append(ops.mean(ops.sum(ops.square(rest[:, -context:]), axis=-1), axis=1))
-        clean = clean + (x - rest)
-    features = {
-        "observed": x[:, -context:],
-        "clean": clean[:, -context:],
-        "forecasts": ops.stack(forecasts, axis=1),
-        "misfit": ops.stack(misfit, axis=-1),
-        "noise": noise,
-    }
-    return {name: ops.stop_gradient(value) for name, value in features.items()}
+    return forecasts, misfit
 
 
 def _resolve(x, num_paths, num_horizons):

@@ -14,7 +14,13 @@ from lwmt_sionna.training.prediction_data import (
     draw_histories,
     load_training_data,
 )
-from lwmt_sionna.training.predictor import TrainConfig, build_predictor, train
+from lwmt_sionna.training.predictor import (
+    TrainConfig,
+    TrainingData,
+    build_predictor,
+    prepare,
+    train,
+)
 from lwmt_sionna.training.pretraining import PretrainConfig, pretrain
 from lwmt_sionna.training.sources import ChannelPool, SourceConfig
 
@@ -29,6 +35,7 @@ __all__ = [
     "PretrainConfig",
     "SourceConfig",
     "TrainConfig",
+    "TrainingData",
     "as_predictor",
     "averaged_weights",
     "build_optimizer",
@@ -37,6 +44,7 @@ __all__ = [
     "finetune",
     "load_tracks",
     "load_training_data",
+    "prepare",
     "pretrain",
     "run_steps",
     "train",

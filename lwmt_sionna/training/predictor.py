@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import pathlib
+from typing import NamedTuple
 
 import keras
 
@@ -17,7 +18,7 @@ from lwmt_sionna.training.prediction_data import (
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Refinement", "TrainConfig", "build_predictor", "train"]
+__all__ = ["Refinement", "TrainConfig", "TrainingData", "build_predictor", "prepare", "train"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,8 @@ class TrainConfig:
         experts: Pairs (window, order) of the linear predictions.
         denoise_radius: Arm of the denoising cross in bins.
         num_paths: Largest number of paths to resolve; 0 for linear prediction alone.
+        whole_experts: Pairs (window, order) of the linear predictions of the whole history beside
+            the paths.
         window: Half-widths of the neighbourhood in the own snapshot, in patches.
         corridor: Half-widths in other snapshots, in patches.
         time_offsets: Offsets of the other snapshots.
@@ -76,6 +79,7 @@ class TrainConfig:
     experts: tuple = ((6, 2), (10, 4), (16, 2), (16, 4), (16, 6))
     denoise_radius: int = 2
     num_paths: int = 0
+    whole_experts: tuple = ()
     window: tuple = (1, 1)
     corridor: tuple = (1, 1)
     time_offsets: tuple = (-4, -3, -2, -1, 1, 2, 3, 4)
@@ -174,6 +178,7 @@ def build_predictor(config):
         context=config.context,
         denoise_radius=config.denoise_radius,
         num_paths=config.num_paths,
+        whole_experts=config.whole_experts,
         name="predictor",
     )
     shape = (None, config.num_history, config.num_ant, config.num_subcarriers, 2)
@@ -181,7 +186,42 @@ def build_predictor(config):
     return predictor
 
 
-def train(config, workdir, *, build=build_predictor, verbose="auto"):
+class TrainingData(NamedTuple):
+    """What a training learns from and is judged by: see `prepare`.
+
+    Attributes:
+        training: `PredictionDataset` with augmentation.
+        validation: `PredictionDataset` without.
+        counts: Dictionary of the numbers of sequences.
+    """
+
+    training: PredictionDataset
+    validation: PredictionDataset
+    counts: dict
+
+
+def prepare(config, build=build_predictor):
+    """Draws the histories of a training and computes the physics in front of the network.
+
+    Args:
+        config: `TrainConfig`.
+        build: See `train`; models of one physics may share the data of any of them.
+
+    Returns:
+        `TrainingData`.
+    """
+    training, validation, counts = load_training_data(config)
+    logger.info("%d training and %d validation sequences", len(training), len(validation))
+    predictor = build(config)
+    physics = compile_physics(predictor)
+    return TrainingData(
+        PredictionDataset(predictor, training, config, True, physics),
+        PredictionDataset(predictor, validation, config, False, physics),
+        counts,
+    )
+
+
+def train(config, workdir, *, build=build_predictor, data=None, verbose="auto"):
     """Trains a predictor; resumes where an earlier run in the same folder stopped.
 
     Args:
@@ -189,6 +229,8 @@ def train(config, workdir, *, build=build_predictor, verbose="auto"):
         workdir: Folder for backups, checkpoints and logs.
         build: Callable from the configuration to a built, untrained predictor, for models with the
             `transform`, `features` and `refine` of a `ChannelPredictor`.
+        data: `TrainingData` of this configuration, if it has been prepared already for another
+            model of the same physics.
         verbose: See `keras.Model.fit`.
 
     Returns:
@@ -200,12 +242,9 @@ def train(config, workdir, *, build=build_predictor, verbose="auto"):
     """
     workdir = pathlib.Path(workdir)
     claim_folder(workdir, config)
-    training, validation, counts = load_training_data(config)
-    logger.info("%d training and %d validation sequences", len(training), len(validation))
+    data = prepare(config, build) if data is None else data
+    dataset, held_out, counts = data
     predictor = build(config)
-    physics = compile_physics(predictor)
-    dataset = PredictionDataset(predictor, training, config, True, physics)
-    held_out = PredictionDataset(predictor, validation, config, False, physics)
     refinement = Refinement(predictor)
     steps = config.epochs * len(dataset)
     warmup = max(1, int(config.warmup_share * steps))

@@ -107,3 +107,39 @@ def test_round_trip(rng, tmp_path):
 def test_what_cannot_be_resolved_is_refused(settings):
     with pytest.raises(ValueError, match="num_paths"):
         make_predictor(**({"num_paths": 4} | settings))
+
+
+def test_predictions_of_the_whole_history_are_offered_as_differences(rng):
+    """The gate of one at 1 replaces the paths by what linear prediction alone forecasts."""
+    history, _ = waves(rng)
+    model = make_predictor(num_paths=4, whole_experts=((10, 2),))
+    alone = make_predictor(experts=((10, 2),))
+    both = []
+    for predictor in (model, alone):
+        predictor.build((None, NUM_SNAPSHOTS, 8, 8, 2))
+        x = np.stack([history.real, history.imag], axis=-1).astype("float32")
+        features = predictor.features(predictor.transform(keras.ops.convert_to_tensor(x)))
+        both.append({n: keras.ops.convert_to_numpy(v) for n, v in features.items()})
+    forecasts = both[0]["forecasts"]
+    # Two experts on what the paths leave, one on the whole history, the paths themselves.
+    assert forecasts.shape[1] == 4 and both[0]["misfit"].shape[-1] == 5
+    restored = forecasts[:, 2] + forecasts[:, 3]
+    expected = both[1]["forecasts"][:, 0]
+    # They take the noise from what the paths leave, the other from all bins.
+    error = np.sum((restored - expected) ** 2) / np.sum(expected**2)
+    assert error < 1e-2
+    copy = ChannelPredictor.from_config(model.get_config())
+    assert copy.whole_experts == ((10, 2),)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"whole_experts": ((10, 2),)}, "need `num_paths`.*num_paths=0"),
+        ({"num_paths": 2, "whole_experts": ((2, 2),)}, r"0 < order < window.*whole_experts=\(\(2"),
+        ({"experts": ()}, r"experts=\(\)"),
+    ],
+)
+def test_impossible_experts_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        make_predictor(**settings)
