@@ -255,12 +255,12 @@ def evaluate_link(config, out, progress=None, workers=1, dask=None):
         out / "link_level_eval.json",
         name="link_level_eval",
         config=config,
-        points=result.points,
+        points=_rounded(result.points),
         seeds={"drops": config.drops.seed, "link": config.sweep.seed},
         inputs=inputs,
         started=started,
         extra={
-            "goodput": result.goodput,
+            "goodput": _rounded(result.goodput),
             "users": [
                 {"regime": factory.name, "scene": factory.scene, **factory.counts}
                 for factory in bench.factories
@@ -271,6 +271,14 @@ def evaluate_link(config, out, progress=None, workers=1, dask=None):
 
     draw_figures(record, out)
     return record
+
+
+def _rounded(rows, digits=6):
+    """The rows with numbers of six significant digits: thousands of them make a record."""
+    return [
+        {k: float(f"{v:.{digits}g}") if isinstance(v, float) else v for k, v in row.items()}
+        for row in rows
+    ]
 
 
 def _executor(config, workers, dask):

@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 
 from lwmt_sionna import records
-from lwmt_sionna.link.abstraction import SysAbstraction
+from lwmt_sionna.link.abstraction import DecoderTable, SysAbstraction
 from lwmt_sionna.link.mcs import get_mcs
 from lwmt_sionna.link.runner import LinkRunner
 from lwmt_sionna.link.statistics import nmse_summary
@@ -113,7 +113,7 @@ class Workbench:
             result["information"] = told.astype(np.float32)
         elif self.config.decoding == "sys":
             sinr = runner.sinr(drops.slot, h_hat, task.snr_db, slots)
-            result["failure"] = _sys_failure(sinr, self.config.mcs)
+            result["failure"] = _sys_failure(sinr, self.config)
         return result
 
     def runner(self, regime):
@@ -156,7 +156,8 @@ class Workbench:
         else:
             bits = sorted({get_mcs(mcs).num_bits_per_symbol for mcs in config.mcs})
             parts += [config.decoding]
-            parts += {"information": [bits], "sys": [config.mcs]}.get(config.decoding, [])
+            own = {"information": [bits], "sys": [config.mcs, _table_digest(config)]}
+            parts += own.get(config.decoding, [])
         return hashlib.sha256(repr(parts).encode()).hexdigest()
 
     def _make_drops(self, regime, horizon):
@@ -201,14 +202,18 @@ def _count(runner, drops, h_hat, task, config):
     return {"failed": np.stack(failed, axis=-1), "num_bit_errors": num_bit_errors}
 
 
-def _sys_failure(sinr, schemes):
+def _table_digest(config):
+    return None if config.decoder_table is None else records.sha256(config.decoder_table)
+
+
+def _sys_failure(sinr, config):
     """float32 `[num_schemes, num_drops, num_users, num_slots]` from SINR."""
-    abstraction = SysAbstraction()
+    abstraction = SysAbstraction(DecoderTable(config.decoder_table))
     num_slots = sinr.shape[2]
     return np.stack(
         [
             np.stack([abstraction.failure(sinr[:, :, s], mcs) for s in range(num_slots)], axis=-1)
-            for mcs in schemes
+            for mcs in config.mcs
         ]
     ).astype(np.float32)
 
