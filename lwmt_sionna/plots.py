@@ -265,7 +265,7 @@ def data_caption(record):
 
 
 @contextlib.contextmanager
-def panels(path, num_rows, num_columns, title, **options):
+def panels(path, num_rows, num_columns, title, size=None, style=None, **options):
     """A figure of panels with one legend, written when the block ends.
 
     Args:
@@ -273,6 +273,8 @@ def panels(path, num_rows, num_columns, title, **options):
         num_rows: int.
         num_columns: int.
         title: str.
+        size: width and height of the figure in inches; by the number of panels when None.
+        style: dict of matplotlib's settings in place of the project's, or None.
         **options: options of matplotlib's `Figure.subplots`.
 
     Returns:
@@ -284,9 +286,10 @@ def panels(path, num_rows, num_columns, title, **options):
     from matplotlib.figure import Figure
 
     width, height = _PANEL_INCHES
-    with matplotlib.rc_context(_RC):
+    if size is None:
         # One panel alone is made wider, for its legend to fit.
         size = (max(width * num_columns, 5.5), height * num_rows + 0.7)
+    with matplotlib.rc_context(_RC | ({} if style is None else style)):
         figure = Figure(figsize=size, layout="constrained")
         FigureCanvasAgg(figure)
         axes = figure.subplots(num_rows, num_columns, squeeze=False, **options)

@@ -1,7 +1,6 @@
 """Figures of trainings, from their records and from nothing else."""
 
-from lwmt_sionna import records
-from lwmt_sionna.plots import _RC, as_record
+from lwmt_sionna.plots import as_record, panels
 
 __all__ = ["plot_attention_comparison", "plot_label_shares", "plot_mask_ablation"]
 
@@ -78,28 +77,22 @@ def plot_mask_ablation(record, path, metric="nmse_pooled_db"):
         path: path of the figure; the extension chooses the format.
         metric: Which error of the points, in decibels.
     """
-    import matplotlib
     import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     points = as_record(record)["points"]
     sets, contestants, conditions = (
         list(dict.fromkeys(p[key] for p in points))
         for key in ("test_set", "contestant", "condition")
     )
-    with matplotlib.rc_context(_RC | {"axes.grid": False, "font.size": 7}):
-        columns = min(2, len(sets))
-        rows = -(-len(sets) // columns)
-        figure = Figure(
-            figsize=(1.5 + 4.2 * columns, 0.3 + (1.0 + 0.26 * len(contestants)) * rows),
-            layout="constrained",
-        )
-        FigureCanvasAgg(figure)
-        panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        for axes in panels.flat[len(sets) :]:
+    columns = min(2, len(sets))
+    rows = -(-len(sets) // columns)
+    title = "error of the hidden tokens [dB]; colour: against the whole curriculum (red is worse)"
+    size = (1.5 + 4.2 * columns, 0.3 + (1.0 + 0.26 * len(contestants)) * rows)
+    style = {"axes.grid": False, "font.size": 7}
+    with panels(path, rows, columns, title, size, style, sharex=True, sharey=True) as grid:
+        for axes in grid.flat[len(sets) :]:
             axes.set_axis_off()
-        for axes, name in zip(panels.flat, sets, strict=False):
+        for axes, name in zip(grid.flat, sets, strict=False):
             table = np.full((len(contestants), len(conditions)), np.nan)
             for p in points:
                 if p["test_set"] == name:
@@ -117,11 +110,6 @@ def plot_mask_ablation(record, path, metric="nmse_pooled_db"):
             labels = [condition.replace("_", " ") for condition in conditions]
             axes.set_xticks(range(len(conditions)), labels, rotation=45, ha="right")
             axes.set_yticks(range(len(contestants)), [c.replace("_", " ") for c in contestants])
-        figure.suptitle(
-            "error of the hidden tokens [dB]; colour: against the whole curriculum (red is worse)"
-        )
-        with records.atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=150)
 
 
 def _draw_baselines(axes, cell):
@@ -132,30 +120,20 @@ def _draw_baselines(axes, cell):
 
 
 def _draw_cells(points, path, draw, xlabel):
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     if not points:
         raise ValueError("The record has no points of this subset")
     sets = list(dict.fromkeys(p["test_set"] for p in points))
     horizons = sorted({p["horizon"] for p in points})
-    with matplotlib.rc_context(_RC):
-        figure = Figure(figsize=(3.4 * len(horizons), 2.5 * len(sets) + 0.6), layout="constrained")
-        FigureCanvasAgg(figure)
-        panels = figure.subplots(len(sets), len(horizons), sharex=True, sharey="row", squeeze=False)
+    size = (3.4 * len(horizons), 2.5 * len(sets) + 0.6)
+    title = "median NMSE [dB]"
+    with panels(path, len(sets), len(horizons), title, size, sharex=True, sharey="row") as grid:
         for row, name in enumerate(sets):
             for column, horizon in enumerate(horizons):
-                axes = panels[row][column]
+                axes = grid[row][column]
                 draw(axes, [p for p in points if (p["test_set"], p["horizon"]) == (name, horizon)])
                 axes.set_title(f"horizon {horizon}")
                 if column == 0:
                     # Long names of files would not fit above the panels.
-                    axes.set_ylabel(f"{name.replace(', ', chr(10))}\nmedian NMSE [dB]", fontsize=7)
+                    axes.set_ylabel(name.replace(", ", "\n"), fontsize=7)
                 if row == len(sets) - 1:
                     axes.set_xlabel(xlabel)
-        handles, labels = panels[0][0].get_legend_handles_labels()
-        if handles:
-            figure.legend(handles, labels, loc="outside lower center", ncols=3)
-        with records.atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=150)
