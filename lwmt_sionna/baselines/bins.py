@@ -10,7 +10,16 @@ from lwmt_sionna.baselines.base import Predictor, batch_shape
 from lwmt_sionna.ops.angle_delay import check_array_shape
 from lwmt_sionna.ops.linear_prediction import denoise
 
-__all__ = ["BinPredictor", "from_bins", "lag_covariance", "noise_power", "pool", "to_bins"]
+__all__ = [
+    "BinPredictor",
+    "chosen_covariance",
+    "chosen_snapshots",
+    "from_bins",
+    "lag_covariance",
+    "noise_power",
+    "pool",
+    "to_bins",
+]
 
 _TINY = 1e-30
 
@@ -104,6 +113,26 @@ def lag_covariance(x, size, forward_backward=True, pool_weight=0.0):
     return covariance
 
 
+def chosen_covariance(x, chosen, size, pool_weight):
+    """Covariances of windows around some bins, see `lag_covariance`.
+
+    Args:
+        x: complex `[batch, num_snapshots, num_angle, num_delay]`.
+        chosen: Flat indices into (batch, angle, delay).
+        size: Snapshots per window.
+        pool_weight: See `pool`.
+
+    Returns:
+        complex `[len(chosen), size, size]`.
+    """
+    return lag_covariance(x, size, pool_weight=pool_weight).reshape(-1, size, size)[chosen]
+
+
+def chosen_snapshots(x, chosen):
+    """Some bins over time, complex `[len(chosen), num_snapshots]`: see `chosen_covariance`."""
+    return np.moveaxis(x, 1, -1).reshape(-1, x.shape[1])[chosen]
+
+
 class BinPredictor(Predictor):
     """Continues the bins of the angle-delay domain, each from itself and its neighbours.
 
@@ -151,7 +180,13 @@ class BinPredictor(Predictor):
         return future
 
     def check_length(self, num_snapshots):
-        """Refuses a history that is too short."""
+        """Refuses a history that is too short: not longer than the order, where there is one."""
+        order = getattr(self, "order", 0)
+        if num_snapshots <= order:
+            raise ValueError(
+                "The history must be longer than the order. Received: "
+                f"num_snapshots={num_snapshots}, order={order}"
+            )
 
     @abc.abstractmethod
     def extrapolate(self, x, noise, chosen, num_horizons):

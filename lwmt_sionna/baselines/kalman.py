@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lwmt_sionna.baselines.bins import BinPredictor, lag_covariance
+from lwmt_sionna.baselines.bins import BinPredictor, chosen_covariance, chosen_snapshots
 from lwmt_sionna.baselines.multistep import clamp_poles, prediction_coefficients
 
 __all__ = ["KalmanPredictor", "autoregressive_covariance", "kalman_forecast"]
@@ -61,20 +61,11 @@ class KalmanPredictor(BinPredictor):
         self.noise_factor = float(noise_factor)
         self.pool_weight = float(pool_weight)
 
-    def check_length(self, num_snapshots):
-        if num_snapshots <= self.order:
-            raise ValueError(
-                "The history must be longer than the order. Received: "
-                f"num_snapshots={num_snapshots}, order={self.order}"
-            )
-
     def extrapolate(self, x, noise, chosen, num_horizons):
-        num_snapshots = x.shape[1]
-        covariance = lag_covariance(x, self.order + 1, pool_weight=self.pool_weight)
-        covariance = covariance.reshape(-1, *covariance.shape[-2:])[chosen]
+        covariance = chosen_covariance(x, chosen, self.order + 1, self.pool_weight)
         coefficients = prediction_coefficients(covariance, self.ridge)
         coefficients = clamp_poles(coefficients, self.radius)[0]
-        samples = np.moveaxis(x, 1, -1).reshape(-1, num_snapshots)[chosen]
+        samples = chosen_snapshots(x, chosen)
         floor = self.noise_factor * noise[chosen // (x.shape[2] * x.shape[3])]
         power = np.mean(np.abs(samples) ** 2, axis=1)
         power = np.maximum(power - floor, 1e-2 * power + _TINY)

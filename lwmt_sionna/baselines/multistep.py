@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lwmt_sionna.baselines.bins import BinPredictor, lag_covariance, pool
+from lwmt_sionna.baselines.bins import BinPredictor, chosen_covariance, pool
 
 __all__ = [
     "ClampedAutoregression",
@@ -47,9 +47,6 @@ class DirectAutoregression(BinPredictor):
         self.order = int(order)
         self.ridge = float(ridge)
         self.pool_weight = float(pool_weight)
-
-    def check_length(self, num_snapshots):
-        _check_length(self.order + 1, num_snapshots)
 
     def extrapolate(self, x, noise, chosen, num_horizons):
         order, num_snapshots = self.order, x.shape[1]
@@ -126,12 +123,8 @@ class ClampedAutoregression(BinPredictor):
         self.radius = float(radius)
         self.pool_weight = float(pool_weight)
 
-    def check_length(self, num_snapshots):
-        _check_length(self.order + 1, num_snapshots)
-
     def extrapolate(self, x, noise, chosen, num_horizons):
-        covariance = lag_covariance(x, self.order + 1, pool_weight=self.pool_weight)
-        covariance = covariance.reshape(-1, *covariance.shape[-2:])[chosen]
+        covariance = chosen_covariance(x, chosen, self.order + 1, self.pool_weight)
         coefficients = prediction_coefficients(covariance, self.ridge)
         coefficients = clamp_poles(coefficients, self.radius)[0]
         recent = np.stack([_pick(x[:, -1 - k], chosen) for k in range(self.order)], axis=-1)
@@ -215,11 +208,3 @@ def _check(order, ridge, radius=1.0):
         raise ValueError(f"ridge must not be negative. Received: ridge={ridge}")
     if not 0 < radius <= 2:
         raise ValueError(f"radius must lie in (0, 2]. Received: radius={radius}")
-
-
-def _check_length(order, num_snapshots):
-    if num_snapshots <= order:
-        raise ValueError(
-            f"The history must be longer than the order. Received: num_snapshots={num_snapshots}, "
-            f"order={order - 1}"
-        )

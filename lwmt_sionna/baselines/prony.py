@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lwmt_sionna.baselines.bins import BinPredictor, lag_covariance
+from lwmt_sionna.baselines.bins import BinPredictor, chosen_covariance, chosen_snapshots
 from lwmt_sionna.baselines.multistep import clamp_poles
 
 __all__ = ["PronyPredictor", "prony_poles"]
@@ -59,19 +59,11 @@ class PronyPredictor(BinPredictor):
         self.ridge = float(ridge)
         self.pool_weight = float(pool_weight)
 
-    def check_length(self, num_snapshots):
-        if num_snapshots <= self.order:
-            raise ValueError(
-                "The history must be longer than the order. Received: "
-                f"num_snapshots={num_snapshots}, order={self.order}"
-            )
-
     def extrapolate(self, x, noise, chosen, num_horizons):
         num_snapshots = x.shape[1]
-        covariance = lag_covariance(x, self.order + 1, pool_weight=self.pool_weight)
-        covariance = covariance.reshape(-1, *covariance.shape[-2:])[chosen]
+        covariance = chosen_covariance(x, chosen, self.order + 1, self.pool_weight)
         poles, is_path = prony_poles(covariance, self.rank, self.tolerance)
-        samples = np.moveaxis(x, 1, -1).reshape(-1, num_snapshots)[chosen]
+        samples = chosen_snapshots(x, chosen)
         # Time counts from the first snapshot: powers of poles within the circle stay bounded.
         instants = np.arange(num_snapshots)
         basis = poles[:, None, :] ** instants[None, :, None] * is_path[:, None, :]

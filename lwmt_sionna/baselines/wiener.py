@@ -4,7 +4,7 @@ import functools
 
 import numpy as np
 
-from lwmt_sionna.baselines.bins import BinPredictor
+from lwmt_sionna.baselines.bins import BinPredictor, chosen_snapshots
 
 __all__ = ["WienerPredictor", "jakes_autocorrelation", "wiener_forecast"]
 
@@ -51,7 +51,7 @@ class WienerPredictor(BinPredictor):
 
     def extrapolate(self, x, noise, chosen, num_horizons):
         num_snapshots = x.shape[1]
-        samples = np.moveaxis(x, 1, -1).reshape(-1, num_snapshots)[chosen]
+        samples = chosen_snapshots(x, chosen)
         owner = chosen // (x.shape[2] * x.shape[3])
         floor = self.noise_factor * noise[owner]
         power = np.mean(np.abs(samples) ** 2, axis=1)
