@@ -81,7 +81,9 @@ class PathFit:
         drift: Standard deviations of the drift in angle and delay, bins per snapshot.
         window_penalty: Log-likelihood that a birth or death within the history must win; infinity
             to let all paths last.
-        shortest: Fewest snapshots of a path.
+        shortest: Fewest snapshots of a path. Births in the last snapshots call for short ones: what
+            lasts longer than the truth is imitated by several paths that cancel each other, and
+            comes out large when continued.
         num_steps: Joint steps after each discovery.
         num_final_steps: Joint steps at the end.
         num_inner_steps: Conjugate gradient steps in each of them.
@@ -103,7 +105,7 @@ class PathFit:
         chirp=2e-3,
         drift=(1e-2, 2.5e-3),
         window_penalty=30.0,
-        shortest=4,
+        shortest=2,
         num_steps=2,
         num_final_steps=4,
         num_inner_steps=24,
