@@ -35,6 +35,9 @@ _STYLES = {
     "prony": ("#E377C2", "s", "Prony"),
     "path_fit": ("#56B4E9", "X", "path fit"),
     "model": ("#0072B2", "*", "model"),
+    "zero": ("#BBBBBB", "_", "zero"),
+    "small": ("#A6761D", "d", "preset small"),
+    "paths": ("#00429D", "*", "preset paths"),
 }
 _OTHER_COLOURS = ("#CC79A7", "#F0E442", "#8C564B", "#BCBD22", "#9467BD")
 _OTHER_MARKERS = ("P", "d", "<", ">", "h")

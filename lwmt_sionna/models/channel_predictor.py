@@ -10,7 +10,7 @@ from lwmt_sionna.layers.angle_delay import AngleDelayTransform
 from lwmt_sionna.models.backbone import LWMTBackbone
 from lwmt_sionna.models.channel_form import ChannelForm
 from lwmt_sionna.models.embedding import pool_embeddings
-from lwmt_sionna.models.forecasts import forecast_features
+from lwmt_sionna.models.forecasts import check_experts, forecast_features
 from lwmt_sionna.models.normalization import common_phasor, turn, unit_power
 from lwmt_sionna.models.presets import load_preset, save_preset
 from lwmt_sionna.ops.angle_delay import inverse_angle_delay_transform
@@ -120,15 +120,7 @@ class ChannelPredictor(keras.Model):
             backbone = keras.saving.deserialize_keras_object(backbone)
         if not isinstance(backbone, LWMTBackbone):
             raise ValueError(f"`backbone` must be an LWMTBackbone. Received: backbone={backbone}")
-        experts = _pairs("experts", experts)
-        whole_experts = _pairs("whole_experts", whole_experts)
-        if not experts:
-            raise ValueError("`experts` must not be empty. Received: experts=()")
-        if whole_experts and not num_paths:
-            raise ValueError(
-                "`whole_experts` stand beside paths: they need `num_paths`. Received: "
-                f"whole_experts={whole_experts}, num_paths={num_paths}"
-            )
+        experts, whole_experts = check_experts(experts, whole_experts, num_paths)
         for name, value in (("num_horizons", num_horizons), ("context", context)):
             if value < 1:
                 raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
@@ -448,17 +440,6 @@ class ChannelPredictor(keras.Model):
             whole_experts=[list(pair) for pair in self.whole_experts],
         )
         return config
-
-
-def _pairs(name, pairs):
-    """Pairs (window, order), checked."""
-    pairs = tuple((int(window), int(order)) for window, order in pairs)
-    if any(not 0 < order < window for window, order in pairs):
-        raise ValueError(
-            f"`{name}` must be pairs (window, order) with 0 < order < window. Received: "
-            f"{name}={pairs}"
-        )
-    return pairs
 
 
 def _by_horizon(forecasts):

@@ -12,7 +12,41 @@ from lwmt_sionna.ops.linear_prediction import (
 )
 from lwmt_sionna.ops.path_fit import PathFit
 
-__all__ = ["forecast_features"]
+__all__ = ["check_experts", "forecast_features"]
+
+
+def check_experts(experts, whole_experts, num_paths):
+    """Normalises the linear predictions of a predictor.
+
+    Args:
+        experts: Pairs (window, order), at least one.
+        whole_experts: Pairs (window, order); only with paths.
+        num_paths: Largest number of paths to resolve.
+
+    Returns:
+        Tuple of both as tuples of pairs of integers.
+
+    Raises:
+        ValueError: If a pair is impossible, or they do not fit together.
+    """
+    experts, whole_experts = (
+        tuple((int(window), int(order)) for window, order in pairs)
+        for pairs in (experts, whole_experts)
+    )
+    for name, pairs in (("experts", experts), ("whole_experts", whole_experts)):
+        if any(not 0 < order < window for window, order in pairs):
+            raise ValueError(
+                f"`{name}` must be pairs (window, order) with 0 < order < window. Received: "
+                f"{name}={pairs}"
+            )
+    if not experts:
+        raise ValueError("`experts` must not be empty. Received: experts=()")
+    if whole_experts and not num_paths:
+        raise ValueError(
+            "`whole_experts` stand beside paths: they need `num_paths`. Received: "
+            f"whole_experts={whole_experts}, num_paths={num_paths}"
+        )
+    return experts, whole_experts
 
 
 def forecast_features(
