@@ -65,9 +65,7 @@ def test_decoded_blocks_are_their_own_feedback():
 
 
 def test_offset_follows_the_rule_of_sionna_sys():
-    from sionna.sys import OuterLoopLinkAdaptation
-
-    from lwmt_sionna.link.abstraction import _phy_abstraction
+    from sionna.sys import OuterLoopLinkAdaptation, PHYAbstraction
 
     rng = np.random.default_rng(5)
     failure = (rng.random((4, 30, 1, 1)) < 0.2).astype(float)
@@ -75,7 +73,7 @@ def test_offset_follows_the_rule_of_sionna_sys():
     belief = np.full((30, 1, 4), 8.0)
     config = AdaptationConfig(bler_target=0.1, step_db=0.7)
     _, offset = adapt(failure, belief, WATERFALLS, config)
-    sionna = OuterLoopLinkAdaptation(_phy_abstraction(), 1, bler_target=0.1, delta_up=0.7)
+    sionna = OuterLoopLinkAdaptation(PHYAbstraction(), 1, bler_target=0.1, delta_up=0.7)
     expected = []
     for drop in [*range(30), *range(30)]:
         expected.append(float(sionna.offset.numpy()[0]))
