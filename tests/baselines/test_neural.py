@@ -1,5 +1,7 @@
 """The neural baselines: same start, same tokens, same training as the model."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from lwmt_sionna.baselines.training import KINDS, build_baseline, train_baseline
 from lwmt_sionna.data import ClusterConfig, draw_clusters, write_paths
 from lwmt_sionna.models import ChannelPredictor
 from lwmt_sionna.ops import Neighborhood, RandomNeighborhood
-from lwmt_sionna.training import TrainConfig
+from lwmt_sionna.training import TrainConfig, prepare
 
 TINY = {
     "num_ant": 8,
@@ -85,6 +87,20 @@ def test_training_makes_a_preset(kind, rng, tmp_path):
     np.testing.assert_allclose(again(h, 2), ModelPredictor(model)(h, 2), atol=1e-6)
     if kind == "random":
         assert again.model.backbone.neighborhood == model.backbone.neighborhood
+
+
+def test_kinds_of_attention_may_share_their_data(rng, tmp_path):
+    """What the model prepares is what another attention would have prepared for itself."""
+    write_paths(tmp_path / "few.h5", draw_clusters(8, 10, 2.5e-3, rng, ClusterConfig()))
+    config = TrainConfig(data=(str(tmp_path / "few.h5"),), **TINY)
+    shared = prepare(config)
+    own = prepare(config, functools.partial(build_baseline, "dense"))
+    assert shared.counts == own.counts
+    for name in ("training", "validation"):
+        mine, other = getattr(shared, name), getattr(own, name)
+        np.testing.assert_allclose(mine.targets, other.targets, atol=1e-5)
+        for feature, values in mine.features.items():
+            np.testing.assert_allclose(values, other.features[feature], atol=1e-5)
 
 
 def test_unknown_kinds_are_refused():
