@@ -15,49 +15,62 @@ from lwmt_sionna import cli
 
 GRID = {
     "pooled_ar": [
-        {"order": order, "ridge": ridge} for order in (4, 6, 8) for ridge in (1e-3, 1e-2, 1e-1)
+        {"order": order, "ridge": ridge} for order in (6, 8, 10, 12) for ridge in (1e-4, 1e-3, 1e-2)
     ],
     "local_ar": [
         *({"order": order, "pool_weight": 0.5} for order in (4, 6, 8)),
-        {"order": 6, "pool_weight": 1.0},
+        *({"order": 6, "pool_weight": weight} for weight in (0.25, 1.0)),
         {"order": 4, "method": "covariance", "ridge": 1e-2},
     ],
     "denoised_ar": [
-        *({"order": order, "denoise_radius": 3} for order in (5, 7, 9)),
-        {"order": 7, "denoise_radius": 2},
+        {"order": order, "denoise_radius": radius} for order in (5, 7, 9) for radius in (2, 3, 4)
     ],
     "clamped_ar": [
-        *({"order": order, "ridge": ridge} for order in (4, 6, 8) for ridge in (1e-4, 1e-3, 1e-2)),
-        {"order": 6, "ridge": 1e-3, "radius": 0.98},
-        {"order": 6, "ridge": 1e-3, "pool_weight": 1.0},
+        *(
+            {"order": order, "ridge": ridge}
+            for order in (6, 8, 10)
+            for ridge in (1e-5, 1e-4, 1e-3, 1e-2)
+        ),
+        {"order": 8, "ridge": 1e-4, "radius": 0.98},
+        {"order": 8, "ridge": 1e-4, "pool_weight": 1.0},
     ],
     "direct_ar": [
-        *({"order": order, "ridge": ridge} for order in (3, 4, 6) for ridge in (1e-3, 1e-2, 1e-1)),
-        {"order": 4, "ridge": 1e-2, "pool_weight": 0.5},
+        *(
+            {"order": order, "ridge": ridge}
+            for order in (4, 6, 8, 10)
+            for ridge in (1e-4, 1e-3, 1e-2)
+        ),
+        {"order": 6, "ridge": 1e-3, "pool_weight": 0.5},
     ],
     "kalman": [
         *(
             {"order": order, "noise_factor": factor}
-            for order in (4, 6)
-            for factor in (0.03, 0.1, 0.3)
+            for order in (4, 6, 8)
+            for factor in (0.003, 0.01, 0.03, 0.1)
         ),
-        {"order": 6, "noise_factor": 0.1, "ridge": 1e-3},
-        {"order": 6, "noise_factor": 0.1, "radius": 0.99},
+        {"order": 6, "noise_factor": 0.03, "ridge": 1e-3},
+        {"order": 6, "noise_factor": 0.03, "radius": 0.99},
     ],
     "wiener": [
-        {"denoise_radius": radius, "noise_factor": factor}
-        for radius, factor in ((None, 1.0), (None, 0.3), (2, 0.3), (2, 0.1), (3, 0.1))
+        *({"denoise_radius": None, "noise_factor": factor} for factor in (0.1, 0.3, 1.0)),
+        *(
+            {"denoise_radius": radius, "noise_factor": factor}
+            for radius in (2, 3, 4)
+            for factor in (0.01, 0.03, 0.1, 0.3)
+        ),
     ],
     "prony": [
         {"order": order, "rank": rank, "ridge": ridge}
-        for order in (8, 10)
-        for rank in (2, 4)
-        for ridge in (1e-3, 1e-1)
+        for order in (8, 10, 12)
+        for rank in (3, 4, 6)
+        for ridge in (1e-4, 1e-3, 1e-2)
     ],
     "path_fit": [
         {},
+        *({"window_penalty": penalty} for penalty in (10.0, 15.0, 20.0, 45.0)),
+        *({"num_peaks": peaks} for peaks in (1, 2, 6)),
+        *({"shortest": shortest} for shortest in (1, 3)),
         {"num_paths": 24},
-        {"window_penalty": 15.0},
         {"residual_order": 6},
     ],
 }
