@@ -15,7 +15,9 @@ from lwmt_sionna import cli
 
 GRID = {
     "pooled_ar": [
-        {"order": order, "ridge": ridge} for order in (6, 8, 10, 12) for ridge in (1e-4, 1e-3, 1e-2)
+        {"order": order, "ridge": ridge}
+        for order in (6, 8, 10, 12, 13)
+        for ridge in (1e-5, 1e-4, 1e-3, 1e-2)
     ],
     "local_ar": [
         *({"order": order, "pool_weight": 0.5} for order in (4, 6, 8)),
@@ -23,7 +25,9 @@ GRID = {
         {"order": 4, "method": "covariance", "ridge": 1e-2},
     ],
     "denoised_ar": [
-        {"order": order, "denoise_radius": radius} for order in (5, 7, 9) for radius in (2, 3, 4)
+        {"order": order, "denoise_radius": radius}
+        for order in (5, 7, 9, 11)
+        for radius in (3, 4, 5, 6)
     ],
     "clamped_ar": [
         *(
@@ -33,6 +37,11 @@ GRID = {
         ),
         {"order": 8, "ridge": 1e-4, "radius": 0.98},
         {"order": 8, "ridge": 1e-4, "pool_weight": 1.0},
+        *(
+            {"order": 8, "ridge": 1e-4, "pool_weight": weight, "denoise_radius": radius}
+            for weight in (0.5, 1.0)
+            for radius in (4, 5, 6)
+        ),
     ],
     "direct_ar": [
         *(
@@ -41,6 +50,11 @@ GRID = {
             for ridge in (1e-4, 1e-3, 1e-2)
         ),
         {"order": 6, "ridge": 1e-3, "pool_weight": 0.5},
+        *(
+            {"order": order, "ridge": 1e-4, "denoise_radius": radius}
+            for order in (4, 10)
+            for radius in (4, 5, 6)
+        ),
     ],
     "kalman": [
         *(
@@ -50,21 +64,25 @@ GRID = {
         ),
         {"order": 6, "noise_factor": 0.03, "ridge": 1e-3},
         {"order": 6, "noise_factor": 0.03, "radius": 0.99},
+        {"order": 8, "noise_factor": 0.03, "pool_weight": 1.0},
+        *({"order": 8, "noise_factor": 0.03, "denoise_radius": radius} for radius in (4, 5, 6)),
+        {"order": 8, "noise_factor": 0.03, "denoise_radius": 4, "pool_weight": 1.0},
     ],
     "wiener": [
         *({"denoise_radius": None, "noise_factor": factor} for factor in (0.1, 0.3, 1.0)),
         *(
             {"denoise_radius": radius, "noise_factor": factor}
-            for radius in (2, 3, 4)
-            for factor in (0.01, 0.03, 0.1, 0.3)
+            for radius in (3, 4, 5, 6)
+            for factor in (0.03, 0.1, 0.3, 1.0)
         ),
     ],
     "prony": [
         {"order": order, "rank": rank, "ridge": ridge}
         for order in (8, 10, 12)
-        for rank in (3, 4, 6)
-        for ridge in (1e-4, 1e-3, 1e-2)
-    ],
+        for rank in (4, 6, 8)
+        for ridge in (1e-5, 1e-4, 1e-3)
+    ]
+    + [{"order": 12, "rank": 6, "ridge": 1e-4, "denoise_radius": radius} for radius in (4, 5, 6)],
     "path_fit": [
         {},
         *({"window_penalty": penalty} for penalty in (10.0, 15.0, 20.0, 45.0)),
