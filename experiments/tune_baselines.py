@@ -85,10 +85,11 @@ GRID = {
     + [{"order": 12, "rank": 6, "ridge": 1e-4, "denoise_radius": radius} for radius in (4, 5, 6)],
     "path_fit": [
         {},
-        *({"window_penalty": penalty} for penalty in (10.0, 15.0, 20.0, 45.0)),
-        *({"num_peaks": peaks} for peaks in (1, 2, 6)),
+        *({"num_paths": count} for count in (16, 32)),
+        *({"window_penalty": penalty} for penalty in (10.0, 30.0, 45.0)),
+        *({"full_drift": pace} for pace in (0.01, 0.15, 0.4)),
+        *({"num_peaks": peaks} for peaks in (2, 6)),
         *({"shortest": shortest} for shortest in (1, 3)),
-        {"num_paths": 24},
         {"residual_order": 6},
     ],
 }

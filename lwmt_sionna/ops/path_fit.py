@@ -41,6 +41,9 @@ _TINY = 1e-20
 # Points of the search grid per resolution cell and axis: with one, a path between points may lose
 # 12 dB and stay unseen.
 _OVERSAMPLING = 2
+# Snapshots from which a path's Doppler shift counts, and the least share of the widths of drifts.
+_SURE = 5
+_SLOWEST = 0.05
 _NUM_PARAMETERS = 1 + len(PHASE_TERMS)  # the logarithm of the amplitude comes first
 
 
@@ -79,6 +82,9 @@ class PathFit:
             Noise alone exceeds 14 in one of a hundred sequences of 16,384 samples.
         chirp: Standard deviation of the change of the Doppler phase, radians per snapshot squared.
         drift: Standard deviations of the drift in angle and delay, bins per snapshot.
+        full_drift: Root mean square of the Doppler shifts, cycles per snapshot, from which on these
+            hold. Slower paths bend less: drifts grow with the way per snapshot, chirps with its
+            square.
         window_penalty: Log-likelihood that a birth or death within the history must win; infinity
             to let all paths last.
         shortest: Fewest snapshots of a path. Births in the last snapshots call for short ones: what
@@ -99,12 +105,13 @@ class PathFit:
         num_snapshots,
         num_ant,
         num_subcarriers,
-        num_paths=16,
+        num_paths=24,
         num_peaks=3,
         threshold=14.0,
         chirp=2e-3,
         drift=(1e-2, 2.5e-3),
-        window_penalty=30.0,
+        full_drift=0.25,
+        window_penalty=20.0,
         shortest=2,
         num_steps=2,
         num_final_steps=4,
@@ -124,13 +131,19 @@ class PathFit:
         ):
             if int(value) != value or value < 1:
                 raise ValueError(f"{name} must be a positive integer. Received: {name}={value}")
-        for name, value in (("threshold", threshold), ("chirp", chirp), ("drift", min(drift))):
+        for name, value in (
+            ("threshold", threshold),
+            ("chirp", chirp),
+            ("drift", min(drift)),
+            ("full_drift", full_drift),
+        ):
             if not value > 0:
                 raise ValueError(f"{name} must be positive. Received: {name}={value}")
         self.num_paths = int(num_paths)
         self.num_peaks = min(int(num_peaks), self.num_paths)
         self.threshold = float(threshold)
         self.shortest = min(int(shortest), self.shape[0])
+        self.full_drift = float(full_drift)
         self.num_steps = int(num_steps)
         self.num_final_steps = int(num_final_steps)
         self.num_inner_steps = int(num_inner_steps)
@@ -280,8 +293,19 @@ class PathFit:
     def _cost(self, residual, paths, noise):
         """Twice the negative logarithm of the posterior, `[batch]`."""
         misfit = ops.sum(residual.power(), axis=(1, 2, 3)) / noise
-        prior = ops.sum(ops.square(paths.phase) * self.precision, axis=-1)
+        prior = ops.sum(ops.square(paths.phase) * self._precision(paths), axis=-1)
         return 2 * misfit + ops.sum(prior * _active(paths), axis=-1)
+
+    def _precision(self, paths):
+        """Precision of the prior of the phases, `[batch, 1, 7]`, by how fast the paths turn."""
+        length = ops.sum(paths.window, axis=-1)
+        weight = paths.amplitude * length * ops.cast(length >= min(_SURE, self.shape[0]), "float32")
+        turns = self.doppler(paths)
+        square = weight * ops.square(turns - ops.floor(turns + 0.5))
+        square = ops.sum(square, axis=-1) / (ops.sum(weight, axis=-1) + _TINY)
+        pace = ops.sqrt(square)[:, None, None] / self.full_drift
+        width = pace ** np.array([0, 0, 0, 0, 2, 1, 1], "float32")
+        return self.precision / ops.square(ops.clip(width, _SLOWEST, 1.0))
 
     def _peaks(self, residual, noise):
         """The largest peaks of the residual, refined, and which of them stand out of the noise.
@@ -381,7 +405,7 @@ class PathFit:
         # Prior: precision of the drifts against the likelihood's 2 / noise.
         half_noise = 0.5 * noise[:, None, None]
         active = _active(paths)[..., None]
-        precision = np.concatenate([[0.0], self.precision]).astype("float32")
+        precision = ops.pad(self._precision(paths), [[0, 0], [0, 0], [1, 0]])
         parameters = ops.concatenate([0.0 * paths.amplitude[..., None], paths.phase], axis=-1)
         gradient = gradient - half_noise * precision * parameters * active
         size = count * _NUM_PARAMETERS

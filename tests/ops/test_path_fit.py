@@ -76,6 +76,18 @@ def test_drifts_are_followed(rng):
     assert error_db(stiff[2][0], h[T:]) > -20
 
 
+def test_slow_paths_bend_less(rng):
+    """Two slow paths in one cell must not be taken for one that turns."""
+    planted = [(1.0, 0.02, 0.2, 0.1), (0.8, -0.02, 0.2, 0.1)]
+    h = plant(planted, T + 5)
+    history = np.stack([noisy(rng, h[:T], 20) for _ in range(8)])
+    errors = [
+        np.mean([error_db(f, h[T:]) for f in run(fit, history, horizons=5)[2]])
+        for fit in (PathFit(T, M, K), PathFit(T, M, K, full_drift=1e-3))
+    ]
+    assert errors[0] < errors[1] - 2
+
+
 def test_births_and_deaths_within_the_history(rng):
     """A path that has died is not continued; one born lately is told from its own snapshots."""
     steady = (1.0, 0.1, 0.2, 0.1)
@@ -129,6 +141,7 @@ def test_close_paths_stay_finite(rng):
         (lambda: PathFit(1, 8, 8), "num_snapshots=1"),
         (lambda: PathFit(16, 8, 8, num_paths=0), "num_paths=0"),
         (lambda: PathFit(16, 8, 8, drift=(0.0, 1.0)), "drift"),
+        (lambda: PathFit(16, 8, 8, full_drift=0.0), "full_drift=0.0"),
         (lambda: PathFit(16, 8, 8)(np.zeros((1, 16, 8, 4, 2))), r"h\.shape"),
     ],
 )
