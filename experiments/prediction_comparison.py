@@ -1,0 +1,31 @@
+"""From a record of the prediction evaluation: who leads in how many cells, and what seeds do.
+
+Example:
+    python experiments/prediction_comparison.py experiments/results/prediction_eval_grid.json \\
+        --seeds paths sparse_seed2 sparse_seed3 --seeds dense_seed1 dense_seed2 dense_seed3
+"""
+
+import pathlib
+
+from lwmt_sionna import cli
+
+
+def main(argv=None):
+    parser = cli.build_parser(__doc__)
+    parser.add_argument("record", type=pathlib.Path, help="JSON record of prediction_eval.py")
+    parser.add_argument("--predictor", default="paths", help="whose leads are told [paths]")
+    parser.add_argument(
+        "--seeds", nargs="+", action="append", default=[], help="predictors that differ in the seed"
+    )
+    args = parser.parse_args(argv)
+    cli.configure_logging(args)
+
+    from lwmt_sionna import records
+    from lwmt_sionna.prediction_table import format_prediction_comparison
+
+    record = records.read_record(args.record)
+    print(format_prediction_comparison(record, args.predictor, args.seeds))
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,116 @@
+"""Who is ahead of whom in a record of the prediction evaluation, and how much seeds differ."""
+
+import collections
+import statistics
+
+from lwmt_sionna.baselines import CLASSICAL
+from lwmt_sionna.prediction_grid import best_classical, cell_key
+
+__all__ = ["format_prediction_comparison", "leads", "seed_gains"]
+
+FIGURES = ("nmse_median_db", "nmse_pooled_db")
+BIN_BY_BIN = "best bin by bin"
+_RESOLVING = "path_fit"
+
+
+def leads(record, predictor, by, subset="event_free"):
+    """By how many decibels a predictor is ahead of every other, cell by cell.
+
+    Args:
+        record: Record of `experiments/prediction_eval.py`.
+        predictor: Name of the predictor.
+        by: Figure that is compared, such as `"nmse_median_db"`.
+        subset: Subset of sequences.
+
+    Returns:
+        Dictionary from the name of a rival to a dictionary from (scene, speed, period, history SNR,
+        horizon) to the lead in dB, negative where the rival is ahead. The rival `BIN_BY_BIN` is in
+        every cell the best of the training-free baselines that do not resolve paths.
+
+    Raises:
+        ValueError: If the record does not hold the predictor.
+    """
+    cells = collections.defaultdict(dict)
+    for point in record["points"]:
+        if point["subset"] == subset:
+            cells[cell_key(point)][point["predictor"]] = point[by]
+    known = list(dict.fromkeys(name for cell in cells.values() for name in cell))
+    if predictor not in known:
+        raise ValueError(
+            f"The record holds no such predictor; expected one of {', '.join(known)}. Received: "
+            f"predictor={predictor!r}"
+        )
+    rivals = collections.defaultdict(dict)
+    for key, cell in cells.items():
+        own = cell.pop(predictor)
+        simple = [cell[name] for name in cell if name in CLASSICAL and name != _RESOLVING]
+        if simple:
+            rivals[BIN_BY_BIN][key] = min(simple) - own
+        for name, value in cell.items():
+            rivals[name][key] = value - own
+    return dict(rivals)
+
+
+def seed_gains(record, names, reference, by, horizon, subset="event_free"):
+    """Mean over the cells of one horizon of what trainings of several seeds win over a predictor.
+
+    Args:
+        record: Record of `experiments/prediction_eval.py`.
+        names: Names of the predictors of one kind, one per seed.
+        reference: Name of the predictor that they are compared with.
+        by: Figure that is compared.
+        horizon: Snapshots ahead.
+        subset: Subset of sequences.
+
+    Returns:
+        List of the gains in dB, one per seed.
+    """
+    gains = []
+    for name in names:
+        lead = leads(record, name, by, subset)[reference]
+        gains.append(statistics.fmean(v for key, v in lead.items() if key[-1] == horizon))
+    return gains
+
+
+def format_prediction_comparison(record, predictor, kinds=(), reference=_RESOLVING, margin=0.5):
+    """Tables of the leads of a predictor, of the best classical ones, and of seeds.
+
+    Args:
+        record: Record of `experiments/prediction_eval.py`.
+        predictor: Name of the predictor whose leads are told.
+        kinds: Lists of names of predictors that differ in their seed alone.
+        reference: Predictor that the seeds are compared with.
+        margin: Decibels from which on a predictor counts as behind.
+
+    Returns:
+        String of several lines.
+    """
+    lines = []
+    for by in FIGURES:
+        lines += [
+            f"{predictor} against others, {by}, event-free sequences [dB]:",
+            f"{'rival':<18}{'cells':>6}{'ahead':>7}{f'behind > {margin:g}':>14}"
+            f"{'lead: least':>13}{'middle':>8}{'most':>8}",
+        ]
+        for name, lead in leads(record, predictor, by).items():
+            values = list(lead.values())
+            lines.append(
+                f"{name:<18}{len(values):>6}{sum(v > 0 for v in values):>7}"
+                f"{sum(v < -margin for v in values):>14}{min(values):>13.1f}"
+                f"{statistics.median(values):>8.1f}{max(values):>8.1f}"
+            )
+        best = best_classical(record["points"], CLASSICAL, by)
+        counts = collections.Counter(point["predictor"] for point in best.values())
+        wins = ", ".join(f"{name} {count}" for name, count in counts.most_common())
+        lines += [f"best training-free one, by cells: {wins}", ""]
+    horizons = sorted({point["horizon"] for point in record["points"]})
+    for names in kinds:
+        lines.append(f"{', '.join(names)} over {reference}, mean over cells, mean +- std of seeds:")
+        for by in FIGURES:
+            for horizon in (horizons[0], horizons[-1]):
+                gains = seed_gains(record, names, reference, by, horizon)
+                spread = statistics.stdev(gains) if len(gains) > 1 else 0.0
+                lines.append(
+                    f"  {by}, horizon {horizon}: {statistics.fmean(gains):.2f} +- {spread:.2f} dB"
+                )
+    return "\n".join(lines).rstrip()
