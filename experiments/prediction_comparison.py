@@ -21,7 +21,7 @@ def main(argv=None):
     cli.configure_logging(args)
 
     from lwmt_sionna import records
-    from lwmt_sionna.prediction_table import format_prediction_comparison
+    from lwmt_sionna.evaluation.table import format_prediction_comparison
 
     record = records.read_record(args.record)
     print(format_prediction_comparison(record, args.predictor, args.seeds))

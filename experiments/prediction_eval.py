@@ -46,7 +46,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     cli.configure_logging(args)
 
-    from lwmt_sionna.prediction_regimes import GridConfig, Regime, load_regime
+    from lwmt_sionna.evaluation.regimes import GridConfig, Regime, load_regime
 
     overrides = {
         "presets": args.preset, "baselines": args.baselines, "snr_db": args.snr,
@@ -65,10 +65,11 @@ def main(argv=None):
     # Before the slow imports: a wrong file is told at once.
     regimes = [(regime, *load_regime(regime, config)) for regime in config.regimes]
 
-    from lwmt_sionna import prediction_plots, records
+    from lwmt_sionna import records
     from lwmt_sionna.baselines import CLASSICAL
     from lwmt_sionna.cells import CellStore
-    from lwmt_sionna.prediction_grid import best_classical, run_grid
+    from lwmt_sionna.evaluation import figures
+    from lwmt_sionna.evaluation.grid import best_classical, run_grid
 
     workdir = args.workdir or pathlib.Path("runs") / f"{args.out.stem}.cells"
     result, inputs, parameters = run_grid(config, regimes, CellStore(workdir))
@@ -96,14 +97,14 @@ def main(argv=None):
     print_table(points, config.num_horizons)
     if args.figures is not None:
         args.figures.mkdir(parents=True, exist_ok=True)
-        prediction_plots.plot_prediction_errors(record, args.figures / "prediction_nmse.png")
-        prediction_plots.plot_error_scatter(record, args.figures / "prediction_scatter.png")
-        prediction_plots.plot_sum_rates(record, args.figures / "prediction_rates.png")
+        figures.plot_prediction_errors(record, args.figures / "prediction_nmse.png")
+        figures.plot_error_scatter(record, args.figures / "prediction_scatter.png")
+        figures.plot_sum_rates(record, args.figures / "prediction_rates.png")
     print(f"record: {args.out}")
 
 
 def print_table(points, num_horizons):
-    from lwmt_sionna.prediction_grid import cell_key
+    from lwmt_sionna.evaluation.grid import cell_key
 
     cells = {(cell_key(p)[:4], p["predictor"], p["horizon"], p["subset"]): p for p in points}
     for key in sorted({cell[0] for cell in cells}):

@@ -15,7 +15,7 @@ from lwmt_sionna.data import (
     take_trajectories,
     vanishing_mask,
 )
-from lwmt_sionna.leaks import check_causal
+from lwmt_sionna.evaluation.leaks import check_causal
 from lwmt_sionna.models import ChannelPredictor, LogNormalizedError, MaskedChannelModel
 from lwmt_sionna.models.presets import load_preset
 from lwmt_sionna.training.architecture import ModelConfig

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lwmt_sionna.data import add_noise, check_disjoint, take_trajectories
-from lwmt_sionna.leaks import check_causal
+from lwmt_sionna.evaluation.leaks import check_causal
 from lwmt_sionna.training import ChannelPool, SourceConfig, TrainConfig
 from lwmt_sionna.training.prediction_data import draw_histories
 from lwmt_sionna.training.sources import draw_channels

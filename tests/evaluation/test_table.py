@@ -2,7 +2,7 @@
 
 import pytest
 
-from lwmt_sionna.prediction_table import (
+from lwmt_sionna.evaluation.table import (
     BIN_BY_BIN,
     format_prediction_comparison,
     leads,

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from lwmt_sionna import prediction_grid, prediction_plots, records
+from lwmt_sionna import records
 from lwmt_sionna.baselines import (
     Hold,
     PerfectCsi,
@@ -17,9 +17,9 @@ from lwmt_sionna.baselines import (
 from lwmt_sionna.baselines.base import Predictor
 from lwmt_sionna.cells import CellStore
 from lwmt_sionna.data import ClusterConfig, draw_clusters, write_paths
-from lwmt_sionna.evaluation import zero_forcing_rates
-from lwmt_sionna.prediction_grid import best_classical, evaluate_cell, run_grid
-from lwmt_sionna.prediction_regimes import GridConfig, Regime, load_regime
+from lwmt_sionna.evaluation import figures, grid, zero_forcing_rates
+from lwmt_sionna.evaluation.grid import best_classical, evaluate_cell, run_grid
+from lwmt_sionna.evaluation.regimes import GridConfig, Regime, load_regime
 
 SMALL = {
     "num_ant": 4,
@@ -113,9 +113,9 @@ def test_a_killed_run_loses_one_cell(file, tmp_path, monkeypatch):
     assert len(list(store.folder.iterdir())) == 2 and parameters == {} and "some" in inputs
     next(iter(store.folder.iterdir())).unlink()
     computed = []
-    original = prediction_grid.evaluate_cell
+    original = grid.evaluate_cell
     monkeypatch.setattr(
-        prediction_grid,
+        grid,
         "evaluate_cell",
         lambda *args, **kwargs: computed.append(args[2]) or original(*args, **kwargs),
     )
@@ -147,14 +147,14 @@ def test_figures(file, tmp_path):
         ],
     }
     for draw in (
-        prediction_plots.plot_prediction_errors,
-        prediction_plots.plot_sum_rates,
-        prediction_plots.plot_error_scatter,
+        figures.plot_prediction_errors,
+        figures.plot_sum_rates,
+        figures.plot_error_scatter,
     ):
         draw(record, tmp_path / "figure.png")
         assert (tmp_path / "figure.png").stat().st_size > 5000
     with pytest.raises(ValueError, match="snr_db=3"):
-        prediction_plots.plot_prediction_errors(record, tmp_path / "figure.png", snr_db=3.0)
+        figures.plot_prediction_errors(record, tmp_path / "figure.png", snr_db=3.0)
 
 
 def test_rates_of_orthogonal_users():

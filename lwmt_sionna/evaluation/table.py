@@ -4,7 +4,7 @@ import collections
 import statistics
 
 from lwmt_sionna.baselines import CLASSICAL
-from lwmt_sionna.prediction_grid import best_classical, cell_key
+from lwmt_sionna.evaluation.grid import best_classical, cell_key
 
 __all__ = ["format_prediction_comparison", "leads", "seed_gains"]
 

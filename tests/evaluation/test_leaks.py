@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from lwmt_sionna.data import ClusterConfig, add_noise, draw_clusters
-from lwmt_sionna.leaks import check_causal, check_held_out, other_histories, shuffled_histories
+from lwmt_sionna.evaluation.leaks import (
+    check_causal,
+    check_held_out,
+    other_histories,
+    shuffled_histories,
+)
 
 PAST = 6
 

@@ -25,7 +25,12 @@ from lwmt_sionna.evaluation import (
     to_db,
     zero_forcing_rates,
 )
-from lwmt_sionna.leaks import check_causal, check_held_out, other_histories, shuffled_histories
+from lwmt_sionna.evaluation.leaks import (
+    check_causal,
+    check_held_out,
+    other_histories,
+    shuffled_histories,
+)
 
 __all__ = [
     "best_classical",
@@ -35,14 +40,14 @@ __all__ = [
 ]
 
 # What the figures depend on: another version of it computes its cells anew.
-_PACKAGE = pathlib.Path(__file__).parent
+_PACKAGE = pathlib.Path(__file__).parents[1]
 _CODE = (
     "baselines/*.py",
     "data/*.py",
     "models/*.py",
     "ops/*.py",
-    "evaluation.py",
-    "prediction_grid.py",
+    "evaluation/grid.py",
+    "evaluation/metrics.py",
 )
 CEILINGS = ("perfect", "noisy_perfect")
 _RATIO_RANGE = (1e-7, 1e3)
