@@ -2,7 +2,7 @@
 
 The settings won on the validation tracks of the training scenes (etoile, munich); the held-out
 scenes played no part. `experiments/tune_baselines.py` repeats it, its record is
-`experiments/results/tune_baselines_bins.json` (the other settings: `tune_baselines.json`).
+`experiments/results/tune_baselines.json`.
 """
 
 import functools
@@ -39,34 +39,49 @@ TUNED_SNR_DB = (5.0, 15.0, 25.0)
 # Name -> settings for each of TUNED_SNR_DB; what is not named has none.
 TUNED = {
     "pooled_ar": (
-        {"order": 8, "ridge": 0.001},
-        {"order": 8, "ridge": 0.001},
-        {"order": 8, "ridge": 0.001},
+        {"order": 13, "ridge": 0.001},
+        {"order": 13, "ridge": 1e-5},
+        {"order": 13, "ridge": 1e-5},
+    ),
+    "local_ar": (
+        {"order": 4, "pool_weight": 0.5},
+        {"order": 6, "pool_weight": 0.5},
+        {"order": 8, "pool_weight": 0.5},
+    ),
+    "denoised_ar": (
+        {"order": 7, "denoise_radius": 4},
+        {"order": 9, "denoise_radius": 5},
+        {"order": 11, "denoise_radius": 6},
     ),
     "clamped_ar": (
-        {"order": 8, "ridge": 0.001},
-        {"order": 8, "ridge": 0.0001},
-        {"order": 8, "ridge": 0.0001},
+        {"order": 8, "ridge": 0.0001, "pool_weight": 1.0, "denoise_radius": 6},
+        {"order": 8, "ridge": 0.0001, "pool_weight": 1.0, "denoise_radius": 5},
+        {"order": 8, "ridge": 0.0001, "pool_weight": 0.5, "denoise_radius": 6},
     ),
     "direct_ar": (
-        {"order": 6, "ridge": 0.001},
-        {"order": 6, "ridge": 0.001},
-        {"order": 6, "ridge": 0.001},
+        {"order": 4, "ridge": 0.0001, "denoise_radius": 6},
+        {"order": 4, "ridge": 0.0001, "denoise_radius": 5},
+        {"order": 4, "ridge": 0.0001, "denoise_radius": 6},
     ),
     "kalman": (
-        {"order": 6, "noise_factor": 0.03},
-        {"order": 6, "noise_factor": 0.03},
-        {"order": 6, "noise_factor": 0.03},
+        {"order": 8, "noise_factor": 0.03, "denoise_radius": 6},
+        {"order": 8, "noise_factor": 0.03, "denoise_radius": 5},
+        {"order": 8, "noise_factor": 0.03, "denoise_radius": 6},
     ),
     "wiener": (
-        {"denoise_radius": 3, "noise_factor": 0.1},
-        {"denoise_radius": 3, "noise_factor": 0.1},
-        {"denoise_radius": 3, "noise_factor": 0.1},
+        {"denoise_radius": 6, "noise_factor": 0.3},
+        {"denoise_radius": 6, "noise_factor": 0.3},
+        {"denoise_radius": 6, "noise_factor": 1.0},
     ),
     "prony": (
-        {"order": 10, "rank": 4, "ridge": 0.001},
-        {"order": 10, "rank": 4, "ridge": 0.001},
-        {"order": 10, "rank": 4, "ridge": 0.001},
+        {"order": 12, "rank": 6, "ridge": 0.0001, "denoise_radius": 6},
+        {"order": 12, "rank": 6, "ridge": 0.0001, "denoise_radius": 6},
+        {"order": 12, "rank": 6, "ridge": 0.0001, "denoise_radius": 6},
+    ),
+    "path_fit": (
+        {"num_paths": 32},
+        {"num_peaks": 2},
+        {"num_paths": 32},
     ),
 }
 

@@ -6,7 +6,7 @@ import pathlib
 from lwmt_sionna import records
 from lwmt_sionna.baselines import CLASSICAL, TUNED, TUNED_SNR_DB, tuned_baselines
 
-RECORD = pathlib.Path(__file__).parents[2] / "experiments" / "results" / "tune_baselines_bins.json"
+RECORD = pathlib.Path(__file__).parents[2] / "experiments" / "results" / "tune_baselines.json"
 
 
 def test_settings_are_those_of_the_record():
