@@ -212,6 +212,9 @@ class ConvolutionalPredictor(RefiningPredictor):
         Tran et al. 2015, Learning spatiotemporal features with 3D convolutional networks.
     """
 
+    #: XLA's convolutions take seven times as long on a CPU as those of TensorFlow.
+    train_by_xla = False
+
     def __init__(self, width=16, depth=4, context=6, **kwargs):
         super().__init__(**kwargs)
         for name, value in (("width", width), ("depth", depth), ("context", context)):

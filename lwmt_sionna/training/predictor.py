@@ -259,7 +259,7 @@ def train(config, workdir, *, build=build_predictor, data=None, verbose="auto"):
             schedule, weight_decay=config.weight_decay, global_clipnorm=1.0
         ),
         loss=LogNormalizedError(),
-        jit_compile=keras.backend.backend() != "torch",
+        jit_compile=keras.backend.backend() != "torch" and getattr(predictor, "train_by_xla", True),
     )
     untrained = float(refinement.evaluate(held_out, verbose=0))
     logger.info("validation loss of linear prediction alone: %.2f dB", untrained)
