@@ -18,7 +18,13 @@ from lwmt_sionna.baselines.neural import (
 )
 from lwmt_sionna.baselines.parametric import PathPredictor
 from lwmt_sionna.baselines.prony import PronyPredictor
-from lwmt_sionna.baselines.tuned import CLASSICAL, TUNED, TUNED_SNR_DB, tuned_baselines
+from lwmt_sionna.baselines.tuned import (
+    CLASSICAL,
+    TUNED,
+    TUNED_SNR_DB,
+    tuned_baselines,
+    tuned_settings,
+)
 from lwmt_sionna.baselines.wiener import WienerPredictor
 
 __all__ = [
@@ -44,4 +50,5 @@ __all__ = [
     "WienerPredictor",
     "ZeroPredictor",
     "tuned_baselines",
+    "tuned_settings",
 ]

@@ -19,7 +19,7 @@ from lwmt_sionna.baselines.parametric import PathPredictor
 from lwmt_sionna.baselines.prony import PronyPredictor
 from lwmt_sionna.baselines.wiener import WienerPredictor
 
-__all__ = ["CLASSICAL", "TUNED", "TUNED_SNR_DB", "tuned_baselines"]
+__all__ = ["CLASSICAL", "TUNED", "TUNED_SNR_DB", "tuned_baselines", "tuned_settings"]
 
 CLASSICAL = {
     "zero": ZeroPredictor,
@@ -86,6 +86,21 @@ TUNED = {
 }
 
 
+def tuned_settings(name, snr_db):
+    """Arguments of a training-free baseline's constructor, tuned at the nearest pilot SNR.
+
+    Args:
+        name: Name of the baseline; one that has nothing to tune gives no arguments.
+        snr_db: Pilot SNR of the histories in decibels.
+
+    Returns:
+        Dictionary.
+    """
+    snr_db = min(max(snr_db, TUNED_SNR_DB[0]), TUNED_SNR_DB[-1])  # infinity is far from all
+    nearest = min(range(len(TUNED_SNR_DB)), key=lambda i: abs(TUNED_SNR_DB[i] - snr_db))
+    return dict(TUNED.get(name, ({}, {}, {}))[nearest])
+
+
 def tuned_baselines(snr_db, names=None, array_shape=None):
     """Training-free baselines with the settings tuned at the nearest pilot SNR.
 
@@ -108,12 +123,11 @@ def tuned_baselines(snr_db, names=None, array_shape=None):
         raise ValueError(
             f"Unknown baselines; expected some of {', '.join(CLASSICAL)}. Received: {unknown}"
         )
-    nearest = min(range(len(TUNED_SNR_DB)), key=lambda i: abs(TUNED_SNR_DB[i] - snr_db))
     predictors = {}
     for name, make in CLASSICAL.items():
         if name not in names:
             continue
-        settings = dict(TUNED.get(name, ({}, {}, {}))[nearest])
+        settings = tuned_settings(name, snr_db)
         by_bins = name not in ("zero", "hold", "aligned_hold", "pooled_ar", "path_fit")
         if array_shape is not None and by_bins:
             settings["array_shape"] = array_shape

@@ -46,7 +46,7 @@ class LinkEvalConfig:
             `{"downlink.num_users": [2, 4, 8], "drops.history_snr_db": [5.0, 15.0]}`: every file
             with every combination.
         baselines: dict of dicts, per policy the arguments of its constructor in
-            `lwmt_sionna.baselines`; the defaults where there are none.
+            `lwmt_sionna.baselines`; the tuned ones where there are none.
     """
 
     data: tuple = ()

@@ -221,9 +221,10 @@ def make_policy(
             `(history, num_horizons) -> prediction`, a class of either that needs no arguments, or
             a Keras model that predicts like `ChannelPredictor`.
         preset: str, preset of the policy `model`.
-        history_snr_db: float, SNR of the history [dB].
+        history_snr_db: float, SNR of the history [dB], for `noisy_perfect` and for baselines, which
+            have the settings tuned at the nearest SNR (see `lwmt_sionna.baselines.tuned_settings`).
         seed: int, seed of the noise of `noisy_perfect`.
-        settings: dict or None, arguments of the baseline's constructor.
+        settings: dict or None, arguments of the baseline's constructor in place of the tuned ones.
         num_horizons: int, horizons that predictors are asked for at least (see `PredictedCsi`).
 
     Returns:
@@ -250,7 +251,7 @@ def _find_policy(spec, preset, history_snr_db, seed, settings):
     if spec == "model":
         return _preset(preset, spec)
     if spec in _baseline_classes():
-        return _baseline(spec, settings)
+        return _baseline(spec, settings, history_snr_db)
     kind, _, rest = spec.partition(":")
     if not rest:
         if spec in policy_names():
@@ -264,10 +265,12 @@ def _find_policy(spec, preset, history_snr_db, seed, settings):
     return _from_object(spec, kind, rest)
 
 
-def _baseline(name, settings):
+def _baseline(name, settings, history_snr_db):
     from lwmt_sionna import records
+    from lwmt_sionna.baselines import tuned_settings
 
     cls = _baseline_classes()[name]
+    settings = {**tuned_settings(name, history_snr_db), **settings}
     try:
         arguments = inspect.signature(cls).bind(**settings)
         predictor = cls(**settings)

@@ -4,7 +4,13 @@ import ast
 import pathlib
 
 from lwmt_sionna import records
-from lwmt_sionna.baselines import CLASSICAL, TUNED, TUNED_SNR_DB, tuned_baselines
+from lwmt_sionna.baselines import (
+    CLASSICAL,
+    TUNED,
+    TUNED_SNR_DB,
+    tuned_baselines,
+    tuned_settings,
+)
 
 RECORD = pathlib.Path(__file__).parents[2] / "experiments" / "results" / "tune_baselines.json"
 
@@ -25,3 +31,10 @@ def test_settings_are_those_of_the_record():
 def test_all_can_be_made():
     for snr_db in TUNED_SNR_DB:
         assert list(tuned_baselines(snr_db)) == list(CLASSICAL)
+
+
+def test_the_nearest_ratio_decides():
+    assert tuned_settings("denoised_ar", -10.0) == TUNED["denoised_ar"][0]
+    assert tuned_settings("denoised_ar", 14.0) == TUNED["denoised_ar"][1]
+    assert tuned_settings("denoised_ar", float("inf")) == TUNED["denoised_ar"][2]
+    assert tuned_settings("hold", 15.0) == {}

@@ -211,3 +211,14 @@ def test_broken_predictions_are_named(history):
         PredictedCsi(lambda history, n: history[:, -1], "short")(history, 2)
     with pytest.raises(ValueError, match="complex"):
         PredictedCsi(lambda history, n: np.abs(history[:, -n:]), "real")(history, 2)
+
+
+def test_baselines_have_their_tuned_settings():
+    prints = [
+        make_policy("denoised_ar", history_snr_db=snr_db).fingerprint for snr_db in (5.0, 25.0)
+    ]
+    assert [f"('order', {order})" in text for order, text in zip((7, 11), prints, strict=True)] == [
+        True,
+        True,
+    ]
+    assert "('order', 3)" in make_policy("denoised_ar", settings={"order": 3}).fingerprint
