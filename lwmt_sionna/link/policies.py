@@ -224,7 +224,7 @@ def make_policy(
         history_snr_db: float, SNR of the history [dB], for `noisy_perfect` and for baselines, which
             have the settings tuned at the nearest SNR (see `lwmt_sionna.baselines.tuned_settings`).
         seed: int, seed of the noise of `noisy_perfect`.
-        settings: dict or None, arguments of the baseline's constructor in place of the tuned ones.
+        settings: dict or None, arguments of the baseline's constructor in place of all tuned ones.
         num_horizons: int, horizons that predictors are asked for at least (see `PredictedCsi`).
 
     Returns:
@@ -237,7 +237,7 @@ def make_policy(
         >>> make_policy("hold").name
         'hold'
     """
-    policy = _find_policy(spec, preset, history_snr_db, seed, {} if settings is None else settings)
+    policy = _find_policy(spec, preset, history_snr_db, seed, settings)
     if isinstance(policy, PredictedCsi):
         policy.num_horizons = num_horizons
     return policy
@@ -270,7 +270,8 @@ def _baseline(name, settings, history_snr_db):
     from lwmt_sionna.baselines import tuned_settings
 
     cls = _baseline_classes()[name]
-    settings = {**tuned_settings(name, history_snr_db), **settings}
+    # Settings fit together: those given stand alone.
+    settings = tuned_settings(name, history_snr_db) if settings is None else settings
     try:
         arguments = inspect.signature(cls).bind(**settings)
         predictor = cls(**settings)
