@@ -66,6 +66,13 @@ class SoundingConfig:
                 "`calibration_memory` must lie between 0 and 1. "
                 f"Received: calibration_memory={self.calibration_memory}"
             )
+        impaired = self.phase_jump_deg > 0 or self.calibration_error_db is not None
+        if impaired and self.mode == "noise":
+            raise ValueError(
+                "`phase_jump_deg` and `calibration_error_db` need `mode='pilots'`: white noise alone "
+                f"has neither. Received: mode='noise', phase_jump_deg={self.phase_jump_deg}, "
+                f"calibration_error_db={self.calibration_error_db}"
+            )
 
 
 def pilot_frequencies(frequencies, subcarrier_spacing, comb, offset=0):
