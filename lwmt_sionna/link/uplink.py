@@ -69,8 +69,8 @@ class SoundingConfig:
         impaired = self.phase_jump_deg > 0 or self.calibration_error_db is not None
         if impaired and self.mode == "noise":
             raise ValueError(
-                "`phase_jump_deg` and `calibration_error_db` need `mode='pilots'`: white noise alone "
-                f"has neither. Received: mode='noise', phase_jump_deg={self.phase_jump_deg}, "
+                "`phase_jump_deg` and `calibration_error_db` need `mode='pilots'`: white noise "
+                f"alone has neither. Received: mode='noise', phase_jump_deg={self.phase_jump_deg}, "
                 f"calibration_error_db={self.calibration_error_db}"
             )
 

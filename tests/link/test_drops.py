@@ -181,7 +181,9 @@ def test_digest_follows_data_and_settings():
         DropFactory(paths, config=BLIND).digest,
         DropFactory(paths, config=dataclasses.replace(BLIND, history_snr_db=5.0)).digest,
         DropFactory(dataclasses.replace(paths, a=1.01 * paths.a), config=BLIND).digest,
-        DropFactory(paths, config=BLIND, sounding=SoundingConfig(phase_jump_deg=5.0)).digest,
+        DropFactory(
+            paths, config=BLIND, sounding=SoundingConfig("pilots", phase_jump_deg=5.0)
+        ).digest,
     }
     assert len(digests) == 4
     assert DropFactory(paths, config=BLIND).digest in digests

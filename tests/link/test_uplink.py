@@ -132,6 +132,8 @@ def test_calibration_errors_belong_to_the_antennas(rng, memory):
         ({"interpolation": "nearest"}, "interpolation='nearest'"),
         ({"delay_window": 0.0}, "delay_window=0.0"),
         ({"phase_jump_deg": -1.0}, "phase_jump_deg=-1.0"),
+        ({"phase_jump_deg": 5.0}, "need `mode='pilots'`"),
+        ({"calibration_error_db": -20.0}, "calibration_error_db=-20.0"),
         ({"calibration_memory": 1.5}, "calibration_memory=1.5"),
     ],
 )
