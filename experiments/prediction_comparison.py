@@ -17,6 +17,7 @@ def main(argv=None):
     parser.add_argument(
         "--seeds", nargs="+", action="append", default=[], help="predictors that differ in the seed"
     )
+    parser.add_argument("--snr", nargs="+", type=float, help="history SNRs that count, dB [all]")
     args = parser.parse_args(argv)
     cli.configure_logging(args)
 
@@ -24,6 +25,11 @@ def main(argv=None):
     from lwmt_sionna.evaluation.table import format_prediction_comparison
 
     record = records.read_record(args.record)
+    if args.snr is not None:
+        known = {point["history_snr_db"] for point in record["points"]}
+        if not set(args.snr) <= known:
+            raise ValueError(f"--snr must be some of {sorted(known)}. Received: {args.snr}")
+        record["points"] = [p for p in record["points"] if p["history_snr_db"] in args.snr]
     print(format_prediction_comparison(record, args.predictor, args.seeds))
 
 
