@@ -55,15 +55,31 @@ def whole(config, tmp_path_factory):
     return path
 
 
-def run_program(config, path, workers=1):
-    """Starts a process that generates `path`, and returns once it is about to trace."""
+def run_program(config, path, workers=1, kill_at_shard=None):
+    """Starts a process that generates `path`, and returns once it is about to trace.
+
+    With `kill_at_shard` it is killed by signal 9 while it writes that shard, counted from one: the
+    temporary file is there, its name is not.
+    """
     program = f"""
+import os
 import pathlib
+import signal
 from lwmt_sionna.rt import GenerationConfig, TracingConfig, TrajectoryConfig, generate
 if __name__ == "__main__":
     values = {dataclasses.asdict(config)!r}
     values["tracing"] = TracingConfig(**values["tracing"])
     values["trajectory"] = TrajectoryConfig(**values["trajectory"])
+    replace, written = os.replace, []
+
+    def replace_or_die(source, target):
+        if pathlib.Path(target).suffix == ".h5":
+            written.append(target)
+            if len(written) == {kill_at_shard!r}:
+                os.kill(os.getpid(), signal.SIGKILL)
+        replace(source, target)
+
+    os.replace = replace_or_die
     print("begins", flush=True)
     path = pathlib.Path({str(path)!r})
     generate(GenerationConfig(**values), path, workers={workers}, progress=False)
@@ -75,6 +91,10 @@ if __name__ == "__main__":
     return process
 
 
+def shards_of(path):
+    return sorted(p.name for p in path.with_name(f"{path.name}.shards").glob("[0-9]*.h5"))
+
+
 def kill_at(config, path, seconds, workers=1):
     """Starts a run and kills it with signal 9; returns the shards left, `None` if it was done."""
     process = run_program(config, path, workers)
@@ -83,9 +103,7 @@ def kill_at(config, path, seconds, workers=1):
     ended = process.wait()
     process.stdout.close()
     assert ended in (-signal.SIGKILL, 0)
-    if ended == 0:
-        return None
-    return len(list(path.with_name(f"{path.name}.shards").glob("[0-9]*.h5")))
+    return None if ended == 0 else len(shards_of(path))
 
 
 def duration_of(config, path, workers=1):
@@ -113,16 +131,17 @@ def errors_by_shard(path, reference):
     return np.array(errors)
 
 
-def test_a_run_that_is_killed_resumes(config, whole, tmp_path, rng):
+def test_a_run_that_is_killed_resumes(config, whole, tmp_path):
     from lwmt_sionna.rt import generate
 
-    duration = duration_of(config, tmp_path / "again.h5")
-    assert errors_by_shard(tmp_path / "again.h5", whole).max() < REPEATABILITY
     path = tmp_path / "killed.h5"
-    left = [kill_at(config, path, share * duration) for share in rng.uniform(0.1, 0.7, 2)]
-    # What was finished before the first kill is still there after the second.
-    left = [count for count in left if count is not None]
-    assert left and left == sorted(left)
+    # Every run dies while it writes its second shard, so that each leaves one more.
+    for number in (1, 2):
+        process = run_program(config, path, kill_at_shard=2)
+        assert process.wait() == -signal.SIGKILL
+        process.stdout.close()
+        assert shards_of(path) == [f"{index:05d}.h5" for index in range(number)]
+        assert len(list(tmp_path.glob("killed.h5.shards/.tmp-*"))) == 1
     generate(config, path, progress=False)
     assert errors_by_shard(path, whole).max() < REPEATABILITY
     assert sorted(p.name for p in tmp_path.glob("killed.h5*")) == ["killed.h5", "killed.h5.py"]
