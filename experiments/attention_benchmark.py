@@ -41,10 +41,10 @@ LABELS = {
 
 
 def main(argv=None):
-    from lwmt_sionna import cli
+    from lwmt_sionna.runs import command_line
 
     started = time.time()
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     parser.add_argument("--grids", nargs="+", default=list(GRIDS), help="snapshots x angle x delay")
     parser.add_argument("--head-sizes", nargs="+", type=int, default=[4, 8, 16, 32])
     parser.add_argument("--num-heads", type=int, default=8)
@@ -63,16 +63,18 @@ def main(argv=None):
     parser.add_argument("--resume", action="store_true", help="keep the cases already in --out")
     parser.add_argument("--figure", type=pathlib.Path, help="defaults to the record's name, .png")
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
     try:
         grids = [tuple(int(size) for size in grid.split("x")) for grid in args.grids]
         grids = [(t, a, d) for t, a, d in grids]
     except ValueError:
-        raise cli.UsageError(f"A grid reads like 5x32x32. Received: --grids {args.grids}") from None
+        raise command_line.UsageError(
+            f"A grid reads like 5x32x32. Received: --grids {args.grids}"
+        ) from None
 
     import tqdm
 
-    from lwmt_sionna import records
+    from lwmt_sionna.runs import records
 
     modes = ["forward", "train"] if args.modes is None else args.modes
     config = {
@@ -455,6 +457,6 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
         work(json.loads(sys.argv[2]))
     else:
-        from lwmt_sionna import cli
+        from lwmt_sionna.runs import command_line
 
-        cli.run(main)
+        command_line.run(main)

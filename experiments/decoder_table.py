@@ -12,11 +12,11 @@ Example:
 import json
 import pathlib
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 
 def main(argv=None):
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     add = parser.add_argument
     add("--out", type=pathlib.Path, required=True, help="JSON file to write")
     add("--mcs", nargs="+", type=int, metavar="INDEX", default=list(range(3, 29)))
@@ -26,15 +26,15 @@ def main(argv=None):
     add("--blocks", type=int, default=1600, help="blocks per scheme and size")
     add("--seed", type=int, default=1)
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
 
     import dataclasses
 
     import sionna.phy
     from tqdm import tqdm
 
-    from lwmt_sionna import records
     from lwmt_sionna.link.calibration import measure_waterfall
+    from lwmt_sionna.runs import records
 
     settings = {
         "num_iterations": args.iterations,
@@ -46,7 +46,7 @@ def main(argv=None):
     if args.out.is_file():
         known = json.loads(args.out.read_text(encoding="utf-8"))
         if {name: known.get(name) for name in settings} != settings:
-            raise cli.UsageError(
+            raise command_line.UsageError(
                 f"{args.out} was made with other settings; remove it or choose another file"
             )
         rows = known["waterfalls"]
@@ -69,4 +69,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -10,12 +10,12 @@ Example:
 import pathlib
 import time
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 
 def main(argv=None):
     started = time.time()
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     parser.add_argument(
         "--config", type=pathlib.Path, required=True, help="TOML file of a FinetuneConfig"
     )
@@ -34,9 +34,9 @@ def main(argv=None):
     parser.add_argument("--seed", type=int, help="in place of the configured seed")
     parser.add_argument("--devices", type=int, default=1, help="devices that share a batch [1]")
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
 
-    from lwmt_sionna import records
+    from lwmt_sionna.runs import records
     from lwmt_sionna.training import FinetuneConfig, finetune, load_tracks
     from lwmt_sionna.training.studies import prediction_points
 
@@ -86,4 +86,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

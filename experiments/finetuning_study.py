@@ -16,7 +16,7 @@ import dataclasses
 import pathlib
 import time
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 
 def label_contestants(config, init, shares, modes):
@@ -43,7 +43,7 @@ def attention_contestants(config, seeds):
 
 def main(argv=None):
     started = time.time()
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     parser.add_argument("study", choices=("labels", "attention"))
     parser.add_argument(
         "--config", type=pathlib.Path, required=True, help="TOML file of a FinetuneConfig"
@@ -65,13 +65,13 @@ def main(argv=None):
     parser.add_argument("--workdir", type=pathlib.Path, help="trainings [runs/STUDY_CONFIG]")
     parser.add_argument("--out", type=pathlib.Path, help="record to write [WORKDIR/record.json]")
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
     if args.study == "labels" and args.init is None and set(args.modes) != {"scratch"}:
-        raise cli.UsageError("`labels` needs --init, the pretrained preset to start from")
+        raise command_line.UsageError("`labels` needs --init, the pretrained preset to start from")
 
-    from lwmt_sionna import records
     from lwmt_sionna.baselines import DenoisedAutoregression, Hold
     from lwmt_sionna.data import read_paths, vanishing_mask
+    from lwmt_sionna.runs import records
     from lwmt_sionna.training import FinetuneConfig, finetune, load_tracks
     from lwmt_sionna.training.studies import prediction_points, run_tasks, thin_out
 
@@ -155,4 +155,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -15,14 +15,14 @@ import dataclasses
 import os
 import pathlib
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 # Each process takes a scene, the solver's tables and its buffers: 1 to 3 GB.
 _MOST_WORKERS = 4
 
 
 def main(argv=None):
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     parser.add_argument(
         "--config", type=pathlib.Path, required=True, help="TOML file: what to trace"
     )
@@ -38,10 +38,10 @@ def main(argv=None):
     )
     parser.add_argument("--estimate", action="store_true", help="say what it would take, and stop")
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
     workers = min(os.cpu_count() or 1, _MOST_WORKERS) if args.workers is None else args.workers
     if workers < 1:
-        raise cli.UsageError(f"--workers must be at least 1, not {workers}")
+        raise command_line.UsageError(f"--workers must be at least 1, not {workers}")
 
     from lwmt_sionna.rt import GenerationConfig, estimate, generate, num_shards
 
@@ -77,4 +77,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -13,27 +13,27 @@ import dataclasses
 import pathlib
 import time
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 DECODINGS = ("chain", "information", "sys")
 
 
 def main(argv=None):
     started = time.time()
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     add = parser.add_argument
     add("--config", type=pathlib.Path, required=True, help="TOML file of a LinkEvalConfig")
     add("--out", type=pathlib.Path, required=True, help="folder for records and points")
     add("--drops", type=int, metavar="N", help="drops per regime, in place of the configured ones")
     add("--bler", type=float, default=0.1, help="block error rate to compare at [0.1]")
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
 
     import numpy as np
 
-    from lwmt_sionna import records
     from lwmt_sionna.link import LinkEvalConfig, evaluate_link
     from lwmt_sionna.link.figures import required_snr_db
+    from lwmt_sionna.runs import records
 
     overrides = {} if args.drops is None else {"drops": {"num_drops": args.drops}}
     config = LinkEvalConfig.from_toml(args.config, overrides)
@@ -96,4 +96,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

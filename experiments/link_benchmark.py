@@ -11,12 +11,12 @@ import pathlib
 import statistics
 import time
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 
 def main(argv=None):
     started = time.time()
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     add = parser.add_argument
     add("--data", default="experiments/data/san_francisco_30kmh_5ms.h5", help="HDF5 file of paths")
     add("--drops", type=int, default=64, help="drops per point")
@@ -26,11 +26,11 @@ def main(argv=None):
     add("--rounds", type=int, default=3, help="timings of every steady case; the median counts")
     add("--out", type=pathlib.Path, default=pathlib.Path("runs/link_benchmark.json"))
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
 
-    from lwmt_sionna import records
     from lwmt_sionna.data import read_paths
     from lwmt_sionna.link import DropConfig, DropFactory, LinkRunner
+    from lwmt_sionna.runs import records
 
     factory = DropFactory(read_paths(args.data), config=DropConfig(num_drops=args.drops))
     drops = factory.at(1)
@@ -121,4 +121,4 @@ def _timed(function):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

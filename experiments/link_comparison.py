@@ -6,21 +6,21 @@ Example:
 
 import pathlib
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 
 def main(argv=None):
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     parser.add_argument("record", type=pathlib.Path, help="JSON record of link_level_eval.py")
     parser.add_argument("--policy", default="model", help="policy whose lost cells are listed")
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
 
-    from lwmt_sionna import records
     from lwmt_sionna.link.table import format_comparison
+    from lwmt_sionna.runs import records
 
     print(format_comparison(records.read_record(args.record), args.policy))
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

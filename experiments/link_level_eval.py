@@ -19,11 +19,11 @@ Example:
 
 import pathlib
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 
 def main(argv=None):
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     add = parser.add_argument
     add("--config", type=pathlib.Path, required=True, help="TOML file: what to evaluate")
     add("--out", type=pathlib.Path, required=True, help="folder for record, figures and points")
@@ -52,7 +52,7 @@ def main(argv=None):
     add("--workers", type=int, default=1, metavar="N", help="processes on this machine [1]")
     add("--dask", metavar="ADDRESS", help="Dask scheduler, such as tcp://10.0.0.1:8786")
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
 
     from lwmt_sionna.link import LinkEvalConfig, evaluate_link, format_table
 
@@ -108,4 +108,4 @@ def _overrides(args):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

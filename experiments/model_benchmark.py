@@ -23,10 +23,10 @@ TASKS = ("latency", "training", "routing")
 
 
 def main(argv=None):
-    from lwmt_sionna import cli
+    from lwmt_sionna.runs import command_line
 
     started = time.time()
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--preset", default="small", help="name or folder [small]")
     parser.add_argument("--users", nargs="+", type=int, default=[1, 4, 16, 64], help="batch sizes")
@@ -50,14 +50,14 @@ def main(argv=None):
         "--out", type=pathlib.Path, default=pathlib.Path("runs/model_benchmark.json")
     )
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
     if "routing" in args.tasks and not args.data.is_file():
-        raise cli.UsageError(f"No such file: --data {args.data}")
+        raise command_line.UsageError(f"No such file: --data {args.data}")
 
     import tqdm
 
-    from lwmt_sionna import records
     from lwmt_sionna.models.presets import preset_folder
+    from lwmt_sionna.runs import records
 
     common = {"preset": args.preset, "rounds": args.rounds}
     cases = []
@@ -335,6 +335,6 @@ if __name__ == "__main__":
         found = {"latency": latency, "training": training, "routing": routing}[case["task"]](case)
         answer.write(json.dumps(found) + "\n")
     else:
-        from lwmt_sionna import cli
+        from lwmt_sionna.runs import command_line
 
-        cli.run(main)
+        command_line.run(main)

@@ -12,12 +12,12 @@ import pathlib
 import time
 import tomllib
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 
 def main(argv=None):
     started = time.time()
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     parser.add_argument("--kind", default="manhattan_grid", help="kind of city [manhattan_grid]")
     parser.add_argument("--seed", type=int, default=1, help="seed of city and users [1]")
     parser.add_argument(
@@ -38,9 +38,8 @@ def main(argv=None):
     parser.add_argument("--out", type=pathlib.Path, required=True, help="folder to write to")
     parser.add_argument("--record", type=pathlib.Path, help="record to write [OUT/record.json]")
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
 
-    from lwmt_sionna import records
     from lwmt_sionna.data.figures import animate_angle_delay, plot_angle_delay, plot_tracks
     from lwmt_sionna.rt import GenerationConfig, TrajectoryConfig, build_city, city_config, generate
     from lwmt_sionna.rt.check import check_scene
@@ -48,6 +47,7 @@ def main(argv=None):
     from lwmt_sionna.rt.maps import ground_map
     from lwmt_sionna.rt.pictures import render_scene
     from lwmt_sionna.rt.scenes import load_scene
+    from lwmt_sionna.runs import records
 
     steps = {}
 
@@ -58,7 +58,7 @@ def main(argv=None):
     try:
         parameters = tomllib.loads("\n".join(args.set))
     except tomllib.TOMLDecodeError as error:
-        raise cli.UsageError(
+        raise command_line.UsageError(
             f"--set wants KEY=VALUE with the value as in TOML: {error}. Received: {args.set}"
         ) from error
     city = city_config({"kind": args.kind, "seed": args.seed, **parameters})
@@ -72,7 +72,9 @@ def main(argv=None):
         if finding.level != "ok":
             print(f"{finding.level}: {finding.check}: {finding.text}")
     if not report.is_fit:
-        raise cli.UsageError("the city has faults; another seed or other parameters may help")
+        raise command_line.UsageError(
+            "the city has faults; another seed or other parameters may help"
+        )
     done("check")
 
     config = GenerationConfig(
@@ -138,4 +140,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

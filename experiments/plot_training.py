@@ -6,11 +6,11 @@ Example:
 
 import pathlib
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 
 def main(argv=None):
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     parser.add_argument(
         "--records", type=pathlib.Path, default=pathlib.Path("experiments/results"), help="folder"
     )
@@ -18,9 +18,9 @@ def main(argv=None):
         "--out", type=pathlib.Path, default=pathlib.Path("docs/figures"), help="folder"
     )
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
 
-    from lwmt_sionna import study_plots
+    from lwmt_sionna.training import figures as study_plots
 
     figures = {
         "pretraining": study_plots.plot_mask_ablation,
@@ -30,7 +30,7 @@ def main(argv=None):
     }
     found = {n: draw for n, draw in figures.items() if (args.records / f"{n}.json").is_file()}
     if not found:
-        raise cli.UsageError(
+        raise command_line.UsageError(
             f"expected some of {', '.join(f'{n}.json' for n in figures)}. Received: "
             f"--records {args.records}"
         )
@@ -41,4 +41,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

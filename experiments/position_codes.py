@@ -15,7 +15,7 @@ import json
 import pathlib
 import time
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 POSITIONS = ("factored", "rotary_grid", "rotary_grid_physical", "learned", "rotary")
 MASKINGS = ("embedding", "zero")
@@ -24,7 +24,7 @@ _PATCH = (2, 2)
 
 def main(argv=None):
     started = time.time()
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     parser.add_argument("--data", nargs="+", type=pathlib.Path, required=True, help="HDF5 files")
     parser.add_argument("--positions", nargs="+", choices=POSITIONS, default=list(POSITIONS))
     parser.add_argument("--maskings", nargs="+", choices=MASKINGS, default=list(MASKINGS))
@@ -35,21 +35,21 @@ def main(argv=None):
         "--out", type=pathlib.Path, default=pathlib.Path("runs/position_codes.json")
     )
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
     for path in args.data:
         if not path.is_file():
-            raise cli.UsageError(f"No such file: --data {path}")
+            raise command_line.UsageError(f"No such file: --data {path}")
 
     import tqdm
 
-    from lwmt_sionna import records
+    from lwmt_sionna.runs import records
 
     settings = {"steps": args.steps, "batch": 16, "num_snapshots": 8, "size": 16, "width": 32}
     points = []
     if args.resume and args.out.is_file():
         earlier = json.loads(args.out.read_text())
         if earlier["config"] != settings:
-            raise cli.UsageError(f"{args.out} holds other settings: {earlier['config']}")
+            raise command_line.UsageError(f"{args.out} holds other settings: {earlier['config']}")
         points = earlier["points"]
     data = _load(args.data, settings)
     views = _views(data, settings)
@@ -220,4 +220,4 @@ def _print_table(points):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -7,11 +7,11 @@ Example:
 
 import pathlib
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 
 def main(argv=None):
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     parser.add_argument("record", type=pathlib.Path, help="JSON record of prediction_eval.py")
     parser.add_argument("--predictor", default="paths", help="whose leads are told [paths]")
     parser.add_argument(
@@ -19,10 +19,10 @@ def main(argv=None):
     )
     parser.add_argument("--snr", nargs="+", type=float, help="history SNRs that count, dB [all]")
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
 
-    from lwmt_sionna import records
     from lwmt_sionna.evaluation.table import format_prediction_comparison
+    from lwmt_sionna.runs import records
 
     record = records.read_record(args.record)
     if args.snr is not None:
@@ -34,4 +34,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -18,12 +18,12 @@ import dataclasses
 import pathlib
 import time
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 
 def main(argv=None):
     started = time.time()
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--config", type=pathlib.Path, help="TOML file of a GridConfig")
     source.add_argument("--data", nargs="+", type=pathlib.Path, help="HDF5 files")
@@ -44,7 +44,7 @@ def main(argv=None):
     parser.add_argument("--workdir", type=pathlib.Path, help="finished cells [runs/NAME.cells]")
     parser.add_argument("--figures", type=pathlib.Path, help="folder for the figures")
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
 
     from lwmt_sionna.evaluation.regimes import GridConfig, Regime, load_regime
 
@@ -65,11 +65,11 @@ def main(argv=None):
     # Before the slow imports: a wrong file is told at once.
     regimes = [(regime, *load_regime(regime, config)) for regime in config.regimes]
 
-    from lwmt_sionna import records
     from lwmt_sionna.baselines import CLASSICAL
-    from lwmt_sionna.cells import CellStore
     from lwmt_sionna.evaluation import figures
     from lwmt_sionna.evaluation.grid import best_classical, run_grid
+    from lwmt_sionna.runs import records
+    from lwmt_sionna.runs.store import CellStore
 
     workdir = args.workdir or pathlib.Path("runs") / f"{args.out.stem}.cells"
     result, inputs, parameters = run_grid(config, regimes, CellStore(workdir))
@@ -129,4 +129,4 @@ def print_table(points, num_horizons):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

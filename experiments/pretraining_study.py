@@ -12,12 +12,12 @@ Example:
 import pathlib
 import time
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 
 def main(argv=None):
     started = time.time()
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     parser.add_argument(
         "--config", type=pathlib.Path, required=True, help="TOML file of a PretrainConfig"
     )
@@ -31,10 +31,10 @@ def main(argv=None):
     parser.add_argument("--workdir", type=pathlib.Path, help="trainings [runs/pretraining_study]")
     parser.add_argument("--out", type=pathlib.Path, help="record to write [WORKDIR/record.json]")
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
 
-    from lwmt_sionna import records
     from lwmt_sionna.data import read_paths, vanishing_mask
+    from lwmt_sionna.runs import records
     from lwmt_sionna.training import PretrainConfig, pretrain
     from lwmt_sionna.training.reconstruction import CONDITIONS
     from lwmt_sionna.training.sources import load_scenes
@@ -50,7 +50,7 @@ def main(argv=None):
     if args.contestants:
         unknown = sorted(set(args.contestants) - set(contestants))
         if unknown:
-            raise cli.UsageError(
+            raise command_line.UsageError(
                 f"expected some of {', '.join(contestants)}. Received: {', '.join(unknown)}"
             )
         contestants = {n: c for n, c in contestants.items() if n in args.contestants}
@@ -111,4 +111,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -10,30 +10,30 @@ Example:
 import dataclasses
 import pathlib
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 
 def main(argv=None):
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     add = parser.add_argument
     add("--data", type=pathlib.Path, required=True, help="HDF5 file of paths, all at one speed")
     add("--speed", type=float, required=True, metavar="KMH", help="new speed in km/h")
     add("--period", type=float, required=True, metavar="S", help="new time between snapshots in s")
     add("--out", type=pathlib.Path, required=True, help="HDF5 file to write")
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
 
     import numpy as np
 
-    from lwmt_sionna import records
     from lwmt_sionna.data import read_paths, write_paths
     from lwmt_sionna.data.refinement import replay
+    from lwmt_sionna.runs import records
 
     paths = read_paths(args.data)
     # Drawn speeds differ a little from the one that was asked for.
     stored = round(float(np.median(paths.speed)) * 3.6)
     if np.ptp(paths.speed) * 3.6 > 0.05 * stored:
-        raise cli.UsageError(
+        raise command_line.UsageError(
             f"{args.data}: users move at {3.6 * paths.speed.min():.1f} to "
             f"{3.6 * paths.speed.max():.1f} km/h, not at one speed"
         )
@@ -51,4 +51,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -6,11 +6,11 @@ Example:
 
 import pathlib
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 
 def main(argv=None):
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     parser.add_argument("--data", type=pathlib.Path, required=True, help="HDF5 file of paths")
     parser.add_argument("--sequence", type=int, default=0, help="which sequence of the file [0]")
     parser.add_argument("--seed", type=int, default=6, help="seed of all draws [6]")
@@ -18,20 +18,20 @@ def main(argv=None):
         "--out", type=pathlib.Path, default=pathlib.Path("runs/masks.png"), help="figure to write"
     )
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
 
     from lwmt_sionna.data import PlanarArray, read_paths, subcarrier_frequencies, synthesize
 
     paths = read_paths(args.data)
     if not 0 <= args.sequence < paths.num_sequences:
-        raise cli.UsageError(
+        raise command_line.UsageError(
             f"the file has {paths.num_sequences} sequences. Received: --sequence {args.sequence}"
         )
 
     import numpy as np
 
-    from lwmt_sionna import plots
     from lwmt_sionna.masking import IMPAIRMENTS, MASKS, Curriculum
+    from lwmt_sionna.runs import figures as plots
 
     chosen = paths.select([args.sequence])
     h = synthesize(chosen, PlanarArray(1, 32), subcarrier_frequencies(32, 540e3))
@@ -67,4 +67,4 @@ _SEVERE = {
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

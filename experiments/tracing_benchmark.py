@@ -21,9 +21,9 @@ import time
 import numpy as np
 from tqdm import tqdm
 
-from lwmt_sionna import cli, records
 from lwmt_sionna.data import read_paths, write_paths
 from lwmt_sionna.rt.figures import plot_tracing_benchmark
+from lwmt_sionna.runs import command_line, records
 
 NAME = "tracing_benchmark"
 
@@ -436,7 +436,7 @@ def peak_memory():
 
 
 def main(argv=None):
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs") / f"{NAME}.json", help="record"
     )
@@ -449,7 +449,7 @@ def main(argv=None):
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--paths-to", type=pathlib.Path, help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
     config = BenchmarkConfig()
     if args.num_tracks is not None:
         few = min(args.num_tracks, config.num_artefact_tracks)
@@ -491,4 +491,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

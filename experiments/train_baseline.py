@@ -15,13 +15,13 @@ import dataclasses
 import pathlib
 import time
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 KINDS = ("gru", "conv", "sparse", "dense", "factored", "random")
 
 
 def main(argv=None):
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     parser.add_argument("--kind", choices=KINDS, nargs="+", required=True, help="which baselines")
     parser.add_argument(
         "--config", type=pathlib.Path, required=True, help="TOML file of a TrainConfig"
@@ -33,7 +33,7 @@ def main(argv=None):
     parser.add_argument("--epochs", type=int, help="in place of the configured number")
     parser.add_argument("--seeds", type=int, nargs="+", help="in place of the configured seed")
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
 
     from lwmt_sionna.training import TrainConfig
 
@@ -47,8 +47,8 @@ def main(argv=None):
 
 
 def _train_kinds(kinds, config, workdir, quiet):
-    from lwmt_sionna import records
     from lwmt_sionna.baselines.training import ATTENTIONS, train_baseline
+    from lwmt_sionna.runs import records
     from lwmt_sionna.training import prepare
 
     shared = None
@@ -90,4 +90,4 @@ def _train_kinds(kinds, config, workdir, quiet):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -11,12 +11,12 @@ import dataclasses
 import pathlib
 import time
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 
 def main(argv=None):
     started = time.time()
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     parser.add_argument(
         "--config", type=pathlib.Path, required=True, help="TOML file of a TrainConfig"
     )
@@ -27,9 +27,9 @@ def main(argv=None):
     parser.add_argument("--epochs", type=int, help="in place of the configured number")
     parser.add_argument("--seed", type=int, help="in place of the configured seed")
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
 
-    from lwmt_sionna import records
+    from lwmt_sionna.runs import records
     from lwmt_sionna.training import TrainConfig, train
 
     overrides = {"data": args.data, "epochs": args.epochs, "seed": args.seed}
@@ -65,4 +65,4 @@ def main(argv=None):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

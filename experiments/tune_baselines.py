@@ -11,7 +11,7 @@ Example:
 import pathlib
 import time
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 GRID = {
     "pooled_ar": [
@@ -97,7 +97,7 @@ GRID = {
 
 def main(argv=None):
     started = time.time()
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     parser.add_argument(
         "--config", type=pathlib.Path, required=True, help="TOML file of a TrainConfig"
     )
@@ -109,14 +109,15 @@ def main(argv=None):
     )
     parser.add_argument("--workdir", type=pathlib.Path, help="finished settings [OUT's folder]")
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
 
     import numpy as np
     import tqdm
 
-    from lwmt_sionna import baselines, records
-    from lwmt_sionna.cells import CellStore
+    from lwmt_sionna import baselines
     from lwmt_sionna.data import add_noise
+    from lwmt_sionna.runs import records
+    from lwmt_sionna.runs.store import CellStore
     from lwmt_sionna.training import TrainConfig
 
     config = TrainConfig.from_toml(args.config)
@@ -213,4 +214,4 @@ def score(predictor, h, snr_db, config, add_noise, np):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -18,7 +18,7 @@ import zipfile
 
 import numpy as np
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 __all__ = ["convert", "main", "read_checkpoint"]
 
@@ -80,9 +80,9 @@ def convert(checkpoint, out, options=None):
     Returns:
         The converted `MaskedChannelModel`.
     """
-    from lwmt_sionna import records
     from lwmt_sionna.models.presets import load_preset
     from lwmt_sionna.models.published import PublishedOptions, model_from_state
+    from lwmt_sionna.runs import records
 
     options = PublishedOptions() if options is None else options
     out = pathlib.Path(out)
@@ -107,7 +107,7 @@ def convert(checkpoint, out, options=None):
 
 
 def main(argv=None):
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     parser.add_argument("checkpoint", metavar="CHECKPOINT", type=pathlib.Path)
     parser.add_argument("out", metavar="OUT", type=pathlib.Path)
     parser.add_argument("--num-heads", type=int, default=8, help="heads per block [8]")
@@ -130,11 +130,11 @@ def main(argv=None):
         "--ignore", nargs="+", default=(), metavar="NAME", help="tensors that are not wanted"
     )
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
 
-    from lwmt_sionna.configuration import from_toml
     from lwmt_sionna.models.published import PublishedOptions
     from lwmt_sionna.ops import Neighborhood
+    from lwmt_sionna.runs.configuration import from_toml
 
     neighborhood = Neighborhood.published()
     if args.neighborhood is not None:
@@ -196,4 +196,4 @@ def _to_array(tensor):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -15,7 +15,7 @@ import re
 import subprocess
 import sys
 
-from lwmt_sionna.records import machine_info
+from lwmt_sionna.runs.records import machine_info
 
 __all__ = ["Finding", "examine", "main"]
 
@@ -105,7 +105,7 @@ def main(argv=None):
     Returns:
         Exit status: 0 if the main job can run, 1 otherwise.
     """
-    from lwmt_sionna.cli import build_parser
+    from lwmt_sionna.runs.command_line import build_parser
 
     build_parser(__doc__).parse_args(argv)
     findings = examine()

@@ -11,15 +11,15 @@ Example:
 import pathlib
 import tomllib
 
-from lwmt_sionna import cli
-from lwmt_sionna.records import atomic_path
 from lwmt_sionna.rt.cities import CITIES, build_city, city_config
+from lwmt_sionna.runs import command_line
+from lwmt_sionna.runs.records import atomic_path
 
 HERE = pathlib.Path(__file__).resolve().parent
 
 
 def main(argv=None):
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     parser.add_argument("names", nargs="*", help="folders of scenes/ to build [all of them]")
     parser.add_argument("--kind", choices=list(CITIES), help="build a new city of this kind")
     parser.add_argument("--seed", type=int, default=1, help="seed of a new city [1]")
@@ -37,18 +37,20 @@ def main(argv=None):
     )
     parser.add_argument("--thumbnails", action="store_true", help="render thumbnail.png too")
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
 
     if args.kind is not None:
         if args.out is None or args.names:
-            raise cli.UsageError("--kind wants --out, the folder of the new city, and no names")
+            raise command_line.UsageError(
+                "--kind wants --out, the folder of the new city, and no names"
+            )
         values = {"kind": args.kind, "seed": args.seed, **_settings(args.set)}
         _build(args.out, city_config(values), "A city of its own parameters.", args.thumbnails)
         return
     known = sorted(path.parent.name for path in HERE.glob("*/city.toml"))
     unknown = sorted(set(args.names) - set(known))
     if unknown or args.set:
-        raise cli.UsageError(
+        raise command_line.UsageError(
             f"expected some of {', '.join(known)}; --set goes with --kind. Received: "
             f"{' '.join([*unknown, *args.set])}"
         )
@@ -63,7 +65,7 @@ def _settings(pairs):
     try:
         return tomllib.loads("\n".join(pairs))
     except tomllib.TOMLDecodeError as error:
-        raise cli.UsageError(
+        raise command_line.UsageError(
             f"--set wants KEY=VALUE with the value as in TOML: {error}. Received: {pairs}"
         ) from error
 
@@ -123,4 +125,4 @@ Origin: synthetic, no map or mesh of others went into it; made by `scenes/build.
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -205,10 +205,10 @@ print(json.dumps(told))
 def test_pytorch_is_asked_for_in_one_line(tmp_path, monkeypatch, capsys):
     import sys
 
-    from lwmt_sionna import cli
+    from lwmt_sionna.runs import command_line
 
     (tmp_path / "x.pth").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(SystemExit):
-        cli.run(main, [str(tmp_path / "x.pth"), str(tmp_path / "out")])
+        command_line.run(main, [str(tmp_path / "x.pth"), str(tmp_path / "out")])
     assert "the package torch is missing" in capsys.readouterr().err

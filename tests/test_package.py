@@ -61,7 +61,12 @@ def modules_after(code):
 
 @pytest.mark.parametrize(
     "module",
-    ["lwmt_sionna", "lwmt_sionna.records", "lwmt_sionna.cli", "lwmt_sionna.rt.llvm"],
+    [
+        "lwmt_sionna",
+        "lwmt_sionna.runs.records",
+        "lwmt_sionna.runs.command_line",
+        "lwmt_sionna.rt.llvm",
+    ],
 )
 def test_import_is_light(module):
     loaded = modules_after(f"import {module}")

@@ -16,16 +16,16 @@ import json
 import pathlib
 import sys
 
-from lwmt_sionna import cli
 from lwmt_sionna.data.storage import read_paths
 from lwmt_sionna.data.summary import summarize
 from lwmt_sionna.data.validation import check_file
+from lwmt_sionna.runs import command_line
 
 _MAP_POINTS = 400
 
 
 def main(argv=None):
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     parser.add_argument("command", choices=tuple(_COMMANDS))
     parser.add_argument(
         "files",
@@ -42,7 +42,7 @@ def main(argv=None):
     )
     parser.add_argument("--scene", help="plot: name or scene.xml to draw underneath (traces it)")
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
     return _COMMANDS[args.command](args)
 
 
@@ -56,7 +56,7 @@ def _files(args):
     for path in args.files:
         inside = sorted(path.glob("*.h5")) if path.is_dir() else [path]
         if not inside:
-            raise cli.UsageError(f"there is no file *.h5 in the folder {path}")
+            raise command_line.UsageError(f"there is no file *.h5 in the folder {path}")
         found += inside
     return found
 
@@ -140,4 +140,4 @@ _COMMANDS = {"check": _check, "summary": _summary, "plot": _plot, "convert": _co
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -4,7 +4,7 @@ import numpy as np
 
 from lwmt_sionna.data.arrays import PlanarArray
 from lwmt_sionna.data.synthesis import subcarrier_frequencies, synthesize
-from lwmt_sionna.records import atomic_path
+from lwmt_sionna.runs.records import atomic_path
 
 __all__ = [
     "angle_delay_power",

@@ -22,7 +22,7 @@ from lwmt_sionna.data.paths import (
     check_alike,
     pad_paths,
 )
-from lwmt_sionna.records import atomic_path
+from lwmt_sionna.runs.records import atomic_path
 
 SCHEMA = "lwmt_sionna.paths"
 SCHEMA_VERSION = 1

@@ -2,7 +2,7 @@
 
 import itertools
 
-from lwmt_sionna.plots import as_record, panels, policy_style
+from lwmt_sionna.runs.figures import as_record, panels, policy_style
 
 __all__ = ["plot_error_scatter", "plot_prediction_errors", "plot_sum_rates"]
 

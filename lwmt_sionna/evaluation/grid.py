@@ -8,7 +8,6 @@ import time
 import numpy as np
 from tqdm import tqdm
 
-from lwmt_sionna import records
 from lwmt_sionna.data import (
     PlanarArray,
     add_noise,
@@ -31,6 +30,7 @@ from lwmt_sionna.evaluation.leaks import (
     other_histories,
     shuffled_histories,
 )
+from lwmt_sionna.runs import records
 
 __all__ = [
     "best_classical",

@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from lwmt_sionna.configuration import from_toml, to_json
 from lwmt_sionna.data import interpolate, read_paths, retime, vanishing_mask
+from lwmt_sionna.runs.configuration import from_toml, to_json
 
 __all__ = ["SUBSETS", "GridConfig", "Regime", "load_regime"]
 

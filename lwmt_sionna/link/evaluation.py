@@ -5,8 +5,6 @@ import itertools
 import pathlib
 import time
 
-from lwmt_sionna import records
-from lwmt_sionna.configuration import from_toml
 from lwmt_sionna.data import read_paths
 from lwmt_sionna.link.adaptation import AdaptationConfig
 from lwmt_sionna.link.config import DownlinkConfig
@@ -18,6 +16,8 @@ from lwmt_sionna.link.summary import ADAPTATIONS
 from lwmt_sionna.link.sweep import SweepConfig, run_sweep
 from lwmt_sionna.link.tasks import Workbench
 from lwmt_sionna.link.uplink import SoundingConfig
+from lwmt_sionna.runs import records
+from lwmt_sionna.runs.configuration import from_toml
 
 __all__ = ["LinkEvalConfig", "evaluate_link", "make_bench"]
 

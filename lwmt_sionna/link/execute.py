@@ -7,7 +7,7 @@ import functools
 import os
 import threading
 
-from lwmt_sionna.work import run_tasks
+from lwmt_sionna.runs.parallel import run_tasks
 
 __all__ = ["in_workers"]
 
@@ -30,7 +30,7 @@ def in_workers(config, workers=1, dask=None):
             workers compute in place of local processes.
 
     Returns:
-        Callable for `run_sweep`'s `execute`; it raises what `lwmt_sionna.work.run_tasks` raises.
+        Callable for `run_sweep`'s `execute`; it raises what `runs.parallel.run_tasks` raises.
     """
     if workers < 1:
         raise ValueError(f"There must be a worker. Received: workers={workers}")

@@ -266,8 +266,8 @@ def _find_policy(spec, preset, history_snr_db, seed, settings):
 
 
 def _baseline(name, settings, history_snr_db):
-    from lwmt_sionna import records
     from lwmt_sionna.baselines import tuned_settings
+    from lwmt_sionna.runs import records
 
     cls = _baseline_classes()[name]
     # Settings fit together: those given stand alone.
@@ -289,8 +289,9 @@ def _is_file(value):
 
 
 def _preset(preset, name):
-    from lwmt_sionna import baselines, records
+    from lwmt_sionna import baselines
     from lwmt_sionna.models import presets
+    from lwmt_sionna.runs import records
 
     folder = presets.preset_folder(preset)
     predictor = baselines.ModelPredictor(preset, name=name)

@@ -7,11 +7,11 @@ import pathlib
 
 import numpy as np
 
-from lwmt_sionna import records
 from lwmt_sionna.link.abstraction import DecoderTable, SysAbstraction
 from lwmt_sionna.link.mcs import get_mcs
 from lwmt_sionna.link.runner import LinkRunner
 from lwmt_sionna.link.statistics import nmse_summary
+from lwmt_sionna.runs import records
 
 __all__ = ["Task", "Workbench"]
 

@@ -7,11 +7,11 @@ import itertools
 import keras
 from keras import ops
 
-from lwmt_sionna.configuration import from_toml, to_json
 from lwmt_sionna.masking import impairments, masks
 from lwmt_sionna.masking._draws import Draws
 from lwmt_sionna.ops.angle_delay import angle_delay_transform
 from lwmt_sionna.ops.patches import patchify, token_grid
+from lwmt_sionna.runs.configuration import from_toml, to_json
 
 __all__ = ["IMPAIRMENTS", "MASKS", "Curriculum", "Ingredient"]
 

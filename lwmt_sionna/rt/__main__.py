@@ -15,13 +15,13 @@ import json
 import pathlib
 import sys
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 _MARKS = {"ok": "ok   ", "note": "note ", "warning": "WARN ", "fault": "FAULT"}
 
 
 def main(argv=None):
-    parser = cli.build_parser(__doc__)
+    parser = command_line.build_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list-scenes", help="names of scenes")
     check = commands.add_parser("check-scene", help="what is wrong with a scene")
@@ -37,7 +37,7 @@ def main(argv=None):
         command.add_argument("--out", type=pathlib.Path, help="folder for pictures")
     check.add_argument("--no-coverage", action="store_true", help="leave coverage maps out")
     args = parser.parse_args(argv)
-    cli.configure_logging(args)
+    command_line.configure_logging(args)
     return {"list-scenes": _list, "check-scene": _check, "describe-scene": _describe}[args.command](
         args
     )
@@ -132,4 +132,4 @@ def _pairs(numbers):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    command_line.run(main)

@@ -10,11 +10,11 @@ import tomllib
 
 import numpy as np
 
-from lwmt_sionna.configuration import from_toml, to_json
-from lwmt_sionna.records import atomic_path
 from lwmt_sionna.rt.dense_cities import ManhattanGrid, OldTown, StreetCanyon
 from lwmt_sionna.rt.open_cities import Campus, Suburb
 from lwmt_sionna.rt.scene_files import write_scene
+from lwmt_sionna.runs.configuration import from_toml, to_json
+from lwmt_sionna.runs.records import atomic_path
 
 __all__ = ["CITIES", "build_city", "city_config"]
 

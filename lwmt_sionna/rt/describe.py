@@ -3,11 +3,11 @@
 import numpy as np
 
 from lwmt_sionna.data.figures import map_figure
-from lwmt_sionna.records import atomic_path
 from lwmt_sionna.rt.maps import ground_map
 from lwmt_sionna.rt.scene_names import resolve_scene
 from lwmt_sionna.rt.scene_xml import read_scene_xml
 from lwmt_sionna.rt.scenes import load_scene
+from lwmt_sionna.runs.records import atomic_path
 
 __all__ = ["describe_scene", "plot_coverage"]
 

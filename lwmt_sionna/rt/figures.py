@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from lwmt_sionna import records
+from lwmt_sionna.runs import records
 
 __all__ = ["plot_tracing_benchmark"]
 

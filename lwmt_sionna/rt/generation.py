@@ -14,13 +14,13 @@ from xml.etree import ElementTree
 
 from tqdm import tqdm
 
-from lwmt_sionna.configuration import claim_folder, from_toml, to_json
 from lwmt_sionna.data import merge_paths, read_paths, vanishing_mask, write_paths
-from lwmt_sionna.records import sha256
 from lwmt_sionna.rt.scene_names import resolve_scene
 from lwmt_sionna.rt.tracing import TracingConfig
 from lwmt_sionna.rt.trajectories import TrajectoryConfig
-from lwmt_sionna.work import run_tasks
+from lwmt_sionna.runs.configuration import claim_folder, from_toml, to_json
+from lwmt_sionna.runs.parallel import run_tasks
+from lwmt_sionna.runs.records import sha256
 
 logger = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from lwmt_sionna.records import atomic_path
 from lwmt_sionna.rt._sionna import sionna_rt
+from lwmt_sionna.runs.records import atomic_path
 
 __all__ = ["render_scene"]
 

@@ -4,8 +4,8 @@ import pathlib
 import shutil
 from xml.sax.saxutils import quoteattr
 
-from lwmt_sionna.records import atomic_path
 from lwmt_sionna.rt.ply import write_ply
+from lwmt_sionna.runs.records import atomic_path
 
 __all__ = ["MATERIALS", "write_scene"]
 

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from lwmt_sionna.records import atomic_path, sha256
+from lwmt_sionna.runs.records import atomic_path, sha256
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,6 @@ import pathlib
 import keras
 import numpy as np
 
-from lwmt_sionna.configuration import claim_folder, from_toml, to_json
 from lwmt_sionna.data import (
     read_paths,
     split_by_trajectory,
@@ -18,6 +17,7 @@ from lwmt_sionna.data import (
 from lwmt_sionna.evaluation.leaks import check_causal
 from lwmt_sionna.models import ChannelPredictor, LogNormalizedError, MaskedChannelModel
 from lwmt_sionna.models.presets import load_preset
+from lwmt_sionna.runs.configuration import claim_folder, from_toml, to_json
 from lwmt_sionna.training.architecture import ModelConfig
 from lwmt_sionna.training.checkpoints import Checkpoints
 from lwmt_sionna.training.devices import DataParallel

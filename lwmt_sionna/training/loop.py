@@ -11,7 +11,7 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from lwmt_sionna.records import atomic_path
+from lwmt_sionna.runs.records import atomic_path
 from lwmt_sionna.training.checkpoints import Checkpoints
 from lwmt_sionna.training.devices import DataParallel
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import keras
 
-from lwmt_sionna.configuration import claim_folder, from_toml, to_json
 from lwmt_sionna.models import ChannelPredictor, LogNormalizedError, LWMTBackbone
 from lwmt_sionna.ops import EnergyRouting, Neighborhood
+from lwmt_sionna.runs.configuration import claim_folder, from_toml, to_json
 from lwmt_sionna.training.prediction_data import (
     PredictionDataset,
     compile_physics,

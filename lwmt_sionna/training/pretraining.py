@@ -7,11 +7,11 @@ import pathlib
 import keras
 import numpy as np
 
-from lwmt_sionna.configuration import claim_folder, from_toml, to_json
 from lwmt_sionna.data import ClusterConfig
 from lwmt_sionna.masking import Curriculum
 from lwmt_sionna.models import MaskedChannelModel
 from lwmt_sionna.models.losses import token_error
+from lwmt_sionna.runs.configuration import claim_folder, from_toml, to_json
 from lwmt_sionna.training.architecture import ModelConfig
 from lwmt_sionna.training.devices import DataParallel
 from lwmt_sionna.training.loop import OutputAsLoss, run_steps

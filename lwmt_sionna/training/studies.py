@@ -9,7 +9,7 @@ import numpy as np
 from lwmt_sionna.baselines import ModelPredictor
 from lwmt_sionna.data import PlanarArray, subcarrier_frequencies
 from lwmt_sionna.evaluation import evaluate_predictors
-from lwmt_sionna.records import atomic_path
+from lwmt_sionna.runs.records import atomic_path
 from lwmt_sionna.training.finetuning import as_predictor
 from lwmt_sionna.training.reconstruction import draw_views, reconstruction_points
 from lwmt_sionna.training.sources import synthesize_grid

@@ -3,7 +3,6 @@
 import ast
 import pathlib
 
-from lwmt_sionna import records
 from lwmt_sionna.baselines import (
     CLASSICAL,
     TUNED,
@@ -11,6 +10,7 @@ from lwmt_sionna.baselines import (
     tuned_baselines,
     tuned_settings,
 )
+from lwmt_sionna.runs import records
 
 RECORD = pathlib.Path(__file__).parents[2] / "experiments" / "results" / "tune_baselines.json"
 

@@ -131,8 +131,8 @@ def test_check_names_the_damaged_files_and_goes_on(rng, tmp_path):
 
 
 def test_a_folder_stands_for_its_files(rng, tmp_path, capsys):
-    from lwmt_sionna.cli import UsageError
     from lwmt_sionna.data.__main__ import main
+    from lwmt_sionna.runs.command_line import UsageError
 
     for name in ("one", "two"):
         write_paths(tmp_path / "data" / f"{name}.h5", sequences(rng, num_sequences=2))

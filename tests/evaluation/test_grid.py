@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 
-from lwmt_sionna import records
 from lwmt_sionna.baselines import (
     Hold,
     PerfectCsi,
@@ -15,11 +14,12 @@ from lwmt_sionna.baselines import (
     tuned_baselines,
 )
 from lwmt_sionna.baselines.base import Predictor
-from lwmt_sionna.cells import CellStore
 from lwmt_sionna.data import ClusterConfig, draw_clusters, write_paths
 from lwmt_sionna.evaluation import figures, grid, zero_forcing_rates
 from lwmt_sionna.evaluation.grid import best_classical, evaluate_cell, run_grid
 from lwmt_sionna.evaluation.regimes import GridConfig, Regime, load_regime
+from lwmt_sionna.runs import records
+from lwmt_sionna.runs.store import CellStore
 
 SMALL = {
     "num_ant": 4,

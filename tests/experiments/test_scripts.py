@@ -129,7 +129,7 @@ def test_a_new_city_refuses_wrong_input(tmp_path):
 @pytest.mark.slow
 def test_a_new_city_is_made_checked_traced_and_drawn(tmp_path):
     from lwmt_sionna.data import read_paths
-    from lwmt_sionna.records import read_record
+    from lwmt_sionna.runs.records import read_record
 
     made = run("new_city.py", "--kind", "campus", "--seed", 5, "--out", tmp_path, "--quiet")
     assert made.returncode == 0, made.stderr

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from lwmt_sionna import cli, records
 from lwmt_sionna.data import write_paths
 from lwmt_sionna.link import (
     DownlinkConfig,
@@ -20,6 +19,7 @@ from lwmt_sionna.link import (
     evaluate_link,
     format_table,
 )
+from lwmt_sionna.runs import command_line, records
 from tests.link.channels import make_paths
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -85,7 +85,7 @@ def folder(tmp_path, monkeypatch):
 
 def run(script, *arguments):
     with pytest.raises(SystemExit) as exit_:
-        cli.run(script.main, ["--quiet", "--out", "out", *arguments])
+        command_line.run(script.main, ["--quiet", "--out", "out", *arguments])
     return exit_.value.code
 
 

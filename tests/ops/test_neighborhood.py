@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lwmt_sionna.ops.neighborhood import Neighborhood
-from lwmt_sionna.plots import plot_neighborhood
+from lwmt_sionna.runs.figures import plot_neighborhood
 
 PUBLISHED = Neighborhood.published()
 

@@ -10,7 +10,6 @@ import time
 import numpy as np
 import pytest
 
-from lwmt_sionna.configuration import claim_folder
 from lwmt_sionna.data import (
     PlanarArray,
     check_file,
@@ -19,6 +18,7 @@ from lwmt_sionna.data import (
     synthesize,
     write_paths,
 )
+from lwmt_sionna.runs.configuration import claim_folder
 
 pytestmark = pytest.mark.rt
 

@@ -3,7 +3,7 @@ import itertools
 import matplotlib
 import pytest
 
-from lwmt_sionna import plots
+from lwmt_sionna.runs import figures as plots
 
 
 def make_record(policies=("perfect", "hold", "mine:Own")):

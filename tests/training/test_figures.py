@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from lwmt_sionna import study_plots
+from lwmt_sionna.training import figures as study_plots
 
 
 def prediction_points():

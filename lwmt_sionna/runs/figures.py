@@ -5,7 +5,7 @@ import itertools
 import math
 import textwrap
 
-from lwmt_sionna import records
+from lwmt_sionna.runs import records
 
 __all__ = [
     "as_record",

@@ -42,7 +42,7 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 
-_REPOSITORY = pathlib.Path(__file__).resolve().parents[1]
+_REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 _PACKAGES = (
     "keras",
     "numpy",

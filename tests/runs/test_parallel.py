@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from lwmt_sionna.work import run_tasks
+from lwmt_sionna.runs.parallel import run_tasks
 
 
 def square(task):
@@ -61,7 +61,7 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
     program = f"""
 import os, pathlib, sys, time
 sys.path.insert(0, {str(tmp_path)!r})
-from lwmt_sionna.work import run_tasks
+from lwmt_sionna.runs.parallel import run_tasks
 import sleeper
 if __name__ == "__main__":
     list(run_tasks(sleeper.sleep, [0, 1], workers=2))

@@ -3,13 +3,13 @@
 A script is a `main(argv)` handed to `run`:
 
 >>> def main(argv=None):
-...     parser = cli.build_parser(__doc__)
+...     parser = command_line.build_parser(__doc__)
 ...     parser.add_argument("--config", type=pathlib.Path, required=True)
 ...     args = parser.parse_args(argv)
-...     cli.configure_logging(args)
+...     command_line.configure_logging(args)
 ...     ...
 >>> if __name__ == "__main__":
-...     cli.run(main)
+...     command_line.run(main)
 """
 
 import argparse
@@ -120,7 +120,7 @@ def run(main, argv=None):
 
 def _note_git_state():
     # Records name the commit that the run was started from, not the one it ended on.
-    from lwmt_sionna import records
+    from lwmt_sionna.runs import records
 
     records.git_state()
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import pathlib
 
-from lwmt_sionna import records
+from lwmt_sionna.runs import records
 
 __all__ = ["CellStore"]
 

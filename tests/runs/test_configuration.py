@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from lwmt_sionna.configuration import claim_folder, from_toml, to_json
+from lwmt_sionna.runs.configuration import claim_folder, from_toml, to_json
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Figures of trainings, from their records and from nothing else."""
 
-from lwmt_sionna.plots import as_record, panels
+from lwmt_sionna.runs.figures import as_record, panels
 
 __all__ = ["plot_attention_comparison", "plot_label_shares", "plot_mask_ablation"]
 

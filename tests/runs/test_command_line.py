@@ -6,7 +6,7 @@ import sys
 import h5py
 import pytest
 
-from lwmt_sionna import cli
+from lwmt_sionna.runs import command_line
 
 
 def outcome(capsys, error, argv=()):
@@ -16,7 +16,7 @@ def outcome(capsys, error, argv=()):
         raise error
 
     with pytest.raises(SystemExit) as stop:
-        cli.run(main, list(argv))
+        command_line.run(main, list(argv))
     return stop.value.code, capsys.readouterr().err
 
 
@@ -30,7 +30,7 @@ def outcome(capsys, error, argv=()):
         (ModuleNotFoundError("No module named 'h5py'", name="h5py"), ".[experiments]"),
         (ModuleNotFoundError("No module named 'sionna.rt'", name="sionna.rt"), ".[tf]"),
         (ImportError("Ray tracing needs LLVM: apt-get install libllvm19"), "libllvm19"),
-        (cli.UsageError("The folder holds no shards."), "no shards"),
+        (command_line.UsageError("The folder holds no shards."), "no shards"),
     ],
 )
 def test_expected_error_is_one_line(capsys, error, message):
@@ -57,13 +57,13 @@ def test_defect_is_not_hidden(error):
         raise error
 
     with pytest.raises(type(error)):
-        cli.run(main, [])
+        command_line.run(main, [])
 
 
 @pytest.mark.parametrize(("returned", "status"), [(None, 0), (0, 0), (3, 3)])
 def test_exit_status(returned, status):
     with pytest.raises(SystemExit) as stop:
-        cli.run(lambda argv: returned, [])
+        command_line.run(lambda argv: returned, [])
     assert stop.value.code == status
 
 
@@ -73,7 +73,7 @@ def test_interrupt(capsys):
 
 
 def test_wrong_arguments_are_one_line(capsys):
-    parser = cli.build_parser("Does things.")
+    parser = command_line.build_parser("Does things.")
     parser.add_argument("--count", type=int, required=True)
     with pytest.raises(SystemExit) as stop:
         parser.parse_args(["--count", "many"])
@@ -89,18 +89,18 @@ def test_truncated_hdf5(tmp_path, capsys):
         file["h"] = range(100_000)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(SystemExit) as stop:
-        cli.run(lambda argv: h5py.File(path), [])
+        command_line.run(lambda argv: h5py.File(path), [])
     assert stop.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_closed_pipe():
     code = (
-        "from lwmt_sionna import cli\n"
+        "from lwmt_sionna.runs import command_line\n"
         "def main(argv):\n"
         "    for _ in range(200_000):\n"
         "        print('a line of a table')\n"
-        "cli.run(main, [])\n"
+        "command_line.run(main, [])\n"
     )
     command = f'"{sys.executable}" -c "$CODE" | head -1'
     done = subprocess.run(

@@ -10,7 +10,7 @@ import time
 import numpy as np
 import pytest
 
-from lwmt_sionna import records
+from lwmt_sionna.runs import records
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
