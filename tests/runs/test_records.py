@@ -12,7 +12,7 @@ import pytest
 
 from lwmt_sionna.runs import records
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @dataclasses.dataclass(frozen=True)
