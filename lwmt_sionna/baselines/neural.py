@@ -9,9 +9,8 @@ from keras import ops
 
 from lwmt_sionna.layers.angle_delay import AngleDelayTransform
 from lwmt_sionna.models.backbone import LWMTBackbone
-from lwmt_sionna.models.normalization import common_phasor, turn, unit_power
+from lwmt_sionna.models.normalization import Frame
 from lwmt_sionna.models.presets import load_preset, save_preset
-from lwmt_sionna.ops.angle_delay import inverse_angle_delay_transform
 from lwmt_sionna.ops.linear_prediction import (
     burg_coefficients,
     denoise,
@@ -19,7 +18,7 @@ from lwmt_sionna.ops.linear_prediction import (
     noise_power,
 )
 from lwmt_sionna.ops.neighborhood import Neighborhood
-from lwmt_sionna.ops.patches import patchify, unpatchify
+from lwmt_sionna.ops.patches import patchify, token_grid, unpatchify
 
 __all__ = ["ConvolutionalPredictor", "FactoredBackbone", "RecurrentPredictor"]
 
@@ -76,12 +75,10 @@ class RefiningPredictor(keras.Model):
                 "Expected real [batch, time, num_ant, num_subcarriers, 2]. Received: "
                 f"history.shape={tuple(history.shape)}"
             )
-        scaled, scale = unit_power(history)
-        scaled = self.transform(scaled)
-        phasor = common_phasor(scaled[:, -1:])
-        features = self.features(turn(scaled, phasor.conj()))
+        frame, past = Frame.of(history, self.transform)
+        features = self.features(past)
         future = features["forecasts"][:, -1] + self.refine(features, training=training)
-        return inverse_angle_delay_transform(turn(future, phasor), self.array_shape) * scale
+        return frame.back(future, history.shape[3])
 
     def features(self, x):
         """What the network sees, without gradient: see `ChannelPredictor.features`."""
@@ -172,7 +169,8 @@ class RecurrentPredictor(RefiningPredictor):
         num_snapshots, num_angle, num_delay = clean.shape[1:4]
         noise = features["noise"][:, None, None]
         values = self.patch[0] * self.patch[1] * 2
-        places = (num_angle // self.patch[0]) * (num_delay // self.patch[1])
+        _, *patches = token_grid((num_snapshots, num_angle, num_delay), self.patch)
+        places = patches[0] * patches[1]
         # [batch, time, patch, values]
         past = ops.reshape(patchify(clean, self.patch), (-1, num_snapshots, places, values))
         ahead = ops.reshape(patchify(forecast, self.patch), (-1, self.num_horizons, places, values))

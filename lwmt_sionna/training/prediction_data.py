@@ -13,7 +13,7 @@ from lwmt_sionna.data import (
     synthesize,
     vanishing_mask,
 )
-from lwmt_sionna.models.normalization import common_phasor, turn
+from lwmt_sionna.models.normalization import Frame
 
 __all__ = [
     "PredictionDataset",
@@ -129,13 +129,8 @@ class _Physics(keras.Model):
 
     def call(self, inputs):
         history, future = inputs
-        square = 2.0 * keras.ops.mean(keras.ops.square(history), axis=(1, 2, 3, 4), keepdims=True)
-        scale = keras.ops.sqrt(square)
-        past = self.predictor.transform(history / scale)
-        # As the predictor does in its call.
-        back = common_phasor(past[:, -1:]).conj()
-        future = turn(self.predictor.transform(future / scale), back)
-        return {**self.predictor.features(turn(past, back)), "target": future}
+        frame, past = Frame.of(history, self.predictor.transform)
+        return {**self.predictor.features(past), "target": frame.into(future)}
 
 
 def load_training_data(config):
