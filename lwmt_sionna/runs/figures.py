@@ -137,9 +137,9 @@ def plot_goodput(record, path, adaptation=None):
         record: dict or path, a record of the link-level evaluation.
         path: path of the figure; the extension chooses the format.
         adaptation: str or None, how schemes are chosen (see
-            `lwmt_sionna.link.summary.ADAPTATIONS`); the reported way of the record when None.
+            `lwmt_sionna.link.sweep.summary.ADAPTATIONS`); the reported way of the record when None.
     """
-    from lwmt_sionna.link.table import goodput_of
+    from lwmt_sionna.link.sweep.table import goodput_of
 
     record = as_record(record)
     rows = goodput_of(record, adaptation)
