@@ -2,12 +2,10 @@
 
 from lwmt_sionna.data.arrays import PlanarArray
 from lwmt_sionna.data.clusters import ClusterConfig, draw_clusters
-from lwmt_sionna.data.continuity import match_paths
 from lwmt_sionna.data.deepmimo import read_deepmimo
-from lwmt_sionna.data.events import event_mask, event_power
-from lwmt_sionna.data.evolution import evolve, interpolate, retime
+from lwmt_sionna.data.events import event_mask, event_power, match_paths, vanishing_mask
+from lwmt_sionna.data.evolution import evolve, interpolate, replay, retime
 from lwmt_sionna.data.paths import PathSequences, concatenate
-from lwmt_sionna.data.sequences import add_noise, history_scale, vanishing_mask
 from lwmt_sionna.data.splits import (
     check_disjoint,
     split_by_trajectory,
@@ -16,7 +14,12 @@ from lwmt_sionna.data.splits import (
 )
 from lwmt_sionna.data.storage import merge_paths, read_paths, write_paths
 from lwmt_sionna.data.summary import spreads, summarize
-from lwmt_sionna.data.synthesis import subcarrier_frequencies, synthesize
+from lwmt_sionna.data.synthesis import (
+    add_noise,
+    history_scale,
+    subcarrier_frequencies,
+    synthesize,
+)
 from lwmt_sionna.data.validation import check_file, validate
 
 __all__ = [
@@ -37,6 +40,7 @@ __all__ = [
     "merge_paths",
     "read_deepmimo",
     "read_paths",
+    "replay",
     "retime",
     "split_by_trajectory",
     "spreads",

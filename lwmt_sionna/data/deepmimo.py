@@ -12,8 +12,7 @@ import pathlib
 
 import numpy as np
 
-from lwmt_sionna.data.continuity import SPEED_OF_LIGHT
-from lwmt_sionna.data.paths import PathSequences, pack_interactions
+from lwmt_sionna.data.paths import SPEED_OF_LIGHT, PathSequences, pack_interactions
 
 __all__ = ["read_deepmimo"]
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from lwmt_sionna.data.continuity import SPEED_OF_LIGHT, match_paths, snapshot_paths
+from lwmt_sionna.data.events import match_paths, snapshot_paths
+from lwmt_sionna.data.paths import SPEED_OF_LIGHT
 from lwmt_sionna.data.storage import UNITS, read_paths, read_raw
 
 __all__ = ["check_file", "validate"]

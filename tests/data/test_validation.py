@@ -90,6 +90,6 @@ def test_units_are_checked(rng, tmp_path):
 
 
 def test_constants_agree():
-    from lwmt_sionna.data.continuity import SPEED_OF_LIGHT
+    from lwmt_sionna.data.paths import SPEED_OF_LIGHT
 
     assert SPEED_OF_LIGHT == LIGHT
