@@ -12,7 +12,7 @@ from lwmt_sionna.data.splits import (
     take_trajectories,
     track_distance,
 )
-from lwmt_sionna.data.storage import merge_paths, read_paths, write_paths
+from lwmt_sionna.data.storage import check_file, merge_paths, read_paths, write_paths
 from lwmt_sionna.data.summary import spreads, summarize
 from lwmt_sionna.data.synthesis import (
     add_noise,
@@ -20,7 +20,7 @@ from lwmt_sionna.data.synthesis import (
     subcarrier_frequencies,
     synthesize,
 )
-from lwmt_sionna.data.validation import check_file, validate
+from lwmt_sionna.data.validation import check_values, validate
 
 __all__ = [
     "ClusterConfig",
@@ -29,6 +29,7 @@ __all__ = [
     "add_noise",
     "check_disjoint",
     "check_file",
+    "check_values",
     "concatenate",
     "draw_clusters",
     "event_mask",
