@@ -18,14 +18,23 @@ import numpy as np
 from lwmt_sionna.runs.records import atomic_path
 from lwmt_sionna.typing import Array, PathLike
 
-__all__ = ["Content", "new_file", "read_content", "read_shapes"]
+__all__ = [
+    "LARGEST_RATIO",
+    "MATLAB_COMPLEX",
+    "Content",
+    "new_file",
+    "own_array",
+    "read_content",
+    "read_shapes",
+]
 
 # HDF5 leaves the first bytes of a file to its user where asked to; a power of two, at least 512.
 _BLOCK_BYTES = 512
+MATLAB_COMPLEX = ("real", "imag")
 _BLOCK = re.compile(rb"(lwmt_sionna\.\w+) (\d+)\.\d+, HDF5 content sha256 ([0-9a-f]{64})\n\0*")
 # What gzip can shrink at most, with a margin: a file that claims to hold more is damaged, and must
 # not claim the machine's memory either.
-_LARGEST_RATIO = 2_000
+LARGEST_RATIO = 2_000
 
 
 class Content(NamedTuple):
@@ -103,7 +112,7 @@ def read_content(path: PathLike, schema: str, major: int) -> Content:
         # A foreign file may hold anything: nothing of it is read.
         arrays, units = {}, {}
         for name in file if attributes.get("schema") == schema else ():
-            dataset = _own_array(file, name, _LARGEST_RATIO * pathlib.Path(path).stat().st_size)
+            dataset = own_array(file, name, LARGEST_RATIO * pathlib.Path(path).stat().st_size)
             arrays[name], units[name] = dataset[()], dataset.attrs.get("unit")
     if attributes.get("schema") != schema:
         raise ValueError(
@@ -121,7 +130,7 @@ def read_content(path: PathLike, schema: str, major: int) -> Content:
 def read_shapes(path: PathLike) -> dict[str, tuple[int, ...]]:
     """Shapes of the arrays of a file, by name; see `read_content` for what is raised."""
     with _opened(path) as (file, _):
-        return {name: _own_array(file, name).shape for name in file}
+        return {name: own_array(file, name).shape for name in file}
 
 
 @contextlib.contextmanager
@@ -151,14 +160,27 @@ def _opened(path):
         ) from error
 
 
-def _own_array(file, name, limit=np.inf):
-    """A dataset of numbers that lies in this very file."""
+def own_array(file: Any, name: str, limit: float = np.inf) -> Any:
+    """A dataset of an open HDF5 file that holds numbers, and holds them itself.
+
+    Args:
+        file: `h5py.File`.
+        name: Name of the dataset.
+        limit: Most bytes that the numbers may take.
+
+    Returns:
+        `h5py.Dataset`; complex numbers may be pairs `("real", "imag")`, as MATLAB stores them.
+
+    Raises:
+        ValueError: If it is a link, a group or no numbers, lies in another file, or claims more.
+    """
     import h5py
 
     if not isinstance(file.get(name, getlink=True), h5py.HardLink):
         raise ValueError(f"{name} is a link; expected an array in the file itself")
     dataset = file[name]
-    if not isinstance(dataset, h5py.Dataset) or dataset.dtype.kind not in "biufc":
+    is_array = isinstance(dataset, h5py.Dataset)
+    if not is_array or not (dataset.dtype.kind in "biufc" or dataset.dtype.names == MATLAB_COMPLEX):
         raise ValueError(f"{name} is no array of numbers")
     if dataset.is_virtual or dataset.external:
         raise ValueError(f"{name} lies in another file; expected an array in the file itself")
