@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from lwmt_sionna.ops.neighborhood import Neighborhood
-from lwmt_sionna.runs.figures import plot_neighborhood
 
 PUBLISHED = Neighborhood.published()
 
@@ -98,13 +97,6 @@ def test_neighborhood_without_causality_and_with_even_offsets_is_symmetric():
 def test_causal_never_looks_ahead():
     footprint = Neighborhood(causal=True).footprint((9, 5, 5), (4, 2, 2))
     assert footprint[:5].any(axis=(1, 2)).all() and not footprint[5:].any()
-
-
-def test_plot_shows_the_footprint_of_every_snapshot():
-    pytest.importorskip("matplotlib")
-    figure = plot_neighborhood(PUBLISHED, (6, 9, 8), (4, 4, 4))
-    planes = [axis.images[0].get_array() for axis in figure.axes]
-    np.testing.assert_array_equal(planes, PUBLISHED.footprint((6, 9, 8), (4, 4, 4)))
 
 
 def test_from_physics_follows_the_paths():
