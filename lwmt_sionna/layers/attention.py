@@ -3,9 +3,15 @@
 import keras
 from keras import ops
 
-from lwmt_sionna.ops.attention import KERNELS, sparse_attention
-from lwmt_sionna.ops.attention_routing import EnergyRouting, TopKRouting, get_routing
-from lwmt_sionna.ops.neighborhood import Neighborhood, check_grid
+from lwmt_sionna.ops.attention import (
+    KERNELS,
+    EnergyRouting,
+    Neighborhood,
+    TopKRouting,
+    check_grid,
+    get_routing,
+    sparse_attention,
+)
 from lwmt_sionna.ops.positions import rotate
 
 __all__ = ["SparseSpatioTemporalAttention"]

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from lwmt_sionna.ops.neighborhood import check_grid
+from lwmt_sionna.ops.attention import check_grid
 from lwmt_sionna.ops.positions import token_coordinates
 
 __all__ = ["FactoredPositionEncoding", "LearnedPositionEncoding"]

@@ -13,7 +13,7 @@ alone, 1 from the whole range.
 from keras import ops
 
 from lwmt_sionna.masking._draws import Draws, check_integers, check_range
-from lwmt_sionna.ops.neighborhood import check_grid
+from lwmt_sionna.ops.attention import check_grid
 
 __all__ = [
     "antenna_comb_mask",
