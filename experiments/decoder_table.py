@@ -1,11 +1,11 @@
 """Measure where the LDPC decoder stops failing, for the link's fast mode and its link adaptation.
 
 Blocks of every scheme and size are decoded in white Gaussian noise. A killed run goes on with the
-first scheme that is missing. The shipped table, lwmt_sionna/link/decoder_table.json, came from the
-defaults.
+first scheme that is missing. The shipped table, lwmt_sionna/link/decoding/decoder_table.json, came
+from the defaults.
 
 Example:
-    python experiments/decoder_table.py --out lwmt_sionna/link/decoder_table.json
+    python experiments/decoder_table.py --out lwmt_sionna/link/decoding/decoder_table.json
     python experiments/decoder_table.py --iterations 8 --mcs 4 13 22 --out runs/decoder_table.json
 """
 
@@ -33,7 +33,7 @@ def main(argv=None):
     import sionna.phy
     from tqdm import tqdm
 
-    from lwmt_sionna.link.calibration import measure_waterfall
+    from lwmt_sionna.link.decoding.calibration import measure_waterfall
     from lwmt_sionna.runs import records
 
     settings = {

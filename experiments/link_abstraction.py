@@ -32,7 +32,7 @@ def main(argv=None):
     import numpy as np
 
     from lwmt_sionna.link import LinkEvalConfig, evaluate_link
-    from lwmt_sionna.link.figures import required_snr_db
+    from lwmt_sionna.link.sweep.figures import required_snr_db
     from lwmt_sionna.runs import records
 
     overrides = {} if args.drops is None else {"drops": {"num_drops": args.drops}}

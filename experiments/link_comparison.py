@@ -16,7 +16,7 @@ def main(argv=None):
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
 
-    from lwmt_sionna.link.table import format_comparison
+    from lwmt_sionna.link.sweep.table import format_comparison
     from lwmt_sionna.runs import records
 
     print(format_comparison(records.read_record(args.record), args.policy))

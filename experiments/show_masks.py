@@ -31,7 +31,6 @@ def main(argv=None):
     import numpy as np
 
     from lwmt_sionna.masking import IMPAIRMENTS, MASKS, Curriculum
-    from lwmt_sionna.runs import figures as plots
 
     chosen = paths.select([args.sequence])
     h = synthesize(chosen, PlanarArray(1, 32), subcarrier_frequencies(32, 540e3))
@@ -51,8 +50,61 @@ def main(argv=None):
         hidden = view["hidden"].reshape(observed.shape[:3])
         views[name] = (observed[..., 0] + 1j * observed[..., 1], hidden)
         clean = view["target"][0] / scale
-    plots.plot_views(clean[..., 0] + 1j * clean[..., 1], views, args.out)
+    draw_views(clean[..., 0] + 1j * clean[..., 1], views, args.out)
     print(f"figure: {args.out}")
+
+
+def draw_views(clean, views, path):
+    """Draws what masks and impairments leave of a channel, three panels for each.
+
+    The panels are the angle-delay plane in the middle of the sequence, delays over time at the
+    strongest angle, and the strongest bin over time (true: grey line; observed: markers). Hidden
+    bins are grey.
+
+    Args:
+        clean: complex `[num_snapshots, num_angle, num_delay]`, the true channel, angle-delay
+            domain.
+        views: Dictionary from a name to a pair of the observed channel, complex, and what of it is
+            hidden, bool, both shaped like `clean`.
+        path: Path of the figure; the extension chooses the format.
+    """
+    import matplotlib
+    import numpy as np
+
+    from lwmt_sionna.runs.figures import panels
+
+    power = np.mean(np.abs(clean) ** 2, axis=0)
+    angle, delay = np.unravel_index(power.argmax(), power.shape)
+    middle, time = len(clean) // 2, np.arange(len(clean))
+    peak_db = 20 * np.log10(np.abs(clean).max())
+    cmap = matplotlib.colormaps["viridis"].with_extremes(bad="0.8")
+    rows = -(-len(views) // 2)
+    style = {"axes.grid": False, "font.size": 7}
+    with panels(path, rows, 6, "", size=(10.0, 1.55 * rows + 0.4), style=style) as grid:
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for index, (name, (observed, hidden)) in enumerate(views.items()):
+            row, column = divmod(index, 2)
+            plane, course, strongest = grid[row][3 * column : 3 * column + 3]
+            level = 20 * np.log10(np.abs(observed) + 1e-12) - peak_db
+            level = np.ma.masked_array(level, hidden)
+            for axes, image, label in (
+                (plane, level[middle], "angle"),
+                (course, level[:, angle], "time"),
+            ):
+                axes.imshow(
+                    image, aspect="auto", cmap=cmap, vmin=-40, vmax=0, interpolation="nearest"
+                )
+                axes.set(ylabel=label)
+            plane.set_title(name.replace("_", " "), loc="left")
+            seen = ~hidden[:, angle, delay]
+            strongest.plot(time, clean[:, angle, delay].real, color="0.6", lw=1)
+            strongest.plot(
+                time[seen], observed[seen, angle, delay].real, ".", color="#0072B2", ms=4
+            )
+            for axes, label in ((plane, "delay"), (course, "delay"), (strongest, "time")):
+                axes.set_axis_on()
+                axes.set(xticks=[], yticks=[], xlabel=label if row == rows - 1 else "")
 
 
 _SEVERE = {

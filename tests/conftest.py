@@ -76,3 +76,18 @@ def seeds():
 def rng():
     """A numpy generator of its own for each test."""
     return np.random.default_rng(SEED)
+
+
+@pytest.fixture
+def saved_figures(monkeypatch):
+    """The figures of matplotlib that a test saves, for a look at what they show."""
+    from matplotlib.figure import Figure
+
+    figures, save = [], Figure.savefig
+
+    def keep(self, *arguments, **options):
+        figures.append(self)
+        save(self, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    return figures

@@ -1,44 +1,46 @@
 """The link: what predicted channel knowledge is worth in block errors and goodput.
 
-The only room that imports `sionna.phy`. Names are loaded when first used, so that policies, drops
-and statistics can be used where Sionna is not installed.
+Imports go one way: `phy` (the blocks of the downlink, the only part that imports `sionna.phy`),
+`csi` (what the base station knows), `decoding` (how block errors are told), `sweep` (points, tables
+and figures); each may import those before it. Names are loaded when first used, so that policies,
+drops and statistics can be used where Sionna is not installed.
 """
 
 import importlib
 
 _EXPORTS = {
-    "AdaptationConfig": "adaptation",
-    "CirGenerator": "cir",
-    "CsiPolicy": "policies",
-    "DecoderTable": "abstraction",
-    "Downlink": "downlink",
-    "DownlinkConfig": "config",
-    "DropConfig": "drops",
-    "DropFactory": "drops",
-    "LinkDrops": "drops",
-    "LinkEvalConfig": "evaluation",
-    "LinkRunner": "runner",
-    "MCS_TABLE": "mcs",
-    "Mcs": "mcs",
-    "PointStore": "store",
-    "SoundingConfig": "uplink",
-    "SweepConfig": "sweep",
-    "SysAbstraction": "abstraction",
-    "cir_dataset": "cir",
-    "cluster_bootstrap": "statistics",
-    "comb_pilot_pattern": "downlink",
-    "draw_figures": "figures",
-    "evaluate_link": "evaluation",
-    "format_table": "table",
-    "get_mcs": "mcs",
-    "make_policy": "policies",
-    "make_sim_ber_model": "sim_ber",
-    "policy_names": "policies",
-    "run_sweep": "sweep",
-    "sound": "uplink",
+    "AdaptationConfig": "sweep.adaptation",
+    "CirGenerator": "phy.cir",
+    "CsiPolicy": "csi.policies",
+    "DecoderTable": "decoding.tables",
+    "Downlink": "phy.downlink",
+    "DownlinkConfig": "phy.config",
+    "DropConfig": "csi.drops",
+    "DropFactory": "csi.drops",
+    "LinkDrops": "csi.drops",
+    "LinkEvalConfig": "sweep.run",
+    "LinkRunner": "phy.runner",
+    "MCS_TABLE": "phy.mcs",
+    "Mcs": "phy.mcs",
+    "PointStore": "sweep.store",
+    "SoundingConfig": "csi.sounding",
+    "SweepConfig": "sweep.sweep",
+    "SysAbstraction": "decoding.tables",
+    "cir_dataset": "phy.cir",
+    "cluster_bootstrap": "sweep.statistics",
+    "comb_pilot_pattern": "phy.downlink",
+    "draw_figures": "sweep.figures",
+    "evaluate_link": "sweep.run",
+    "format_table": "sweep.table",
+    "get_mcs": "phy.mcs",
+    "make_policy": "csi.policies",
+    "make_sim_ber_model": "phy.sim_ber",
+    "policy_names": "csi.policies",
+    "run_sweep": "sweep.sweep",
+    "sound": "csi.sounding",
 }
 
-_NEEDS_SIONNA = ("downlink", "evaluation", "runner", "sim_ber", "sweep")
+_NEEDS_SIONNA = ("phy.downlink", "phy.runner", "phy.sim_ber", "sweep.run", "sweep.sweep")
 
 __all__ = sorted(_EXPORTS)
 

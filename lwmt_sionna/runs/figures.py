@@ -1,11 +1,14 @@
-"""Figures: of results from records, and from nothing else; of what a token or a model sees."""
+"""The frame of all figures: panels, one legend, one style per policy."""
 
 import contextlib
 import itertools
 import math
 import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from lwmt_sionna.runs import records
+from lwmt_sionna.typing import Array, PathLike
 
 __all__ = [
     "as_record",
@@ -13,8 +16,6 @@ __all__ = [
     "panels",
     "plot_bler",
     "plot_goodput",
-    "plot_neighborhood",
-    "plot_views",
     "policy_style",
 ]
 
@@ -64,7 +65,7 @@ _RC = {
 }
 
 
-def policy_style(policy, others=()):
+def policy_style(policy: str, others: Sequence[str] = ()) -> dict[str, str]:
     """Colour, marker and label of a policy.
 
     Args:
@@ -137,9 +138,9 @@ def plot_goodput(record, path, adaptation=None):
         record: dict or path, a record of the link-level evaluation.
         path: path of the figure; the extension chooses the format.
         adaptation: str or None, how schemes are chosen (see
-            `lwmt_sionna.link.summary.ADAPTATIONS`); the reported way of the record when None.
+            `lwmt_sionna.link.sweep.summary.ADAPTATIONS`); the reported way of the record when None.
     """
-    from lwmt_sionna.link.table import goodput_of
+    from lwmt_sionna.link.sweep.table import goodput_of
 
     record = as_record(record)
     rows = goodput_of(record, adaptation)
@@ -164,103 +165,12 @@ def plot_goodput(record, path, adaptation=None):
     )
 
 
-def plot_neighborhood(
-    neighborhood,
-    grid,
-    token=None,
-):
-    """Draws what one token sees: one angle-delay plane per snapshot.
-
-    Args:
-        neighborhood: `lwmt_sionna.Neighborhood`.
-        grid: Number of snapshots, angle bins and delay bins.
-        token: Snapshot, angle bin and delay bin of the token. Defaults to the centre.
-
-    Returns:
-        A matplotlib `Figure`, not attached to any window.
-    """
-    from matplotlib.figure import Figure
-
-    seen = neighborhood.footprint(grid, token)
-    token = tuple(size // 2 for size in seen.shape) if token is None else token
-    figure = Figure(figsize=(1.2 * len(seen) + 0.6, 2.2))
-    axes = figure.subplots(1, len(seen), sharex=True, sharey=True, squeeze=False)[0]
-    for snapshot, (axis, plane) in enumerate(zip(axes, seen, strict=True)):
-        axis.imshow(plane, cmap="Blues", vmin=0, vmax=1.5, origin="lower")
-        axis.set_title(f"t {snapshot - token[0]:+d}" if snapshot != token[0] else "t")
-    axes[token[0]].plot(token[2], token[1], "x", color="black")
-    axes[0].set_ylabel("angle bin")
-    figure.supxlabel("delay bin")
-    figure.tight_layout()
-    return figure
-
-
-def plot_views(clean, views, path):
-    """Draws what masks and impairments leave of a channel, three panels for each.
-
-    The panels are the angle-delay plane in the middle of the sequence, delays over time at the
-    strongest angle, and the strongest bin over time (true: grey line; observed: markers). Hidden
-    bins are grey.
-
-    Args:
-        clean: complex `[num_snapshots, num_angle, num_delay]`, the true channel, angle-delay
-            domain.
-        views: dict from a name to a pair of the observed channel, complex, and what of it is
-            hidden, bool, both shaped like `clean`.
-        path: path of the figure; the extension chooses the format.
-    """
-    import matplotlib
-    import numpy as np
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    power = np.mean(np.abs(clean) ** 2, axis=0)
-    angle, delay = np.unravel_index(power.argmax(), power.shape)
-    middle = len(clean) // 2
-    peak_db = 20 * np.log10(np.abs(clean).max())
-    columns = 2
-    rows = -(-len(views) // columns)
-    with matplotlib.rc_context(_RC | {"axes.grid": False, "font.size": 7}):
-        figure = Figure(figsize=(10.0, 1.55 * rows + 0.4), layout="constrained")
-        FigureCanvasAgg(figure)
-        grid = figure.subplots(rows, 3 * columns, squeeze=False)
-        for axes in grid.flat:
-            axes.set_axis_off()
-        for index, (name, (observed, hidden)) in enumerate(views.items()):
-            row, column = divmod(index, columns)
-            plane, course, bin_axes = grid[row][3 * column : 3 * column + 3]
-            level = 20 * np.log10(np.abs(observed) + 1e-12) - peak_db
-            level = np.ma.masked_array(level, hidden)
-            cmap = matplotlib.colormaps["viridis"].with_extremes(bad="0.8")
-            for axes, image, label in (
-                (plane, level[middle], "angle"),
-                (course, level[:, angle], "time"),
-            ):
-                axes.set_axis_on()
-                axes.imshow(
-                    image, aspect="auto", cmap=cmap, vmin=-40, vmax=0, interpolation="nearest"
-                )
-                axes.set(xticks=[], yticks=[], ylabel=label)
-            plane.set_title(name.replace("_", " "), loc="left")
-            bin_axes.set_axis_on()
-            time = np.arange(len(clean))
-            seen = ~hidden[:, angle, delay]
-            bin_axes.plot(time, clean[:, angle, delay].real, color="0.6", lw=1)
-            bin_axes.plot(time[seen], observed[seen, angle, delay].real, ".", color="#0072B2", ms=4)
-            bin_axes.set(xticks=[], yticks=[])
-            if row == rows - 1:
-                for axes, label in ((plane, "delay"), (course, "delay"), (bin_axes, "time")):
-                    axes.set_xlabel(label)
-        with records.atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=150)
-
-
-def as_record(record):
+def as_record(record: dict[str, Any] | PathLike) -> dict[str, Any]:
     """A record from a dict or a path."""
     return record if isinstance(record, dict) else records.read_record(record)
 
 
-def data_caption(record):
+def data_caption(record: dict[str, Any]) -> str:
     """What a record of the link rests on, for the title of a figure."""
     scenes = sorted({str(point["scene"]) for point in record["points"]})
     drops = max(point["num_drops"] for point in record["points"])
@@ -268,7 +178,15 @@ def data_caption(record):
 
 
 @contextlib.contextmanager
-def panels(path, num_rows, num_columns, title, size=None, style=None, **options):
+def panels(
+    path: PathLike,
+    num_rows: int,
+    num_columns: int,
+    title: str,
+    size: tuple[float, float] | None = None,
+    style: dict[str, Any] | None = None,
+    **options: Any,
+) -> Iterator[Array]:
     """A figure of panels with one legend, written when the block ends.
 
     Args:

@@ -2,17 +2,18 @@
 
 A record says what was run (command, resolved configuration, seeds), on what (versions, git commit,
 machine, SHA-256 of every input) and what came out (`points`, a list of flat objects). Paths in it
-are relative to the repository, so that a record reads the same on every machine.
+are relative to the repository, so that a record reads the same on every machine, and it carries a
+digest of its own content, so that a damaged one is refused.
 """
 
 import contextlib
 import dataclasses
 import datetime
+import errno
 import functools
 import hashlib
 import importlib.metadata
 import json
-import logging
 import math
 import os
 import pathlib
@@ -22,10 +23,10 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Iterator
+from typing import Any
 
-import numpy as np
-
-logger = logging.getLogger(__name__)
+from lwmt_sionna.typing import PathLike
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -35,13 +36,19 @@ __all__ = [
     "machine_info",
     "package_versions",
     "portable_path",
+    "read_json",
     "read_record",
     "sha256",
     "write_record",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# Records of version 1 carry no digest of their own.
+_READABLE = (1, SCHEMA_VERSION)
+# A file larger than this is no record, and would take the machine's memory.
+_MAX_JSON_BYTES = 512_000_000
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 _PACKAGES = (
     "keras",
@@ -79,11 +86,11 @@ _REQUIRED_KEYS = (
 
 
 @contextlib.contextmanager
-def atomic_path(path):
+def atomic_path(path: PathLike) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`, which becomes `path` when the block succeeds.
 
     Readers see the old file or the whole new one. A block that raises leaves `path` as it was and
-    removes the temporary file.
+    removes the temporary file; on a full disk its error names `path`.
 
     Args:
         path: Path of the file to be written. Missing parent folders are made.
@@ -91,6 +98,9 @@ def atomic_path(path):
     Returns:
         A context manager whose value is the `pathlib.Path` to write to. Its name ends like that
         of `path`, for writers that choose the format by the extension.
+
+    Raises:
+        OSError: If the file cannot be written.
 
     Example:
 
@@ -107,11 +117,15 @@ def atomic_path(path):
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def sha256(path):
+def sha256(path: PathLike) -> str:
     """Returns the SHA-256 of a file, or of a folder's files and their names, as hexadecimal text.
 
     Args:
@@ -133,7 +147,7 @@ def sha256(path):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def portable_path(path):
+def portable_path(path: PathLike) -> str:
     """Returns `path` as text relative to the repository, or `.../name` if it lies outside of it."""
     path = pathlib.Path(path).resolve()
     if path.is_relative_to(_REPOSITORY):
@@ -142,7 +156,7 @@ def portable_path(path):
 
 
 @functools.cache
-def git_state():
+def git_state() -> dict[str, Any]:
     """Returns the commit of the running code and whether the tree differs from it.
 
     It is read once per process, so that a record written hours later still names the code that
@@ -176,7 +190,7 @@ def _git(*arguments):
     return done.stdout.strip()
 
 
-def package_versions():
+def package_versions() -> dict[str, str | None]:
     """Returns the versions that decide a result, without importing any of the packages.
 
     Returns:
@@ -198,7 +212,7 @@ def package_versions():
     return versions
 
 
-def machine_info():
+def machine_info() -> dict[str, Any]:
     """Returns system, processor, usable cores and the accelerators of the backend in use."""
     return {
         "system": f"{platform.system()} {platform.machine()}",
@@ -234,7 +248,7 @@ def _accelerators():
     return []
 
 
-def check_points(points):
+def check_points(points: Any) -> None:
     """Checks that `points` is a list of flat objects.
 
     Args:
@@ -260,26 +274,34 @@ def check_points(points):
                 raise ValueError(
                     f"The keys of a point should be text. Received: points[{index}] key {key!r}"
                 )
-            if value is not None and not isinstance(
-                value, str | bool | int | float | np.bool_ | np.integer | np.floating
-            ):
+            # Scalars of NumPy, without NumPy: the doctor runs where it is missing.
+            plain = value.item() if getattr(value, "shape", None) == () else value
+            if plain is not None and not isinstance(plain, str | bool | int | float):
                 raise ValueError(
                     "The values of a point should be text, numbers, booleans or None. "
                     f"Received: points[{index}][{key!r}] of type {type(value).__name__}"
                 )
 
 
-def write_record(path, *, name, config, points, seeds, inputs, started, extra=None):
+def write_record(
+    path: PathLike,
+    *,
+    name: str,
+    config: Any,
+    points: list[dict[str, Any]],
+    seeds: Any,
+    inputs: dict[str, PathLike],
+    started: float,
+    extra: dict[str, Any] | None = None,
+) -> dict[str, Any]:
     """Writes the record of one run, atomically.
-
-    Values that JSON has no word for (NaN, infinities) are written as `null`, with a warning that
-    names them: a run of hours is not lost for one undefined ratio.
 
     Args:
         path: Path of the JSON file.
         name: Name of the experiment, such as `"link_level_eval"`.
         config: The resolved configuration: a dictionary or a dataclass, nested as needed.
-        points: List of flat dictionaries, one per result (see `check_points`).
+        points: List of flat dictionaries, one per result (see `check_points`). What is undefined,
+            such as a ratio to nothing, is left out or said to be `None`, never NaN.
         seeds: Integer, list or dictionary of integers.
         inputs: Dictionary from a name to the path of a file or folder that the run read. Each is
             stored with its SHA-256.
@@ -290,8 +312,8 @@ def write_record(path, *, name, config, points, seeds, inputs, started, extra=No
         The record as it was written, a dictionary.
 
     Raises:
-        ValueError: If `points` is not flat, `started` is no `time.time()` or `extra` would
-            overwrite an entry.
+        ValueError: If `points` is not flat, a number is NaN or infinite, `started` is no
+            `time.time()` or `extra` would overwrite an entry.
         FileNotFoundError: If an input does not exist.
     """
     check_points(points)
@@ -320,20 +342,18 @@ def write_record(path, *, name, config, points, seeds, inputs, started, extra=No
         "points": list(points),
     }
     for key, value in ({} if extra is None else extra).items():
-        if key in record:
+        if key in (*record, "sha256"):
             raise ValueError(f"`extra` may not overwrite an entry. Received: key {key!r}")
         record[key] = value
-    undefined = []
-    record = _to_json(record, "", undefined)
-    if undefined:
-        logger.warning("%s: no finite value, written as null: %s", path, ", ".join(undefined[:8]))
+    record = _to_json(record, "")
+    record["sha256"] = _digest(record)
     text = json.dumps(record, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     with atomic_path(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     return record
 
 
-def read_record(path):
+def read_record(path: PathLike) -> dict[str, Any]:
     """Reads a record.
 
     Args:
@@ -344,24 +364,61 @@ def read_record(path):
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is no record, or of another schema version.
+        ValueError: If the file is no record, damaged, or of another schema version.
     """
-    try:
-        record = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"A run record should be JSON. Received: path={path} ({error})") from error
+    record = read_json(path)
     if not isinstance(record, dict) or "schema_version" not in record:
         raise ValueError(f"A run record should have a `schema_version`. Received: path={path}")
-    if record["schema_version"] != SCHEMA_VERSION:
+    if record["schema_version"] not in _READABLE:
         raise ValueError(
             f"This version reads records of schema version {SCHEMA_VERSION}. "
             f"Received: path={path} with schema_version={record['schema_version']}"
         )
+    if record["schema_version"] == SCHEMA_VERSION and record.get("sha256") != _digest(record):
+        raise ValueError(f"The record is damaged or was edited by hand. Received: path={path}")
     missing = [key for key in _REQUIRED_KEYS if key not in record]
     if missing:
         raise ValueError(f"A run record lacks entries: {missing}. Received: path={path}")
     check_points(record["points"])
     return record
+
+
+def read_json(path: PathLike) -> Any:
+    """Reads a JSON file that may be anything.
+
+    Args:
+        path: Path of the file.
+
+    Returns:
+        Its content.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is no JSON, holds numbers that are none, or is too large or nested
+            too deeply to be read.
+    """
+    path = pathlib.Path(path)
+    if path.stat().st_size > _MAX_JSON_BYTES:
+        raise ValueError(
+            f"The file should have at most {_MAX_JSON_BYTES} bytes. Received: path={path} of "
+            f"{path.stat().st_size} bytes"
+        )
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except RecursionError as error:
+        raise ValueError(f"The file is nested too deeply. Received: path={path}") from error
+    except ValueError as error:
+        raise ValueError(f"The file should be JSON. Received: path={path} ({error})") from error
+
+
+def _refuse(constant):
+    raise ValueError(f"{constant} is no JSON")
+
+
+def _digest(record):
+    """SHA-256 of a record's content, without the digest itself."""
+    content = {key: value for key, value in record.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _command():
@@ -377,24 +434,21 @@ def _portable_word(word):
     return f"{option}{equals}{value}"
 
 
-def _to_json(value, where, undefined):
+def _to_json(value, where):
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
     if isinstance(value, dict):
         return {
-            str(key): _to_json(item, f"{where}.{key}" if where else str(key), undefined)
+            str(key): _to_json(item, f"{where}.{key}" if where else str(key))
             for key, item in value.items()
         }
-    if isinstance(value, np.ndarray):
+    if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list | tuple | set | frozenset):
         items = sorted(value) if isinstance(value, set | frozenset) else value
-        return [_to_json(item, f"{where}[{i}]", undefined) for i, item in enumerate(items)]
-    if isinstance(value, np.generic):
-        value = value.item()
+        return [_to_json(item, f"{where}[{i}]") for i, item in enumerate(items)]
     if isinstance(value, float) and not math.isfinite(value):
-        undefined.append(where)
-        return None
+        raise ValueError(f"The numbers of a record should be finite. Received: {where}={value}")
     if isinstance(value, os.PathLike) or (isinstance(value, str) and _is_local_path(value)):
         return portable_path(value)
     if value is None or isinstance(value, str | bool | int | float):

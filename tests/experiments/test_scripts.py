@@ -1,69 +1,58 @@
-"""The scripts as a user meets them: help, wrong input, a small whole run."""
+"""The scripts as a user meets them: help, wrong input, a small whole run. All in this process."""
 
 import os
-import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from lwmt_sionna.runs import command_line
+from tests.experiments.scripts import CONFIGS, ROOT, SCRIPTS, read_config, script
+
 SHIPPED = ROOT / "experiments" / "data" / "san_francisco_30kmh_5ms.h5"
 
 
-def run(script, *arguments, **environment):
-    return subprocess.run(
-        [sys.executable, ROOT / "experiments" / script, *map(str, arguments)],
-        cwd=ROOT,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+@pytest.fixture
+def run(capsys, monkeypatch):
+    """Runs a script in the root of the repository; returns exit status, stdout and stderr."""
+    monkeypatch.chdir(ROOT)
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            command_line.run(script(name).main)
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    return run
 
 
-def refused(result, *words):
+def refused(outcome, *words):
     """One line on stderr that holds the words, no traceback, and a non-zero exit."""
-    # TensorFlow writes lines of its own when it looks for a GPU.
-    lines = [line for line in result.stderr.splitlines() if ".py: error:" in line]
-    assert result.returncode == 2, result.stderr
-    assert len(lines) == 1 and "Traceback" not in result.stderr, result.stderr
+    status, _, err = outcome
+    lines = [line for line in err.splitlines() if ".py: error:" in line]
+    assert status == 2, err
+    assert len(lines) == 1 and "Traceback" not in err, err
     for word in words:
         assert word in lines[0], lines[0]
 
 
-@pytest.mark.parametrize(
-    "script",
-    [
-        "generate_sequences.py",
-        "new_city.py",
-        "train_predictor.py",
-        "prediction_eval.py",
-        "tune_baselines.py",
-        "train_baseline.py",
-        "link_level_eval.py",
-        "link_abstraction.py",
-        "link_benchmark.py",
-        "link_comparison.py",
-        "replay_sequences.py",
-        "show_masks.py",
-        "tracing_benchmark.py",
-        "pretrain.py",
-        "finetune.py",
-        "pretraining_study.py",
-        "finetuning_study.py",
-        "plot_training.py",
-    ],
-)
-def test_help(script):
-    result = run(script, "--help")
-    assert result.returncode == 0
-    assert "Example:" in result.stdout
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_help(run, name):
+    status, out, _ = run(name, "--help")
+    assert status == 0
+    assert "Example:" in out
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_configurations_are_read(path):
+    assert read_config(path) == read_config(path)
 
 
 @pytest.mark.rt
-def test_generation_refuses_wrong_input(tmp_path):
+def test_generation_refuses_wrong_input(run, tmp_path):
     config = ROOT / "experiments" / "configs" / "data_munich.toml"
     out = tmp_path / "x.h5"
     refused(run("generate_sequences.py", "--config", "none.toml", "--out", out), "none.toml")
@@ -72,14 +61,6 @@ def test_generation_refuses_wrong_input(tmp_path):
         "atlantis",
         "munich",
     )
-    refused(
-        run(
-            "generate_sequences.py", "--config", config, "--out", out,
-            DRJIT_LIBLLVM_PATH="/nowhere/libLLVM.so",
-        ),
-        "/nowhere/libLLVM.so",
-        "apt-get install libllvm19",
-    )  # fmt: skip
     wrong = tmp_path / "wrong.toml"
     wrong.write_text(
         'scene = "munich"\nbase_stations = [[0, 0, 9]]\nnum_sequences = 1\nspeed = 3\n'
@@ -87,7 +68,25 @@ def test_generation_refuses_wrong_input(tmp_path):
     refused(run("generate_sequences.py", "--config", wrong, "--out", out), "speed")
 
 
-def test_evaluation_refuses_wrong_input(tmp_path):
+@pytest.mark.rt
+def test_generation_without_llvm_says_what_to_install(tmp_path):
+    # A process of its own: LLVM is found once per process.
+    program = ROOT / "experiments" / "generate_sequences.py"
+    config = ROOT / "experiments" / "configs" / "data_munich.toml"
+    done = subprocess.run(
+        [sys.executable, program, "--config", config, "--out", tmp_path / "x.h5"],
+        env=os.environ | {"DRJIT_LIBLLVM_PATH": "/nowhere/libLLVM.so"},
+        capture_output=True,
+        text=True,
+    )
+    refused(
+        (done.returncode, done.stdout, done.stderr),
+        "/nowhere/libLLVM.so",
+        "apt-get install libllvm19",
+    )
+
+
+def test_evaluation_refuses_wrong_input(run, tmp_path):
     short = tmp_path / "short.h5"
     short.write_bytes(SHIPPED.read_bytes()[:5000])
     refused(run("prediction_eval.py", "--data", "none.h5"), "none.h5")
@@ -95,7 +94,7 @@ def test_evaluation_refuses_wrong_input(tmp_path):
     refused(run("prediction_eval.py", "--data", SHIPPED, "--preset", "nonsense"), "nonsense")
 
 
-def test_training_runs_resumes_and_makes_a_preset(tmp_path):
+def test_training_runs_resumes_and_makes_a_preset(run, tmp_path):
     from lwmt_sionna.baselines import ModelPredictor
     from lwmt_sionna.data import read_paths, write_paths
 
@@ -106,33 +105,34 @@ def test_training_runs_resumes_and_makes_a_preset(tmp_path):
         "num_heads = 2\nbatch_size = 4\nepochs = 2\nnum_draws = 1\nvalidation_share = 0.25\n"
     )
     arguments = ("--config", config, "--workdir", tmp_path / "work", "--quiet")
-    first = run("train_predictor.py", *arguments)
-    assert first.returncode == 0, first.stderr
+    status, _, err = run("train_predictor.py", *arguments)
+    assert status == 0, err
     predictor = ModelPredictor(tmp_path / "work" / "preset")
     history = np.ones((1, 16, 8, 8), np.complex64)
     assert np.isfinite(predictor(history, 5)).all()
     log = (tmp_path / "work" / "history.csv").read_text().splitlines()
     assert len(log) == 3
     # The same arguments again: nothing is left to train, the preset is written again.
-    again = run("train_predictor.py", *arguments)
-    assert again.returncode == 0, again.stderr
+    status, _, err = run("train_predictor.py", *arguments)
+    assert status == 0, err
     refused(run("train_predictor.py", *arguments, "--seed", 2), "another configuration")
 
 
 @pytest.mark.rt
-def test_a_new_city_refuses_wrong_input(tmp_path):
+def test_a_new_city_refuses_wrong_input(run, tmp_path):
     refused(run("new_city.py", "--kind", "atlantis", "--out", tmp_path), "atlantis", "old_town")
     refused(run("new_city.py", "--set", "height=[90,20]", "--out", tmp_path), "height=[90, 20]")
 
 
 @pytest.mark.rt
 @pytest.mark.slow
-def test_a_new_city_is_made_checked_traced_and_drawn(tmp_path):
+def test_a_new_city_is_made_checked_traced_and_drawn(run, tmp_path):
     from lwmt_sionna.data import read_paths
     from lwmt_sionna.runs.records import read_record
 
-    made = run("new_city.py", "--kind", "campus", "--seed", 5, "--out", tmp_path, "--quiet")
-    assert made.returncode == 0, made.stderr
+    arguments = ("--kind", "campus", "--seed", 5, "--out", tmp_path, "--quiet")
+    status, _, err = run("new_city.py", *arguments)
+    assert status == 0, err
     paths = read_paths(tmp_path / "paths.h5")
     assert (paths.num_sequences, paths.num_snapshots) == (16, 21)
     assert paths.scene == "campus_5"
@@ -144,15 +144,36 @@ def test_a_new_city_is_made_checked_traced_and_drawn(tmp_path):
     assert record["wall_time_s"] < 300
 
 
-def test_tracks_are_replayed_at_another_speed(tmp_path):
+def test_tracks_are_replayed_at_another_speed(run, tmp_path):
     from lwmt_sionna.data import read_paths
 
     out = tmp_path / "slow.h5"
     arguments = ("--data", SHIPPED, "--speed", 15, "--out", out)
-    done = run("replay_sequences.py", *arguments, "--period", 5e-3)
-    assert done.returncode == 0, done.stderr
+    status, _, err = run("replay_sequences.py", *arguments, "--period", 5e-3)
+    assert status == 0, err
     slow, stored = read_paths(out), read_paths(SHIPPED)
     np.testing.assert_allclose(slow.speed, stored.speed / 2, rtol=1e-5)
     np.testing.assert_array_equal(slow.position[:, ::2], stored.position[:, :11])
     assert slow.metadata["replayed_from"]["file"] == SHIPPED.name
     refused(run("replay_sequences.py", *arguments, "--period", 7e-3), "whole part")
+
+
+def test_views_of_a_channel_are_drawn(tmp_path, rng, saved_figures):
+    clean = rng.standard_normal((6, 4, 5)) + 1j * rng.standard_normal((6, 4, 5))
+    hidden = rng.uniform(size=clean.shape) < 0.3
+    views = {"one": (clean, hidden), "two": (0 * clean, ~hidden)}
+    script("show_masks.py").draw_views(clean, views, tmp_path / "views.png")
+    [figure] = saved_figures
+    plane, course, strongest = figure.axes[:3]
+    level = 20 * np.log10(np.abs(clean) / np.abs(clean).max())
+    angle, delay = np.unravel_index(np.mean(np.abs(clean) ** 2, 0).argmax(), (4, 5))
+    for image, values, mask in (
+        (plane, level[3], hidden[3]),
+        (course, level[:, angle], hidden[:, angle]),
+    ):
+        drawn = image.images[0].get_array()
+        np.testing.assert_array_equal(drawn.mask, mask)
+        np.testing.assert_allclose(drawn.data[~mask], values[~mask], atol=1e-6)
+    true, observed = strongest.lines
+    np.testing.assert_array_equal(true.get_ydata(), clean[:, angle, delay].real)
+    np.testing.assert_array_equal(observed.get_xdata(), np.nonzero(~hidden[:, angle, delay])[0])

@@ -3,7 +3,7 @@
 import pytest
 
 from lwmt_sionna.link import DownlinkConfig, DropFactory
-from lwmt_sionna.link.drops import DropConfig
+from lwmt_sionna.link.csi.drops import DropConfig
 from tests.link.channels import make_paths
 
 

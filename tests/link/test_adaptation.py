@@ -3,8 +3,8 @@ import pytest
 import tensorflow as tf
 
 from lwmt_sionna.link import AdaptationConfig
-from lwmt_sionna.link.abstraction import Waterfall
-from lwmt_sionna.link.adaptation import adapt, choose_scheme
+from lwmt_sionna.link.decoding.tables import Waterfall
+from lwmt_sionna.link.sweep.adaptation import adapt, choose_scheme
 
 WATERFALLS = [Waterfall(0.3, 0.01, snr, 0.4) for snr in (0.0, 5.0, 10.0, 15.0)]
 

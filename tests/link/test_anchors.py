@@ -13,7 +13,7 @@ from sionna.phy.fec.ldpc import LDPC5GDecoder, LDPC5GEncoder
 from sionna.phy.mapping import Demapper, Mapper
 
 from lwmt_sionna.link import Downlink, DownlinkConfig
-from lwmt_sionna.link.mcs import get_mcs
+from lwmt_sionna.link.phy.mcs import get_mcs
 
 ALONE = DownlinkConfig(
     num_users=1,

@@ -4,7 +4,7 @@ import pathlib
 
 import pytest
 
-from lwmt_sionna.link.table import recovered_goodput
+from lwmt_sionna.link.sweep.table import recovered_goodput
 from lwmt_sionna.runs import records
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "results"

@@ -15,7 +15,7 @@ from sionna.phy.ofdm import (
 )
 
 from lwmt_sionna.link import Downlink, DownlinkConfig, comb_pilot_pattern
-from lwmt_sionna.link.runner import LinkRunner
+from lwmt_sionna.link.phy.runner import LinkRunner
 
 NO = 0.05
 

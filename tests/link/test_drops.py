@@ -5,7 +5,7 @@ import pytest
 
 from lwmt_sionna.data import PlanarArray, subcarrier_frequencies, synthesize
 from lwmt_sionna.link import DownlinkConfig, DropFactory, SoundingConfig
-from lwmt_sionna.link.drops import DropConfig
+from lwmt_sionna.link.csi.drops import DropConfig
 from tests.link.channels import make_paths
 
 BLIND = DropConfig(max_similarity=1.0)

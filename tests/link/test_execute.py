@@ -12,7 +12,7 @@ import pytest
 
 from lwmt_sionna.data import write_paths
 from lwmt_sionna.link import LinkEvalConfig, evaluate_link
-from lwmt_sionna.link.execute import in_workers
+from lwmt_sionna.link.sweep.execute import in_workers
 from tests.link.channels import make_paths
 
 REPOSITORY = pathlib.Path(__file__).parents[2]

@@ -3,8 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from lwmt_sionna.link.figures import draw_figures, required_snr_db
-from lwmt_sionna.link.table import (
+from lwmt_sionna.link.sweep.figures import draw_figures, required_snr_db
+from lwmt_sionna.link.sweep.table import (
     cells_lost,
     format_comparison,
     format_table,

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 from sionna.phy.mapping import Demapper, Mapper
 
-from lwmt_sionna.link.information import bit_information, effective_snr_db, qam_information
+from lwmt_sionna.link.phy.information import bit_information, effective_snr_db, qam_information
 
 
 @pytest.mark.parametrize(("num_bits", "snr_db"), [(2, 0.0), (4, 8.0), (6, 12.0)])

@@ -7,7 +7,7 @@ import pytest
 
 from lwmt_sionna import ChannelPredictor, LWMTBackbone, baselines
 from lwmt_sionna.link import CsiPolicy, make_policy, policy_names
-from lwmt_sionna.link.policies import NoisyPerfectCsi, PredictedCsi
+from lwmt_sionna.link.csi.policies import NoisyPerfectCsi, PredictedCsi
 from lwmt_sionna.models import list_presets
 
 

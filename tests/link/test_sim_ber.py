@@ -2,7 +2,7 @@ import pytest
 from sionna.phy.utils import PlotBER, sim_ber
 
 from lwmt_sionna.link import make_sim_ber_model
-from lwmt_sionna.link.policies import PerfectCsi
+from lwmt_sionna.link.csi.policies import PerfectCsi
 
 
 @pytest.mark.parametrize("graph_mode", [None, "xla"])

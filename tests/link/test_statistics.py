@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lwmt_sionna.link.statistics import (
+from lwmt_sionna.link.sweep.statistics import (
     cluster_bootstrap,
     cluster_mean,
     nmse_summary,

@@ -4,11 +4,11 @@ import json
 import numpy as np
 import pytest
 
-from lwmt_sionna.link.drops import DropConfig, DropFactory, LinkDrops
-from lwmt_sionna.link.policies import CsiPolicy, PerfectCsi, PredictedCsi
-from lwmt_sionna.link.runner import LinkRunner
-from lwmt_sionna.link.store import PointStore
-from lwmt_sionna.link.sweep import SweepConfig, run_sweep
+from lwmt_sionna.link.csi.drops import DropConfig, DropFactory, LinkDrops
+from lwmt_sionna.link.csi.policies import CsiPolicy, PerfectCsi, PredictedCsi
+from lwmt_sionna.link.phy.runner import LinkRunner
+from lwmt_sionna.link.sweep.store import PointStore
+from lwmt_sionna.link.sweep.sweep import SweepConfig, run_sweep
 from tests.link.channels import FixedDrops, make_paths
 
 QUICK = SweepConfig(horizons=(1,), snr_db=(3.0,), mcs=(13,), batch_size=6, compile="eager")

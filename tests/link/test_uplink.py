@@ -5,7 +5,7 @@ from sionna.phy.ofdm import LSChannelEstimator, PilotPattern, ResourceGrid
 
 from lwmt_sionna.data import PlanarArray, subcarrier_frequencies, synthesize
 from lwmt_sionna.link import SoundingConfig
-from lwmt_sionna.link.uplink import interpolation_matrix, pilot_frequencies, sound
+from lwmt_sionna.link.csi.sounding import interpolation_matrix, pilot_frequencies, sound
 from tests.link.channels import make_paths
 
 GRID = subcarrier_frequencies(32, 540e3)

@@ -1,72 +1,163 @@
-import dataclasses
-import json
+"""Configurations are right in every field, or one sentence that names the key."""
 
+import dataclasses
+from typing import Annotated, Literal
+
+import numpy as np
 import pytest
 
-from lwmt_sionna.runs.configuration import claim_folder, from_toml, to_json
+from lwmt_sionna.runs.configuration import (
+    FILLED,
+    Config,
+    Interval,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    Share,
+)
 
 
 @dataclasses.dataclass(frozen=True)
-class Inner:
-    size: int = 3
-    rate: float = 0.5
+class Inner(Config):
+    size: PositiveInt = 3
+    kind: Literal["small", "large"] = "small"
 
     def __post_init__(self):
-        if self.size < 1:
-            raise ValueError(f"`size` must be positive. Received: size={self.size}")
+        super().__post_init__()
+        if self.size == 13:
+            raise ValueError(f"`size` must be lucky. Received: size={self.size}")
 
 
 @dataclasses.dataclass(frozen=True)
-class Outer:
-    name: str
-    sizes: tuple = (1, 2)
+class Outer(Config):
+    data: Annotated[tuple[str, ...], FILLED]
+    batch_size: PositiveInt = 32
+    limit: NonNegativeInt = 0
+    rate: Positive = 1e-3
+    decay: NonNegative = 0.0
+    share: Share = 0.5
+    snr_db: Interval = (0.0, 30.0)
+    patch: tuple[int, int] = (4, 4)
+    most: PositiveInt | None = None
+    compile: bool = True
     inner: Inner = dataclasses.field(default_factory=Inner)
-    settings: dict = dataclasses.field(default_factory=dict)
+    regimes: tuple[Inner, ...] = ()
+    named: dict[str, Inner] = dataclasses.field(default_factory=dict)
+    settings: dict[str, dict] = dataclasses.field(default_factory=dict)
 
 
-def write(path, text):
-    path.write_text(text)
-    return path
+def test_what_files_hold_becomes_what_annotations_say():
+    config = Outer.from_dict(
+        {
+            "data": ["a.h5"],
+            "rate": 1,
+            "snr_db": [5, 15],
+            "inner": {"size": 7},
+            "regimes": [{"size": 1}, {"kind": "large"}],
+            "named": {"one": {"size": 2}},
+            "settings": {"one": {"k": 2}},
+        }
+    )
+    assert config.data == ("a.h5",)
+    assert (config.rate, config.snr_db) == (1.0, (5.0, 15.0))
+    assert all(isinstance(value, float) for value in (config.rate, *config.snr_db))
+    assert config.inner == Inner(size=7)
+    assert config.regimes == (Inner(size=1), Inner(kind="large"))
+    assert config.named == {"one": Inner(size=2)}
+    assert config.settings == {"one": {"k": 2}}
 
 
-def test_tables_become_their_dataclasses(tmp_path):
-    path = write(tmp_path / "a.toml", 'name = "x"\n[inner]\nsize = 7\n[settings.one]\nk = 2\n')
-    config = from_toml(Outer, path, inner=Inner)
-    assert config.inner == Inner(size=7) and config.settings == {"one": {"k": 2}}
-    # A table that the file leaves out has its defaults.
-    assert from_toml(Outer, write(tmp_path / "b.toml", 'name = "x"'), inner=Inner).inner == Inner()
+def test_numbers_of_numpy_are_numbers():
+    config = Outer(
+        data=("a.h5",), batch_size=np.int64(4), rate=np.float32(0.5), patch=np.array([2, 8])
+    )
+    assert (config.batch_size, config.rate, config.patch) == (4, 0.5, (2, 8))
+    assert type(config.batch_size) is int and type(config.rate) is float
 
 
-def test_overrides_replace_values_and_leave_their_neighbours(tmp_path):
-    path = write(tmp_path / "a.toml", 'name = "x"\nsizes = [3]\n[inner]\nsize = 7\nrate = 0.1\n')
-    overrides = {"sizes": [4, 5], "inner": {"size": 9}, "settings": {"one": {"k": 1}}}
-    config = from_toml(Outer, path, overrides=overrides, inner=Inner)
-    assert (config.name, config.sizes) == ("x", [4, 5])
-    assert config.inner == Inner(size=9, rate=0.1) and config.settings == {"one": {"k": 1}}
+def test_a_configuration_survives_its_dictionary():
+    config = Outer(data=("a.h5",), regimes=(Inner(2),), named={"one": Inner(4)}, most=3)
+    assert Outer.from_dict(config.to_dict()) == config
+    assert dataclasses.replace(config, rate=2).rate == 2.0
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("values", "message"),
     [
-        ("", "Keys are missing in .*a.toml: name"),
-        ('name = "x"\nsize = 2', "Unknown keys in .*a.toml; expected inner, name.*: size"),
-        ('name = "x"\n[inner]\nsizes = 2', r"Unknown keys in \[inner\] of .*expected rate, size"),
-        ('name = "x"\ninner = 3', r"\[inner\] of .*must be a table. Received: 3"),
-        ('name = "x"\n[inner]\nsize = 0', "size=0"),
-        ('name = "x"\n[inner]\nsize = "big"', r"\[inner\] of .*wrong type"),
-        ("name =", "no TOML"),
+        (
+            {"batch_size": True},
+            "batch_size: expected an integer of at least 1. Received: batch_size=True",
+        ),
+        ({"batch_size": 0}, "batch_size: expected an integer of at least 1"),
+        ({"batch_size": 2.0}, "batch_size: expected an integer of at least 1"),
+        ({"batch_size": 10**30}, "batch_size: expected finite numbers"),
+        ({"limit": -1}, "limit: expected an integer of at least 0"),
+        ({"rate": "0.01"}, "rate: expected a number greater than 0. Received: rate='0.01'"),
+        ({"rate": float("nan")}, "rate: expected finite numbers. Received: rate=nan"),
+        ({"snr_db": [0.0, float("inf")]}, "snr_db: expected finite numbers"),
+        ({"snr_db": [3.0, 1.0]}, "snr_db: expected a list of 2 (a number, a number), lowest first"),
+        ({"snr_db": [1.0, 2.0, 3.0]}, "snr_db: expected a list of 2"),
+        ({"share": 1.5}, "share: expected a number of at least 0 and of at most 1"),
+        ({"compile": 1}, "compile: expected true or false"),
+        ({"most": "all"}, "most: expected an integer of at least 1 or nothing"),
+        ({"data": []}, "data: expected a list, each text, with at least 1 of them"),
+        ({"data": "a.h5"}, "data: expected a list, each text"),
+        ({"inner": 3}, "inner: expected a table of Inner. Received: inner=3"),
+        ({"inner": {"size": 0}}, "[inner] size: expected an integer of at least 1"),
+        ({"inner": {"sizes": 2}}, "[inner] sizes: unknown key, expected some of kind, size"),
+        ({"inner": {"size": 13}}, "[inner] `size` must be lucky. Received: size=13"),
+        ({"regimes": [{}, {"kind": "wide"}]}, "[regimes.1] kind: expected one of 'small', 'large'"),
+        ({"named": {"one": {"size": 0}}}, "[named.one] size: expected"),
+        ({"size": 2}, "size: unknown key, expected some of batch_size, compile"),
     ],
 )
-def test_wrong_files(tmp_path, text, message):
-    with pytest.raises(ValueError, match=message):
-        from_toml(Outer, write(tmp_path / "a.toml", text), inner=Inner)
+def test_wrong_values_name_their_keys(tmp_path, values, message):
+    with pytest.raises(ValueError) as error:
+        Outer.from_dict({"data": ["a.h5"], **values})
+    assert str(error.value).startswith(message)
+
+
+def test_a_required_key():
+    with pytest.raises(ValueError, match=r"data: expected a list.*Received: no such key"):
+        Outer.from_dict({})
+
+
+def test_overrides_replace_values_and_leave_their_neighbours(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text('data = ["x"]\nrate = 0.1\n[inner]\nsize = 7\nkind = "large"\n')
+    overrides = {
+        "data": ["y"],
+        "rate": None,
+        "inner": {"size": 9, "kind": None},
+        "settings": {"one": {"k": 1}},
+    }
+    config = Outer.from_toml(path, overrides)
+    assert (config.data, config.rate) == (("y",), 0.1)
+    assert config.inner == Inner(size=9, kind="large")
+    assert config.settings == {"one": {"k": 1}}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"data = 3", "data: expected a list"),
+        (b'data = ["x"]\n[inner]\nsize = true', "[inner] size: expected an integer"),
+        (b"data =", "no TOML"),
+        (b"\xff\xfe\x00", "no TOML"),
+        (b"x = " + b"9" * 5000, "no TOML"),
+        (b"x = " + b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
+        (b"#" * 3_000_000, "at most 2000000 bytes"),
+    ],
+)
+def test_wrong_files_name_themselves(tmp_path, content, message):
+    path = tmp_path / "a.toml"
+    path.write_bytes(content)
+    with pytest.raises(ValueError) as error:
+        Outer.from_toml(path)
+    assert message in str(error.value) and str(path) in str(error.value)
+
+
+def test_no_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.toml"):
-        from_toml(Outer, tmp_path / "nothing.toml")
-
-
-def test_a_folder_belongs_to_one_configuration(tmp_path):
-    claim_folder(tmp_path / "work", Outer("x"))
-    claim_folder(tmp_path / "work", Outer("x"))
-    assert json.loads((tmp_path / "work" / "config.json").read_text()) == to_json(Outer("x"))
-    with pytest.raises(ValueError, match="another configuration"):
-        claim_folder(tmp_path / "work", Outer("y"))
+        Outer.from_toml(tmp_path / "nothing.toml")

@@ -81,11 +81,3 @@ def test_style_of_the_caller_is_left_alone(tmp_path):
 def test_unknown_scheme(tmp_path):
     with pytest.raises(ValueError, match="mcs=22"):
         plots.plot_bler(make_record(), tmp_path / "figure.png", mcs=22)
-
-
-def test_views_of_a_channel_are_drawn(tmp_path, rng):
-    clean = rng.standard_normal((6, 4, 5)) + 1j * rng.standard_normal((6, 4, 5))
-    hidden = rng.uniform(size=clean.shape) < 0.3
-    path = tmp_path / "views.png"
-    plots.plot_views(clean, {"one": (clean, hidden), "two": (0 * clean, ~hidden)}, path)
-    assert path.stat().st_size > 5_000

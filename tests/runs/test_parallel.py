@@ -41,7 +41,7 @@ def test_what_a_task_raises_is_raised(workers):
 
 
 def test_a_process_that_vanishes_is_told():
-    with pytest.raises(RuntimeError, match="fewer workers"):
+    with pytest.raises(ChildProcessError, match="fewer workers"):
         list(run_tasks(vanish_at_two, range(6), workers=2))
 
 

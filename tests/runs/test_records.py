@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import logging
 import pathlib
 import time
 
@@ -84,13 +83,29 @@ def test_missing_input(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_undefined_numbers_become_null(tmp_path, caplog):
-    points = [{"nmse_db": float("nan")}, {"nmse_db": np.float32("-inf")}]
-    with caplog.at_level(logging.WARNING):
+@pytest.mark.parametrize("value", [float("nan"), np.float32("-inf")])
+def test_undefined_numbers_are_refused_by_name(tmp_path, value):
+    points = [{"nmse_db": -3.0}, {"nmse_db": value}]
+    with pytest.raises(ValueError, match=r"finite. Received: points\[1\]\.nmse_db="):
         write(tmp_path / "record.json", points=points)
-    assert records.read_record(tmp_path / "record.json")["points"] == [{"nmse_db": None}] * 2
-    assert "points[0].nmse_db" in caplog.text
-    assert "NaN" not in (tmp_path / "record.json").read_text()
+    assert list(tmp_path.iterdir()) == []
+    # What is undefined is said to be so by who writes it.
+    write(tmp_path / "record.json", points=[{"nmse_db": None}])
+    assert records.read_record(tmp_path / "record.json")["points"] == [{"nmse_db": None}]
+
+
+def test_a_record_that_was_changed_is_refused(tmp_path):
+    path = tmp_path / "record.json"
+    write(path)
+    text = path.read_text()
+    path.write_text(text.replace('"bler": 0.5', '"bler": 0.4'))
+    with pytest.raises(ValueError, match=r"damaged.*record\.json"):
+        records.read_record(path)
+
+
+def test_records_of_before_are_read():
+    for path in sorted((ROOT / "experiments" / "results").glob("*.json")):
+        assert records.read_record(path)["points"], path
 
 
 @pytest.mark.parametrize(
@@ -145,6 +160,8 @@ def test_command_is_relative_to_the_repository(tmp_path, monkeypatch):
     ("content", "message"),
     [
         ("{", "should be JSON"),
+        ('{"schema_version": NaN}', "NaN is no JSON"),
+        ("[" * 100_000, "nested too deeply"),
         ("[]", "schema_version"),
         ('{"schema_version": 99}', "schema_version=99"),
         ('{"schema_version": 1}', "lacks entries"),

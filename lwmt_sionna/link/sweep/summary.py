@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from lwmt_sionna.link.adaptation import adapt
-from lwmt_sionna.link.mcs import get_mcs
-from lwmt_sionna.link.statistics import cluster_bootstrap, cluster_mean, paired_bootstrap
+from lwmt_sionna.link.phy.mcs import get_mcs
+from lwmt_sionna.link.sweep.adaptation import adapt
+from lwmt_sionna.link.sweep.statistics import cluster_bootstrap, cluster_mean, paired_bootstrap
 
 __all__ = ["ADAPTATIONS", "goodput_rows", "scheme_point", "survey_columns"]
 

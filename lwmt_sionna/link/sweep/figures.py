@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from lwmt_sionna.link.table import goodput_of
+from lwmt_sionna.link.sweep.table import goodput_of
 from lwmt_sionna.runs.figures import (
     as_record,
     data_caption,

@@ -15,10 +15,10 @@ from sionna.phy.ofdm import (
 )
 from sionna.phy.utils import complex_normal, expand_to_rank
 
-from lwmt_sionna.link.config import DownlinkConfig
-from lwmt_sionna.link.mcs import get_mcs
-from lwmt_sionna.link.precoding import dominant_rows, effective_channel, rzf_precoder
-from lwmt_sionna.link.receiver import WienerInterpolator, post_equalization_sinr
+from lwmt_sionna.link.phy.config import DownlinkConfig
+from lwmt_sionna.link.phy.mcs import get_mcs
+from lwmt_sionna.link.phy.precoding import dominant_rows, effective_channel, rzf_precoder
+from lwmt_sionna.link.phy.receiver import WienerInterpolator, post_equalization_sinr
 
 __all__ = ["Downlink", "comb_pilot_pattern"]
 

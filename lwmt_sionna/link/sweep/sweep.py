@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from lwmt_sionna.link.abstraction import DecoderTable
-from lwmt_sionna.link.mcs import get_mcs
-from lwmt_sionna.link.store import PointStore
-from lwmt_sionna.link.summary import goodput_rows, scheme_point, survey_columns
-from lwmt_sionna.link.tasks import Task, Workbench
+from lwmt_sionna.link.decoding.tables import DecoderTable
+from lwmt_sionna.link.phy.mcs import get_mcs
+from lwmt_sionna.link.sweep.points import Task, Workbench
+from lwmt_sionna.link.sweep.store import PointStore
+from lwmt_sionna.link.sweep.summary import goodput_rows, scheme_point, survey_columns
 
 __all__ = ["SweepConfig", "SweepResult", "run_sweep"]
 
@@ -150,8 +150,8 @@ def run_sweep(
         store: `PointStore` or None; results found in it are not computed again.
         progress: bool or None, show a progress bar; None shows one on a terminal.
         execute: callable or None, takes a list of `Task` and yields pairs of a task and its result
-            in any order (see `lwmt_sionna.link.execute`); they are computed here, one after the
-            other, when None.
+            in any order (see `sweep.execute`); they are computed here, one after the other, when
+            None.
         adaptation: `AdaptationConfig`.
 
     Returns:
@@ -165,7 +165,7 @@ def run_sweep(
         BLER of the users without events where events are known.
 
         Goodput, in order of regime, horizon, policy, SNR and way of choosing schemes, holds what
-        `lwmt_sionna.link.summary.goodput_rows` says.
+        `lwmt_sionna.link.sweep.summary.goodput_rows` says.
     """
     config = SweepConfig() if config is None else config
     store = PointStore() if store is None else store

@@ -10,9 +10,9 @@ from sionna.phy.fec.ldpc import LDPC5GDecoder, LDPC5GEncoder
 from sionna.phy.mapping import BinarySource, Demapper, Mapper
 from sionna.phy.utils import complex_normal
 
-from lwmt_sionna.link.abstraction import Waterfall
-from lwmt_sionna.link.information import bit_information, effective_snr_db
-from lwmt_sionna.link.mcs import get_mcs
+from lwmt_sionna.link.decoding.tables import Waterfall
+from lwmt_sionna.link.phy.information import bit_information, effective_snr_db
+from lwmt_sionna.link.phy.mcs import get_mcs
 
 __all__ = ["measure_waterfall"]
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lwmt_sionna.link.mcs import get_mcs
+from lwmt_sionna.link.phy.mcs import get_mcs
 
 __all__ = ["DownlinkConfig"]
 

@@ -5,8 +5,8 @@ import tensorflow as tf
 from sionna.phy import config as sionna_config
 from sionna.phy.utils import ebnodb2no
 
-from lwmt_sionna.link.config import DownlinkConfig
-from lwmt_sionna.link.downlink import Downlink
+from lwmt_sionna.link.phy.config import DownlinkConfig
+from lwmt_sionna.link.phy.downlink import Downlink
 
 __all__ = ["make_sim_ber_model"]
 

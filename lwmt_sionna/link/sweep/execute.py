@@ -62,7 +62,7 @@ def _compute(config, task):
     global _bench
     with _lock:
         if _bench[0] != config:
-            from lwmt_sionna.link.evaluation import make_bench
+            from lwmt_sionna.link.sweep.run import make_bench
 
             _bench = config, make_bench(config)
         return _bench[1].compute(task)

@@ -7,10 +7,10 @@ import pathlib
 
 import numpy as np
 
-from lwmt_sionna.link.abstraction import DecoderTable, SysAbstraction
-from lwmt_sionna.link.mcs import get_mcs
-from lwmt_sionna.link.runner import LinkRunner
-from lwmt_sionna.link.statistics import nmse_summary
+from lwmt_sionna.link.decoding.tables import DecoderTable, SysAbstraction
+from lwmt_sionna.link.phy.mcs import get_mcs
+from lwmt_sionna.link.phy.runner import LinkRunner
+from lwmt_sionna.link.sweep.statistics import nmse_summary
 from lwmt_sionna.runs import records
 
 __all__ = ["Task", "Workbench"]
@@ -22,7 +22,7 @@ _NO_PART_IN_RESULTS = (
     "plots.py",
     "rt/",
     "work.py",
-    *(f"link/{name}.py" for name in ("adaptation", "execute", "figures", "summary", "table")),
+    *(f"link/sweep/{name}.py" for name in ("adaptation", "execute", "figures", "summary", "table")),
 )
 
 
@@ -177,7 +177,7 @@ class Workbench:
 @functools.cache
 def _code_digest():
     """Text that changes with the code, committed or not, that results come from."""
-    root = pathlib.Path(__file__).resolve().parents[1]
+    root = pathlib.Path(__file__).resolve().parents[2]
     versions = records.package_versions()
     # It is named once Keras is imported, which not every policy does.
     versions.pop("backend")

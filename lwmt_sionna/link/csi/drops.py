@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from lwmt_sionna import data
-from lwmt_sionna.link.channels import RegimeChannels, with_stride
-from lwmt_sionna.link.config import DownlinkConfig
-from lwmt_sionna.link.selection import admitted, group_users, spatial_similarity
-from lwmt_sionna.link.uplink import SoundingConfig
+from lwmt_sionna.link.csi.channels import RegimeChannels, with_stride
+from lwmt_sionna.link.csi.sounding import SoundingConfig
+from lwmt_sionna.link.csi.users import admitted, group_users, spatial_similarity
+from lwmt_sionna.link.phy.config import DownlinkConfig
 
 __all__ = ["DropConfig", "DropFactory", "LinkDrops"]
 

@@ -5,9 +5,9 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from lwmt_sionna.link.config import DownlinkConfig
-from lwmt_sionna.link.downlink import Downlink
-from lwmt_sionna.link.information import bit_information, effective_snr_db, qam_information
+from lwmt_sionna.link.phy.config import DownlinkConfig
+from lwmt_sionna.link.phy.downlink import Downlink
+from lwmt_sionna.link.phy.information import bit_information, effective_snr_db, qam_information
 
 __all__ = ["LinkRunner"]
 

@@ -6,16 +6,16 @@ import pathlib
 import time
 
 from lwmt_sionna.data import read_paths
-from lwmt_sionna.link.adaptation import AdaptationConfig
-from lwmt_sionna.link.config import DownlinkConfig
-from lwmt_sionna.link.drops import DropConfig, DropFactory
-from lwmt_sionna.link.policies import make_policy
-from lwmt_sionna.link.statistics import recovered_share
-from lwmt_sionna.link.store import PointStore
-from lwmt_sionna.link.summary import ADAPTATIONS
-from lwmt_sionna.link.sweep import SweepConfig, run_sweep
-from lwmt_sionna.link.tasks import Workbench
-from lwmt_sionna.link.uplink import SoundingConfig
+from lwmt_sionna.link.csi.drops import DropConfig, DropFactory
+from lwmt_sionna.link.csi.policies import make_policy
+from lwmt_sionna.link.csi.sounding import SoundingConfig
+from lwmt_sionna.link.phy.config import DownlinkConfig
+from lwmt_sionna.link.sweep.adaptation import AdaptationConfig
+from lwmt_sionna.link.sweep.points import Workbench
+from lwmt_sionna.link.sweep.statistics import recovered_share
+from lwmt_sionna.link.sweep.store import PointStore
+from lwmt_sionna.link.sweep.summary import ADAPTATIONS
+from lwmt_sionna.link.sweep.sweep import SweepConfig, run_sweep
 from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import from_toml
 
@@ -36,7 +36,7 @@ class LinkEvalConfig:
             one of the sweep when None.
         report_snr_db: float or None, link SNR of the table [dB]; the highest when None.
         report_adaptation: str, "outer", "inner" or "fixed": how the schemes of the goodput shown
-            are chosen (see `lwmt_sionna.link.summary.ADAPTATIONS`).
+            are chosen (see `lwmt_sionna.link.sweep.summary.ADAPTATIONS`).
         downlink: `DownlinkConfig`.
         drops: `DropConfig`.
         sounding: `SoundingConfig`.
@@ -222,7 +222,7 @@ def evaluate_link(config, out, progress=None, workers=1, dask=None):
     Args:
         config: `LinkEvalConfig`.
         out: path of a folder. It receives `link_level_eval.json` (the record) and the figures (see
-            `lwmt_sionna.link.figures.draw_figures`), and keeps finished points in `points.jsonl`.
+            `draw_figures`), and keeps finished points in `points.jsonl`.
         progress: bool or None, show a progress bar; None shows one on a terminal.
         workers: int, processes on this machine; 1 computes in this one.
         dask: str or None, address of a Dask scheduler whose workers compute the points.
@@ -267,7 +267,7 @@ def evaluate_link(config, out, progress=None, workers=1, dask=None):
             ],
         },
     )
-    from lwmt_sionna.link.figures import draw_figures
+    from lwmt_sionna.link.sweep.figures import draw_figures
 
     draw_figures(record, out)
     return record
@@ -284,7 +284,7 @@ def _rounded(rows, digits=6):
 def _executor(config, workers, dask):
     if workers == 1 and dask is None:
         return None
-    from lwmt_sionna.link.execute import in_workers
+    from lwmt_sionna.link.sweep.execute import in_workers
 
     # Workers may have been started in another folder.
     paths = [str(pathlib.Path(path).resolve()) for path in config.data]

@@ -6,7 +6,7 @@ import numpy as np
 
 from lwmt_sionna import data
 from lwmt_sionna.data.paths import OPTIONAL_FIELDS, PATH_FIELDS, SEQUENCE_FIELDS
-from lwmt_sionna.link.uplink import pilot_frequencies, sound
+from lwmt_sionna.link.csi.sounding import pilot_frequencies, sound
 
 __all__ = ["RegimeChannels", "with_stride", "with_user_antenna"]
 

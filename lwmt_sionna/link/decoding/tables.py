@@ -15,7 +15,7 @@ import pathlib
 
 import numpy as np
 
-from lwmt_sionna.link.mcs import get_mcs
+from lwmt_sionna.link.phy.mcs import get_mcs
 
 __all__ = ["DecoderTable", "SysAbstraction", "Waterfall"]
 

@@ -12,7 +12,7 @@ def goodput_of(record, adaptation=None):
 
     Args:
         record: dict, a record of `evaluate_link`.
-        adaptation: str or None, see `lwmt_sionna.link.summary.ADAPTATIONS`; the reported one of the
+        adaptation: str or None, see `summary.ADAPTATIONS`; the reported one of the
             record when None. Where schemes were not adapted, the best fixed one is all there is.
 
     Returns:
@@ -83,7 +83,7 @@ def recovered_goodput(record, snr_db=None):
     """Share of the goodput that age costs, won back by each policy, with schemes adapted.
 
     `(g(policy) - g(hold)) / (g(perfect) - g(hold))`, `g` being the mean goodput of a user. Besides
-    each way of choosing schemes (see `lwmt_sionna.link.summary.ADAPTATIONS`) there is `own_best`:
+    each way of choosing schemes (see `summary.ADAPTATIONS`) there is `own_best`:
     every policy, hold and perfect included, has the way that suits it best.
 
     Args:

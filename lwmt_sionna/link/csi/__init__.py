@@ -1,0 +1,1 @@
+"""What the base station knows of its users' channels: drops, soundings, policies."""

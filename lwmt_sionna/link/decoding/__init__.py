@@ -1,0 +1,1 @@
+"""How block errors are told, and where a decoder stops failing."""

@@ -1,0 +1,1 @@
+"""The blocks of the downlink: from bits, channels and estimates to decoded blocks."""

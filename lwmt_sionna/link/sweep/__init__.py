@@ -1,0 +1,1 @@
+"""Many points of the link: run, resumed, summarised, as tables and figures."""

@@ -1,0 +1,39 @@
+"""Every script and every configuration of the experiments, and how to load them."""
+
+import functools
+import importlib
+import importlib.util
+import pathlib
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SCRIPTS = sorted(path.name for path in (ROOT / "experiments").glob("*.py"))
+CONFIGS = sorted((ROOT / "experiments" / "configs").rglob("*.toml"))
+# By how a configuration's name begins: the module and the class that read it.
+_CLASSES = {
+    "attention": ("lwmt_sionna.training", "FinetuneConfig"),
+    "data": ("lwmt_sionna.rt", "GenerationConfig"),
+    "finetune": ("lwmt_sionna.training", "FinetuneConfig"),
+    "link": ("lwmt_sionna.link", "LinkEvalConfig"),
+    "prediction": ("lwmt_sionna.evaluation.regimes", "GridConfig"),
+    "predictor": ("lwmt_sionna.training", "TrainConfig"),
+    "pretrain": ("lwmt_sionna.training", "PretrainConfig"),
+    "pretraining": ("lwmt_sionna.rt", "GenerationConfig"),
+    "wide": ("lwmt_sionna.rt", "GenerationConfig"),
+}
+
+
+@functools.cache
+def script(name):
+    """The module of a script."""
+    path = ROOT / "experiments" / name
+    spec = importlib.util.spec_from_file_location(f"experiment_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def read_config(path):
+    """A configuration by the class that its name, or that of its folder, stands for."""
+    kind = path.stem if path.parent.name == "configs" else path.parent.name
+    module, name = _CLASSES[kind.partition("_")[0]]
+    return getattr(importlib.import_module(module), name).from_toml(path)

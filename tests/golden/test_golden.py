@@ -1,0 +1,87 @@
+"""Fixed inputs give what they gave before: predictors, link, tracing, converter.
+
+The references are those of `capture.py`. Whoever rebuilds the house must not move them; whoever
+changes what is computed says so and captures them anew.
+"""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.golden import capture
+
+RELATIVE = 1e-5
+# Uninterrupted runs of the tracer differ by as much, see `tests/rt/test_generation.py`.
+TRACED = 5e-3
+
+
+def check_equal(found, expected, relative=RELATIVE):
+    """Equal up to a share of the reference's norm."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    assert found.shape == expected.shape
+    error = np.linalg.norm(found - expected)
+    assert error <= relative * np.linalg.norm(expected), error / np.linalg.norm(expected)
+
+
+@pytest.fixture(scope="module")
+def predictions():
+    with np.load(capture.HERE / "predictions.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+@pytest.fixture(scope="module")
+def others():
+    with np.load(capture.HERE / "others.npz", allow_pickle=False) as file:
+        return dict(file)
+
+
+def check_prediction(found, predictions, name):
+    for part, values in capture.thinned(found).items():
+        check_equal(values, predictions[f"{name}/{part}"])
+
+
+def test_histories(predictions):
+    check_equal(capture.make_histories(), predictions["history"])
+
+
+@pytest.mark.parametrize("name", ["small", "paths"])
+def test_presets(predictions, name):
+    found = capture.predict_preset(name, predictions["history"])
+    check_prediction(found, predictions, name)
+
+
+def test_baselines(predictions):
+    found = capture.predict_baselines(predictions["history"])
+    assert len(found) >= 12
+    for name, prediction in found.items():
+        check_prediction(prediction, predictions, name)
+
+
+def test_decoded_bits(others):
+    bits, num_bits = capture.decode()
+    assert num_bits == others["link/num_bits"]
+    np.testing.assert_array_equal(bits, others["link/bits"])
+
+
+@pytest.mark.parametrize("decoding", capture.DECODINGS)
+def test_link_point(decoding):
+    expected = json.loads((capture.HERE / "link.json").read_text())[decoding]
+    found = capture.evaluate_point(decoding)
+    for kind, rows in expected.items():
+        assert len(found[kind]) == len(rows)
+        for row, reference in zip(found[kind], rows):
+            assert row == pytest.approx(reference, rel=RELATIVE)
+
+
+@pytest.mark.rt
+def test_traced_tracks(others):
+    h, position = capture.trace()
+    np.testing.assert_allclose(position, others["track/position"], rtol=1e-6)
+    check_equal(h, others["track/h"], TRACED)
+
+
+def test_converter(others):
+    weights, output = capture.convert_checkpoint()
+    np.testing.assert_array_equal(weights, others["converter/weights"])
+    check_equal(output, others["converter/output"])
