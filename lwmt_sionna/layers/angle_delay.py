@@ -46,6 +46,7 @@ class _Transform(PlainErrors, keras.layers.Layer):
         raise NotImplementedError
 
     def call(self, inputs: Tensor) -> Tensor:
+        _check(inputs)
         if is_complex(inputs):
             return to_complex(self._transform(to_stacked(inputs)))
         return self._transform(inputs)
@@ -58,13 +59,9 @@ class _Transform(PlainErrors, keras.layers.Layer):
         return tuple(shape)
 
     def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
+        _check(inputs)
         shape = list(inputs.shape)
         last = -1 if is_complex(inputs) else -2
-        if last == -2 and (len(shape) < 3 or shape[-1] != 2):
-            raise ValueError(
-                "Expected complex [..., num_ant, num_subcarriers] or real [..., num_ant, "
-                f"num_subcarriers, 2]. Received: inputs.shape={tuple(shape)}"
-            )
         check_array_shape(self.array_shape, shape[last - 1])
         shape[last] = self._output_size(shape[last])
         return keras.KerasTensor(shape, dtype=inputs.dtype)
@@ -169,3 +166,12 @@ class InverseAngleDelayTransform(_Transform):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_subcarriers": self.num_subcarriers}
+
+
+def _check(inputs):
+    shape = tuple(inputs.shape)
+    if len(shape) < 2 if is_complex(inputs) else len(shape) < 3 or shape[-1] != 2:
+        raise ValueError(
+            "Expected complex [..., num_ant, num_subcarriers] or real [..., num_ant, "
+            f"num_subcarriers, 2]. Received: inputs.shape={shape}, inputs.dtype={inputs.dtype}"
+        )

@@ -7,7 +7,7 @@ import keras
 
 from lwmt_sionna.typing import Tensor
 
-__all__ = ["call_compiled"]
+__all__ = ["call_compiled", "is_outermost"]
 
 
 def call_compiled(function: Callable, tensors: list[Tensor], settings: Hashable) -> Tensor:
@@ -19,25 +19,29 @@ def call_compiled(function: Callable, tensors: list[Tensor], settings: Hashable)
     Args:
         function: Function of a module, of tensors and of the settings as a last argument.
         tensors: Its tensors.
-        settings: What else it depends on: one compilation serves all calls with equal ones.
+        settings: What else it depends on: one program serves all calls with equal ones.
 
     Returns:
         What the function returns.
     """
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        eager = tf.executing_eagerly()
-    elif backend == "jax":
-        import jax
-
-        eager = not any(isinstance(tensor, jax.core.Tracer) for tensor in tensors)
-    else:
-        eager = False
-    if not eager:
+    if not is_outermost(tensors):
         return function(*tensors, settings)
     return _compiled(function, settings)(*tensors)
+
+
+def is_outermost(tensors: list[Tensor]) -> bool:
+    """Whether a call with these tensors comes from Python, and the backend can compile it."""
+    if any(keras.utils.is_keras_tensor(tensor) for tensor in tensors):
+        return False
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.executing_eagerly() and not tf.config.functions_run_eagerly()
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return not any(isinstance(tensor, jax.core.Tracer) for tensor in tensors)
+    return False
 
 
 @functools.lru_cache(maxsize=64)
@@ -51,4 +55,4 @@ def _compiled(function, settings):
         return jax.jit(run)
     import tensorflow as tf
 
-    return tf.function(run, jit_compile=True)
+    return tf.function(run, jit_compile=True, autograph=False)

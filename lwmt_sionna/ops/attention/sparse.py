@@ -90,6 +90,8 @@ def sparse_attention(
                 f"tokens for grid {grid} {'with' if neighborhood.class_token else 'without'} a "
                 f"class token. Received: {name}.shape={tuple(tensor.shape)}"
             )
+    if value.shape[0] == 0:
+        return value
     if isinstance(routing, EnergyRouting):
         return _attend_energy(query, key, value, neighborhood, grid, routing, kernel, energy)
     if kernel == "auto":
