@@ -34,7 +34,8 @@ class _Transform(PlainErrors, keras.layers.Layer):
                     "`array_shape` must be three positive integers (rows, columns, "
                     f"polarisations). Received: array_shape={array_shape}"
                 )
-            array_shape = tuple(int(n) for n in array_shape)
+            rows, columns, polarizations = (int(n) for n in array_shape)
+            array_shape = rows, columns, polarizations
         self.array_shape = array_shape
         self.first_delay = int(first_delay)
 

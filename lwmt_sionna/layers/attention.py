@@ -167,7 +167,7 @@ class SparseSpatioTemporalAttention(PlainErrors, keras.layers.Layer):
             key,
             value,
             self.neighborhood,
-            tuple(grid),
+            grid,
             routing=self.routing,
             kernel=self.kernel,
             energy=energy,

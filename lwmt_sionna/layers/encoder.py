@@ -65,7 +65,8 @@ class EncoderBlock(PlainErrors, keras.layers.Layer):
         self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
 
     def build(self, tokens_shape: Shape, *args: Any, **kwargs: Any) -> None:
-        width = tokens_shape[-1]
+        self.attention.build(tokens_shape)
+        width: Any = tokens_shape[-1]
         self.expand = keras.layers.Dense(
             int(self.mlp_ratio * width),
             activation=_exact_gelu,
@@ -73,7 +74,7 @@ class EncoderBlock(PlainErrors, keras.layers.Layer):
             name="expand",
         )
         self.contract = keras.layers.Dense(width, dtype=self.dtype_policy, name="contract")
-        for layer in (self.norm1, self.attention, self.norm2, self.expand):
+        for layer in (self.norm1, self.norm2, self.expand):
             layer.build(tokens_shape)
         self.contract.build((*tokens_shape[:-1], int(self.mlp_ratio * width)))
 

@@ -70,7 +70,7 @@ class FactoredPositionEncoding(PlainErrors, keras.layers.Layer):
             coordinates = token_coordinates(grid)
         tokens = ops.cast(tokens, self.compute_dtype)
         rows = 2 * self.num_frequencies
-        total = 0.0
+        total: Tensor = 0.0
         for axis, coordinate in enumerate(coordinates):
             kernel = ops.cast(self.kernel[axis * rows : (axis + 1) * rows], self.compute_dtype)
             code = ops.matmul(ops.cast(self._code(coordinate), self.compute_dtype), kernel)

@@ -1,6 +1,7 @@
 """Random draws that follow from one seed, eagerly and in compiled graphs."""
 
 import math
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ from lwmt_sionna.typing import Tensor
 
 __all__ = ["Draws", "Range", "Seed", "check_integers", "check_range"]
 
-Seed = int | keras.random.SeedGenerator
+Seed: TypeAlias = int | keras.random.SeedGenerator
 Range = tuple[float, float]  # from the mild end to the severe one
 
 

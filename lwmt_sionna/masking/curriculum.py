@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -17,7 +18,7 @@ from lwmt_sionna.typing import Tensor
 
 __all__ = ["IMPAIRMENTS", "MASKS", "Curriculum", "Ingredient"]
 
-MASKS = {
+MASKS: dict[str, Callable[..., Tensor]] = {
     "random": masks.random_mask,
     "tube": masks.tube_mask,
     "occlusion": masks.occlusion_mask,
@@ -27,7 +28,7 @@ MASKS = {
     "tail": masks.tail_mask,
 }
 # In the order in which a receiver meets them.
-IMPAIRMENTS = {
+IMPAIRMENTS: dict[str, Callable[..., Tensor]] = {
     "calibration": impairments.antenna_calibration_error,
     "timing": impairments.timing_offset,
     "phase": impairments.common_phase_error,

@@ -118,7 +118,7 @@ def _check(x):
 
 def _apply(x, angular, delay):
     """Left product with the angular matrix, right product with that of the delays."""
-    num_ant, num_inputs, num_outputs = x.shape[-3], *delay.shape
+    num_ant, (num_inputs, num_outputs) = x.shape[-3], delay.shape
     # Two real products for one complex one: [re, im] times the 2 x 2 block form of the matrix.
     y = ops.matmul(
         ops.reshape(x, (*_leading(x), num_ant, num_inputs * 2)),

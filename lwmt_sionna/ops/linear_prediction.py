@@ -195,7 +195,8 @@ def burg_coefficients(x: Tensor, order: int, pool_weight: float = 0.5) -> list[l
     *_, kept = ops.fori_loop(0, order, stage, state)
     kept = ComplexPair(*kept)
     return [
-        [kept.map(lambda v, m=m, i=i: -v[m, i + 1]) for i in range(m + 1)] for m in range(order)
+        [ComplexPair(-kept.re[m, i + 1], -kept.im[m, i + 1]) for i in range(m + 1)]
+        for m in range(order)
     ]
 
 
@@ -211,7 +212,7 @@ def extrapolate(x: Tensor, coefficients: list[ComplexPair], num_horizons: int) -
         Real `[batch, num_horizons, angle, delay, 2]`.
     """
     z = ComplexPair.from_stacked(x)
-    recent = [z.map(lambda m, k=k: m[:, -1 - k]) for k in range(len(coefficients))]
+    recent = [ComplexPair(z.re[:, -1 - k], z.im[:, -1 - k]) for k in range(len(coefficients))]
     forecasts = []
     for _ in range(num_horizons):
         forecast = ComplexPair(0.0, 0.0)
@@ -238,8 +239,9 @@ def prediction_error(x: Tensor, coefficients: list[ComplexPair], num_snapshots: 
     begin = length - num_snapshots
     error = z.map(lambda m: m[:, begin:])
     for lag, coefficient in enumerate(coefficients, start=1):
-        past = z.map(lambda m, lag=lag: m[:, begin - lag : length - lag])
-        error = error.minus(coefficient.map(lambda m: m[:, None]).times(past))
+        past = slice(begin - lag, length - lag)
+        regressor = ComplexPair(z.re[:, past], z.im[:, past])
+        error = error.minus(coefficient.map(lambda m: m[:, None]).times(regressor))
     return ops.mean(error.power(), axis=1)
 
 

@@ -121,9 +121,9 @@ class PathFit:
                 f"num_snapshots={num_snapshots}, num_ant={num_ant}, "
                 f"num_subcarriers={num_subcarriers}"
             )
-        for name, value in (("num_paths", num_paths), ("num_peaks", num_peaks)):
-            if int(value) != value or value < 1:
-                raise ValueError(f"{name} must be a positive integer. Received: {name}={value}")
+        for name, count in (("num_paths", num_paths), ("num_peaks", num_peaks)):
+            if int(count) != count or count < 1:
+                raise ValueError(f"{name} must be a positive integer. Received: {name}={count}")
         for name, value in (
             ("threshold", threshold),
             ("chirp", chirp),

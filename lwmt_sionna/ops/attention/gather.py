@@ -101,7 +101,7 @@ def attend_gather(
 
         return output, gradient
 
-    return attend(query, key, value, *(class_token if with_class else ()))
+    return attend(query, key, value, *(() if class_token is None else class_token))
 
 
 @functools.lru_cache(maxsize=8)

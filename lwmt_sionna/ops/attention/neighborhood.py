@@ -133,12 +133,11 @@ class Neighborhood:
                 f"Unknown keys in the configuration of a neighbourhood. Expected some of "
                 f"{sorted(known)}. Received: {unknown}"
             )
-        return cls(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in config.items()
-            }
-        )
+        settings: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in config.items()
+        }
+        return cls(**settings)
 
     @property
     def effective_time_offsets(self) -> tuple[int, ...]:
@@ -155,14 +154,15 @@ class Neighborhood:
         """Half-widths (angle, delay) in bins at a time offset; below 0 means the whole axis."""
         if time_offset == 0:
             return self.window
-        return tuple(
+        angle, delay = (
             min(widest, margin + math.floor(abs(time_offset) * rate + 0.5))
             for widest, margin, rate in zip(self.corridor, self.leakage, self.drift, strict=True)
         )
+        return angle, delay
 
     def dilation_at(self, time_offset: int) -> tuple[int, int]:
         """Steps (angle, delay) of the offsets at a time offset."""
-        return self.corridor_dilation if time_offset else self.dilation
+        return self.corridor_dilation if time_offset and self.corridor_dilation else self.dilation
 
     def table(self, grid: tuple[int, int, int]) -> tuple[Array, Array]:
         """Neighbour table of a grid, without the class token. It is computed once per grid.

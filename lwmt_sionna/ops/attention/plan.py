@@ -91,7 +91,7 @@ class ShiftPlan:
 
 def _steps(neighborhood: Neighborhood, grid: tuple[int, int, int]) -> dict:
     """Angle steps and delay steps of a window -> the time offsets that have this window."""
-    classes = {}
+    classes: dict[tuple, list[int]] = {}
     for time_offset in (0, *neighborhood.effective_time_offsets):
         if abs(time_offset) >= grid[0]:
             continue

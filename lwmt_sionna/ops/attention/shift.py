@@ -27,7 +27,7 @@ from keras import ops
 
 from lwmt_sionna.ops.attention.dense import accumulator
 from lwmt_sionna.ops.attention.neighborhood import Neighborhood
-from lwmt_sionna.ops.attention.plan import ShiftPlan, shift_plan
+from lwmt_sionna.ops.attention.plan import shift_plan
 from lwmt_sionna.ops.attention.routing import LOWEST
 from lwmt_sionna.typing import Tensor
 
@@ -309,7 +309,7 @@ def _backward(blocks, query, key, value, d_output, known, routed):
 class _Blocks:
     """Sizes of the blocks of a call, and the way between tokens and blocks."""
 
-    def __init__(self, query, neighborhood, grid) -> None:
+    def __init__(self, query, neighborhood, grid):
         _, self.num_heads, self.num_tokens, self.head_dim = query.shape
         self.grid = grid
         self.dtype = keras.backend.standardize_dtype(query.dtype)
@@ -325,14 +325,14 @@ class _Blocks:
         self.num_chunks = math.ceil(grid[0] / chunk)
         self.chunk = math.ceil(grid[0] / self.num_chunks)
         self.num_chunks = math.ceil(grid[0] / self.chunk)
-        self.plan: ShiftPlan = shift_plan(neighborhood, grid, self.chunk, by_row)
+        self.plan = shift_plan(neighborhood, grid, self.chunk, by_row)
 
     @property
-    def shape(self) -> tuple[int, int, int, int]:
+    def shape(self):
         """Shape of the queries of a block."""
         return (self.chunk, self.heads, self.head_dim, self.plan.size)
 
-    def planes(self, tensor, margin: int, extra: int):
+    def planes(self, tensor, margin, extra):
         """Tokens to planes.
 
         Args:
@@ -356,7 +356,7 @@ class _Blocks:
         )
         return ops.pad(tensor, [[0, 0]] * 4 + [[margin, margin]]) if margin else tensor
 
-    def split(self, tensor, margin: int = 0):
+    def split(self, tensor, margin=0):
         """Tokens to blocks `[num_blocks, chunk, heads, channels, elements]`."""
         extra = self.num_chunks * self.chunk - self.grid[0]
         tensor = self.planes(tensor, margin, extra)
@@ -384,7 +384,7 @@ class _Blocks:
 class _Keys:
     """Keys, values and bias of all planes, and the walk of a block of queries along them."""
 
-    def __init__(self, blocks, key, value, halo) -> None:
+    def __init__(self, blocks, key, value, halo):
         self.blocks = blocks
         self.halo = halo
         self.num_planes = blocks.grid[0] + 1
@@ -468,7 +468,7 @@ def _put(tensor, index, entry):
     return ops.slice_update(tensor, (index, *(0,) * (len(tensor.shape) - 1)), entry[None])
 
 
-def _inner(left, right, offset: int, length: int, start: int = 0):
+def _inner(left, right, offset, length, start=0):
     """Inner product over channels of a plane and a plane shifted by an offset."""
     total = None
     for channel in range(left.shape[2]):

@@ -189,7 +189,7 @@ def select_kernel(
     return "dense" if 8 * neighborhood.num_neighbors(grid) > num_tokens else "gather"
 
 
-def _can_shift(neighborhood, routing) -> bool:
+def _can_shift(neighborhood, routing):
     # A class token would compete with the neighbours for the kept scores.
     return neighborhood.translation_invariant and not (
         neighborhood.class_token and isinstance(routing, TopKRouting)
