@@ -11,13 +11,13 @@ from lwmt_sionna.layers.angle_delay import AngleDelayTransform
 from lwmt_sionna.models.backbone import LWMTBackbone
 from lwmt_sionna.models.normalization import Frame
 from lwmt_sionna.models.presets import load_preset, save_preset
+from lwmt_sionna.ops.attention import Neighborhood
 from lwmt_sionna.ops.linear_prediction import (
     burg_coefficients,
     denoise,
     extrapolate,
     noise_power,
 )
-from lwmt_sionna.ops.neighborhood import Neighborhood
 from lwmt_sionna.ops.patches import patchify, token_grid, unpatchify
 
 __all__ = ["ConvolutionalPredictor", "FactoredBackbone", "RecurrentPredictor"]

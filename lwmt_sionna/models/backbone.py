@@ -10,16 +10,17 @@ from lwmt_sionna.layers.encoder import EncoderBlock
 from lwmt_sionna.layers.position import FactoredPositionEncoding, LearnedPositionEncoding
 from lwmt_sionna.models.adapting import LORA_TARGETS, enable_lora, freeze
 from lwmt_sionna.models.presets import PresetModel
-from lwmt_sionna.ops.attention_routing import (
+from lwmt_sionna.ops.attention import (
     EnergyRouting,
+    Neighborhood,
     TopKRouting,
+    check_grid,
     get_routing,
     narrow,
     select_bins,
     widen,
 )
 from lwmt_sionna.ops.loops import apply_repeatedly
-from lwmt_sionna.ops.neighborhood import Neighborhood, check_grid
 from lwmt_sionna.ops.patches import patchify, token_grid
 from lwmt_sionna.ops.positions import flat_rotation, grid_rotation, token_coordinates
 from lwmt_sionna.typing import Shape, Tensor
@@ -58,7 +59,7 @@ class PositionCode:
     class_token: bool
     grid: Grid | None
     rope_base: float
-    layer: keras.layers.Layer | None = None
+    layer: Any = None
 
     def before_class_token(self, tokens: Tensor, place: Place) -> Tensor:
         """Tokens with what is added to them alone."""
@@ -246,7 +247,7 @@ class LWMTBackbone(PresetModel):
         self.depth = int(depth)
         self.num_heads = int(num_heads)
         self.mlp_ratio = mlp_ratio
-        self.patch = tuple(int(n) for n in patch)
+        self.patch = (int(patch[0]), int(patch[1]))
         self.neighborhood = neighborhood
         self.routing = get_routing(routing)
         self.dropout = float(dropout)
@@ -263,7 +264,7 @@ class LWMTBackbone(PresetModel):
         self.mask_embedding = self.class_token = self.position = None
         if position == "factored":
             self.position = FactoredPositionEncoding(name="position", **options)
-        elif position == "learned":
+        elif self.position_grid is not None:
             self.position = LearnedPositionEncoding(
                 self.position_grid, neighborhood.class_token, name="position", **options
             )
@@ -301,7 +302,7 @@ class LWMTBackbone(PresetModel):
         Returns:
             `LWMTBackbone` with random weights.
         """
-        arguments = {
+        arguments: dict[str, Any] = {
             "width": 32,
             "depth": 12,
             "num_heads": 8,
@@ -338,7 +339,7 @@ class LWMTBackbone(PresetModel):
                 part.trainable = False
         self.built = True
 
-    def grid(self, shape: Grid) -> Grid:
+    def grid(self, shape: Any) -> Grid:
         """Grid of tokens of channels of `shape` (snapshots, angle bins, delay bins)."""
         return token_grid(shape, self.patch)
 
@@ -353,7 +354,7 @@ class LWMTBackbone(PresetModel):
     def encode(
         self,
         tokens: Tensor,
-        shape: Grid,
+        shape: Shape,
         time_origin: int = 0,
         mask: Tensor | None = None,
         sampling_period: Tensor | None = None,

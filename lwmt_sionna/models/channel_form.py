@@ -8,7 +8,7 @@ from keras import ops
 
 from lwmt_sionna.ops.complex import is_complex, to_complex, to_stacked
 from lwmt_sionna.ops.subcarriers import check_subcarriers, fill_nulls, restore_nulls
-from lwmt_sionna.typing import Shape, Tensor
+from lwmt_sionna.typing import Tensor
 
 __all__ = ["ChannelForm", "as_links", "bandwidth_of", "pool_embeddings"]
 
@@ -60,7 +60,7 @@ class ChannelForm:
 
     kind: str
     array: str
-    shape: Shape
+    shape: tuple[Any, ...]
     subcarriers: tuple[int, ...] | None = None
 
     @classmethod

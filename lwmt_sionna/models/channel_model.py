@@ -2,6 +2,7 @@
 
 import collections
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -13,6 +14,7 @@ from lwmt_sionna.models.backbone import LWMTBackbone, get_backbone
 from lwmt_sionna.models.channel_form import PER, as_links, bandwidth_of, pool_embeddings
 from lwmt_sionna.models.normalization import unit_power
 from lwmt_sionna.models.presets import PresetModel
+from lwmt_sionna.ops.compiled import compile_function, is_outermost
 from lwmt_sionna.typing import Shape, Tensor
 
 __all__ = ["ChannelEncoder", "ChannelModel"]
@@ -49,7 +51,8 @@ class ChannelModel(PresetModel):
             one = {n: ops.ones((1,)) if hasattr(v, "shape") else v for n, v in options.items()}
             x = ops.ones((1, *x.shape[1:]), dtype=x.dtype)
             return self._run(function, x, training, **one)[:0]
-        if training or self.run_eagerly or not _is_outermost(x, self.variables):
+        own = [variable.value for variable in self.variables]
+        if training or self.run_eagerly or not is_outermost([x, *own]):
             return function(x, training=training, **options)
         tensors = {name: value for name, value in options.items() if hasattr(value, "shape")}
         fixed = {name: value for name, value in options.items() if name not in tensors}
@@ -61,8 +64,12 @@ class ChannelModel(PresetModel):
             # Layers that are replaced or adapted make other programs.
             tuple(id(v) for v in self.variables),
         )
-        program = self._programs.get(key, lambda: _compile(function, self.variables, fixed))
-        return program(x, tensors)
+
+        def run(x, *values):
+            return function(x, **fixed, **dict(zip(tensors, values, strict=True)))
+
+        program = self._programs.get(key, lambda: compile_function(run, self.variables))
+        return program(x, *tensors.values())
 
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")
@@ -166,8 +173,8 @@ class ChannelEncoder(ChannelModel):
 class _Programs:
     """The compiled programs that were used last, in an object that Keras does not track."""
 
-    def __init__(self):
-        self._kept = collections.OrderedDict()
+    def __init__(self) -> None:
+        self._kept: collections.OrderedDict[tuple, Callable] = collections.OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key, make):
@@ -177,37 +184,3 @@ class _Programs:
             while len(self._kept) > _MAX_PROGRAMS:
                 self._kept.popitem(last=False)
             return program
-
-
-def _is_outermost(x, variables):
-    """Whether a call comes from Python and the backend can compile it."""
-    if keras.utils.is_keras_tensor(x):
-        return False
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        return tf.executing_eagerly() and not tf.config.functions_run_eagerly()
-    if backend == "jax":
-        import jax
-
-        return not any(isinstance(v, jax.core.Tracer) for v in (x, *(w.value for w in variables)))
-    return False
-
-
-def _compile(function, variables, fixed):
-    """Program of flat channels and of the options that are tensors."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return tf.function(
-            lambda x, tensors: function(x, **fixed, **tensors), jit_compile=True, autograph=False
-        )
-    import jax
-
-    @jax.jit
-    def program(values, x, tensors):
-        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
-            return function(x, **fixed, **tensors)
-
-    return lambda x, tensors: program([v.value for v in variables], x, tensors)

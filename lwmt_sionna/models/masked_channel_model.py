@@ -153,7 +153,7 @@ class MaskedChannelModel(PresetModel):
 
     def compute_loss(
         self,
-        x: dict[str, Tensor] | None = None,
+        x: Any = None,
         y: Tensor | None = None,
         y_pred: Tensor | None = None,
         sample_weight: Tensor | None = None,

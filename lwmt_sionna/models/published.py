@@ -163,7 +163,7 @@ def options_from_config(config: dict[str, Any]) -> tuple[PublishedOptions, list[
         base = rest.take("rope_base", "rope_theta")
         options = PublishedOptions(
             num_heads=None if heads is None else int(heads),
-            patch=None if None in patch else tuple(int(size) for size in patch),
+            patch=None if None in patch else (int(patch[0]), int(patch[1])),
             position=_position(position),
             rope_base=None if base is None else float(base),
             routing="none" if routed in (False, "none") else TopKRouting(**routing),
@@ -304,7 +304,8 @@ def modern_names(state: dict[str, Any]) -> dict[str, Any]:
         wrapper := next((w for w in _WRAPPERS if all(name.startswith(w) for name in state)), None)
     ):
         state = {name.removeprefix(wrapper): tensor for name, tensor in state.items()}
-    renamed, origin = {}, {}
+    renamed: dict[str, Any] = {}
+    origin: dict[str, str] = {}
     for name, tensor in state.items():
         new = name
         for old, modern in _OLD_PREFIXES.items():
