@@ -24,7 +24,7 @@ class Frame(NamedTuple):
     Attributes:
         transform: `AngleDelayTransform`.
         power: Exact power of two near the peak, `[batch, 1, 1, 1, 1]` of the type of the history.
-        rms: Root mean square per complex number of what that leaves, float32, same shape.
+        rms: Root mean square per complex number of what that leaves, same shape; float32 at least.
         phasor: `ComplexPair` of `[batch, 1, 1, 1]`, of magnitude one.
     """
 
@@ -51,7 +51,7 @@ class Frame(NamedTuple):
 
     def into(self, h: Tensor) -> Tensor:
         """Channels `[batch, ..., num_ant, num_subcarriers, 2]` in the frame, float32."""
-        x = self.transform(ops.cast(h / self.power, "float32") / _divisor(self.rms))
+        x = self.transform(_divide(h, self.power, self.rms))
         return turn(x, self.phasor.conj())
 
     def back(self, x: Tensor, num_subcarriers: int) -> Tensor:
@@ -88,13 +88,19 @@ def _scale(x):
     # The peak first: squares of weak channels leave the range of float32. By a power of two, which
     # rounds nothing: the same channel in other units is then the same to the last bit.
     power = _power_of_two(ops.max(ops.abs(x), axis=_AXES, keepdims=True))
-    unit = ops.cast(x / power, "float32")
+    unit = _at_least_float32(x / power)
     rms = ops.sqrt(2.0 * ops.mean(ops.square(unit), axis=_AXES, keepdims=True))
-    return power, rms, unit / _divisor(rms)
+    return power, rms, _divide(x, power, rms)
 
 
-def _divisor(rms):
-    return ops.where(ops.equal(rms, 0.0), ops.ones_like(rms), rms)
+def _divide(x, power, rms):
+    unit = _at_least_float32(x / power) / ops.where(ops.equal(rms, 0.0), ops.ones_like(rms), rms)
+    return ops.cast(unit, "float32")
+
+
+def _at_least_float32(x):
+    double = keras.backend.standardize_dtype(x.dtype) == "float64"
+    return x if double else ops.cast(x, "float32")
 
 
 def _power_of_two(peak):

@@ -46,8 +46,8 @@ _OVERSAMPLING = 2
 _SURE = 5
 _SLOWEST = 0.05
 # Least noise power over the power of the history. What a noiseless history leaves is rounding, and
-# paths fitted to it would turn on the last bit.
-_FAINTEST = float(__import__("os").environ.get("FLOOR", "1e-8"))  # TODO
+# paths fitted to it turn on the last bit: the same channel in other units then has another future.
+_FAINTEST = 1e-6
 # Joint steps after each discovery and at the end, and conjugate gradient steps in each of them.
 _NUM_STEPS, _NUM_FINAL_STEPS, _NUM_INNER_STEPS = 2, 4, 24
 _NUM_PARAMETERS = 1 + len(PHASE_TERMS)  # the logarithm of the amplitude comes first
