@@ -199,12 +199,12 @@ class _NotNumberError(Exception):
 
 
 @functools.cache
-def _hints(cls):
+def _hints(cls: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-def _members(hint) -> Iterator[Any]:
+def _members(hint: Any) -> Iterator[Any]:
     """The alternatives of an annotation."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         for member in typing.get_args(hint):
