@@ -200,7 +200,10 @@ def package_versions() -> dict[str, str | None]:
     """
     from lwmt_sionna import __version__
 
-    versions: dict[str, str | None] = {"python": platform.python_version(), "lwmt_sionna": __version__}
+    versions: dict[str, str | None] = {
+        "python": platform.python_version(),
+        "lwmt_sionna": __version__,
+    }
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
