@@ -125,7 +125,7 @@ def _views(data, settings):
     from lwmt_sionna.masking import Curriculum
     from lwmt_sionna.runs.parallel import progress_bar
 
-    curriculum = Curriculum(impairments={"noise": {"snr_db": [5.0, 25.0]}})
+    curriculum = Curriculum(impairments={"noise": {"history_snr_db": [5.0, 25.0]}})
     size, steps = settings["batch"], settings["steps"]
 
     def view(h, draw, progress):

@@ -22,7 +22,6 @@ GRID = {
     "local_ar": [
         *({"order": order, "pool_weight": 0.5} for order in (4, 6, 8)),
         *({"order": 6, "pool_weight": weight} for weight in (0.25, 1.0)),
-        {"order": 4, "method": "covariance", "ridge": 1e-2},
     ],
     "denoised_ar": [
         {"order": order, "denoise_radius": radius}
