@@ -182,6 +182,8 @@ def test_unknown_scheme(tmp_path):
 def test_nothing_of_a_figure_is_cut(tmp_path):
     """Titles and labels lie within the page, and do not run into each other."""
     record = make_record(policies=("perfect", "hold", "mine:Own", "a_module.of_mine:Predictor"))
+    for row in [*record["points"], *record["goodput"]]:
+        row["regime"] += ", calibration_error_db=-20, phase_jump_deg=5"
     drawn = []
     save = Figure.savefig
     with pytest.MonkeyPatch.context() as patch:
@@ -191,11 +193,18 @@ def test_nothing_of_a_figure_is_cut(tmp_path):
         draw_figures(record, tmp_path)
     for figure in drawn:
         page = figure.bbox
+        assert figure.axes[0].get_ylabel()
         for axes in figure.axes:
+            if axes.get_subplotspec().is_last_row() and len(axes.get_xticks()):
+                assert axes.get_xlabel()
+            top = axes.get_ylim()[1]
+            assert all(y <= top for line in axes.lines for y in line.get_ydata() if np.isfinite(y))
             for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
                 box = text.get_window_extent()
                 assert page.x0 <= box.x0 and box.x1 <= page.x1, text
                 assert page.y0 <= box.y0 and box.y1 <= page.y1, text
+        titles = [axes.title.get_window_extent() for axes in figure.axes]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(titles, 2))
 
 
 def test_old_records_give_the_same(tmp_path, figures):

@@ -3,6 +3,7 @@
 import itertools
 import math
 import pathlib
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,6 +25,8 @@ __all__ = [
     "required_snr_db",
 ]
 
+# Of a title that is no wider than its panel.
+_TITLE_CHARACTERS = 44
 _LIMIT = "no errors: upper limit (95 %)"
 
 
@@ -124,17 +127,16 @@ def plot_goodput(
         low, high = ([row[f"goodput_{end}"] for row in curve] for end in ("low", "high"))
         axes.fill_between(x, low, high, color=style["color"], alpha=0.12, lw=0)
         axes.plot(x, [point["goodput"] for point in curve], **style)
-        axes.set_ylim(bottom=0)
 
     num_schemes = len(record["config"]["sweep"]["mcs"])
     title = f"{ADAPTATIONS[rows[0]['adaptation']]}, out of {num_schemes}; {_scenes(record)}"
-    _draw_over_snr(rows, path, draw, "goodput per user [bit/s/Hz]", title)
+    _draw_over_snr(rows, path, draw, "goodput per user [bit/s/Hz]", title, _from_zero)
 
 
-def _draw_over_snr(rows, path, draw, ylabel, title):
+def _draw_over_snr(rows, path, draw, ylabel, title, finish=lambda grid: None):
     regimes, horizons, policies, others = _axes_of(rows)
     with panels(path, len(regimes), len(horizons), title, sharex=True, sharey=True) as grid:
-        for (line, regime), (axes, horizon) in _cells(grid, regimes, horizons):
+        for (regime, horizon), axes in zip(itertools.product(regimes, horizons), grid.flat):
             cell = [r for r in rows if (r["regime"], r["horizon"]) == (regime, horizon)]
             for policy in policies:
                 curve = sorted(
@@ -144,12 +146,13 @@ def _draw_over_snr(rows, path, draw, ylabel, title):
                 if curve:
                     draw(axes, curve, policy_style(policy, others))
             age = f" ({horizon * cell[0]['sampling_period'] * 1e3:g} ms)" if cell else ""
-            axes.set_title(f"{regime}: horizon {horizon}{age}\n{_drops(cell)}")
+            _set_title(axes, f"{regime}: horizon {horizon}{age}", cell)
             axes.set_xticks(sorted({row["link_snr_db"] for row in rows}))
-            if line is grid[-1]:
+            if regime == regimes[-1]:
                 axes.set_xlabel("link SNR [dB]")
-            if axes is line[0]:
+            if horizon == horizons[0]:
                 axes.set_ylabel(ylabel)
+        finish(grid)
 
 
 def required_snr_db(
@@ -213,7 +216,7 @@ def plot_required_snr(record: dict[str, Any] | PathLike, path: PathLike, bler: f
             axes.axhspan(last, last + 2.0, color="#000000", alpha=0.05, lw=0)
             axes.text(horizons[0], last + 1.4, f"not at {last:g} dB", fontsize=7, va="center")
             axes.set_ylim(top=last + 2.0)
-            axes.set_title(f"{regime}\n{_drops(own)}")
+            _set_title(axes, regime, own)
             axes.set_xlabel("horizon [CSI periods]")
             axes.set_xticks(horizons)
         grid[0][0].set_ylabel("link SNR needed [dB]")
@@ -268,10 +271,10 @@ def plot_goodput_over_speed(record: dict[str, Any] | PathLike, path: PathLike) -
                 low, high = ([row[f"goodput_{end}"] for row in curve] for end in ("low", "high"))
                 axes.fill_between(speed, low, high, color=style["color"], alpha=0.12, lw=0)
                 axes.plot(speed, [row["goodput"] for row in curve], **style)
-            axes.set_title(f"horizon {horizon} ({horizon * period * 1e3:g} ms)\n{_drops(cell)}")
+            _set_title(axes, f"horizon {horizon} ({horizon * period * 1e3:g} ms)", cell)
             axes.set_xlabel("speed [km/h]")
-            axes.set_ylim(bottom=0)
         grid[0][0].set_ylabel("goodput per user [bit/s/Hz]")
+        _from_zero(grid)
 
 
 def plot_nmse_goodput(record: dict[str, Any] | PathLike, path: PathLike) -> None:
@@ -307,7 +310,7 @@ def plot_nmse_goodput(record: dict[str, Any] | PathLike, path: PathLike) -> None
                     **{**style, "ls": "", "markersize": 4.0 + row["horizon"]},
                 )
             axes.axhline(100, color="#000000", lw=0.8, ls=":")
-            axes.set_title(f"{regime}\n{_drops(own)}")
+            _set_title(axes, regime, own)
             axes.set_xlabel("median NMSE [dB]")
         grid[0][0].set_ylabel("goodput, share of perfect CSI [%]")
 
@@ -331,7 +334,7 @@ def plot_user_rate(record: dict[str, Any] | PathLike, path: PathLike) -> None:
         f"{snr:g} dB link SNR, {_scenes(record)}"
     )
     with panels(path, len(regimes), len(horizons), title, sharex=True, sharey=True) as grid:
-        for (line, regime), (axes, horizon) in _cells(grid, regimes, horizons):
+        for (regime, horizon), axes in zip(itertools.product(regimes, horizons), grid.flat):
             cell = [r for r in rows if (r["regime"], r["horizon"]) == (regime, horizon)]
             for row in cell:
                 place = policies.index(row["policy"])
@@ -339,17 +342,19 @@ def plot_user_rate(record: dict[str, Any] | PathLike, path: PathLike) -> None:
                 ends = [row["user_rate_q05"], row["user_rate_median"]]
                 axes.plot([place, place], ends, color=style["color"], lw=6, alpha=0.35)
                 axes.plot(place, row["sum_rate"] / row["num_users"], **{**style, "ls": ""})
-            axes.set_title(f"{regime}: horizon {horizon}\n{_drops(cell)}")
+            _set_title(axes, f"{regime}: horizon {horizon}", cell)
             axes.set_xticks([])
-            axes.set_ylim(bottom=0)
-            if axes is line[0]:
+            if horizon == horizons[0]:
                 axes.set_ylabel("rate per user [bit/s/Hz]")
+        _from_zero(grid)
 
 
-def _cells(grid, regimes, horizons):
-    """Pairs of a line of panels with its regime, and a panel with its horizon."""
-    for line, regime in zip(grid, regimes):
-        yield from itertools.product([(line, regime)], zip(line, horizons))
+def _from_zero(grid):
+    """Lets the vertical axis that panels share begin at zero, once everything is drawn.
+
+    A limit that is set ends the scaling to what is drawn later.
+    """
+    grid[0][0].set_ylim(bottom=0)
 
 
 def _axes_of(rows):
@@ -363,9 +368,10 @@ def _scenes(record):
     return ", ".join(sorted({str(point["scene"]) for point in record["points"]}))
 
 
-def _drops(rows):
-    """What a panel rests on."""
-    return f"{span(row['num_drops'] for row in rows)} drops" if rows else "no points"
+def _set_title(axes, title, rows):
+    """Names a panel, and says what it rests on."""
+    drops = f"{span(row['num_drops'] for row in rows)} drops" if rows else "no points"
+    axes.set_title(f"{textwrap.fill(title, _TITLE_CHARACTERS)}\n{drops}")
 
 
 def _speeds(record):
