@@ -25,8 +25,7 @@ def main(argv=None):
 
     import numpy as np
 
-    from lwmt_sionna.data import read_paths, write_paths
-    from lwmt_sionna.data.refinement import replay
+    from lwmt_sionna.data import read_paths, replay, write_paths
     from lwmt_sionna.runs import records
 
     paths = read_paths(args.data)

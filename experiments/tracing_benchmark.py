@@ -322,7 +322,7 @@ def write_one_thread(config, path):
 
 def measure_artefacts(config, scene, station, bar):
     """Births and deaths by the solver, before and after, and the correlation over time."""
-    from lwmt_sionna.data.artefacts import unexplained_events
+    from lwmt_sionna.data.events import unexplained_events
     from lwmt_sionna.rt import tracing
 
     bench = Bench(config, scene, station, config.num_artefact_tracks)
@@ -360,7 +360,7 @@ def measure_artefacts(config, scene, station, bar):
 def measure_correlation(bench, paths):
     """Correlation with the first snapshot against that of plane waves from where paths arrive."""
     from lwmt_sionna.data import event_mask
-    from lwmt_sionna.data.continuity import SPEED_OF_LIGHT
+    from lwmt_sionna.data.paths import SPEED_OF_LIGHT
 
     lags = [lag for lag in (1, 2, 4, 8) if lag < paths.num_snapshots]
     arrival = np.stack(

@@ -14,6 +14,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 
 from lwmt_sionna.runs.records import machine_info
 
@@ -57,6 +58,7 @@ _PACKAGES = (
     ("sionna", None, "tf"),
     ("scipy", None, "experiments"),
     ("h5py", None, "experiments"),
+    ("msgspec", None, "experiments"),
     ("matplotlib", None, "experiments"),
     ("tqdm", None, "experiments"),
     ("sionna-rt", "ray tracing", "rt"),
@@ -85,7 +87,7 @@ class Finding:
     required: bool = False
 
 
-def examine():
+def examine() -> list[Finding]:
     """Examines the installation.
 
     Returns:
@@ -96,7 +98,7 @@ def examine():
     return findings
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Prints the report.
 
     Args:

@@ -2,22 +2,25 @@
 
 from lwmt_sionna.data.arrays import PlanarArray
 from lwmt_sionna.data.clusters import ClusterConfig, draw_clusters
-from lwmt_sionna.data.continuity import match_paths
 from lwmt_sionna.data.deepmimo import read_deepmimo
-from lwmt_sionna.data.events import event_mask, event_power
-from lwmt_sionna.data.evolution import evolve, interpolate, retime
+from lwmt_sionna.data.events import event_mask, event_power, match_paths, vanishing_mask
+from lwmt_sionna.data.evolution import evolve, interpolate, replay, retime
 from lwmt_sionna.data.paths import PathSequences, concatenate
-from lwmt_sionna.data.sequences import add_noise, history_scale, vanishing_mask
 from lwmt_sionna.data.splits import (
     check_disjoint,
     split_by_trajectory,
     take_trajectories,
     track_distance,
 )
-from lwmt_sionna.data.storage import merge_paths, read_paths, write_paths
+from lwmt_sionna.data.storage import check_file, merge_paths, read_paths, write_paths
 from lwmt_sionna.data.summary import spreads, summarize
-from lwmt_sionna.data.synthesis import subcarrier_frequencies, synthesize
-from lwmt_sionna.data.validation import check_file, validate
+from lwmt_sionna.data.synthesis import (
+    add_noise,
+    history_scale,
+    subcarrier_frequencies,
+    synthesize,
+)
+from lwmt_sionna.data.validation import check_values, validate
 
 __all__ = [
     "ClusterConfig",
@@ -26,6 +29,7 @@ __all__ = [
     "add_noise",
     "check_disjoint",
     "check_file",
+    "check_values",
     "concatenate",
     "draw_clusters",
     "event_mask",
@@ -37,6 +41,7 @@ __all__ = [
     "merge_paths",
     "read_deepmimo",
     "read_paths",
+    "replay",
     "retime",
     "split_by_trajectory",
     "spreads",

@@ -16,9 +16,8 @@ import json
 import pathlib
 import sys
 
-from lwmt_sionna.data.storage import read_paths
+from lwmt_sionna.data.storage import check_file, read_paths
 from lwmt_sionna.data.summary import summarize
-from lwmt_sionna.data.validation import check_file
 from lwmt_sionna.runs import command_line
 
 _MAP_POINTS = 400

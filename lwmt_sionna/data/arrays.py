@@ -1,14 +1,18 @@
 """Antenna arrays of the base station."""
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 
-_NUM_POLARIZATIONS = {"V": 1, "H": 1, "VH": 2, "cross": 2}
+from lwmt_sionna.runs.configuration import Config, Positive, PositiveInt
+from lwmt_sionna.typing import Array, ArrayLike
+
+__all__ = ["PlanarArray", "rotation_matrix"]
 
 
 @dataclasses.dataclass(frozen=True)
-class PlanarArray:
+class PlanarArray(Config):
     """Uniform planar array in the y-z plane, with the element order of Sionna's `PlanarArray`.
 
     Elements are numbered down the columns first; both elements of a dual-polarised pair share a
@@ -23,39 +27,24 @@ class PlanarArray:
             with.
     """
 
-    num_rows: int = 1
-    num_cols: int = 32
-    vertical_spacing: float = 0.5
-    horizontal_spacing: float = 0.5
-    polarization: str = "V"
-
-    def __post_init__(self):
-        for name in ("num_rows", "num_cols"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name} must be a positive integer. Received: {name}={value}")
-        for name in ("vertical_spacing", "horizontal_spacing"):
-            value = getattr(self, name)
-            if not value > 0:
-                raise ValueError(f"{name} must be positive. Received: {name}={value}")
-        if self.polarization not in _NUM_POLARIZATIONS:
-            raise ValueError(
-                f"polarization must be one of {', '.join(_NUM_POLARIZATIONS)}. "
-                f"Received: polarization={self.polarization}"
-            )
+    num_rows: PositiveInt = 1
+    num_cols: PositiveInt = 32
+    vertical_spacing: Positive = 0.5
+    horizontal_spacing: Positive = 0.5
+    polarization: Literal["V", "H", "VH", "cross"] = "V"
 
     @property
-    def num_polarizations(self):
+    def num_polarizations(self) -> int:
         """Number of polarisations, 1 or 2."""
-        return _NUM_POLARIZATIONS[self.polarization]
+        return 1 if self.polarization in ("V", "H") else 2
 
     @property
-    def num_ant(self):
+    def num_ant(self) -> int:
         """Number of antennas, both polarisations counted."""
         return self.num_rows * self.num_cols * self.num_polarizations
 
     @property
-    def positions(self):
+    def positions(self) -> Array:
         """Places of the elements of one polarisation.
 
         Returns:
@@ -68,7 +57,7 @@ class PlanarArray:
         # Sionna numbers elements down the columns first.
         return np.stack([np.zeros(y.size), y.T.ravel(), z.T.ravel()], axis=-1)
 
-    def response(self, theta, phi, orientation=(0.0, 0.0, 0.0)):
+    def response(self, theta: Array, phi: Array, orientation: ArrayLike = (0.0, 0.0, 0.0)) -> Array:
         """Phase of a plane wave at every element, relative to the centre of the array.
 
         `exp(j 2 pi d . k)` with `d` the element's place in wavelengths and `k` the unit vector
@@ -89,7 +78,7 @@ class PlanarArray:
         return np.exp(2j * np.pi * (direction @ places.T))
 
 
-def rotation_matrix(orientation):
+def rotation_matrix(orientation: ArrayLike) -> Array:
     """Rotation by yaw, pitch and roll (intrinsic z, y, x), 3GPP TR 38.901 equation 7.1-4.
 
     Args:

@@ -1,18 +1,31 @@
 """Random path clusters: endless sequences at no cost of tracing."""
 
 import dataclasses
+from typing import Annotated
 
 import numpy as np
 
-from lwmt_sionna.data.paths import PathSequences
+from lwmt_sionna.data.paths import SPEED_OF_LIGHT, PathSequences, absent_value
+from lwmt_sionna.runs.configuration import (
+    ORDERED,
+    Config,
+    Interval,
+    NonNegative,
+    Positive,
+    PositiveInt,
+    Share,
+)
+from lwmt_sionna.typing import Random
 
 __all__ = ["ClusterConfig", "draw_clusters"]
 
-_SPEED_OF_LIGHT = 299_792_458.0
+
+_Count = Annotated[tuple[PositiveInt, PositiveInt], ORDERED]
+_Range = Annotated[tuple[Positive, Positive], ORDERED]
 
 
 @dataclasses.dataclass(frozen=True)
-class ClusterConfig:
+class ClusterConfig(Config):
     """Statistics of random clusters. Pairs are bounds of uniform draws, one per sequence.
 
     Attributes:
@@ -30,47 +43,27 @@ class ClusterConfig:
         birth_rate: Mean number of births and of deaths per ray and second.
     """
 
-    num_clusters: tuple = (2, 12)
-    num_rays: tuple = (1, 4)
-    distance: tuple = (15.0, 300.0)
-    delay_spread: tuple = (30e-9, 400e-9)
-    ray_spread: tuple = (0.5, 8.0)
+    num_clusters: _Count = (2, 12)
+    num_rays: _Count = (1, 4)
+    distance: _Range = (15.0, 300.0)
+    delay_spread: _Range = (30e-9, 400e-9)
+    ray_spread: Interval = (0.5, 8.0)
     cluster_decay_db: float = 4.3
     shadowing_db: float = 4.0
-    line_of_sight: float = 0.5
-    k_factor_db: tuple = (0.0, 12.0)
-    speed_kmh: tuple = (1.0, 150.0)
-    birth_rate: float = 1.0
-
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, list):
-                object.__setattr__(self, field.name, tuple(value))
-        for name in ("num_clusters", "num_rays"):
-            low, high = getattr(self, name)
-            if not 1 <= low <= high:
-                raise ValueError(
-                    f"{name} must be two positive integers in order. Received: "
-                    f"{name}={getattr(self, name)}"
-                )
-        for name in ("distance", "delay_spread", "speed_kmh"):
-            low, high = getattr(self, name)
-            if not 0 < low <= high:
-                raise ValueError(
-                    f"{name} must be two positive numbers in order. Received: "
-                    f"{name}={getattr(self, name)}"
-                )
-        if not 0 <= self.line_of_sight <= 1 or self.birth_rate < 0:
-            raise ValueError(
-                "line_of_sight must lie in [0, 1] and birth_rate not be negative. Received: "
-                f"line_of_sight={self.line_of_sight}, birth_rate={self.birth_rate}"
-            )
+    line_of_sight: Share = 0.5
+    k_factor_db: Interval = (0.0, 12.0)
+    speed_kmh: _Range = (1.0, 150.0)
+    birth_rate: NonNegative = 1.0
 
 
 def draw_clusters(
-    num_sequences, num_snapshots, sampling_period, rng, config=None, carrier_frequency=3.5e9
-):
+    num_sequences: int,
+    num_snapshots: int,
+    sampling_period: float,
+    rng: Random,
+    config: ClusterConfig | None = None,
+    carrier_frequency: float = 3.5e9,
+) -> PathSequences:
     """Draws sequences of random path clusters with the geometry of moving users.
 
     Every ray comes from an image of the base station at the distance that its delay says. The user
@@ -108,19 +101,19 @@ def draw_clusters(
     direction = np.stack(
         [np.cos(rays["arrival"]), np.sin(rays["arrival"]), 0 * rays["arrival"]], axis=-1
     )
-    image = direction * (rays["delay"] * _SPEED_OF_LIGHT)[..., None]
+    image = direction * (rays["delay"] * SPEED_OF_LIGHT)[..., None]
     offset = image[:, None] - velocity[:, None, None] * time[:, None, None]  # [S, T, P, 3]
     length = np.linalg.norm(offset, axis=-1)
     arrival = np.arctan2(offset[..., 1], offset[..., 0])
     turn = np.angle(np.exp(1j * (arrival - arrival[:, :1])))
     departure = rays["departure"][:, None] + rays["mirror"][:, None] * turn
     unit = offset / length[..., None]
-    doppler = np.einsum("sd,stpd->stp", velocity, unit) * carrier_frequency / _SPEED_OF_LIGHT
-    tau = length / _SPEED_OF_LIGHT
+    doppler = np.einsum("sd,stpd->stp", velocity, unit) * carrier_frequency / SPEED_OF_LIGHT
+    tau = length / SPEED_OF_LIGHT
     # The base station stands at the origin.
     first = rays["departure"][:, 0]
     start = np.stack([np.cos(first), np.sin(first), 0 * first], axis=-1)
-    start = start * (rays["delay"][:, :1] * _SPEED_OF_LIGHT)
+    start = start * (rays["delay"][:, :1] * SPEED_OF_LIGHT)
     phase = rays["phase"][:, None] - 2 * np.pi * carrier_frequency * (tau - tau[:, :1])
     gain = rays["amplitude"][:, None] * rays["delay"][:, None] / tau * np.exp(1j * phase)
     valid = rays["present"][:, None] & _alive(rng, config, time, (num_sequences, count))
@@ -130,7 +123,7 @@ def draw_clusters(
     level = np.full(shape, np.pi / 2)
     return PathSequences(
         a=(gain * valid)[..., None, None],
-        tau=np.where(valid, tau, -1.0),
+        tau=np.where(valid, tau, absent_value("tau")),
         theta_t=level,
         phi_t=np.angle(np.exp(1j * departure)),
         theta_r=level,
@@ -162,7 +155,7 @@ def _draw_rays(num_sequences, rng, config):
     number = rng.integers(*config.num_clusters, (num_sequences, 1, 1), endpoint=True)
     per_cluster = rng.integers(*config.num_rays, (num_sequences, clusters, 1), endpoint=True)
     present = (np.arange(clusters)[:, None] < number) & (np.arange(rays) < per_cluster)
-    shortest = uniform(config.distance) / _SPEED_OF_LIGHT
+    shortest = uniform(config.distance) / SPEED_OF_LIGHT
     spread = uniform(config.delay_spread)
     excess = rng.exponential(size=(num_sequences, clusters, 1))
     excess[:, 0] = 0.0

@@ -9,11 +9,20 @@ Reference: DeepMIMO v4 specification and conventions, https://deepmimo.net.
 
 import json
 import pathlib
+import re
+from collections.abc import Sequence
 
 import numpy as np
 
-from lwmt_sionna.data.continuity import SPEED_OF_LIGHT
-from lwmt_sionna.data.paths import PathSequences, pack_interactions
+from lwmt_sionna.data.array_files import ArrayReader
+from lwmt_sionna.data.paths import (
+    SPEED_OF_LIGHT,
+    PathSequences,
+    absent_value,
+    pack_interactions,
+    widen_paths,
+)
+from lwmt_sionna.typing import ArrayLike, PathLike
 
 __all__ = ["read_deepmimo"]
 
@@ -22,16 +31,19 @@ _AZIMUTHS = ("aod_az", "aoa_az")
 # Digits of DeepMIMO's interaction codes, and the kinds of this package.
 _KINDS = {0: 0, 1: 1, 2: 8, 3: 2, 4: 4}
 _MOST_INTERACTIONS = 8
+_MOST_TRANSMITTERS = 10_000
+_MAX_PARAMS_BYTES = 50_000_000
+_LONGEST_DELAY = 1e-3
 
 
 def read_deepmimo(
-    folder,
+    folder: PathLike,
     *,
-    base_stations=None,
-    tracks=None,
-    sampling_period=None,
-    gain_has_carrier_phase=None,
-):
+    base_stations: Sequence[tuple[int, int]] | None = None,
+    tracks: ArrayLike | None = None,
+    sampling_period: float | None = None,
+    gain_has_carrier_phase: bool | None = None,
+) -> PathSequences:
     """Reads the paths of a DeepMIMO v4 scenario.
 
     Static scenarios become sequences of one snapshot, one per user and base station; with `tracks`
@@ -70,21 +82,28 @@ def read_deepmimo(
         carrier = float(np.ravel(params["rt_params"]["frequency"])[0])
         tracer = str(params["rt_params"].get("raytracer_name", ""))
         num_scenes = int(params.get("scene", {}).get("num_scenes", 1))
+        places = {(int(s["id"]), bool(s["is_tx"])): int(s["num_points"]) for s in sets}
         transmitters = [
-            (int(s["id"]), index) for s in sets if s["is_tx"] for index in range(s["num_points"])
+            (number, index)
+            for (number, is_tx), count in places.items()
+            for index in range(min(count, _MOST_TRANSMITTERS) if is_tx else 0)
         ]
         receivers = [int(s["id"]) for s in sets if s["is_rx"] and not s["is_tx"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if len({number for number, _ in places}) < len(sets):
+            raise ValueError("an id of txrx_sets stands twice")
+        if not 0 < carrier < np.inf:
+            raise ValueError(f"frequency={carrier}")
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(
             f"params.json is not that of a DeepMIMO v4 scenario: {error!r}. Received: "
             f"folder={folder}"
         ) from error
     chosen = transmitters if base_stations is None else [tuple(b) for b in base_stations]
     unknown = sorted(set(chosen) - set(transmitters))
-    if unknown or not chosen or not receivers:
+    if unknown or not chosen or not receivers or len(set(chosen)) < len(chosen):
         raise ValueError(
-            f"The scenario has transmitters {transmitters} and receiver sets {receivers}. "
-            f"Received: folder={folder}, base_stations={base_stations}"
+            f"The scenario has transmitters {transmitters} and receiver sets {receivers}, each to "
+            f"be read once. Received: folder={folder}, base_stations={base_stations}"
         )
     if gain_has_carrier_phase is None:
         gain_has_carrier_phase = "sionna" not in tracer.lower()
@@ -97,43 +116,66 @@ def read_deepmimo(
     if sampling_period is None and (tracks is not None or num_scenes > 1):
         raise ValueError(f"Sequences need a sampling_period. Received: folder={folder}")
     period = 1.0 if sampling_period is None else float(sampling_period)
-    stations = [
-        _read_station(scenes, transmitter, receivers, tracks, carrier, gain_has_carrier_phase)
-        for transmitter in chosen
-    ]
+    if not 0 < period < np.inf:
+        raise ValueError(
+            f"sampling_period must be positive. Received: sampling_period={sampling_period}"
+        )
+    with ArrayReader() as reader:
+        stations = []
+        for transmitter in chosen:
+            raw, place = _read_station(reader, scenes, transmitter, receivers, tracks)
+            station = _convert(raw, carrier, gain_has_carrier_phase)
+            stations.append({**station, "bs_position": place})
     return _assemble(stations, chosen, folder.name, carrier, period, tracer)
 
 
 def _read_params(folder):
     # Scenarios of several scenes may keep it in the first of them.
-    files = [folder / "params.json", *sorted(folder.glob("*/params.json"))]
-    found = [file for file in files if file.is_file()]
+    found = [folder / "params.json"] if (folder / "params.json").is_file() else []
+    if not found and folder.is_dir():
+        found = [child / "params.json" for child in _numbered(folder)]
+        found = [path for path in found if path.is_file()]
     if not found:
         raise FileNotFoundError(
             f"There is no DeepMIMO v4 scenario here: params.json is missing. "
             f"Received: folder={folder}"
         )
+    if found[0].stat().st_size > _MAX_PARAMS_BYTES:
+        raise ValueError(f"The file is too large for a list of settings. Received: path={found[0]}")
     try:
         return json.loads(found[0].read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"The file is no JSON: {error}. Received: path={found[0]}") from error
+
+
+def _numbered(folder):
+    """Folders whose names end in a number, in the order of the numbers."""
+    found = {}
+    for child in folder.iterdir():
+        match = re.fullmatch(r"(.*?)(\d+)", child.name)
+        if match is not None and child.is_dir():
+            found[match[1], int(match[2])] = child
+    return [found[key] for key in sorted(found)]
 
 
 def _scene_folders(folder, num_scenes):
     if num_scenes == 1:
         return [folder]
-    scenes = sorted(child for child in folder.iterdir() if child.is_dir())
-    if len(scenes) < num_scenes:
+    # Others, such as pictures or a copy without arrays, do not belong to the scenario.
+    scenes = [child for child in _numbered(folder) if any(child.glob("power_t*_tx*_r*"))]
+    kinds = {re.sub(r"\d+$", "", child.name) for child in scenes}
+    if len(scenes) < num_scenes or len(kinds) > 1:
         raise ValueError(
-            f"The scenario has {num_scenes} scenes; {len(scenes)} folders were found. Received: "
+            f"The scenario has {num_scenes} scenes, in folders of one name and a number; "
+            f"{len(scenes)} folders of the names {sorted(kinds)} were found. Received: "
             f"folder={folder}"
         )
     return scenes[:num_scenes]
 
 
-def _read_station(scenes, transmitter, receivers, tracks, carrier, gain_has_carrier_phase):
+def _read_station(reader, scenes, transmitter, receivers, tracks):
     """Arrays `[num_sequences, num_snapshots, ...]` of one base station, and its position."""
-    parts = [_read_scene(scene, transmitter, receivers) for scene in scenes]
+    parts = [_read_scene(reader, scene, transmitter, receivers) for scene in scenes]
     places = np.array([part["tx_pos"] for part in parts])
     if np.ptp(places, axis=0).max() > 1e-3:
         raise ValueError(
@@ -153,21 +195,29 @@ def _read_station(scenes, transmitter, receivers, tracks, carrier, gain_has_carr
     stacked["rx_pos"] = np.stack([part["rx_pos"] for part in parts], axis=1)
     if tracks is not None:
         tracks = np.asarray(tracks)
-        if tracks.ndim != 2 or tracks.min() < 0 or tracks.max() >= len(stacked["rx_pos"]):
+        most = len(stacked["rx_pos"])
+        if (
+            tracks.ndim != 2
+            or tracks.dtype.kind not in "iu"
+            or not all(0 <= index < most for index in (tracks.min(), tracks.max()))
+        ):
             raise ValueError(
                 "tracks must be [num_tracks, num_snapshots] indices of users, below "
-                f"{len(stacked['rx_pos'])}. Received: tracks.shape={tracks.shape}"
+                f"{most}. Received: tracks.shape={tracks.shape}"
             )
         stacked = {name: value[tracks, 0] for name, value in stacked.items()}
-    return {**_convert(stacked, carrier, gain_has_carrier_phase), "bs_position": places[0]}
+    return stacked, places[0]
 
 
-def _read_scene(folder, transmitter, receivers):
+def _read_scene(reader, folder, transmitter, receivers):
     """All receiver sets of one scene and transmitter, one after the other."""
     parts = []
     for receiver in receivers:
         code = f"t{transmitter[0]:03}_tx{transmitter[1]:03}_r{receiver:03}"
-        part = {name: _read_array(folder, name, code) for name in (*_PER_PATH, "rx_pos", "tx_pos")}
+        part = {
+            name: _read_array(reader, folder, name, code)
+            for name in (*_PER_PATH, "rx_pos", "tx_pos")
+        }
         part["tx_pos"] = part["tx_pos"].reshape(-1)[:3]
         num_users = len(part["rx_pos"])
         for name in _PER_PATH:
@@ -177,6 +227,13 @@ def _read_scene(folder, transmitter, receivers):
                     f"{(num_users, part['power'].shape[1])}. Received: folder={folder}, "
                     f"shape={part[name].shape}"
                 )
+        there = np.isfinite(part["power"]) & np.isfinite(part["delay"])
+        for name in _PER_PATH:
+            if not np.isfinite(part[name][there]).all():
+                raise ValueError(
+                    f"{name}_{code} lacks values of paths that have power and delay. Received: "
+                    f"folder={folder}"
+                )
         parts.append(part)
     width = max(part["power"].shape[1] for part in parts)
     joined = {name: np.concatenate([_widen(p[name], width) for p in parts]) for name in _PER_PATH}
@@ -184,35 +241,35 @@ def _read_scene(folder, transmitter, receivers):
     return joined | {"tx_pos": parts[0]["tx_pos"]}
 
 
-def _read_array(folder, name, code):
+def _read_array(reader, folder, name, code):
     base = folder / f"{name}_{code}"
-    for suffix in (".npz", ".npy", ".mat"):
-        path = base.with_name(base.name + suffix)
-        if not path.is_file():
-            continue
-        try:
-            if suffix == ".mat":
-                import scipy.io
-
-                value = scipy.io.loadmat(path)[name]
-            else:
-                value = np.load(path, allow_pickle=False)
-                value = value[name] if suffix == ".npz" else value
-            value = np.asarray(value, dtype=np.float64)
-        except ImportError:
-            raise
-        # Each reader has errors of its own for a damaged file.
-        except Exception as error:
-            raise ValueError(f"The file is damaged: {error}. Received: path={path}") from error
-        if value.ndim != 2 and name != "tx_pos":
-            raise ValueError(
-                f"Expected an array of two axes. Received: path={path}, shape={value.shape}"
-            )
-        return value
-    raise FileNotFoundError(
-        f"A file of the scenario is missing: {base.name} (.npz, .npy or .mat). "
-        f"Received: folder={folder}"
-    )
+    candidates = [base.with_name(base.name + suffix) for suffix in (".npz", ".npy", ".mat")]
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        raise FileNotFoundError(
+            f"A file of the scenario is missing: {base.name} (.npz, .npy or .mat). "
+            f"Received: folder={folder}"
+        )
+    value = reader.read(path, name)
+    if value.dtype.kind not in "iuf" or (value.ndim != 2 and name != "tx_pos"):
+        raise ValueError(
+            "Expected an array of two axes of real numbers. Received: "
+            f"path={path}, shape={value.shape}, dtype={value.dtype}"
+        )
+    value = value.astype(np.float64)
+    place = name in ("rx_pos", "tx_pos")
+    if place and (value.shape[-1] != 3 or not np.isfinite(value).all()):
+        raise ValueError(f"{name} must be places of finite coordinates. Received: path={path}")
+    # Paths that are not there are NaN.
+    impossible = value == np.inf
+    if name == "delay":
+        impossible |= (value < 0) | (value > _LONGEST_DELAY)
+    if impossible.any():
+        raise ValueError(
+            f"{name} must be possible where it is not NaN. Received: path={path}, "
+            f"{name}={value[impossible][0]}"
+        )
+    return value
 
 
 def _widen(value, width):
@@ -231,7 +288,7 @@ def _convert(raw, carrier, gain_has_carrier_phase):
     interactions = _unpack(clean["inter"])
     return {
         "a": gain[..., None, None],
-        "tau": np.where(valid, clean["delay"], -1.0),
+        "tau": np.where(valid, clean["delay"], absent_value("tau")),
         "theta_t": np.deg2rad(clean["aod_el"]),
         "phi_t": np.where(valid, wrapped["aod_az"], 0.0),
         "theta_r": np.deg2rad(clean["aoa_el"]),
@@ -260,15 +317,11 @@ def _unpack(codes):
 
 def _assemble(stations, transmitters, name, carrier, period, tracer):
     width = max(station["tau"].shape[2] for station in stations)
-    joined = {}
-    for field in (n for n in stations[0] if n != "bs_position"):
-        values = [station[field] for station in stations]
-        if field != "position":
-            fill = -1.0 if field == "tau" else 0
-            values = [_pad_last(value, width, fill) for value in values]
-        joined[field] = np.concatenate(values)
+    places = np.array([station.pop("bs_position") for station in stations])
+    position = np.concatenate([station.pop("position") for station in stations])
+    stations = [widen_paths(station, width) for station in stations]
+    joined = {name: np.concatenate([s[name] for s in stations]) for name in stations[0]}
     num_users = len(stations[0]["tau"])
-    position = joined["position"]
     if position.shape[1] > 1:
         order = 2 if position.shape[1] > 2 else 1
         velocity = np.gradient(position, period, axis=1, edge_order=order)
@@ -282,12 +335,13 @@ def _assemble(stations, transmitters, name, carrier, period, tracer):
     reached = joined["valid"].any(axis=(1, 2))
     paths = PathSequences(
         **joined,
+        position=position,
         doppler=shift * joined["valid"] * carrier / SPEED_OF_LIGHT,
         velocity=velocity,
         speed=speed,
         trajectory_id=np.tile(np.arange(num_users), len(stations)),
         bs_index=np.repeat(np.arange(len(stations)), num_users),
-        bs_position=np.array([station["bs_position"] for station in stations]),
+        bs_position=places,
         bs_orientation=np.zeros((len(stations), 3)),
         sampling_period=period,
         carrier_frequency=carrier,
@@ -301,9 +355,3 @@ def _assemble(stations, transmitters, name, carrier, period, tracer):
         },
     )
     return paths.select(reached)
-
-
-def _pad_last(value, width, fill):
-    padding = [(0, 0)] * value.ndim
-    padding[2] = (0, width - value.shape[2])
-    return np.pad(value, padding, constant_values=fill)

@@ -5,22 +5,40 @@ import dataclasses
 import numpy as np
 
 from lwmt_sionna.data.arrays import PlanarArray
-from lwmt_sionna.data.continuity import match_paths
-from lwmt_sionna.data.paths import PATH_FIELDS
+from lwmt_sionna.data.events import match_paths
+from lwmt_sionna.data.paths import (
+    OPTIONAL_FIELDS,
+    PATH_FIELDS,
+    PathSequences,
+    blank_absent,
+    compact_paths,
+    concatenate,
+    widen_paths,
+)
 from lwmt_sionna.data.synthesis import subcarrier_frequencies
+from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = ["evolve", "evolve_between", "extrapolation_error", "interpolate", "retime"]
+__all__ = ["evolve", "evolve_between", "extrapolation_error", "interpolate", "replay", "retime"]
 
 _ANGLES = ("theta_t", "phi_t", "theta_r", "phi_r")
 _LABELS = ("path_key", "interactions")
 # Delays of one path forecast from both ends differ by far less than a wavelength over the distances
 # bridged here; two paths whose forecasts differ by more are not joined.
 _TOLERANCE_WAVELENGTHS = 0.125
+# Steps of a replay need not make a stored one to the last digit. Tracks that are held at a time.
+_TOLERANCE_PARTS = 1e-4
+_CHUNK = 100
 # The channel by which seams are judged: a line of 32 antennas over 17 MHz.
 _PROBE = (PlanarArray(1, 32), subcarrier_frequencies(32, 540e3))
 
 
-def evolve_between(before, after, elapsed, fractions, carrier_frequency):
+def evolve_between(
+    before: dict[str, Array],
+    after: dict[str, Array],
+    elapsed: ArrayLike,
+    fractions: ArrayLike,
+    carrier_frequency: float,
+) -> dict[str, Array]:
     """Paths at instants between two traced snapshots.
 
     A path seen at both ends has the delay of the cubic polynomial that both delays and both Doppler
@@ -64,7 +82,13 @@ def evolve_between(before, after, elapsed, fractions, carrier_frequency):
     return _with_carrier_phase(result, carrier_frequency)
 
 
-def extrapolation_error(before, after, elapsed, carrier_frequency, orientation=(0.0, 0.0, 0.0)):
+def extrapolation_error(
+    before: dict[str, Array],
+    after: dict[str, Array],
+    elapsed: ArrayLike,
+    carrier_frequency: float,
+    orientation: ArrayLike = (0.0, 0.0, 0.0),
+) -> Array:
     """What evolving paths by their Doppler shifts alone misses after a while.
 
     The channel between one user antenna and a line of 32 half-wavelength spaced antennas, over 32
@@ -94,7 +118,7 @@ def extrapolation_error(before, after, elapsed, carrier_frequency, orientation=(
     return np.where(power > 0, error / np.where(power > 0, power, 1.0), np.nan)
 
 
-def retime(paths, sampling_period):
+def retime(paths: PathSequences, sampling_period: float) -> PathSequences:
     """The same places, met at another pace.
 
     Paths depend on where the user is, not on when: 120 km/h with a snapshot every 2.5 ms and 60
@@ -123,7 +147,60 @@ def retime(paths, sampling_period):
     )
 
 
-def evolve(paths, num_snapshots, sampling_period, snapshot=0, speed_factor=1.0):
+def replay(
+    paths: PathSequences,
+    speed_factor: float,
+    sampling_period: float,
+    num_snapshots: int | None = None,
+) -> PathSequences:
+    """The same tracks, passed at another speed and measured at another period.
+
+    A user who moves `n` times less far from one snapshot to the next needs `n - 1` snapshots
+    between each two stored ones: `interpolate` and then `retime`. Over the 4 cm from one snapshot
+    to the next at 30 km/h and 5 ms even extrapolation from one end alone is off by no more than
+    some -49 dB.
+
+    Args:
+        paths: `PathSequences`.
+        speed_factor: New speed over the stored one.
+        sampling_period: New time between snapshots in seconds.
+        num_snapshots: Snapshots to keep; as many as there were, or as there are now if those are
+            fewer, when `None`.
+
+    Returns:
+        `PathSequences`; `traced` says which snapshots were stored.
+
+    Raises:
+        ValueError: If the way from one snapshot to the next is no whole part of the stored one.
+    """
+    for name, value in (("speed_factor", speed_factor), ("sampling_period", sampling_period)):
+        if not value > 0:
+            raise ValueError(f"{name} must be positive. Received: {name}={value}")
+    parts = paths.sampling_period / (speed_factor * sampling_period)
+    num_parts = round(parts)
+    if num_parts < 1 or abs(parts - num_parts) > _TOLERANCE_PARTS * parts:
+        raise ValueError(
+            "Users must move a whole part of what they moved from one stored snapshot to the next. "
+            f"Received: speed_factor={speed_factor}, sampling_period={sampling_period}, where "
+            f"{parts:.4g} steps make a stored one of {paths.sampling_period} s"
+        )
+    most = num_parts * (paths.num_snapshots - 1) + 1
+    num_snapshots = min(paths.num_snapshots, most) if num_snapshots is None else num_snapshots
+    if not 1 <= num_snapshots <= most:
+        raise ValueError(
+            f"These tracks have room for 1 to {most} snapshots. "
+            f"Received: num_snapshots={num_snapshots}"
+        )
+    return retime(interpolate(paths, num_parts, num_snapshots), sampling_period)
+
+
+def evolve(
+    paths: PathSequences,
+    num_snapshots: int,
+    sampling_period: float,
+    snapshot: ArrayLike = 0,
+    speed_factor: ArrayLike = 1.0,
+) -> PathSequences:
     """Continues single snapshots for as long as wanted, by their Doppler shifts.
 
     Every path keeps its directions; its phase and delay move as its Doppler shift says, which is
@@ -149,16 +226,7 @@ def evolve(paths, num_snapshots, sampling_period, snapshot=0, speed_factor=1.0):
     chosen = np.broadcast_to(np.asarray(snapshot), rows.shape)
     factor = np.broadcast_to(np.asarray(speed_factor, np.float64), rows.shape)
     first = {name: getattr(paths, name)[rows, chosen] for name in PATH_FIELDS}
-    # The strongest columns first; what no sequence fills is left out.
-    order = np.argsort(~first["valid"], axis=1, kind="stable")
-    width = max(1, int(first["valid"].sum(axis=1).max(initial=0)))
-    order = order[:, :width]
-    first = {
-        name: np.take_along_axis(
-            value, order.reshape(*order.shape, *(1,) * (value.ndim - 2)), axis=1
-        )
-        for name, value in first.items()
-    }
+    first = compact_paths(first, axis=1)
     time = np.arange(num_snapshots) * float(sampling_period)
     doppler = first["doppler"].astype(np.float64) * factor[:, None]
     repeated = {
@@ -185,7 +253,7 @@ def evolve(paths, num_snapshots, sampling_period, snapshot=0, speed_factor=1.0):
     )
 
 
-def interpolate(paths, factor, num_snapshots):
+def interpolate(paths: PathSequences, factor: int, num_snapshots: int) -> PathSequences:
     """Snapshots between the stored ones: the same motion, met more often.
 
     See `evolve_between`: paths that two stored snapshots share are followed by delay, Doppler
@@ -216,51 +284,48 @@ def interpolate(paths, factor, num_snapshots):
             f"paths.num_snapshots={paths.num_snapshots}, factor={factor}, "
             f"num_snapshots={num_snapshots}"
         )
+    chunks = [
+        _interpolate_tracks(paths.select(slice(begin, begin + _CHUNK)), factor, num_snapshots)
+        for begin in range(0, max(1, paths.num_sequences), _CHUNK)
+    ]
+    return chunks[0] if len(chunks) == 1 else concatenate(chunks)
+
+
+def _interpolate_tracks(paths, factor, num_snapshots):
+    num_intervals = -(-(num_snapshots - 1) // factor)
     names = [n for n in dict.fromkeys((*PATH_FIELDS, *_LABELS)) if getattr(paths, n) is not None]
-    fractions = np.broadcast_to(
-        np.arange(1, factor) / factor, (paths.num_sequences, max(0, factor - 1))
-    )
-    elapsed = np.full(paths.num_sequences, paths.sampling_period)
-    width = 2 * paths.num_paths
-    parts = {name: [] for name in names}
-    for interval in range(num_intervals + 1):
-        before = {name: getattr(paths, name)[:, interval] for name in names}
-        for name, value in before.items():
-            room = [(0, 0), (0, width - paths.num_paths)] + [(0, 0)] * (value.ndim - 2)
-            fill = -1.0 if name == "tau" else 0
-            parts[name].append(np.pad(value, room, constant_values=fill)[:, None])
-        if interval == num_intervals or factor == 1:
-            continue
-        after = {name: getattr(paths, name)[:, interval + 1] for name in names}
-        between = evolve_between(before, after, elapsed, fractions, paths.carrier_frequency)
+    stored = {name: getattr(paths, name)[:, : num_intervals + 1] for name in names}
+    shape = (paths.num_sequences, num_intervals * factor + 1, 2 * paths.num_paths)
+    dense = {n: np.zeros((*shape, *x.shape[3:]), x.dtype) for n, x in stored.items()}
+    for name, value in widen_paths(stored, shape[2]).items():
+        dense[name][:, ::factor] = value
+    for interval in range(num_intervals if factor > 1 else 0):
+        between = evolve_between(
+            {name: value[:, interval] for name, value in stored.items()},
+            {name: value[:, interval + 1] for name, value in stored.items()},
+            np.full(paths.num_sequences, paths.sampling_period),
+            np.broadcast_to(np.arange(1, factor) / factor, (paths.num_sequences, factor - 1)),
+            paths.carrier_frequency,
+        )
+        first = interval * factor + 1
         for name in names:
-            parts[name].append(between[name])
-    joined = {n: np.concatenate(v, axis=1)[:, :num_snapshots] for n, v in parts.items()}
+            dense[name][:, first : first + factor - 1] = between[name]
     place = np.arange(num_snapshots) / factor
-    near, rest = place.astype(int), (place % 1.0)[None, :, None]
+    near, share = place.astype(int), place % 1.0
     later = np.minimum(near + 1, paths.num_snapshots - 1)
-    position = paths.position[:, near] * (1 - rest) + paths.position[:, later] * rest
-    traced = paths.traced[:, near] & (rest[..., 0] == 0)
+
+    def between_stored(values):
+        weight = share.reshape(-1, *(1,) * (values.ndim - 2))
+        return values[:, near] * (1 - weight) + values[:, later] * weight
+
     return dataclasses.replace(
         paths,
-        **_without_gaps(joined),
-        position=position,
-        velocity=paths.velocity[:, near],
+        **compact_paths({name: x[:, :num_snapshots] for name, x in dense.items()}),
+        **{n: between_stored(getattr(paths, n)) for n in ("position", "velocity", "time")},
         sampling_period=paths.sampling_period / factor,
-        time=paths.time[:, :1] + np.arange(num_snapshots) * (paths.sampling_period / factor),
-        traced=traced,
+        traced=paths.traced[:, near] & (share == 0),
         seam_error=None,
     )
-
-
-def _without_gaps(fields):
-    """Valid paths first, and as many columns as the fullest snapshot needs."""
-    order = np.argsort(~fields["valid"], axis=2, kind="stable")
-    order = order[:, :, : max(1, int(fields["valid"].sum(axis=2).max(initial=0)))]
-    return {
-        name: np.take_along_axis(value, order.reshape(*order.shape, *(1,) * (value.ndim - 3)), 2)
-        for name, value in fields.items()
-    }
 
 
 def _with_plain_gain(paths, carrier_frequency):
@@ -273,17 +338,9 @@ def _with_plain_gain(paths, carrier_frequency):
 def _with_carrier_phase(paths, carrier_frequency):
     paths = dict(paths)
     phase = np.exp(-2j * np.pi * (paths.pop("turns") % 1.0))
-    valid = paths["valid"]
-    paths["a"] = np.where(valid[..., None, None], paths["a"] * phase[..., None, None], 0).astype(
-        np.complex64
-    )
-    for name in ("tau", "doppler", *_ANGLES):
-        empty = -1.0 if name == "tau" else 0.0
-        paths[name] = np.where(valid, paths[name], empty).astype(np.float32)
-    for name in _LABELS:
-        if name in paths:
-            paths[name] = np.where(valid, paths[name], 0).astype(np.uint32)
-    return paths
+    paths["a"] = paths["a"] * phase[..., None, None]
+    types = {**PATH_FIELDS, **OPTIONAL_FIELDS}
+    return blank_absent({name: value.astype(types[name][0]) for name, value in paths.items()})
 
 
 def _shift(paths, lag, carrier_frequency):

@@ -1,9 +1,30 @@
 """Propagation paths of mobility sequences, in memory."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from lwmt_sionna.typing import Array, ArrayLike
+
+__all__ = [
+    "OPTIONAL_FIELDS",
+    "PATH_FIELDS",
+    "SEQUENCE_FIELDS",
+    "SPEED_OF_LIGHT",
+    "PathSequences",
+    "absent_value",
+    "blank_absent",
+    "check_alike",
+    "compact_paths",
+    "concatenate",
+    "pack_interactions",
+    "pad_paths",
+    "widen_paths",
+]
+
+SPEED_OF_LIGHT = 299_792_458.0
 # name -> (dtype, axes): S sequences, T snapshots, P paths, R and Q polarisations of user and base
 # station.
 PATH_FIELDS = {
@@ -31,7 +52,6 @@ OPTIONAL_FIELDS = {
     "seam_error": (np.float32, "ST"),
     "interactions": (np.uint32, "STP"),
 }
-_FILL = {"tau": -1.0}
 # Room for the kind of one interaction.
 _BITS = 4
 
@@ -75,32 +95,32 @@ class PathSequences:
             2 diffuse reflection, 4 refraction, 8 diffraction; zero for the line of sight.
     """
 
-    a: np.ndarray
-    tau: np.ndarray
-    theta_t: np.ndarray
-    phi_t: np.ndarray
-    theta_r: np.ndarray
-    phi_r: np.ndarray
-    doppler: np.ndarray
-    valid: np.ndarray
-    path_key: np.ndarray
-    position: np.ndarray
-    velocity: np.ndarray
-    speed: np.ndarray
-    trajectory_id: np.ndarray
-    bs_index: np.ndarray
-    bs_position: np.ndarray
-    bs_orientation: np.ndarray
+    a: Array
+    tau: Array
+    theta_t: Array
+    phi_t: Array
+    theta_r: Array
+    phi_r: Array
+    doppler: Array
+    valid: Array
+    path_key: Array
+    position: Array
+    velocity: Array
+    speed: Array
+    trajectory_id: Array
+    bs_index: Array
+    bs_position: Array
+    bs_orientation: Array
     sampling_period: float
     carrier_frequency: float
     scene: str
-    metadata: dict = dataclasses.field(default_factory=dict)
-    time: np.ndarray | None = None
-    traced: np.ndarray | None = None
-    seam_error: np.ndarray | None = None
-    interactions: np.ndarray | None = None
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+    time: Array | None = None
+    traced: Array | None = None
+    seam_error: Array | None = None
+    interactions: Array | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         sizes = {"3": 3}
         snapshots = np.shape(self.tau)[:2]
         if self.time is None and len(snapshots) == 2:
@@ -125,47 +145,55 @@ class PathSequences:
         for name in ("bs_position", "bs_orientation"):
             value = np.atleast_2d(np.asarray(getattr(self, name), dtype=np.float64))
             object.__setattr__(self, name, value)
-        if self.num_sequences and self.bs_index.max() >= len(self.bs_position):
+        if self.bs_position.shape != self.bs_orientation.shape or self.bs_position.shape[1] != 3:
             raise ValueError(
-                f"bs_index refers to {self.bs_index.max() + 1} base stations. Received: "
-                f"bs_position.shape={self.bs_position.shape}"
+                "bs_position and bs_orientation must be [num_bs, 3]. Received: "
+                f"bs_position.shape={self.bs_position.shape}, "
+                f"bs_orientation.shape={self.bs_orientation.shape}"
+            )
+        if self.num_sequences and not (
+            0 <= self.bs_index.min() and self.bs_index.max() < len(self.bs_position)
+        ):
+            raise ValueError(
+                f"bs_index must lie below the {len(self.bs_position)} base stations. Received: "
+                f"bs_index from {self.bs_index.min()} to {self.bs_index.max()}"
             )
         for name in ("sampling_period", "carrier_frequency"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < np.inf:
                 raise ValueError(f"{name} must be positive. Received: {name}={getattr(self, name)}")
 
     @property
-    def num_sequences(self):
+    def num_sequences(self) -> int:
         """Number of sequences."""
         return self.tau.shape[0]
 
     @property
-    def num_snapshots(self):
+    def num_snapshots(self) -> int:
         """Number of snapshots of each sequence."""
         return self.tau.shape[1]
 
     @property
-    def num_paths(self):
+    def num_paths(self) -> int:
         """Largest number of paths of a snapshot."""
         return self.tau.shape[2]
 
     @property
-    def power(self):
+    def power(self) -> Array:
         """Power gain of every path, float32 `[num_sequences, num_snapshots, num_paths]`."""
         return np.sum(np.abs(self.a) ** 2, axis=(-2, -1)) * self.valid
 
     @property
-    def normalized_doppler(self):
+    def normalized_doppler(self) -> Array:
         """`speed * carrier / c * period` of every sequence, float32 `[num_sequences]`."""
-        return self.speed * (self.carrier_frequency / 299_792_458.0 * self.sampling_period)
+        return self.speed * (self.carrier_frequency / SPEED_OF_LIGHT * self.sampling_period)
 
     @property
-    def line_of_sight(self):
+    def line_of_sight(self) -> Array:
         """Whether the base station is in sight, bool `[num_sequences, num_snapshots]`."""
         return np.any(self.valid & (self.path_key == 0), axis=-1)
 
     @property
-    def num_interactions(self):
+    def num_interactions(self) -> Array | None:
         """Interactions of every path, uint8, shape as `tau`; `None` where unknown."""
         if self.interactions is None:
             return None
@@ -173,17 +201,17 @@ class PathSequences:
         return np.sum((self.interactions[..., None] >> shifts) & 15 != 0, axis=-1, dtype=np.uint8)
 
     @property
-    def arrays(self):
+    def arrays(self) -> dict[str, Array]:
         """Dictionary of all arrays along sequences, those left out of this one excepted."""
         names = (*PATH_FIELDS, *SEQUENCE_FIELDS, *OPTIONAL_FIELDS)
         return {n: getattr(self, n) for n in names if getattr(self, n) is not None}
 
-    def select(self, index):
+    def select(self, index: Any) -> "PathSequences":
         """A new `PathSequences` of the sequences that `index` (any NumPy index) picks."""
         return dataclasses.replace(self, **{n: v[index] for n, v in self.arrays.items()})
 
 
-def concatenate(parts):
+def concatenate(parts: Sequence[PathSequences]) -> PathSequences:
     """Joins sequences of the same scene, base stations, carrier and sampling period.
 
     Args:
@@ -209,7 +237,7 @@ def concatenate(parts):
     return dataclasses.replace(first, **joined)
 
 
-def pack_interactions(kinds):
+def pack_interactions(kinds: ArrayLike) -> Array:
     """Packs the kinds of a path's interactions into one integer.
 
     Args:
@@ -231,7 +259,7 @@ def pack_interactions(kinds):
     return packed
 
 
-def check_alike(first, other):
+def check_alike(first: PathSequences, other: PathSequences) -> None:
     """Refuses sequences that cannot be joined.
 
     Args:
@@ -254,8 +282,8 @@ def check_alike(first, other):
             )
 
 
-def pad_paths(paths, num_paths):
-    """Adds invalid paths.
+def pad_paths(paths: PathSequences, num_paths: int) -> PathSequences:
+    """Adds absent paths.
 
     Args:
         paths: `PathSequences`.
@@ -264,12 +292,67 @@ def pad_paths(paths, num_paths):
     Returns:
         `PathSequences`.
     """
-    if num_paths == paths.num_paths:
-        return paths
-    padded = {}
-    for name, value in paths.arrays.items():
-        if "P" in {**PATH_FIELDS, **SEQUENCE_FIELDS, **OPTIONAL_FIELDS}[name][1]:
-            width = [(0, 0)] * value.ndim
-            width[2] = (0, num_paths - value.shape[2])
-            padded[name] = np.pad(value, width, constant_values=_FILL.get(name, 0))
-    return dataclasses.replace(paths, **padded)
+    fields = {**PATH_FIELDS, **OPTIONAL_FIELDS}
+    arrays = {n: v for n, v in paths.arrays.items() if "P" in fields.get(n, ("", ""))[1]}
+    return dataclasses.replace(paths, **widen_paths(arrays, num_paths))
+
+
+def absent_value(name: str) -> float:
+    """What an array of paths holds where there is no path: -1 s of delay, and zero elsewhere."""
+    return -1.0 if name == "tau" else 0.0
+
+
+def blank_absent(arrays: dict[str, Array]) -> dict[str, Array]:
+    """Puts what stands for no path wherever `valid` says that there is none.
+
+    Args:
+        arrays: Arrays of paths by the names of `PATH_FIELDS` and `"interactions"`, among them
+            `"valid"`, `[..., num_paths]`; gains with two axes more.
+
+    Returns:
+        Dictionary like `arrays`.
+    """
+    valid = arrays["valid"]
+    blank = {}
+    for name, value in arrays.items():
+        mask = valid.reshape(valid.shape + (1,) * (value.ndim - valid.ndim))
+        blank[name] = np.where(mask, value, value.dtype.type(absent_value(name)))
+    return blank
+
+
+def widen_paths(arrays: dict[str, Array], num_paths: int, axis: int = 2) -> dict[str, Array]:
+    """Appends absent paths to arrays of paths.
+
+    Args:
+        arrays: Arrays by the names of `PATH_FIELDS` and `"interactions"`.
+        num_paths: Length of the axis of paths afterwards.
+        axis: Axis of the paths.
+
+    Returns:
+        Dictionary like `arrays`.
+    """
+    wide = {}
+    for name, value in arrays.items():
+        room = [(0, 0)] * value.ndim
+        room[axis] = (0, num_paths - value.shape[axis])
+        wide[name] = np.pad(value, room, constant_values=absent_value(name))
+    return wide
+
+
+def compact_paths(arrays: dict[str, Array], axis: int = 2) -> dict[str, Array]:
+    """Moves the paths of every snapshot to the front and drops columns that none of them fills.
+
+    Args:
+        arrays: Arrays by the names of `PATH_FIELDS` and `"interactions"`, among them `"valid"`.
+        axis: Axis of the paths, the last one of `"valid"`.
+
+    Returns:
+        Dictionary like `arrays`; one column at least stays.
+    """
+    valid = arrays["valid"]
+    order = np.argsort(~valid, axis=axis, kind="stable")
+    order = order[..., : max(1, int(valid.sum(axis=axis).max(initial=0)))]
+    return {
+        name: np.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - order.ndim)), axis)
+        for name, x in arrays.items()
+    }

@@ -2,8 +2,15 @@
 
 import numpy as np
 
+from lwmt_sionna.data.paths import PathSequences
+from lwmt_sionna.typing import Array
 
-def split_by_trajectory(paths, validation_share, seed):
+__all__ = ["check_disjoint", "split_by_trajectory", "take_trajectories", "track_distance"]
+
+
+def split_by_trajectory(
+    paths: PathSequences, validation_share: float, seed: int
+) -> tuple[PathSequences, PathSequences]:
     """Splits the sequences of a scene by trajectory, never by frame.
 
     Args:
@@ -27,7 +34,7 @@ def split_by_trajectory(paths, validation_share, seed):
     return training, validation
 
 
-def take_trajectories(paths, share, seed):
+def take_trajectories(paths: PathSequences, share: float, seed: int) -> PathSequences:
     """Keeps the sequences of a share of the trajectories.
 
     Smaller shares are part of larger ones with the same seed.
@@ -47,7 +54,7 @@ def take_trajectories(paths, share, seed):
     return paths.select(np.isin(paths.trajectory_id, kept))
 
 
-def check_disjoint(training, evaluation):
+def check_disjoint(training: PathSequences, evaluation: PathSequences) -> None:
     """Refuses a split in which a trajectory serves both sides.
 
     Raises:
@@ -63,7 +70,7 @@ def check_disjoint(training, evaluation):
         )
 
 
-def track_distance(training, evaluation):
+def track_distance(training: PathSequences, evaluation: PathSequences) -> Array:
     """Distance from each evaluated trajectory to the nearest training trajectory.
 
     Args:

@@ -2,18 +2,17 @@
 
 The schema has a major and a minor version. Readers refuse another major version; a later minor one
 adds labels that older readers ignore. Version 1.1 added labels (time stamps, traced snapshots, seam
-errors, kinds of interaction) and, in a line of text before the HDF5 content, a checksum of every
-byte of it.
+errors, kinds of interaction) and the checksum of `lwmt_sionna.data.container`.
 """
 
-import contextlib
 import hashlib
 import json
-import pathlib
-import re
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from lwmt_sionna.data.container import Content, new_file, read_content, read_shapes
 from lwmt_sionna.data.paths import (
     OPTIONAL_FIELDS,
     PATH_FIELDS,
@@ -22,7 +21,19 @@ from lwmt_sionna.data.paths import (
     check_alike,
     pad_paths,
 )
-from lwmt_sionna.runs.records import atomic_path
+from lwmt_sionna.data.validation import check_values, validate
+from lwmt_sionna.typing import PathLike
+
+__all__ = [
+    "SCHEMA",
+    "SCHEMA_MINOR",
+    "SCHEMA_VERSION",
+    "UNITS",
+    "check_file",
+    "merge_paths",
+    "read_paths",
+    "write_paths",
+]
 
 SCHEMA = "lwmt_sionna.paths"
 SCHEMA_VERSION = 1
@@ -33,30 +44,26 @@ UNITS = {
     "bs_position": "m", "bs_orientation": "rad",
 }  # fmt: skip
 _REQUIRED = (*PATH_FIELDS, *SEQUENCE_FIELDS, "bs_position", "bs_orientation")
-# HDF5 leaves the first bytes of a file to its user where asked to; a power of two, at least 512.
-_BLOCK_BYTES = 512
-_BLOCK = re.compile(rb"lwmt_sionna\.paths \d+\.\d+, HDF5 content sha256 ([0-9a-f]{64})\n\0*")
-# What gzip can shrink at most, with a margin: a file that claims to hold more is damaged, and must
-# not claim the machine's memory either.
-_LARGEST_RATIO = 2_000
 
 
-def write_paths(path, paths):
+def write_paths(path: PathLike, paths: PathSequences) -> None:
     """Writes sequences to an HDF5 file; the file appears under its name only when complete.
 
     Args:
         path: Target path, ending in `.h5`.
         paths: `PathSequences`.
+
+    Raises:
+        OSError: If the file cannot be written, as on a full disk. The error names the path.
     """
-    arrays = paths.arrays | _stations(paths)
     with _new_file(path, paths, paths.metadata) as file:
-        for name, value in arrays.items():
+        for name, value in (paths.arrays | _stations(paths)).items():
             options = {"compression": "gzip", "shuffle": True} if value.size else {}
             _describe(file.create_dataset(name, data=value, **options))
 
 
-def merge_paths(path, parts, metadata):
-    """Joins files of sequences, holding one of them in memory at a time.
+def merge_paths(path: PathLike, parts: Sequence[PathLike], metadata: dict[str, Any]) -> None:
+    """Joins files of sequences, holding one of them in memory at a time, and the joined file.
 
     Args:
         path: Target path, ending in `.h5`.
@@ -66,8 +73,9 @@ def merge_paths(path, parts, metadata):
 
     Raises:
         ValueError: If there is no part, the parts do not belong together, or one is damaged.
+        OSError: If the file cannot be written, as on a full disk. The error names the path.
     """
-    shapes = [_shapes(part) for part in parts]
+    shapes = [read_shapes(part) for part in parts]
     if not shapes:
         raise ValueError("There is nothing to join. Received: parts=[]")
     common = [name for name in shapes[0] if all(name in shape for shape in shapes)]
@@ -96,6 +104,56 @@ def merge_paths(path, parts, metadata):
             begin = end
 
 
+def read_paths(path: PathLike) -> PathSequences:
+    """Reads sequences and checks that they are whole, and possible.
+
+    Args:
+        path: Path of a file that `write_paths` wrote.
+
+    Returns:
+        `PathSequences`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is truncated, altered, of another kind or of a later version, if it
+            leads to other files, or if a number in it cannot be (see `check_values`). The message
+            names the file and the field.
+    """
+    return _to_paths(path, _read(path))
+
+
+def check_file(path: PathLike) -> list[str]:
+    """Checks a file of path sequences; never raises for what is wrong with the file.
+
+    Args:
+        path: Path of an HDF5 file.
+
+    Returns:
+        List of problems, each a sentence; empty where the file is sound.
+    """
+    try:
+        content = _read(path)
+        paths = _to_paths(path, content)
+    except (OSError, ValueError) as error:
+        return [str(error)]
+    wrong = [
+        f"{name} is stated in {content.units[name]!r}; expected {unit!r}."
+        for name, unit in UNITS.items()
+        if name in content.arrays and content.units[name] != unit
+    ]
+    return wrong + validate(paths)
+
+
+def _new_file(path, paths, metadata):
+    attributes = {
+        "sampling_period_s": float(paths.sampling_period),
+        "carrier_frequency_hz": float(paths.carrier_frequency),
+        "scene": paths.scene,
+        "metadata": json.dumps(metadata, sort_keys=True),
+    }
+    return new_file(path, SCHEMA, (SCHEMA_VERSION, SCHEMA_MINOR), attributes)
+
+
 def _stations(paths):
     return {"bs_position": paths.bs_position, "bs_orientation": paths.bs_orientation}
 
@@ -106,138 +164,49 @@ def _describe(dataset):
         dataset.attrs["unit"] = UNITS[name]
 
 
-@contextlib.contextmanager
-def _new_file(path, paths, metadata):
-    """An HDF5 file with the attributes of sequences, which appears whole and with its checksum."""
-    import h5py
-
-    with atomic_path(path) as temporary:
-        with h5py.File(temporary, "w", userblock_size=_BLOCK_BYTES) as file:
-            file.attrs["schema"] = SCHEMA
-            file.attrs["schema_version"] = SCHEMA_VERSION
-            file.attrs["schema_minor"] = SCHEMA_MINOR
-            file.attrs["sampling_period_s"] = float(paths.sampling_period)
-            file.attrs["carrier_frequency_hz"] = float(paths.carrier_frequency)
-            file.attrs["scene"] = paths.scene
-            file.attrs["metadata"] = json.dumps(metadata, sort_keys=True)
-            yield file
-        digest = _digest_content(temporary)
-        line = f"{SCHEMA} {SCHEMA_VERSION}.{SCHEMA_MINOR}, HDF5 content sha256 {digest}\n"
-        with open(temporary, "r+b") as file:
-            file.write(line.encode())
+def _read(path) -> Content:
+    content = read_content(path, SCHEMA, SCHEMA_VERSION)
+    attributes, arrays = content.attributes, content.arrays
+    if not content.has_checksum and (
+        "schema_minor" in attributes or _digest_arrays(arrays) != attributes.get("sha256")
+    ):
+        raise ValueError(f"The file's content does not match its checksum. Received: path={path}")
+    return content
 
 
-def _shapes(path):
-    import h5py
-
-    with h5py.File(path, "r") as file:
-        return {name: file[name].shape for name in file}
-
-
-def read_paths(path):
-    """Reads sequences and checks that they are whole.
-
-    Args:
-        path: Path of a file that `write_paths` wrote.
-
-    Returns:
-        `PathSequences`.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is truncated, altered, of another kind or of a later version. The
-            message names the file.
-    """
-    attributes, arrays, _ = read_raw(path)
+def _to_paths(path, content):
+    attributes, arrays = content.attributes, content.arrays
     missing = [name for name in _REQUIRED if name not in arrays]
     if missing:
         raise ValueError(f"The file lacks {', '.join(missing)}. Received: path={path}")
     known = (*_REQUIRED, *OPTIONAL_FIELDS)
     try:
-        return PathSequences(
+        paths = PathSequences(
             **{name: value for name, value in arrays.items() if name in known},
             sampling_period=float(attributes["sampling_period_s"]),
             carrier_frequency=float(attributes["carrier_frequency_hz"]),
             scene=str(attributes["scene"]),
             metadata=json.loads(attributes["metadata"]),
         )
-    except (KeyError, TypeError, ValueError) as error:
+        problems = check_values(paths)
+        problems += [] if content.has_checksum else _contradictions(paths)
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"The file is damaged: {error}. Received: path={path}") from error
+    if problems:
+        raise ValueError(f"The file holds what cannot be: {problems[0]} Received: path={path}")
+    return paths
 
 
-def read_raw(path):
-    """Reads attributes and datasets of a file of paths and checks version and checksum.
-
-    Args:
-        path: Path of the file.
-
-    Returns:
-        Tuple of three dictionaries: the file's attributes, its arrays, and the unit that the file
-        states for each array (`None` where it states none).
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is truncated, altered, of another kind or of a later version.
-    """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no file of paths here. Received: path={path}")
-    # Before anything else: libhdf5 may crash the process on a damaged file.
-    with open(path, "rb") as file:
-        block = _BLOCK.fullmatch(file.read(_BLOCK_BYTES))
-    if block is not None and _digest_content(path) != block.group(1).decode():
-        raise ValueError(f"The file's content does not match its checksum. Received: path={path}")
-    try:
-        attributes, arrays, units = _load(path)
-    except ImportError:
-        raise
-    # What a damaged file makes of libhdf5 takes many forms; all of them mean the same.
-    except Exception as error:
-        raise ValueError(
-            f"The file is damaged or no HDF5 file: {error}. Received: path={path}"
-        ) from error
-    if attributes.get("schema") != SCHEMA:
-        raise ValueError(
-            f"The file holds no path sequences: expected schema {SCHEMA!r}. Received: "
-            f"path={path}, schema={attributes.get('schema')!r}"
-        )
-    if attributes.get("schema_version") != SCHEMA_VERSION:
-        raise ValueError(
-            f"Expected version {SCHEMA_VERSION} of the schema. Received: path={path}, "
-            f"schema_version={attributes.get('schema_version')}"
-        )
-    if block is None and (
-        "schema_minor" in attributes or _digest_arrays(arrays) != attributes.get("sha256")
-    ):
-        raise ValueError(f"The file's content does not match its checksum. Received: path={path}")
-    return attributes, arrays, units
-
-
-def _load(path):
-    import h5py
-
-    limit = _LARGEST_RATIO * path.stat().st_size
-    with h5py.File(path, "r") as file:
-        attributes = {name: _plain(value) for name, value in file.attrs.items()}
-        # A foreign file may hold anything: nothing of it is read.
-        names = list(file) if attributes.get("schema") == SCHEMA else []
-        for name in names:
-            if file[name].nbytes > limit:
-                raise ValueError(f"{name} claims {file[name].nbytes} bytes")
-        arrays = {name: file[name][()] for name in names}
-        units = {name: file[name].attrs.get("unit") for name in names}
-    return attributes, arrays, units
-
-
-def _plain(value):
-    value = value.item() if isinstance(value, np.generic) else value
-    return value if isinstance(value, str | int | float) else repr(value)
-
-
-def _digest_content(path):
-    with open(path, "rb") as file:
-        file.seek(_BLOCK_BYTES)
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _contradictions(paths):
+    """Attributes against the configuration in the metadata: version 1.0 has no checksum of them."""
+    config = paths.metadata.get("config")
+    if not isinstance(config, dict) or "replayed_from" in paths.metadata:
+        return []
+    return [
+        f"{name} is {getattr(paths, name)}, and {config[name]} in its configuration."
+        for name in ("sampling_period", "carrier_frequency")
+        if config.get(name, getattr(paths, name)) != getattr(paths, name)
+    ]
 
 
 def _digest_arrays(arrays):

@@ -1,15 +1,17 @@
 """What stored sequences hold, in numbers."""
 
+from typing import Any
+
 import numpy as np
 
-from lwmt_sionna.data.continuity import SPEED_OF_LIGHT
-from lwmt_sionna.data.events import event_mask
-from lwmt_sionna.data.sequences import vanishing_mask
+from lwmt_sionna.data.events import event_mask, vanishing_mask
+from lwmt_sionna.data.paths import SPEED_OF_LIGHT, PathSequences
+from lwmt_sionna.typing import Array
 
 __all__ = ["spreads", "summarize"]
 
 
-def spreads(paths):
+def spreads(paths: PathSequences) -> dict[str, Array]:
     """Second moments of the paths of every snapshot, weighted by their power.
 
     Args:
@@ -38,7 +40,7 @@ def spreads(paths):
     }
 
 
-def summarize(paths):
+def summarize(paths: PathSequences) -> dict[str, Any]:
     """Counts, coverage and spreads of a data set.
 
     Args:

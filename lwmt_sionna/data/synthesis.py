@@ -2,10 +2,22 @@
 
 import numpy as np
 
+from lwmt_sionna.data.arrays import PlanarArray
+from lwmt_sionna.data.paths import PathSequences
+from lwmt_sionna.typing import Array, ArrayLike, Random
+
+__all__ = [
+    "add_noise",
+    "element_gains",
+    "history_scale",
+    "subcarrier_frequencies",
+    "synthesize",
+]
+
 _CHUNK_BYTES = 2**28
 
 
-def subcarrier_frequencies(num_subcarriers, subcarrier_spacing):
+def subcarrier_frequencies(num_subcarriers: int, subcarrier_spacing: float) -> Array:
     """Baseband frequencies of the subcarriers, centred as in Sionna's OFDM.
 
     Args:
@@ -24,7 +36,14 @@ def subcarrier_frequencies(num_subcarriers, subcarrier_spacing):
     return (np.arange(num_subcarriers) - num_subcarriers // 2) * float(subcarrier_spacing)
 
 
-def synthesize(paths, array, frequencies, times=None, snapshots=None, user_polarization=0):
+def synthesize(
+    paths: PathSequences,
+    array: PlanarArray,
+    frequencies: ArrayLike,
+    times: ArrayLike | None = None,
+    snapshots: ArrayLike | None = None,
+    user_polarization: int = 0,
+) -> Array:
     """Channel frequency responses between one user antenna and an array at the base station.
 
     `h[m, k] = sum_p a_p exp(j 2 pi d_m . k_p) exp(-j 2 pi f_k tau_p) exp(j 2 pi nu_p t)`, with
@@ -66,7 +85,7 @@ def synthesize(paths, array, frequencies, times=None, snapshots=None, user_polar
     return h[:, :, 0] if times is None else h
 
 
-def element_gains(paths, array, snapshots):
+def element_gains(paths: PathSequences, array: PlanarArray, snapshots: ArrayLike) -> Array:
     """Gain of every path between every pair of antennas, at the carrier.
 
     Args:
@@ -88,6 +107,38 @@ def element_gains(paths, array, snapshots):
     # s sequence, t snapshot, p path, r and q polarisations, m element
     gains = np.einsum("stprq,stpm->strpqm", gain, response)
     return gains.reshape(*gains.shape[:4], array.num_ant)
+
+
+def add_noise(h: Array, history_snr_db: ArrayLike, rng: Random) -> Array:
+    """Adds white noise, as an uplink estimate would have it.
+
+    Args:
+        h: True history, complex `[batch, time, antenna, subcarrier]`.
+        history_snr_db: Pilot signal-to-noise ratio in decibels, float or float `[batch]`, relative
+            to the mean power of each sequence's history.
+        rng: `numpy.random.Generator`.
+
+    Returns:
+        complex64, shape as `h`.
+    """
+    power = np.mean(np.abs(h) ** 2, axis=(1, 2, 3), keepdims=True)
+    snr = 10.0 ** (np.reshape(np.asarray(history_snr_db, np.float64), (-1, 1, 1, 1)) / 10.0)
+    deviation = np.sqrt(power / snr / 2.0).astype(np.float32)
+    noise = rng.standard_normal((*h.shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
+    return (h + deviation * noise).astype(np.complex64)
+
+
+def history_scale(history: Array) -> Array:
+    """Root mean square of each noisy history; nothing of the future enters.
+
+    Args:
+        history: complex `[batch, time, antenna, subcarrier]`.
+
+    Returns:
+        float32 `[batch, 1, 1, 1]`, 1 where a history is all zero.
+    """
+    rms = np.sqrt(np.mean(np.abs(history) ** 2, axis=(1, 2, 3), keepdims=True, dtype=np.float64))
+    return np.where(rms > 0, rms, 1.0).astype(np.float32)
 
 
 def _check_polarization(paths, array):

@@ -2,40 +2,21 @@
 
 import numpy as np
 
-from lwmt_sionna.data.continuity import SPEED_OF_LIGHT, match_paths, snapshot_paths
-from lwmt_sionna.data.storage import UNITS, read_paths, read_raw
+from lwmt_sionna.data.events import match_paths, snapshot_paths
+from lwmt_sionna.data.paths import SPEED_OF_LIGHT, PathSequences
+from lwmt_sionna.typing import Array
 
-__all__ = ["check_file", "validate"]
+__all__ = ["check_values", "validate"]
 
 _CHUNK = 64
 _EPS = float(np.finfo(np.float32).eps)
 # Share of the power whose phase must follow the delay; what reflection itself turns stays below.
 _COHERENCE = 0.9
+# Longer than any path of a city: 300 km.
+_LONGEST_DELAY = 1e-3
 
 
-def check_file(path):
-    """Checks a file of path sequences; never raises for what is wrong with the file.
-
-    Args:
-        path: Path of an HDF5 file.
-
-    Returns:
-        List of problems, each a sentence; empty where the file is sound.
-    """
-    try:
-        _, arrays, units = read_raw(path)
-        paths = read_paths(path)
-    except (OSError, ValueError) as error:
-        return [str(error)]
-    wrong = [
-        f"{name} is stated in {units[name]!r}; expected {unit!r}."
-        for name, unit in UNITS.items()
-        if name in arrays and units[name] != unit
-    ]
-    return wrong + validate(paths)
-
-
-def validate(paths):
+def validate(paths: PathSequences) -> list[str]:
     """Checks what sequences say of themselves against each other.
 
     Numbers are finite and in range; time stamps follow the sampling period; velocities and speeds
@@ -49,33 +30,54 @@ def validate(paths):
     Returns:
         List of problems, each a sentence that names the first sequence concerned.
     """
-    problems = []
-    for check in (_numbers, _ranges, _labels, _motion, _line_of_sight, _phases):
+    # Later checks compute with what the first one looks at.
+    problems = check_values(paths)
+    if problems:
+        return problems
+    for check in (_ranges, _labels, _motion, _line_of_sight, _phases):
         problems += check(paths)
-        # Later checks compute with what the first one looks at.
-        if problems and check is _numbers:
-            break
     return problems
 
 
-def _first(mask):
-    """Names the first sequence that a mask `[num_sequences, ...]` marks, and how many it does."""
-    marked = mask.reshape(len(mask), -1).any(axis=1)
-    return f"sequence {int(np.argmax(marked))} (of {int(marked.sum())} such)"
+def check_values(paths: PathSequences) -> list[str]:
+    """Checks what no sequences may hold, wherever they come from; `read_paths` does it.
 
+    Numbers are finite, delays neither negative nor beyond a millisecond, and no
+    trajectory stands twice for the same base station and time.
 
-def _numbers(paths):
+    Args:
+        paths: `PathSequences`.
+
+    Returns:
+        List of problems, each a sentence that names the field and the first sequence concerned.
+    """
     problems = []
     for name, value in paths.arrays.items():
-        if value.dtype.kind not in "fc" or name == "seam_error":
-            continue
-        bad = ~np.isfinite(value)
-        if bad.any():
-            problems.append(f"{name} is not finite in {_first(bad)}.")
+        if value.dtype.kind in "fc" and name != "seam_error" and not np.isfinite(value).all():
+            problems.append(f"{name} is not finite in {_first(~np.isfinite(value))}.")
     for name in ("bs_position", "bs_orientation"):
         if not np.isfinite(getattr(paths, name)).all():
             problems.append(f"{name} is not finite.")
+    possible = ~paths.valid | ((paths.tau >= 0) & (paths.tau <= _LONGEST_DELAY))
+    if not possible.all():
+        problems.append(
+            f"tau must lie between 0 and {_LONGEST_DELAY:g} s; it does not in {_first(~possible)}."
+        )
+    start = paths.time[:, 0] if paths.num_snapshots else np.zeros(paths.num_sequences)
+    identity = np.column_stack([paths.trajectory_id, paths.bs_index, start])
+    _, counts = np.unique(identity, axis=0, return_counts=True)
+    if (counts > 1).any():
+        problems.append(
+            f"trajectory_id: {int((counts > 1).sum())} trajectories are stored more than once for "
+            "the same base station and time."
+        )
     return problems
+
+
+def _first(mask: Array) -> str:
+    """Names the first sequence that a mask `[num_sequences, ...]` marks, and how many it does."""
+    marked = mask.reshape(len(mask), -1).any(axis=1)
+    return f"sequence {int(np.argmax(marked))} (of {int(marked.sum())} such)"
 
 
 def _ranges(paths):
@@ -108,14 +110,6 @@ def _labels(paths):
     wrong = np.abs(step - paths.sampling_period) > 1e-6 * paths.sampling_period + 1e-9
     if wrong.any():
         problems.append(f"time does not follow the sampling period in {_first(wrong)}.")
-    start = paths.time[:, 0] if paths.num_snapshots else np.zeros(paths.num_sequences)
-    identity = np.column_stack([paths.trajectory_id, paths.bs_index, start])
-    _, counts = np.unique(identity, axis=0, return_counts=True)
-    if (counts > 1).any():
-        problems.append(
-            f"{int((counts > 1).sum())} trajectories are stored more than once for the same base "
-            "station and time."
-        )
     if paths.interactions is not None:
         direct = (paths.interactions == 0) != (paths.path_key == 0)
         if (direct & paths.valid).any():

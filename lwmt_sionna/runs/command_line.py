@@ -1,4 +1,4 @@
-"""What the experiment scripts share: a parser, logging, and errors in one line.
+"""What the experiment scripts share: one grammar of options, logging, and errors in one line.
 
 A script is a `main(argv)` handed to `run`:
 
@@ -14,28 +14,77 @@ A script is a `main(argv)` handed to `run`:
 
 import argparse
 import logging
+import math
 import os
+import pathlib
 import sys
 import traceback
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
-__all__ = ["UsageError", "build_parser", "configure_logging", "run"]
+__all__ = ["UsageError", "add_options", "build_parser", "configure_logging", "run"]
 
 _EXIT_USER_ERROR = 2
 _EXIT_INTERRUPTED = 130
+# What brings a package that is missing; nothing for what the package cannot do without.
 _EXTRAS = {
-    "distributed": "dask",
-    "dask": "dask",
-    "drjit": "rt",
-    "h5py": "experiments",
-    "jax": "jax",
-    "matplotlib": "experiments",
-    "mitsuba": "rt",
-    "scipy": "experiments",
-    "sionna": "tf",
-    "tensorflow": "tf",
-    "torch": "torch",
-    "tqdm": "experiments",
+    "dask": "[dask]",
+    "distributed": "[dask]",
+    "drjit": "[rt]",
+    "h5py": "[experiments]",
+    "jax": "[jax]",
+    "keras": "",
+    "matplotlib": "[experiments]",
+    "mitsuba": "[rt]",
+    "msgspec": "[experiments]",
+    "numpy": "",
+    "scipy": "[experiments]",
+    "sionna": "[tf]",
+    "sionna.rt": "[rt]",
+    "tensorflow": "[tf]",
+    "torch": "[torch]",
+    "tqdm": "[experiments]",
 }
+# Options that mean the same in every script that has them.
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "dask": {
+        "metavar": "ADDRESS",
+        "help": "Dask scheduler whose workers compute, such as tcp://10.0.0.1:8786",
+    },
+    "data": {
+        "nargs": "+",
+        "metavar": "FILE",
+        "help": "HDF5 files of paths, in place of the configured ones",
+    },
+    "history_snr": {
+        "nargs": "+",
+        "type": float,
+        "metavar": "DB",
+        "help": "SNR of the measured histories in dB",
+    },
+    "horizons": {
+        "nargs": "+",
+        "type": int,
+        "metavar": "H",
+        "help": "snapshots ahead that are predicted and told",
+    },
+    "limit": {"type": int, "metavar": "N", "help": "sequences of each file at most"},
+    "link_snr": {"nargs": "+", "type": float, "metavar": "DB", "help": "SNR of the link in dB"},
+    "preset": {
+        "nargs": "+",
+        "metavar": "PRESET",
+        "help": "trained models to judge: names of shipped presets, or folders",
+    },
+    "seed": {"type": int, "metavar": "N", "help": "seed of everything that is drawn"},
+    "workdir": {
+        "type": pathlib.Path,
+        "metavar": "FOLDER",
+        "help": "finished work, from which a run that was killed goes on",
+    },
+    "workers": {"type": int, "metavar": "N", "help": "processes on this machine"},
+}
+# Files and folders that a script writes to.
+_OUTPUTS = ("figure", "figures", "out", "record", "workdir")
 
 
 class UsageError(Exception):
@@ -43,18 +92,36 @@ class UsageError(Exception):
 
 
 class _OneLineParser(argparse.ArgumentParser):
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
         self.exit(_EXIT_USER_ERROR, f"{self.prog}: error: {_one_line(message)} (see --help)\n")
 
+    def parse_args(self, args=None, namespace=None):
+        parsed = super().parse_args(args, namespace)
+        for name, value in vars(parsed).items():
+            option = f"--{name.replace('_', '-')}"
+            numbers = value if isinstance(value, list | tuple) else [value]
+            if any(isinstance(n, float) and not math.isfinite(n) for n in numbers):
+                self.error(f"argument {option}: expected finite numbers. Received: {value}")
+            # Hours of work must not end at a folder that cannot be written to.
+            if name in _OUTPUTS and value is not None:
+                reason = _cannot_be_written(value)
+                if reason is not None:
+                    self.error(f"argument {option}: {reason}. Received: {value}")
+        return parsed
 
-def build_parser(description):
+
+def build_parser(description: str | None) -> argparse.ArgumentParser:
     """Returns an `argparse.ArgumentParser` with the options that every script has.
 
     They are `--debug` (tracebacks, debug messages) and `--quiet` (warnings only). Wrong arguments
-    give one line and exit status 2.
+    give one line and exit status 2; so do numbers that are none, and outputs (`--out`, `--record`,
+    `--workdir`, `--figure`, `--figures`) that cannot be written.
 
     Args:
         description: Text shown by `--help`, usually the script's `__doc__`.
+
+    Returns:
+        `argparse.ArgumentParser`.
     """
     parser = _OneLineParser(
         description=description,
@@ -67,7 +134,25 @@ def build_parser(description):
     return parser
 
 
-def configure_logging(args):
+def add_options(parser: Any, *names: str, **defaults: Any) -> None:
+    """Adds options that mean the same in every script.
+
+    Args:
+        parser: `argparse.ArgumentParser` or a group of one.
+        *names: Some of `"dask"`, `"data"`, `"history_snr"`, `"horizons"`, `"limit"`, `"link_snr"`,
+            `"preset"`, `"seed"`, `"workdir"` and `"workers"`.
+        **defaults: Values, by name, where an option is not given; `None` otherwise.
+    """
+    for name in names:
+        settings = dict(_OPTIONS[name])
+        default = defaults.get(name)
+        if default is not None:
+            shown = " ".join(map(str, default)) if isinstance(default, list) else default
+            settings["help"] += f" [{shown}]"
+        parser.add_argument(f"--{name.replace('_', '-')}", default=default, **settings)
+
+
+def configure_logging(args: argparse.Namespace) -> None:
     """Sends log messages to stderr, at the level that `args.debug` and `args.quiet` ask for.
 
     Args:
@@ -79,7 +164,7 @@ def configure_logging(args):
     logging.getLogger("lwmt_sionna").setLevel(level)
 
 
-def run(main, argv=None):
+def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> NoReturn:
     """Runs the main function of a script and ends the process.
 
     What a caller can put right (`UsageError`, `ValueError`, missing or unreadable files, missing
@@ -128,12 +213,13 @@ def _note_git_state():
 def _explain(error):
     """Returns the line for an error that the caller can put right, or `None` for a defect."""
     if isinstance(error, ModuleNotFoundError):
-        package = "" if error.name is None else error.name.partition(".")[0]
+        package = "" if error.name is None else error.name
+        package = package if package in _EXTRAS else package.partition(".")[0]
         if package not in _EXTRAS:
             return None
         return (
             f"the package {package} is missing: "
-            f'pip install -e ".[{_EXTRAS[package]}]" (see python -m lwmt_sionna.doctor)'
+            f'pip install -e ".{_EXTRAS[package]}" (see python -m lwmt_sionna.doctor)'
         )
     if isinstance(error, ImportError | RuntimeError) and "LLVM" in str(error):
         return _one_line(error)
@@ -144,9 +230,22 @@ def _explain(error):
         return f"no such file or folder: {error.filename}"
     if isinstance(error, OSError) and error.strerror is not None and error.filename is not None:
         return f"{error.strerror}: {error.filename}"
-    if isinstance(error, UsageError | ValueError | OSError):
+    if isinstance(error, UsageError | ValueError | OSError | MemoryError):
         return _one_line(error)
     return None
+
+
+def _cannot_be_written(path):
+    """Why nothing can be written to a path, or `None` where it can."""
+    path = pathlib.Path(path)
+    if path.suffix and path.is_dir():
+        return "a folder has this name"
+    folder = path
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if folder != path and not folder.is_dir():
+        return f"{folder} is no folder"
+    return None if os.access(folder, os.W_OK) else f"no permission to write to {folder}"
 
 
 def _one_line(error):

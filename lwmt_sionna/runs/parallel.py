@@ -1,16 +1,22 @@
-"""Lists of independent tasks: in this process, in local processes, or on a Dask cluster."""
+"""Lists of independent tasks: in this process, in local processes, or on a Dask cluster.
+
+And the bar that shows how far they are.
+"""
 
 import concurrent.futures
 import contextlib
 import logging
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-__all__ = ["run_tasks"]
+logger = logging.getLogger(__name__)
+
+__all__ = ["progress_bar", "run_tasks"]
 
 _WATCH_SECONDS = 1.0
 _ANSWER_SECONDS = 20
@@ -56,6 +62,46 @@ def run_tasks(
             yield place, function(task)
     else:
         yield from _in_processes(function, tasks, workers, initializer)
+
+
+def progress_bar(
+    iterable: Iterable[Any] | None = None,
+    *,
+    unit: str,
+    total: int | None = None,
+    initial: int = 0,
+    desc: str | None = None,
+    show: bool | None = None,
+) -> Any:
+    """A progress bar on terminals and in notebooks, and nowhere else. Says what a run keeps.
+
+    Args:
+        iterable: What to go through, if the bar is to go along with it.
+        unit: What is counted.
+        total: How many there are, those of before included; the length of `iterable` if `None`.
+        initial: How many were finished before.
+        desc: Text in front of the bar.
+        show: Whether to show a bar; where somebody looks if `None`.
+
+    Returns:
+        `tqdm.tqdm`.
+    """
+    from tqdm import tqdm
+
+    if initial:
+        whole = "" if total is None else f" of {total}"
+        logger.info("kept from before: %d%s (%s)", initial, whole, unit)
+    # In a notebook stderr is no terminal, and tqdm would hide.
+    notebook = type(sys.stderr).__module__.partition(".")[0] == "ipykernel"
+    watched = notebook or sys.stderr.isatty()
+    return tqdm(
+        iterable,
+        desc,
+        total,
+        unit=unit,
+        initial=initial,
+        disable=not (watched if show is None else show),
+    )
 
 
 def _in_processes(function, tasks, workers, initializer):

@@ -26,8 +26,6 @@ import uuid
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from lwmt_sionna.typing import PathLike
 
 __all__ = [
@@ -276,9 +274,9 @@ def check_points(points: Any) -> None:
                 raise ValueError(
                     f"The keys of a point should be text. Received: points[{index}] key {key!r}"
                 )
-            if value is not None and not isinstance(
-                value, str | bool | int | float | np.bool_ | np.integer | np.floating
-            ):
+            # Scalars of NumPy, without NumPy: the doctor runs where it is missing.
+            plain = value.item() if getattr(value, "shape", None) == () else value
+            if plain is not None and not isinstance(plain, str | bool | int | float):
                 raise ValueError(
                     "The values of a point should be text, numbers, booleans or None. "
                     f"Received: points[{index}][{key!r}] of type {type(value).__name__}"
@@ -444,7 +442,7 @@ def _to_json(value, where):
             str(key): _to_json(item, f"{where}.{key}" if where else str(key))
             for key, item in value.items()
         }
-    if isinstance(value, np.ndarray | np.generic):
+    if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list | tuple | set | frozenset):
         items = sorted(value) if isinstance(value, set | frozenset) else value

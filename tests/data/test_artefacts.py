@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lwmt_sionna.data.artefacts import unexplained_events
+from lwmt_sionna.data.events import unexplained_events
 from tests.mirrors import sequences
 
 

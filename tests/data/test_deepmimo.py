@@ -145,14 +145,53 @@ def test_scenarios_of_sionna_get_the_phase_of_their_delays(moving, tmp_path):
     np.testing.assert_allclose(without.a[:, 0, 0, 0, 0], expected, rtol=1e-3)
 
 
-def test_interaction_codes_are_read_from_the_transmitter_on():
-    from lwmt_sionna.data.deepmimo import _unpack
-
-    packed = _unpack(np.array([0.0, 1.0, 21.0, 134.0, 11111.0]))
+def test_interaction_codes_are_read_from_the_transmitter_on(moving, tmp_path):
+    position, _, exact = moving
+    write_params(tmp_path, 4)
+    write_scene(tmp_path, at(exact, 0), position[:, 0])
+    codes = np.broadcast_to([0.0, 1.0, 21.0, 134.0, 11111.0], exact["tau"][:, 0].shape)
+    np.savez(tmp_path / "inter_t000_tx000_r001.npz", inter=codes)
+    packed = read_deepmimo(tmp_path).interactions[0, 0]
     digits = [[(int(p) >> (4 * k)) & 15 for k in range(5)] for p in packed]
     assert digits == [
         [0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [8, 1, 0, 0, 0], [1, 2, 4, 0, 0], [1, 1, 1, 1, 1]
     ]  # fmt: skip
+
+
+def test_scenes_follow_their_numbers_and_other_folders_are_passed_over(moving, tmp_path):
+    position, velocity = straight(np.random.default_rng(1), 4, 12, 8.3, 5e-3)
+    exact = trace(position, velocity)
+    write_params(tmp_path, 4, num_scenes=12)
+    for snapshot in range(12):
+        write_scene(tmp_path / f"scene_{snapshot}", at(exact, snapshot), position[:, snapshot])
+    for name in ("a_picture", "backup_3", ".cache0"):
+        (tmp_path / name).mkdir()
+    paths = read_deepmimo(tmp_path, sampling_period=5e-3)
+    np.testing.assert_allclose(paths.position, np.float32(position))
+    assert validate(paths) == []
+    write_scene(tmp_path / "other_0", at(exact, 0), position[:, 0])
+    with pytest.raises(ValueError, match=r"other_.*scene_"):
+        read_deepmimo(tmp_path, sampling_period=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("delay", -1e-9), ("delay", 1.0), ("power", np.inf), ("aod_az", np.nan), ("rx_pos", np.nan)],
+)
+def test_values_that_cannot_be_are_refused_by_file_and_field(moving, tmp_path, name, value):
+    position, _, exact = moving
+    write_params(tmp_path, 4)
+    write_scene(tmp_path, at(exact, 0), position[:, 0])
+    file = tmp_path / f"{name}_t000_tx000_r001.npz"
+    with np.load(file) as found:
+        wrong = found[name].copy()
+    wrong[2, 1] = value
+    np.savez(file, **{name: wrong})
+    with pytest.raises(ValueError, match=rf"{name}.*Received: .*{tmp_path.name}"):
+        read_deepmimo(tmp_path)
+    for wrong in (0.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match="sampling_period"):
+            read_deepmimo(tmp_path, sampling_period=wrong)
 
 
 def test_what_is_wrong_with_a_scenario_is_named(moving, tmp_path):
@@ -169,12 +208,13 @@ def test_what_is_wrong_with_a_scenario_is_named(moving, tmp_path):
     (tmp_path / "delay_t000_tx000_r001.npz").write_bytes(whole[:50])
     with pytest.raises(ValueError, match="delay_t000_tx000_r001"):
         read_deepmimo(tmp_path)
-    np.savez(tmp_path / "delay_t000_tx000_r001.npz", delay=np.ones((3, 5)))
+    np.savez(tmp_path / "delay_t000_tx000_r001.npz", delay=np.full((3, 5), 1e-7))
     with pytest.raises(ValueError, match=r"shape=\(3, 5\)"):
         read_deepmimo(tmp_path)
-    (tmp_path / "params.json").write_text("{}")
-    with pytest.raises(ValueError, match="txrx_sets"):
-        read_deepmimo(tmp_path)
+    for text in ("{}", "[" * 100_000, '{"txrx_sets": 3}', "\x00"):
+        (tmp_path / "params.json").write_text(text)
+        with pytest.raises(ValueError, match=r"params\.json|folder="):
+            read_deepmimo(tmp_path)
 
 
 def test_conversion_from_the_command_line(moving, tmp_path):

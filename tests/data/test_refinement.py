@@ -3,8 +3,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lwmt_sionna.data import PlanarArray, event_mask, subcarrier_frequencies, synthesize
-from lwmt_sionna.data.refinement import replay
+from lwmt_sionna.data import PlanarArray, event_mask, replay, subcarrier_frequencies, synthesize
 from tests.link.channels import make_paths
 
 ARRAY = PlanarArray(1, 8)

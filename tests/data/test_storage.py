@@ -51,24 +51,24 @@ def test_shipped_files_are_sound_and_get_default_labels(path):
     np.testing.assert_allclose(np.diff(paths.time, axis=1), paths.sampling_period)
 
 
+def flip(content, place, rng):
+    flipped = bytearray(content)
+    flipped[place] ^= 1 << rng.integers(8)
+    return bytes(flipped)
+
+
 def test_every_flipped_bit_and_every_cut_is_refused_by_name(rng, tmp_path):
     good, bad = tmp_path / "good.h5", tmp_path / "bad.h5"
     write_paths(good, sequences(rng, num_sequences=2))
     content = good.read_bytes()
     # Past the first line of text, whose padding holds nothing.
-    for place in rng.integers(512, len(content), 200):
-        flipped = bytearray(content)
-        flipped[place] ^= 1 << rng.integers(8)
-        bad.write_bytes(flipped)
+    damaged = [flip(content, place, rng) for place in rng.integers(512, len(content), 300)]
+    damaged += [content[:length] for length in rng.integers(0, len(content), 100)]
+    damaged += [content[:length] for length in (0, 100, 512, 513, len(content) - 1)]
+    for wrong in (*damaged, content + b"x"):
+        bad.write_bytes(wrong)
         with pytest.raises(ValueError, match=r"bad\.h5"):
             read_paths(bad)
-    for length in (0, 100, 512, 513, len(content) // 2, len(content) - 1):
-        bad.write_bytes(content[:length])
-        with pytest.raises(ValueError, match=r"bad\.h5"):
-            read_paths(bad)
-    bad.write_bytes(content + b"x")
-    with pytest.raises(ValueError, match=r"bad\.h5"):
-        read_paths(bad)
 
 
 def test_a_damaged_first_line_is_refused(rng, tmp_path):
@@ -107,6 +107,99 @@ def test_a_later_version_is_told_from_a_later_minor_version(rng, tmp_path):
         file.attrs["schema_version"] = [1, 1]
     with pytest.raises(ValueError, match=r"p\.h5"):
         read_paths(tmp_path / "p.h5")
+
+
+def test_files_that_lead_elsewhere_are_refused(rng, tmp_path):
+    """Whatever they link to, with a right checksum: nobody's file reads another one."""
+    import h5py
+
+    from lwmt_sionna.data.container import new_file
+
+    paths = sequences(rng, num_sequences=2)
+    write_paths(tmp_path / "good.h5", paths)
+    secret = tmp_path / "secret"
+    secret.write_bytes(paths.tau.tobytes())
+    layout = h5py.VirtualLayout(paths.tau.shape, "f4")
+    layout[:] = h5py.VirtualSource(tmp_path / "good.h5", "tau", paths.tau.shape)
+    ways = {
+        "soft": lambda file: file.update(tau=h5py.SoftLink("/doppler")),
+        "external": lambda file: file.update(tau=h5py.ExternalLink(tmp_path / "good.h5", "tau")),
+        "storage": lambda file: file.create_dataset(
+            "tau", paths.tau.shape, "f4", external=[(str(secret), 0, secret.stat().st_size)]
+        ),
+        "virtual": lambda file: file.create_virtual_dataset("tau", layout),
+        "group": lambda file: file.create_group("tau"),
+        "text": lambda file: file.update(tau=["some"]),
+    }
+    attributes = {
+        "sampling_period_s": 1.0,
+        "carrier_frequency_hz": 1.0,
+        "scene": "",
+        "metadata": "{}",
+    }
+    for name, plant in ways.items():
+        bad = tmp_path / f"{name}.h5"
+        with new_file(bad, "lwmt_sionna.paths", (1, 1), attributes) as file:
+            for field, value in paths.arrays.items():
+                if field != "tau":
+                    file[field] = value
+            plant(file)
+        with pytest.raises(ValueError, match=rf"tau .*{name}\.h5"):
+            read_paths(bad)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "problem"),
+    [
+        ("a", np.nan, "a is not finite in sequence 3"),
+        ("tau", np.inf, "tau is not finite"),
+        ("tau", -1e-9, "tau must lie between"),
+        ("tau", 0.5, "tau must lie between"),
+        ("doppler", np.nan, "doppler is not finite"),
+        ("speed", -np.inf, "speed is not finite"),
+        ("bs_index", 7, "bs_index must lie below"),
+        ("bs_index", -1, "bs_index must lie below"),
+        ("trajectory_id", 0, "trajectory_id: 1 trajectories are stored more than once"),
+        ("bs_position", np.nan, "bs_position is not finite"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_by_file_and_field(rng, tmp_path, field, value, problem):
+    paths = sequences(rng)
+    wrong = getattr(paths, field).copy()
+    wrong[np.minimum(3, len(wrong) - 1)] = value
+    # An honest writer would not get this far.
+    object.__setattr__(paths, field, wrong)
+    write_paths(tmp_path / "bad.h5", paths)
+    with pytest.raises(ValueError, match=rf"{problem}.*bad\.h5"):
+        read_paths(tmp_path / "bad.h5")
+    assert len(check_file(tmp_path / "bad.h5")) == 1
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(rng, tmp_path):
+    """A limit on the size of files stands for the disk; libhdf5 would end the process."""
+    write_paths(tmp_path / "good.h5", sequences(rng))
+    code = """
+import pathlib, resource, signal, sys
+from lwmt_sionna.data import merge_paths, read_paths, write_paths
+from lwmt_sionna.runs import command_line
+good, bad = map(pathlib.Path, sys.argv[1:])
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+paths = read_paths(good)
+try:
+    merge_paths(bad, [good], {})
+except OSError as error:
+    assert str(bad) in str(error), error
+command_line.run(lambda argv: write_paths(bad, paths), [])
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "good.h5", tmp_path / "bad.h5"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.count("\n") == 1 and "File too large" in result.stderr
+    assert str(tmp_path / "bad.h5") in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["good.h5"]
 
 
 def test_check_names_the_damaged_files_and_goes_on(rng, tmp_path):

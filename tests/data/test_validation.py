@@ -36,7 +36,7 @@ def normalized_delays(paths):
 FAULTS = {
     "infinite delay": (change("tau", (3, 2, 1), np.inf), "tau is not finite in sequence 3"),
     "missing position": (change("position", (1, 0), np.nan), "position is not finite"),
-    "negative delay": (change("tau", (3, 2, 1), -1.0), "tau must be positive"),
+    "negative delay": (change("tau", (3, 2, 1), -1.0), "tau must lie"),
     "silent path": (change("a", (2, 2, 1), 0.0), "a must be non-zero"),
     "degrees": (lambda p: dataclasses.replace(p, theta_t=np.rad2deg(p.theta_t)), "theta_t"),
     "phantom": (change("valid", (2, 2, 1), False), "a must be zero"),
@@ -90,6 +90,6 @@ def test_units_are_checked(rng, tmp_path):
 
 
 def test_constants_agree():
-    from lwmt_sionna.data.continuity import SPEED_OF_LIGHT
+    from lwmt_sionna.data.paths import SPEED_OF_LIGHT
 
     assert SPEED_OF_LIGHT == LIGHT
