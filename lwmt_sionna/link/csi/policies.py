@@ -138,7 +138,7 @@ class PredictedCsi(CsiPolicy):
         self.batch_size = batch_size
         self.num_horizons = num_horizons
         self.fingerprint = fingerprint
-        self._last = None
+        self._last: tuple[Any, Array, Array] | None = None
 
     def __call__(self, history: Array, horizon: int, target: Array | None = None) -> Array:
         # The history is kept along: another one cannot come to lie at its address.

@@ -102,7 +102,7 @@ class DecoderTable:
             self.num_iterations = int(content["num_iterations"])
             self.cn_update = str(content["cn_update"])
             rows = content["waterfalls"]
-            self._rows = {}
+            self._rows: dict[int, list] = {}
             for row in rows:
                 self._rows.setdefault(row["mcs"], []).append(
                     (

@@ -173,8 +173,8 @@ class DownlinkConfig(Config):
             )
         if not groups or any(PILOT_COMB * len(group) < self.num_streams for group in groups):
             raise ValueError(
-                f"Each group of pilot symbols needs room for all streams, {self.num_streams} of users "
-                f"times streams_per_user, {PILOT_COMB} to a symbol. "
+                f"Each group of pilot symbols needs room for all streams, {PILOT_COMB} to a "
+                f"symbol: {self.num_streams} here, users times streams_per_user. "
                 f"Received: pilot_groups={groups}"
             )
 

@@ -158,11 +158,9 @@ def goodput_rows(
         and `offset_db`, where the loop stood on average.
     """
     rates = np.array([downlink.rate(mcs) for mcs in schemes])
-    failure = np.stack([np.asarray(x, np.float32) for x in failure])
-    # Schemes may have been simulated for different numbers of slots; these are common to all.
-    shape = failure.shape[1:]
-    best = int(np.argmax(rates * (1 - failure.mean(axis=(1, 2, 3)))))
-    chosen = {"fixed": np.full(shape, best)}
+    failed = np.stack([np.asarray(x, np.float32) for x in failure])
+    best = int(np.argmax(rates * (1 - failed.mean(axis=(1, 2, 3)))))
+    chosen = {"fixed": np.full(failed.shape[1:], best)}
     offset = {}
     if table is not None:
         waterfalls = [table.waterfall(mcs, downlink.block_symbols) for mcs in schemes]
@@ -170,12 +168,12 @@ def goodput_rows(
         believed = survey["believed_snr_db"][..., modulation].astype(np.float64)
         for name in ("inner", "outer"):
             chosen[name], offsets = adapt(
-                failure, believed, waterfalls, config, outer_loop=name == "outer"
+                failed, believed, waterfalls, config, outer_loop=name == "outer"
             )
             offset[name] = float(offsets.mean())
     rows = []
     for name, scheme in chosen.items():
-        lost = np.take_along_axis(failure, scheme[None], axis=0)[0]
+        lost = np.take_along_axis(failed, scheme[None], axis=0)[0]
         goodput = rates[scheme] * (1 - lost)
         by_user = goodput.mean(axis=2)
         low, high = cluster_mean(by_user.mean(axis=1))

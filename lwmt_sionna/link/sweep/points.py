@@ -123,7 +123,7 @@ class SweepConfig(Config):
     def schemes_at(self, link_snr_db: float) -> tuple[int, ...]:
         """tuple of int, schemes that are simulated at a link SNR."""
         every = self.goodput_link_snr_db is None or link_snr_db in self.goodput_link_snr_db
-        return self.mcs if every else self.target_mcs
+        return self.mcs if every or self.target_mcs is None else self.target_mcs
 
     def block_errors(self) -> BlockErrors:
         """The way of telling block errors."""

@@ -12,8 +12,6 @@ import time
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from tqdm import tqdm
-
 from lwmt_sionna.data import read_paths
 from lwmt_sionna.link.csi.drops import DropConfig, DropFactory
 from lwmt_sionna.link.csi.policies import CsiPolicy, make_policy
@@ -24,7 +22,7 @@ from lwmt_sionna.link.sweep.points import Bench, SweepConfig, Task
 from lwmt_sionna.link.sweep.summary import recovered_share, scheme_point, survey_columns
 from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import FILLED, Config
-from lwmt_sionna.runs.parallel import run_tasks
+from lwmt_sionna.runs.parallel import progress_bar, run_tasks
 from lwmt_sionna.runs.store import RunFolder, Store
 from lwmt_sionna.typing import PathLike
 
@@ -341,16 +339,9 @@ def _run(bench, store, progress, adaptation, execute):
     keys = {task: bench.key(task) for task in tasks}
     results = {task: store.get(key) for task, key in keys.items()}
     missing = [task for task in tasks if results[task] is None]
-    if len(missing) < len(tasks):
-        logger.info("%d of %d points are kept.", len(tasks) - len(missing), len(tasks))
-    with tqdm(
-        total=len(tasks),
-        initial=len(tasks) - len(missing),
-        desc="link",
-        unit="point",
-        # Tasks differ in length; a mean over all of them tells the time left best.
-        smoothing=0.0,
-        disable=None if progress is None else not progress,
+    kept = len(tasks) - len(missing)
+    with progress_bar(
+        unit="point", total=len(tasks), initial=kept, desc="link", show=progress
     ) as bar:
         for place, result in execute([(task, keys[task]) for task in missing]):
             task = missing[place]

@@ -101,8 +101,8 @@ def scheme_point(
     if reference is not None:
         # The same bits and noise met both in the slots that both have.
         common = min(failure.shape[2], reference.shape[2])
-        pair = [x[..., :common].sum(axis=(1, 2)) for x in (failure, reference)]
-        values = paired_bootstrap(*pair, np.full(len(failure), failure[0, :, :common].size))
+        own, other = (x[..., :common].sum(axis=(1, 2)) for x in (failure, reference))
+        values = paired_bootstrap(own, other, np.full(len(own), failure[0, :, :common].size))
         names = ("", "_low", "_high")
         point |= {f"bler_minus_hold{name}": value for name, value in zip(names, values)}
     return point
@@ -215,11 +215,11 @@ def recovered_share(
         List of float or None, one per row; None where the two are missing or differ by less than
         1 % of the best: there is nothing to win back.
     """
-    cells = {}
+    cells: dict[Any, dict[str, float]] = {}
     for row in rows:
         key = _cell(row)
         cells.setdefault(key, {})[row["policy"]] = row[quantity]
-    shares = []
+    shares: list[float | None] = []
     for row in rows:
         cell = cells[_cell(row)]
         low, high = cell.get(worst), cell.get(best)

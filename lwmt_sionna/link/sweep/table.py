@@ -94,7 +94,7 @@ def format_table(record: dict[str, Any] | PathLike) -> str:
     rows = goodput_of(record)
     goodput = {_cell(row): row for row in rows if row["link_snr_db"] == snr}
     chosen = [p for p in record["points"] if p["mcs"] == mcs and p["link_snr_db"] == snr]
-    lines = [
+    lines: list[tuple[str, ...]] = [
         ("", "", "", "NMSE [dB]", "event-free", "BLER", "", "goodput", "won", "sum rate", "won",
          "weakest"),
         ("regime", "horizon", "policy", "", "", "", "95 %", "[b/s/Hz]", "back", "[b/s/Hz]", "back",
@@ -155,12 +155,12 @@ def recovered_goodput(
     if link_snr_db is None:
         link_snr_db = record["config"]["report_link_snr_db"]
     found = [row for row in record["goodput"] if row["link_snr_db"] == link_snr_db]
-    best = {}
+    best: dict[Any, dict[str, Any]] = {}
     for row in found:
         kept = best.setdefault(_cell(row), row)
         best[_cell(row)] = max(kept, row, key=lambda row: row["goodput"])
     found += [{**row, "adaptation": "own_best"} for row in best.values()]
-    rows = {}
+    rows: dict[Any, dict[str, Any]] = {}
     for row, share in zip(found, recovered_share(found, "goodput")):
         regime, horizon, policy = _cell(row)
         cell = rows.setdefault(
@@ -184,7 +184,7 @@ def cells_lost(record: dict[str, Any] | PathLike, policy: str = "model") -> list
         `of_winner` and `of_policy`; the best of the winners of a cell.
     """
     record = link_record(record)
-    cells = {}
+    cells: dict[Any, dict[str, float]] = {}
     for point in record["points"]:
         key = (*_place(point), "bler", point["mcs_name"])
         cells.setdefault(key, {})[point["policy"]] = point["bler"]
