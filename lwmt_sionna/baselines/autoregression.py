@@ -5,12 +5,7 @@ import numpy as np
 
 from lwmt_sionna.baselines.base import CompiledPredictor, Predictor
 from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
-from lwmt_sionna.ops.linear_prediction import (
-    burg_coefficients,
-    covariance_coefficients,
-    denoise,
-    extrapolate,
-)
+from lwmt_sionna.ops.linear_prediction import burg_coefficients, denoise, extrapolate
 
 __all__ = ["DenoisedAutoregression", "LocalAutoregression", "PooledAutoregression"]
 
@@ -60,9 +55,6 @@ class LocalAutoregression(CompiledPredictor):
 
     Args:
         order: Number of coefficients.
-        method: `"burg"`, whose forecasts are bounded, or `"covariance"`, regularised least squares,
-            whose iterated forecasts diverge in a few sequences.
-        ridge: Regularisation of `"covariance"`.
         pool_weight: Weight of a neighbouring bin along an axis.
         array_shape: Number of rows, columns and polarisations; a linear array if left out.
         batch_size: Sequences per call.
@@ -74,19 +66,13 @@ class LocalAutoregression(CompiledPredictor):
     def __init__(
         self,
         order=6,
-        method="burg",
-        ridge=1e-3,
         pool_weight=1.0,
         array_shape=None,
         batch_size=32,
     ):
         super().__init__(batch_size)
         _check_order(order)
-        if method not in ("burg", "covariance"):
-            raise ValueError(f'method must be "burg" or "covariance". Received: method={method!r}')
         self.order = int(order)
-        self.method = method
-        self.ridge = float(ridge)
         self.pool_weight = float(pool_weight)
         self.array_shape = array_shape
 
@@ -135,12 +121,7 @@ class LinearPredictionModel(keras.Model):
         x = angle_delay_transform(history / scale, settings.array_shape)
         if settings._denoise_radius is not None:
             x = denoise(x, radius=settings._denoise_radius)
-        if settings.method == "burg":
-            coefficients = burg_coefficients(x, settings.order, settings.pool_weight)[-1]
-        else:
-            coefficients = covariance_coefficients(
-                x, settings.order, settings.ridge, settings.pool_weight
-            )
+        coefficients = burg_coefficients(x, settings.order, settings.pool_weight)[-1]
         future = extrapolate(x, coefficients, self.num_horizons)
         return inverse_angle_delay_transform(future, settings.array_shape) * scale
 

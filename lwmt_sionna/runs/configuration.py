@@ -90,7 +90,7 @@ class Config:
     """
 
     def __post_init__(self) -> None:
-        for name, hint in _hints(type(self)).items():
+        for name, hint in _hints(type(self)).items():  # type: ignore[arg-type]
             given = getattr(self, name)
             try:
                 value = msgspec.convert(_prepare(given, hint, name), hint)
@@ -133,7 +133,7 @@ class Config:
             required = field.default is field.default_factory is dataclasses.MISSING
             if required and name not in values:
                 raise ValueError(
-                    f"{name}: expected {_describe(_hints(cls)[name])}. Received: no such key"
+                    f"{name}: expected {_describe(_hints(cls)[name])}. Received: no such key"  # type: ignore[arg-type]
                 )
         return cls(**values)
 
@@ -199,12 +199,12 @@ class _NotNumberError(Exception):
 
 
 @functools.cache
-def _hints(cls):
+def _hints(cls: Any) -> dict[str, Any]:
     hints = typing.get_type_hints(cls, include_extras=True)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
-def _members(hint) -> Iterator[Any]:
+def _members(hint: Any) -> Iterator[Any]:
     """The alternatives of an annotation."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         for member in typing.get_args(hint):

@@ -121,7 +121,7 @@ def panels(
         FigureCanvasAgg(figure)
         axes = figure.subplots(num_rows, num_columns, squeeze=False, **options)
         yield axes
-        found = {}
+        found: dict[str, Any] = {}
         for handle, label in (
             pair for panel in axes.ravel() for pair in zip(*panel.get_legend_handles_labels())
         ):

@@ -143,8 +143,8 @@ def sha256(path: PathLike) -> str:
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
         return digest.hexdigest()
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with open(path, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def portable_path(path: PathLike) -> str:
@@ -200,7 +200,10 @@ def package_versions() -> dict[str, str | None]:
     """
     from lwmt_sionna import __version__
 
-    versions = {"python": platform.python_version(), "lwmt_sionna": __version__}
+    versions: dict[str, str | None] = {
+        "python": platform.python_version(),
+        "lwmt_sionna": __version__,
+    }
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)

@@ -225,7 +225,7 @@ class RunFolder:
         self.claim = json.loads(json.dumps(claim))
         self.ignore = (_LOCK, _CLAIM, _LEFTOVERS, *ignore)
         self.store = Store(self.path / "pieces")
-        self._lock = None
+        self._lock = -1
 
     def __enter__(self) -> Self:
         self._lock = self._acquire()

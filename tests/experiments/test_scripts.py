@@ -92,6 +92,9 @@ def test_evaluation_refuses_wrong_input(run, tmp_path):
     refused(run("prediction_eval.py", "--data", "none.h5"), "none.h5")
     refused(run("prediction_eval.py", "--data", short, "--preset"), "short.h5")
     refused(run("prediction_eval.py", "--data", SHIPPED, "--preset", "nonsense"), "nonsense")
+    refused(
+        run("prediction_eval.py", "--data", SHIPPED, "--preset", "--figures", tmp_path), "--preset"
+    )
 
 
 def test_training_runs_resumes_and_makes_a_preset(run, tmp_path):

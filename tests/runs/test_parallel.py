@@ -1,5 +1,7 @@
 """Task lists, without ray tracing."""
 
+import io
+import logging
 import os
 import signal
 import subprocess
@@ -8,7 +10,7 @@ import time
 
 import pytest
 
-from lwmt_sionna.runs.parallel import run_tasks
+from lwmt_sionna.runs.parallel import progress_bar, run_tasks
 
 
 def square(task):
@@ -82,6 +84,38 @@ if __name__ == "__main__":
     process.kill()
     process.wait()
     wait_for(lambda: not any(alive(worker) for worker in workers))
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+# Jupyter's stderr is an `ipykernel.iostream.OutStream`, and no terminal.
+Notebook = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})
+
+
+@pytest.mark.parametrize(
+    ("stream", "show", "shown"),
+    [
+        (Terminal, None, True),
+        (Notebook, None, True),
+        (io.StringIO, None, False),
+        (Terminal, False, False),
+        (io.StringIO, True, True),
+    ],
+)
+def test_bars_show_where_somebody_looks(monkeypatch, stream, show, shown):
+    stderr = stream()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    assert list(progress_bar([1, 2, 3], unit="case", show=show)) == [1, 2, 3]
+    assert ("3/3" in stderr.getvalue()) is shown
+
+
+def test_a_resumed_run_says_what_it_keeps(caplog):
+    with caplog.at_level(logging.INFO, "lwmt_sionna"):
+        progress_bar(unit="shard", total=10, initial=4).close()
+    assert caplog.messages == ["kept from before: 4 of 10 (shard)"]
 
 
 def alive(process):

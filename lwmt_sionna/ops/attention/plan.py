@@ -6,9 +6,10 @@ import math
 
 import numpy as np
 
-from lwmt_sionna.ops.neighborhood import Neighborhood
+from lwmt_sionna.ops.attention.neighborhood import Neighborhood
+from lwmt_sionna.typing import Array
 
-__all__ = ["ShiftPlan", "Sweep", "is_translation_invariant", "shift_plan", "unrolled_offsets"]
+__all__ = ["ShiftPlan", "Sweep", "shift_plan", "unrolled_offsets"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,9 +32,9 @@ class Sweep:
     offsets: tuple[int, ...]
     reach: int
     slack: int
-    planes: np.ndarray
-    starts: np.ndarray
-    counts: np.ndarray
+    planes: Array
+    starts: Array
+    counts: Array
 
     @property
     def margin(self) -> int:
@@ -68,6 +69,7 @@ class ShiftPlan:
 
     @property
     def margin(self) -> int:
+        """Queries before and after the plane that can share a key with it, in any sweep."""
         return max(sweep.margin for sweep in self.sweeps)
 
     @property
@@ -78,7 +80,7 @@ class ShiftPlan:
             for sweep in self.sweeps
         )
 
-    def bias(self, halo: int, lowest: float) -> np.ndarray:
+    def bias(self, halo: int, lowest: float) -> Array:
         """`[num_snapshots + 1, 2 * halo + size]`: 0 where there is a key, else `lowest`."""
         num_snapshots, num_angle, num_delay = self.grid
         planes = np.full((num_snapshots + 1, num_angle, self.row), lowest)
@@ -87,20 +89,16 @@ class ShiftPlan:
         return np.pad(planes, ((0, 0), (halo, halo)), constant_values=lowest)
 
 
-def is_translation_invariant(neighborhood: Neighborhood) -> bool:
-    """Whether all tokens have the same neighbours but for those outside of the grid."""
-    return neighborhood.translation_invariant
-
-
 def _steps(neighborhood: Neighborhood, grid: tuple[int, int, int]) -> dict:
     """Angle steps and delay steps of a window -> the time offsets that have this window."""
-    classes = {}
+    classes: dict[tuple, list[int]] = {}
     for time_offset in (0, *neighborhood.effective_time_offsets):
         if abs(time_offset) >= grid[0]:
             continue
         axes = []
         widths = neighborhood.half_widths(time_offset)
-        for size, width, dilation in zip(grid[1:], widths, neighborhood.dilation, strict=True):
+        dilations = neighborhood.dilation_at(time_offset)
+        for size, width, dilation in zip(grid[1:], widths, dilations, strict=True):
             reach = (size - 1 if width < 0 else min(width, size - 1)) // dilation
             axes.append(tuple(dilation * step for step in range(-reach, reach + 1)))
         classes.setdefault(tuple(axes), []).append(time_offset)

@@ -11,26 +11,32 @@ import functools
 import numpy as np
 from keras import ops
 
-from lwmt_sionna.ops.neighborhood import Neighborhood
+from lwmt_sionna.ops.attention.dense import normalize
+from lwmt_sionna.ops.attention.neighborhood import Neighborhood
+from lwmt_sionna.typing import Array, Tensor
 
 __all__ = ["attend_gather", "inverse_table"]
 
 
 def attend_gather(
-    query, key, value, class_key, class_value, neighborhood, grid, normalize, num_keys
-):
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    neighborhood: Neighborhood,
+    grid: tuple[int, int, int],
+    num_keys: int | None = None,
+    class_token: tuple[Tensor, Tensor] | None = None,
+) -> Tensor:
     """Attention over the neighbours of each token, and the class token where there is one.
 
     Args:
         query: Scaled queries `[batch, num_heads, num_tokens, head_dim]`, without a class token.
         key: Same shape.
         value: Same shape.
-        class_key: `[batch, num_heads, 1, head_dim]` or None.
-        class_value: Same as `class_key`.
         neighborhood: The tokens that a token attends to.
         grid: Number of snapshots, angle bins and delay bins.
-        normalize: Function of scores, mask and `num_keys` to weights, in float32 at least.
         num_keys: How many of its highest scores a query keeps; None for all.
+        class_token: Key and value `[batch, num_heads, 1, head_dim]` that all queries see besides.
 
     Returns:
         `[batch, num_heads, num_tokens, head_dim]`.
@@ -38,7 +44,7 @@ def attend_gather(
     indices, mask = neighborhood.table(grid)
     sources, slots, inverse_mask = inverse_table(neighborhood, grid)
     num_tokens, width = indices.shape
-    with_class = class_key is not None
+    with_class = class_token is not None
     if with_class:
         mask = np.pad(mask, [[0, 0], [0, 1]], constant_values=True)
 
@@ -46,7 +52,7 @@ def attend_gather(
         scores = ops.sum(query[:, :, :, None] * ops.take(key, indices, axis=2), axis=-1)
         if with_class:
             scores = ops.concatenate([scores, ops.sum(query * class_key, -1, keepdims=True)], -1)
-        weights = normalize(scores, ops.convert_to_tensor(mask), num_keys)
+        weights = normalize(scores, mask, num_keys)
         return ops.cast(weights, query.dtype)
 
     def mix(weights, table, values):
@@ -60,23 +66,23 @@ def attend_gather(
         return found * ops.cast(ops.convert_to_tensor(inverse_mask), found.dtype)
 
     @ops.custom_gradient
-    def attend(query, key, value, *class_token):
-        weights = weigh(query, key, *class_token[:1])
+    def attend(query, key, value, *far_token):
+        weights = weigh(query, key, *far_token[:1])
         output = mix(weights[..., :width], indices, value)
         if with_class:
-            output = output + weights[..., width:] * class_token[1]
+            output = output + weights[..., width:] * far_token[1]
 
         def gradient(*args, upstream=None):
             if upstream is None:
                 (upstream,) = args
-            weights = weigh(query, key, *class_token[:1])
+            weights = weigh(query, key, *far_token[:1])
             near = weights[..., :width]
             d_weights = ops.sum(upstream[:, :, :, None] * ops.take(value, indices, axis=2), axis=-1)
             # What all weights of a query share: a softmax does not see it.
             shared = ops.sum(near * d_weights, axis=-1, keepdims=True)
             if with_class:
                 far = weights[..., width:]
-                d_far = ops.sum(upstream * class_token[1], axis=-1, keepdims=True)
+                d_far = ops.sum(upstream * far_token[1], axis=-1, keepdims=True)
                 shared = shared + far * d_far
             d_scores = near * (d_weights - shared)
             d_query = mix(d_scores, indices, key)
@@ -86,7 +92,7 @@ def attend_gather(
             ]
             if with_class:
                 d_score = far * (d_far - shared)
-                d_query = d_query + d_score * class_token[0]
+                d_query = d_query + d_score * far_token[0]
                 gradients += [
                     ops.sum(d_score * query, axis=2, keepdims=True),
                     ops.sum(far * upstream, axis=2, keepdims=True),
@@ -95,15 +101,13 @@ def attend_gather(
 
         return output, gradient
 
-    if with_class:
-        return attend(query, key, value, class_key, class_value)
-    return attend(query, key, value)
+    return attend(query, key, value, *(() if class_token is None else class_token))
 
 
 @functools.lru_cache(maxsize=8)
 def inverse_table(
     neighborhood: Neighborhood, grid: tuple[int, int, int]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[Array, Array, Array]:
     """Which queries see each key, and in which column of their row of `Neighborhood.table`.
 
     Args:

@@ -6,7 +6,10 @@ from typing import Any
 
 from keras import ops
 
+from lwmt_sionna.typing import Tensor
+
 __all__ = [
+    "LOWEST",
     "EnergyRouting",
     "TopKRouting",
     "get_routing",
@@ -16,13 +19,21 @@ __all__ = [
     "widen",
 ]
 
+# The score of what a query does not see. Finite, so that a row that is masked in one place and
+# rescued in another never turns to NaN, and far enough below any score that its exponential is
+# exactly zero. A power of two is the same number in every precision.
+LOWEST = -(2.0**100)
+
 
 @dataclasses.dataclass(frozen=True)
 class TopKRouting:
-    """Each token and head keeps its highest scores and drops the others before the softmax.
+    r"""Each token and head keeps its highest scores and drops the others before the softmax.
 
     Of `num_candidates` neighbours, `min(max_keys, max(min_keys, floor(fraction * num_candidates)))`
-    are kept, as in the published LWM-Temporal.
+    are kept, as in the published LWM-Temporal. Where several neighbours tie for the last places,
+    each of them gets its share of these: of $k$ places, $a$ go to higher scores, and the $n$ scores
+    that tie get $\log((k - a) / n)$ added. Hidden tokens are the same vector in the first block of
+    the published masking, and which of them are kept then does not matter, but how many does.
 
     Args:
         fraction: Kept fraction of the candidates.
@@ -116,7 +127,9 @@ def get_routing(
     )
 
 
-def select_bins(energy, grid: tuple[int, int, int], routing: EnergyRouting, dtype):
+def select_bins(
+    energy: Tensor, grid: tuple[int, int, int], routing: EnergyRouting, dtype: str
+) -> tuple[Tensor, Tensor]:
     """Selection matrices of the angle and delay bins with the highest energy.
 
     Args:
@@ -140,7 +153,7 @@ def select_bins(energy, grid: tuple[int, int, int], routing: EnergyRouting, dtyp
     return tuple(matrices)
 
 
-def narrow(tokens, bins, grid: tuple[int, int, int]):
+def narrow(tokens: Tensor, bins: tuple[Tensor, Tensor], grid: tuple[int, int, int]) -> Tensor:
     """Tokens of the selected angle and delay bins.
 
     Products with one-hot rows move tokens exactly, and their gradients are such products.
@@ -164,7 +177,7 @@ def narrow(tokens, bins, grid: tuple[int, int, int]):
     return ops.concatenate([planes, tokens[:, :, num_tokens:]], axis=2)
 
 
-def widen(tokens, bins, grid: tuple[int, int, int]):
+def widen(tokens: Tensor, bins: tuple[Tensor, Tensor], grid: tuple[int, int, int]) -> Tensor:
     """Tokens back in their places, zeros elsewhere: the transpose of `narrow`."""
     angles, delays = bins
     reduced = (grid[0], angles.shape[1], delays.shape[1])
@@ -176,12 +189,19 @@ def widen(tokens, bins, grid: tuple[int, int, int]):
     return ops.concatenate([planes, tokens[:, :, kept:]], axis=2)
 
 
-def keep_top_k(scores, num_keys: int, lowest: float):
-    """Replaces all but the `num_keys` highest scores of the last axis by `lowest`.
+def keep_top_k(scores: Tensor, num_keys: int) -> Tensor:
+    """Leaves the `num_keys` highest scores of the last axis, and `LOWEST` elsewhere.
 
-    The choice carries no gradient; equal scores at the threshold are all kept.
+    The choice carries no gradient. Scores that tie for the last places share them: see
+    `TopKRouting`.
     """
     if num_keys >= scores.shape[-1]:
         return scores
-    kept = ops.top_k(ops.stop_gradient(scores), num_keys, sorted=True)[0]
-    return ops.where(scores >= kept[..., -1:], scores, lowest)
+    fixed = ops.stop_gradient(scores)
+    lowest_kept = ops.top_k(fixed, num_keys, sorted=True)[0][..., -1:]
+    above, tied = fixed > lowest_kept, ops.equal(fixed, lowest_kept)
+    num_above, num_tied = (
+        ops.sum(ops.cast(found, scores.dtype), axis=-1, keepdims=True) for found in (above, tied)
+    )
+    shared = scores + ops.log((num_keys - num_above) / num_tied)
+    return ops.where(above, scores, ops.where(tied, shared, ops.cast(LOWEST, scores.dtype)))

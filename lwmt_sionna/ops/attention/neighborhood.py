@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Neighborhood", "check_grid"]
+from lwmt_sionna.typing import Array
 
-SPEED_OF_LIGHT = 299_792_458.0
+__all__ = ["Neighborhood", "RandomNeighborhood", "check_grid"]
 
-_TABLE_CACHE_SIZE = 16
+_CACHED_TABLES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,10 +38,11 @@ class Neighborhood:
         leakage: Bins (angle, delay) of the corridor that do not depend on the time distance: the
             leakage of the transform.
         causal: Whether offsets above 0 are dropped.
-        dilation: Keeps only the offsets (angle, delay) that are multiples of it.
+        dilation: Keeps only the offsets (angle, delay) within the window that are multiples of it.
+        corridor_dilation: The same for the corridor in other snapshots. Defaults to `dilation`.
         edge: What happens to the bins of *other* snapshots that lie outside of the grid: `"clamp"`
             moves them to the edge and counts repeated bins once, `"drop"` leaves them out. Both
-            are the same without dilation. Bins of the own snapshot are always left out.
+            are the same without dilation. Those of the own snapshot are always left out.
         class_token: Whether a class token follows the last token. It attends to all tokens but
             itself, and all tokens attend to it.
 
@@ -64,11 +65,20 @@ class Neighborhood:
     leakage: tuple[int, int] = (0, 0)
     causal: bool = False
     dilation: tuple[int, int] = (1, 1)
+    corridor_dilation: tuple[int, int] | None = None
     edge: str = "clamp"
     class_token: bool = False
 
     def __post_init__(self) -> None:
-        for name, lowest in (("window", None), ("corridor", 0), ("leakage", 0), ("dilation", 1)):
+        if self.corridor_dilation is None:
+            object.__setattr__(self, "corridor_dilation", self.dilation)
+        for name, lowest in (
+            ("window", None),
+            ("corridor", 0),
+            ("leakage", 0),
+            ("dilation", 1),
+            ("corridor_dilation", 1),
+        ):
             pair = _pair(name, getattr(self, name), int)
             if lowest is not None and min(pair) < lowest:
                 raise ValueError(f"`{name}` must be at least {lowest}. Received: {name}={pair}")
@@ -102,74 +112,6 @@ class Neighborhood:
         """The neighbourhood of the published LWM-Temporal configuration: at most 168 tokens."""
         return cls(**overrides)
 
-    @classmethod
-    def from_physics(
-        cls,
-        *,
-        speed: float,
-        sampling_period: float,
-        bandwidth: float,
-        num_antennas: int,
-        distance: float,
-        leakage: int | tuple[int, int] = 2,
-        max_half_width: int | tuple[int, int] | None = None,
-        time_offsets: tuple[int, ...] = (-4, -3, -2, -1, 1, 2, 3),
-        **overrides: Any,
-    ) -> "Neighborhood":
-        r"""Neighbourhood that follows from how fast a path can move in the angle-delay plane.
-
-        Over one sampling period $T$, a user at speed $v$ and distance $r$ changes a path's delay by
-        at most $v T / c$, and the sine of its angle at a half-wavelength array by at most
-        $v T / r$. With bins of width $1 / \text{bandwidth}$ and $2 / \text{num\_antennas}$ that is
-        $v T \cdot \text{bandwidth} / c$ delay bins and $v T \cdot \text{num\_antennas} / (2 r)$
-        angle bins per snapshot. The carrier frequency does not enter: it sets how fast the phase
-        turns, not how fast the blob moves.
-
-        Args:
-            speed: Largest speed of the user (m/s).
-            sampling_period: Time between snapshots (s).
-            bandwidth: Bandwidth spanned by the subcarriers (Hz).
-            num_antennas: Number of antennas along the angle axis, half a wavelength apart.
-            distance: Smallest distance to the base station or the last scatterer (m).
-            leakage: Bins (angle, delay) over which the transform spreads a path.
-            max_half_width: Largest half-widths of the corridor in bins. Defaults to what the drift
-                reaches at the farthest time offset.
-            time_offsets: Snapshot offsets.
-            **overrides: Other arguments of `Neighborhood`.
-
-        Returns:
-            The neighbourhood.
-        """
-        for name, value in (
-            ("sampling_period", sampling_period),
-            ("bandwidth", bandwidth),
-            ("num_antennas", num_antennas),
-            ("distance", distance),
-        ):
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
-        if not (math.isfinite(speed) and speed >= 0):
-            raise ValueError(f"`speed` must not be negative. Received: speed={speed}")
-        step = speed * sampling_period
-        drift = (step * num_antennas / (2 * distance), step * bandwidth / SPEED_OF_LIGHT)
-        leakage = _pair("leakage", leakage, int)
-        if max_half_width is None:
-            farthest = max((abs(offset) for offset in time_offsets), default=0)
-            max_half_width = tuple(
-                margin + math.floor(farthest * rate + 0.5)
-                for margin, rate in zip(leakage, drift, strict=True)
-            )
-        return cls(
-            **{
-                "window": leakage,
-                "time_offsets": time_offsets,
-                "corridor": max_half_width,
-                "drift": drift,
-                "leakage": leakage,
-                **overrides,
-            }
-        )
-
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments as JSON-serialisable values."""
         config = dataclasses.asdict(self)
@@ -182,9 +124,6 @@ class Neighborhood:
     def from_config(cls, config: dict[str, Any]) -> "Neighborhood":
         """Neighbourhood from the output of `get_config`; an unknown key is an error."""
         if config.get("kind") == "random":
-            # Not at the top: the module of the control imports this one.
-            from lwmt_sionna.ops.random_neighborhood import RandomNeighborhood
-
             rest = {name: value for name, value in config.items() if name != "kind"}
             return RandomNeighborhood.from_config(rest)
         known = {field.name for field in dataclasses.fields(cls)}
@@ -194,12 +133,11 @@ class Neighborhood:
                 f"Unknown keys in the configuration of a neighbourhood. Expected some of "
                 f"{sorted(known)}. Received: {unknown}"
             )
-        return cls(
-            **{
-                name: tuple(value) if isinstance(value, list) else value
-                for name, value in config.items()
-            }
-        )
+        settings: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in config.items()
+        }
+        return cls(**settings)
 
     @property
     def effective_time_offsets(self) -> tuple[int, ...]:
@@ -209,18 +147,24 @@ class Neighborhood:
     @property
     def translation_invariant(self) -> bool:
         """Whether all tokens have the same neighbours but for those outside of the grid."""
-        return self.edge == "drop" or self.dilation == (1, 1) or not self.effective_time_offsets
+        straight = self.edge == "drop" or self.corridor_dilation == (1, 1)
+        return straight or not self.effective_time_offsets
 
     def half_widths(self, time_offset: int) -> tuple[int, int]:
         """Half-widths (angle, delay) in bins at a time offset; below 0 means the whole axis."""
         if time_offset == 0:
             return self.window
-        return tuple(
+        angle, delay = (
             min(widest, margin + math.floor(abs(time_offset) * rate + 0.5))
             for widest, margin, rate in zip(self.corridor, self.leakage, self.drift, strict=True)
         )
+        return angle, delay
 
-    def table(self, grid: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    def dilation_at(self, time_offset: int) -> tuple[int, int]:
+        """Steps (angle, delay) of the offsets at a time offset."""
+        return self.corridor_dilation if time_offset and self.corridor_dilation else self.dilation
+
+    def table(self, grid: tuple[int, int, int]) -> tuple[Array, Array]:
         """Neighbour table of a grid, without the class token. It is computed once per grid.
 
         Args:
@@ -238,28 +182,34 @@ class Neighborhood:
         """Number of neighbours (without the class token) of the best-connected token of a grid."""
         return self.table(grid)[0].shape[1]
 
-    def footprint(
-        self, grid: tuple[int, int, int], token: tuple[int, int, int] | None = None
-    ) -> np.ndarray:
-        """What one token sees.
 
-        Args:
-            grid: Number of snapshots, angle bins and delay bins.
-            token: Snapshot, angle bin and delay bin of the token. Defaults to the centre.
+@dataclasses.dataclass(frozen=True)
+class RandomNeighborhood(Neighborhood):
+    """As many neighbours as a `Neighborhood` gives each token, but drawn at random from the grid.
 
-        Returns:
-            Bool array `[num_snapshots, num_angle, num_delay]`.
-        """
-        grid = check_grid(grid)
-        if token is None:
-            token = tuple(size // 2 for size in grid)
-        if any(not 0 <= index < size for index, size in zip(token, grid, strict=True)):
-            raise ValueError(f"`token` must lie in the grid {grid}. Received: token={token}")
-        indices, mask = self.table(grid)
-        row = np.ravel_multi_index(token, grid)
-        seen = np.zeros(math.prod(grid), dtype=bool)
-        seen[indices[row][mask[row]]] = True
-        return seen.reshape(grid)
+    Every token attends to itself and, in place of its other neighbours, to as many tokens drawn
+    without repetition; where `causal`, from its own and earlier snapshots. What attention gains
+    over it is what the choice of neighbours is worth, at equal cost.
+
+    Args:
+        seed: Seed of the draw.
+        **kwargs: Arguments of `Neighborhood`, which decide the numbers of neighbours.
+    """
+
+    seed: int = 0
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments as JSON-serialisable values, marked by `"kind"`."""
+        return {"kind": "random", **super().get_config()}
+
+    @property
+    def translation_invariant(self) -> bool:
+        """False: every token has neighbours of its own."""
+        return False
+
+    def table(self, grid: tuple[int, int, int]) -> tuple[Array, Array]:
+        """Neighbour table of a grid: see `Neighborhood.table`."""
+        return _random_table(self, check_grid(grid))
 
 
 def check_grid(grid: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -289,9 +239,7 @@ def _pair(name: str, value: Any, kind: type) -> tuple:
     return tuple(kind(v) for v in values)
 
 
-def _axis_neighbors(
-    size: int, half_width: int, dilation: int, clamp: bool
-) -> tuple[np.ndarray, np.ndarray]:
+def _axis_neighbors(size: int, half_width: int, dilation: int, clamp: bool) -> tuple[Array, Array]:
     """Neighbours along one axis: int and bool `[size, num_offsets]`, each neighbour once."""
     reach = size - 1 if half_width < 0 else half_width
     if not clamp:
@@ -309,8 +257,8 @@ def _axis_neighbors(
     return np.where(mask, bins, 0), mask
 
 
-@functools.lru_cache(maxsize=_TABLE_CACHE_SIZE)
-def _table(neighborhood: Neighborhood, grid: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+@functools.lru_cache(maxsize=_CACHED_TABLES)
+def _table(neighborhood: Neighborhood, grid: tuple[int, int, int]) -> tuple[Array, Array]:
     num_snapshots, num_angle, num_delay = grid
     snapshots = np.arange(num_snapshots)
     indices, masks = [], []
@@ -321,7 +269,9 @@ def _table(neighborhood: Neighborhood, grid: tuple[int, int, int]) -> tuple[np.n
         widths = neighborhood.half_widths(time_offset)
         (angles, angle_mask), (delays, delay_mask) = (
             _axis_neighbors(size, width, dilation, clamp)
-            for size, width, dilation in zip(grid[1:], widths, neighborhood.dilation, strict=True)
+            for size, width, dilation in zip(
+                grid[1:], widths, neighborhood.dilation_at(time_offset), strict=True
+            )
         )
         plane = angles[:, None, :, None] * num_delay + delays[None, :, None, :]
         plane_mask = angle_mask[:, None, :, None] & delay_mask[None, :, None, :]
@@ -347,3 +297,25 @@ def _table(neighborhood: Neighborhood, grid: tuple[int, int, int]) -> tuple[np.n
     indices.flags.writeable = False
     masks.flags.writeable = False
     return indices, masks
+
+
+@functools.lru_cache(maxsize=_CACHED_TABLES)
+def _random_table(
+    neighborhood: RandomNeighborhood, grid: tuple[int, int, int]
+) -> tuple[Array, Array]:
+    shape = {f.name: getattr(neighborhood, f.name) for f in dataclasses.fields(Neighborhood)}
+    _, mask = Neighborhood(**shape).table(grid)
+    num_bins = grid[1] * grid[2]
+    rng = np.random.default_rng(neighborhood.seed)
+    indices = np.zeros(mask.shape, dtype=np.int32)
+    for token, count in enumerate(mask.sum(axis=1)):
+        last = token // num_bins + 1 if neighborhood.causal else grid[0]
+        # One of the others: those from the token on move up by one.
+        others = rng.choice(last * num_bins - 1, size=count - 1, replace=False, shuffle=False)
+        indices[token, 0] = token
+        indices[token, 1:count] = others + (others >= token)
+    mask = np.arange(mask.shape[1]) < mask.sum(axis=1, keepdims=True)
+    indices = np.where(mask, indices, 0).astype(np.int32)
+    indices.flags.writeable = False
+    mask.flags.writeable = False
+    return indices, mask
