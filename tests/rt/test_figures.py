@@ -2,8 +2,9 @@
 
 import pytest
 
-from lwmt_sionna.rt.figures import plot_tracing_benchmark
+from tests.experiments.scripts import script
 
+plot_tracing_benchmark = script("tracing_benchmark.py").plot_tracing_benchmark
 WAYS = ("Sionna RT's default path table", "large path table", "pooled candidates")
 
 
