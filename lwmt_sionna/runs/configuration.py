@@ -90,7 +90,7 @@ class Config:
     """
 
     def __post_init__(self) -> None:
-        for name, hint in _hints(type(self)).items():
+        for name, hint in _hints(type(self)).items():  # type: ignore[arg-type]
             given = getattr(self, name)
             try:
                 value = msgspec.convert(_prepare(given, hint, name), hint)
@@ -133,7 +133,7 @@ class Config:
             required = field.default is field.default_factory is dataclasses.MISSING
             if required and name not in values:
                 raise ValueError(
-                    f"{name}: expected {_describe(_hints(cls)[name])}. Received: no such key"
+                    f"{name}: expected {_describe(_hints(cls)[name])}. Received: no such key"  # type: ignore[arg-type]
                 )
         return cls(**values)
 

@@ -118,8 +118,10 @@ def atomic_path(path: PathLike) -> Iterator[pathlib.Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        # NumPy tells a full disk by a sentence of its own, without a number.
+        if error.errno in _NO_ROOM or "requested and" in str(error):
+            number = errno.ENOSPC if error.errno is None else error.errno
+            raise OSError(number, os.strerror(number), str(path)) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -200,7 +202,10 @@ def package_versions() -> dict[str, str | None]:
     """
     from lwmt_sionna import __version__
 
-    versions: dict[str, str | None] = {"python": platform.python_version(), "lwmt_sionna": __version__}
+    versions: dict[str, str | None] = {
+        "python": platform.python_version(),
+        "lwmt_sionna": __version__,
+    }
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)

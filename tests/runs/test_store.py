@@ -1,7 +1,9 @@
 """Finished work is believed whole or not at all, and a folder serves one run."""
 
+import contextlib
 import json
 import logging
+import resource
 
 import numpy as np
 import pytest
@@ -113,6 +115,30 @@ def test_a_file_without_its_note_does_not_count(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         store.put_file("key", killed, ".npz")
     assert store.get_file("key") is None and not list(tmp_path.iterdir())
+
+
+@contextlib.contextmanager
+def full_disk(num_bytes):
+    """No file may grow beyond some bytes: what a writer meets on a full disk, without one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_told_by_path_and_costs_nothing_finished(tmp_path):
+    store = Store(tmp_path)
+    store.put("finished", VALUE)
+    large = np.random.default_rng(0).random(10_000)
+    with full_disk(4096):
+        with pytest.raises(OSError, match=str(tmp_path)):
+            store.put("next", large)
+        with pytest.raises(OSError, match=str(tmp_path)):
+            store.put_file("file", lambda path: np.save(path, large), ".npy")
+    check(store.get("finished"))
+    assert len(store) == 1 and len(list(tmp_path.iterdir())) == 1
 
 
 def test_one_run_works_in_a_folder(tmp_path):
