@@ -71,7 +71,7 @@ class Store:
         entry = self._read(self.folder / f"{name}.json")
         if entry is None:
             return default
-        if entry["key"] != json.loads(json.dumps(key)):
+        if entry.get("key") != json.loads(json.dumps(key)):
             logger.warning("%s: passed over, for it has another key", self.folder / f"{name}.json")
             return default
         return _unpack(entry["value"])
@@ -174,7 +174,7 @@ class Store:
             return
         for path in sorted(self.folder.glob("*.json")):
             entry = self._read(path)
-            if entry is not None and path.stem == _name(entry["key"]):
+            if entry is not None and path.stem == _name(entry.get("key")):
                 yield entry["key"]
 
     def __contains__(self, key: Any) -> bool:
@@ -235,6 +235,9 @@ class RunFolder:
             self._clear()
             if self.claim is not None:
                 self._compare()
+            kept = sum(1 for _ in self.path.glob("pieces/*.json"))
+            if kept:
+                logger.info("%s: kept from before: %d finished pieces", self.path, kept)
         except BaseException:
             self.__exit__()
             raise

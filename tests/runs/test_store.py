@@ -165,6 +165,15 @@ def test_a_folder_belongs_to_one_claim_once_work_lies_there(tmp_path):
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 2
 
 
+def test_a_resumed_run_says_what_it_keeps(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "lwmt_sionna"):
+        with RunFolder(tmp_path) as folder:
+            folder.store.put("one", 1)
+        assert not caplog.messages
+        RunFolder(tmp_path).__enter__().__exit__()
+    assert caplog.messages == [f"{tmp_path}: kept from before: 1 finished pieces"]
+
+
 def test_a_damaged_claim_is_one_line(tmp_path):
     with RunFolder(tmp_path, {"seed": 1}) as folder:
         folder.store.put("key", 1)
