@@ -89,7 +89,7 @@ DRAWN = {
     "pretraining": ("pretraining", "lwmt_sionna.training.figures", "plot_mask_ablation"),
     "tracing_benchmark": (
         "tracing_benchmark",
-        "lwmt_sionna.rt.figures",
+        "experiments/tracing_benchmark.py",
         "plot_tracing_benchmark",
     ),
 }

@@ -119,6 +119,7 @@ class Store:
         suffix: str,
         notes: Any = None,
         label: str = "",
+        name: str | None = None,
     ) -> pathlib.Path:
         """Keeps a file as a piece: an HDF5 file, weights, a state.
 
@@ -128,13 +129,14 @@ class Store:
             suffix: How the file's name ends, such as `".h5"`.
             notes: Value kept beside the file.
             label: See `put`.
+            name: How the file's name begins, for people who look for it; the key's digest if None.
 
         Returns:
             Path of the file.
         """
         if self.folder is None:
             raise ValueError("A store in memory keeps no files. Received: folder=None")
-        path = self.folder / f"{_name(key)}{suffix}"
+        path = self.folder / f"{_name(key) if name is None else name}{suffix}"
         with atomic_path(path) as temporary:
             write(temporary)
         # The note comes last: without it the file does not count.

@@ -1,13 +1,33 @@
-"""What moves: users on one clock, and objects of the scene. NumPy alone."""
+"""What moves: users on one clock, and objects of the scene."""
 
 import dataclasses
 
 import numpy as np
 
-__all__ = ["MovingObject", "Tracks", "derive_velocity"]
+from lwmt_sionna.typing import Array, ArrayLike
+
+__all__ = ["Clock", "MovingObject", "Tracks", "derive_velocity"]
 
 
-def derive_velocity(position, sampling_period):
+@dataclasses.dataclass(frozen=True)
+class Clock:
+    """Instants that all who move together share.
+
+    Attributes:
+        num_snapshots: Number of snapshots.
+        sampling_period: Time between snapshots in seconds.
+    """
+
+    num_snapshots: int
+    sampling_period: float
+
+    @property
+    def time(self) -> Array:
+        """Instants of the snapshots in seconds, float64 `[num_snapshots]`, from zero."""
+        return self.sampling_period * np.arange(self.num_snapshots)
+
+
+def derive_velocity(position: ArrayLike, sampling_period: float) -> Array:
     """Velocities of sampled positions: central differences, of second order at both ends too.
 
     Args:
@@ -34,10 +54,10 @@ class Tracks:
         sampling_period: Time between snapshots in seconds.
     """
 
-    position: np.ndarray
+    position: Array
     sampling_period: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         position = np.asarray(self.position, dtype=np.float64)
         object.__setattr__(self, "position", position)
         if position.ndim != 3 or position.shape[-1] != 3 or not np.isfinite(position).all():
@@ -52,17 +72,17 @@ class Tracks:
             )
 
     @property
-    def time(self):
+    def time(self) -> Array:
         """Instants of the snapshots in seconds, float64 `[num_snapshots]`, from zero."""
         return self.sampling_period * np.arange(self.position.shape[1])
 
     @property
-    def velocity(self):
+    def velocity(self) -> Array:
         """Metres per second, float64 `[num_tracks, num_snapshots, 3]`, from the positions."""
         return derive_velocity(self.position, self.sampling_period)
 
     @property
-    def speed(self):
+    def speed(self) -> Array:
         """Mean speed along each track in metres per second, float64 `[num_tracks]`."""
         if self.position.shape[1] == 1:
             return np.zeros(len(self.position))
@@ -85,10 +105,10 @@ class MovingObject:
     """
 
     name: str
-    position: np.ndarray
-    orientation: np.ndarray
+    position: Array
+    orientation: Array
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         position = np.asarray(self.position, dtype=np.float64)
         orientation = np.asarray(self.orientation, dtype=np.float64)
         object.__setattr__(self, "position", position)
@@ -100,7 +120,7 @@ class MovingObject:
                 f"orientation.shape={orientation.shape}"
             )
 
-    def velocity(self, sampling_period):
+    def velocity(self, sampling_period: float) -> Array:
         """Velocities, derived from the positions.
 
         Args:

@@ -1,16 +1,27 @@
-"""What cities are made of: streets of houses, blocks, trees, cars, and places for base stations."""
+"""What cities are made of: streets of houses, trees, cars, places for base stations, parameters."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from lwmt_sionna.rt.meshes import Mesh, ellipsoid, extrude, join, quad
+from lwmt_sionna.rt.cities.solids import ellipsoid, extrude, quad
+from lwmt_sionna.rt.scenes.files import MeshObject
+from lwmt_sionna.rt.scenes.meshes import Mesh, join
+from lwmt_sionna.runs.configuration import (
+    FILLED,
+    ORDERED,
+    Config,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+)
+from lwmt_sionna.typing import Array, ArrayLike, Random
 
 __all__ = [
     "City",
-    "CityObject",
-    "Grove",
-    "car",
+    "CityConfig",
     "clip_polygon",
     "inset",
     "row_stations",
@@ -22,21 +33,6 @@ _MAST = 3.0
 _EDGE = 0.8
 
 
-@dataclasses.dataclass(frozen=True)
-class CityObject:
-    """One object of a scene.
-
-    Attributes:
-        name: Name of the object; that of its mesh file too.
-        material: Key of `lwmt_sionna.rt.scene_files.MATERIALS`.
-        mesh: `lwmt_sionna.rt.meshes.Mesh`.
-    """
-
-    name: str
-    material: str
-    mesh: Mesh
-
-
 class City:
     """Collects the parts of a city; buildings of one material become one object.
 
@@ -44,58 +40,68 @@ class City:
         base_stations: list of `(x, y, z)` in metres, places for base stations.
     """
 
-    def __init__(self):
-        self.base_stations = []
-        self._grounds = []
-        self._buildings = {}
-        self._cars = []
-        self._groves = []
+    def __init__(self) -> None:
+        self.base_stations: list[tuple[float, ...]] = []
+        self._grounds: list[tuple[str, str, Mesh]] = []
+        self._buildings: dict[str, list[Mesh]] = {}
+        self._cars: list[Mesh] = []
+        self._groves: list[_Grove] = []
 
     @property
-    def objects(self):
-        """list of `CityObject`: grounds, buildings by material, trees, cars."""
-        objects = [CityObject(*ground) for ground in self._grounds]
+    def objects(self) -> list[MeshObject]:
+        """list of `MeshObject`: grounds, buildings by material, trees, cars."""
+        objects = [MeshObject(*ground) for ground in self._grounds]
         for material, solids in sorted(self._buildings.items()):
-            objects.append(CityObject(f"buildings_{material}", material, join(solids)))
+            objects.append(MeshObject(f"buildings_{material}", material, join(solids)))
         trunks = [trunk for grove in self._groves for trunk in grove.trunks]
         crowns = [crown for grove in self._groves for crown in grove.crowns]
         if trunks:
-            objects.append(CityObject("trunks", "wood", join(trunks)))
-            objects.append(CityObject("crowns", "foliage", join(crowns)))
+            objects.append(MeshObject("trunks", "wood", join(trunks)))
+            objects.append(MeshObject("crowns", "foliage", join(crowns)))
         for index, body in enumerate(self._cars):
-            objects.append(CityObject(f"car_{index + 1}", "metal", body))
+            objects.append(MeshObject(f"car_{index + 1}", "metal", body))
         return objects
 
     @property
-    def num_buildings(self):
+    def num_buildings(self) -> int:
         """Number of closed buildings (a row of houses wall to wall is one)."""
         return sum(len(solids) for solids in self._buildings.values())
 
-    def add_ground(self, rectangles, name="ground", material="concrete"):
+    def add_ground(
+        self,
+        rectangles: Sequence[tuple[ArrayLike, ArrayLike]],
+        name: str = "ground",
+        material: str = "concrete",
+    ) -> None:
         """Adds level ground at height zero: rectangles `(lower, upper)` that do not overlap."""
         mesh = join([quad(lower, upper) for lower, upper in rectangles])
         self._grounds.append((name, material, mesh))
 
-    def add_building(self, mesh, material):
+    def add_building(self, mesh: Mesh, material: str) -> None:
         """Adds a closed solid that stands on the ground."""
         self._buildings.setdefault(material, []).append(mesh)
 
-    def add_car(self, place, heading):
+    def add_car(self, place: Sequence[float], heading: float) -> None:
         """Parks a car at `(x, y)` in metres, its front towards `heading` in radians."""
-        self._cars.append(car().moved((*place, 0.0), heading))
+        self._cars.append(_car().moved((*place, 0.0), heading))
 
-    def add_trees(self, places, rng, height=(6.0, 11.0)):
+    def add_trees(
+        self,
+        places: Sequence[ArrayLike],
+        rng: Random,
+        height: tuple[float, float] = (6.0, 11.0),
+    ) -> None:
         """Plants trees at `(x, y)` places; heights in metres are drawn from the range."""
-        grove = Grove()
+        grove = _Grove()
         for place in places:
             grove.plant(place, rng.uniform(*height), rng)
         self._groves.append(grove)
 
-    def add_mast(self, place, height):
+    def add_mast(self, place: Sequence[float], height: float) -> None:
         """Notes a base station on a pole of its own at `(x, y)`, `height` metres up."""
         self.base_stations.append((*(round(float(c), 2) for c in place), round(float(height), 2)))
 
-    def add_roof_mast(self, corner, centre, roof):
+    def add_roof_mast(self, corner: ArrayLike, centre: ArrayLike, roof: float) -> None:
         """Notes a base station on a mast 3 m over a roof, 0.8 m from its corner.
 
         Args:
@@ -108,11 +114,12 @@ class City:
         self.add_mast(corner + _EDGE * back, roof + _MAST)
 
 
-class Grove:
+class _Grove:
     """Trees: hexagonal trunks and crowns of twenty faces."""
 
-    def __init__(self):
-        self.trunks, self.crowns = [], []
+    def __init__(self) -> None:
+        self.trunks: list[Mesh] = []
+        self.crowns: list[Mesh] = []
 
     def plant(self, place, height, rng):
         """Adds one tree of the given height in metres at `(x, y)`."""
@@ -127,7 +134,7 @@ class Grove:
         self.crowns.append(crown.moved((*place, 0.0), rng.uniform(0, 2 * np.pi)))
 
 
-def car():
+def _car():
     """A car of 4.4 x 1.8 x 1.5 m on the ground, centred on the origin, its front towards +x."""
     profile = [[-2.2, 0.3], [2.2, 0.3], [2.2, 0.9], [0.7, 1.5], [-1.6, 1.5], [-2.2, 1.0]]
     solid = extrude(profile, -0.9, 0.9)
@@ -136,7 +143,7 @@ def car():
     return Mesh(vertices, solid.faces)
 
 
-def row_stations(length, width, rng):
+def row_stations(length: float, width: tuple[float, float], rng: Random) -> Array:
     """Cuts a street front into houses.
 
     Args:
@@ -152,7 +159,7 @@ def row_stations(length, width, rng):
     return np.concatenate([[0.0], np.cumsum(share) * length / share.sum()])
 
 
-def clip_polygon(polygon, normal, offset):
+def clip_polygon(polygon: ArrayLike, normal: ArrayLike, offset: float) -> Array:
     """The part of a convex polygon where `normal . p <= offset`.
 
     Args:
@@ -176,7 +183,7 @@ def clip_polygon(polygon, normal, offset):
     return np.array(kept).reshape(-1, 2)
 
 
-def inset(polygon, margin):
+def inset(polygon: ArrayLike, margin: float) -> Array | None:
     """A convex polygon with every side moved inwards; sides that vanish stay as tiny ones.
 
     Args:
@@ -202,12 +209,12 @@ def inset(polygon, margin):
     return corners if np.all(corners @ normal.T <= offset + 1e-6) else None
 
 
-def shortest_side(polygon):
+def shortest_side(polygon: Array) -> float:
     """Length of the shortest side of a polygon in metres."""
     return np.linalg.norm(np.roll(polygon, -1, axis=0) - polygon, axis=1).min()
 
 
-def without_short_sides(polygon, least):
+def without_short_sides(polygon: ArrayLike, least: float) -> Array | None:
     """A convex polygon with corners taken away until every side is long enough.
 
     Args:
@@ -224,3 +231,54 @@ def without_short_sides(polygon, least):
             return polygon
         polygon = np.delete(polygon, np.argmin(side), axis=0)
     return None
+
+
+# Smallest and largest, metres; extents along x and y, metres.
+Range = Annotated[tuple[Positive, Positive], ORDERED]
+Size = tuple[Positive, Positive]
+Material = Literal[
+    "brick", "concrete", "foliage", "glass", "marble", "medium_dry_ground", "metal", "wood"
+]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CityConfig(Config):
+    """What all cities share.
+
+    Attributes:
+        kind: Key of `CITIES`.
+        seed: Seed of everything random.
+        facades: Materials to draw a building's from, keys of `MATERIALS`.
+        ground: Material of streets and squares.
+        margin: Open ground beyond the outermost buildings in metres.
+    """
+
+    KIND: ClassVar[str] = ""
+
+    kind: str = ""
+    seed: NonNegativeInt = 1
+    facades: Annotated[tuple[Material, ...], FILLED] = ("brick", "concrete", "glass", "marble")
+    ground: Material = "concrete"
+    margin: NonNegative = 15.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.kind not in ("", self.KIND):
+            raise ValueError(f"kind: expected {self.KIND!r}. Received: kind={self.kind!r}")
+        object.__setattr__(self, "kind", self.KIND)
+
+    def layout(self) -> City:
+        """Lays the city out.
+
+        Returns:
+            `City`.
+        """
+        city = City()
+        self._lay_out(city, np.random.default_rng(self.seed))
+        return city
+
+    def _lay_out(self, city, rng):
+        raise NotImplementedError
+
+    def _facade(self, rng):
+        return self.facades[rng.integers(len(self.facades))]

@@ -1,37 +1,45 @@
-"""Paths along tracks: which positions shoot rays, which are traced, which evolve in between."""
+"""Paths along tracks: which positions shoot rays, which are traced, which evolve in between.
+
+Objects of the scene may move on the clock of the users.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from lwmt_sionna.data.evolution import evolve_between, extrapolation_error
 from lwmt_sionna.data.paths import SPEED_OF_LIGHT
-from lwmt_sionna.rt.moving import moving_scene
-from lwmt_sionna.rt.tracing import TracingConfig, trace_positions
+from lwmt_sionna.rt.motion.tracks import MovingObject, Tracks
+from lwmt_sionna.rt.tracing._sionna import drjit, mitsuba
+from lwmt_sionna.rt.tracing.loading import LoadedScene
+from lwmt_sionna.rt.tracing.solver import TracingConfig, trace_positions
+from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = ["choose_shooters", "choose_traced", "trace_tracks"]
+__all__ = ["choose_shooters", "choose_traced", "moving_scene", "trace_tracks"]
 
 
 def trace_tracks(
-    loaded,
-    base_station_position,
-    base_station_orientation,
-    tracks,
-    config=None,
+    loaded: LoadedScene,
+    base_station_position: ArrayLike,
+    base_station_orientation: ArrayLike,
+    tracks: Tracks,
+    config: TracingConfig | None = None,
     *,
-    moving=(),
-):
+    moving: Sequence[MovingObject] = (),
+) -> dict[str, Array]:
     """Traces users along their tracks.
 
     In a still scene all traced snapshots share one solve. Objects that move make every traced
     snapshot a solve of its own, with the users as its receivers.
 
     Args:
-        loaded: `lwmt_sionna.rt.scenes.LoadedScene`.
+        loaded: `LoadedScene`.
         base_station_position: Metres, float `[3]`.
         base_station_orientation: Yaw, pitch and roll in radians, float `[3]`.
-        tracks: Has `position` and `velocity`, float `[num_tracks, num_snapshots, 3]` in metres and
-            metres per second, and `sampling_period` in seconds, as `lwmt_sionna.rt.motion.Tracks`.
+        tracks: `Tracks`.
         config: `TracingConfig`; the default settings if `None`.
-        moving: Sequence of `lwmt_sionna.rt.motion.MovingObject` on the same clock.
+        moving: Sequence of `MovingObject` on the same clock.
 
     Returns:
         dict of arrays as `trace_positions` returns them, with first axes
@@ -43,8 +51,7 @@ def trace_tracks(
             snapshots.
     """
     config = TracingConfig() if config is None else config
-    position = np.asarray(tracks.position, dtype=np.float64)
-    velocity = np.asarray(tracks.velocity, dtype=np.float64)
+    position, velocity = tracks.position, tracks.velocity
     station = (base_station_position, base_station_orientation)
     carrier = float(np.array(loaded.scene.frequency).item())
     gap = config.retrace_wavelengths * SPEED_OF_LIGHT / carrier
@@ -64,7 +71,77 @@ def trace_tracks(
     return paths | {"traced": traced.copy(), "seam_error": seam_error}
 
 
-def choose_traced(travelled, gap):
+@contextlib.contextmanager
+def moving_scene(
+    loaded: LoadedScene,
+    moving: Sequence[MovingObject],
+    num_snapshots: int,
+    sampling_period: float,
+) -> Iterator[Callable[[int], None]]:
+    """Moves objects of a scene, and puts them back at the end.
+
+    All objects are moved at once: each of Sionna RT's own setters rebuilds the scene.
+
+    Args:
+        loaded: `LoadedScene`.
+        moving: Sequence of `MovingObject`.
+        num_snapshots: Number of snapshots for which poses are needed.
+        sampling_period: Time between snapshots in seconds; sets the objects' velocities, which
+            shift the frequency of the paths they reflect.
+
+    Returns:
+        Context manager whose value is a function of the index of a snapshot that poses all objects.
+
+    Raises:
+        ValueError: If an object is not in the scene, or its poses are of another number.
+    """
+    scene = loaded.scene
+    for item in moving:
+        if item.name not in scene.objects:
+            raise ValueError(
+                "There is no such object in the scene (small ones may have been merged when it was "
+                f"loaded). Its objects are {', '.join(list(scene.objects)[:20])}. Received: "
+                f"name={item.name}, scene={loaded.name}"
+            )
+        if len(item.position) != num_snapshots:
+            raise ValueError(
+                f"An object's poses must be given for all {num_snapshots} snapshots. Received: "
+                f"name={item.name}, {len(item.position)} positions"
+            )
+    keys = [f"{scene.objects[item.name].mi_mesh.id()}.vertex_positions" for item in moving]
+    rest = [np.array(scene.mi_scene_params[key]).reshape(-1, 3).astype(np.float64) for key in keys]
+    # What Sionna RT calls an object's position.
+    centre = [(corners.min(axis=0) + corners.max(axis=0)) / 2 for corners in rest]
+    goals = [loaded.local(item.position) for item in moving]
+    velocity = [item.velocity(sampling_period) for item in moving]
+
+    def write(corners):
+        for key, value in zip(keys, corners, strict=True):
+            scene.mi_scene_params[key] = mitsuba.Float(value.astype(np.float32).ravel())
+        scene.mi_scene_params.update()
+        scene.scene_geometry_updated()
+
+    def pose(snapshot):
+        corners = []
+        for item, points, middle, goal, pace in zip(moving, rest, centre, goals, velocity):
+            turn = item.orientation[snapshot]
+            cosine, sine = np.cos(turn), np.sin(turn)
+            rotation = np.array([[cosine, -sine, 0.0], [sine, cosine, 0.0], [0.0, 0.0, 1.0]])
+            corners.append((points - middle) @ rotation.T + goal[snapshot])
+            scene.objects[item.name].velocity = [float(v) for v in pace[snapshot]]
+        write(corners)
+
+    try:
+        yield pose
+    finally:
+        if moving:
+            write(rest)
+            for item in moving:
+                scene.objects[item.name].velocity = [0.0, 0.0, 0.0]
+            drjit.eval()
+
+
+def choose_traced(travelled: Array, gap: float) -> Array:
     """Snapshots to trace so that nobody travels further than `gap` in between.
 
     Args:
@@ -87,7 +164,7 @@ def choose_traced(travelled, gap):
     return chosen
 
 
-def choose_shooters(travelled, spacing):
+def choose_shooters(travelled: Array, spacing: float) -> tuple[Array, Array]:
     """Positions of a track that rays are shot for, and who tests what they find.
 
     Args:

@@ -1,17 +1,134 @@
-"""Where users may go: free space over open ground, and ways through it."""
+"""What motion asks of a scene: open ground seen from above, and ways through it. NumPy alone."""
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Protocol
 
 import numpy as np
 
-from lwmt_sionna.rt.maps import GroundMap, ground_map
-from lwmt_sionna.rt.scenes import drop_to_ground, segment_is_free
+from lwmt_sionna.typing import Array, ArrayLike, Random
 
-__all__ = ["FreeSpace", "free_space", "is_free_way"]
+__all__ = ["FreeSpace", "GroundMap", "Ring", "Terrain", "free_space", "ground_map", "is_free_way"]
 
 _CHECK_STEP = 0.5
 _CROWDING = 4.0
+
+
+class Terrain(Protocol):
+    """A scene as those who move through it see it; `load_scene` gives one."""
+
+    @property
+    def name(self) -> str:
+        """Name of the scene."""
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        """`(lower, upper)` corners of the scene, each float `[3]`, in metres."""
+
+    def drop_to_ground(self, xy: ArrayLike) -> tuple[Array, Array]:
+        """Height of what is met from above, and whether that is open ground, each `[num_points]`"""
+
+    def segment_is_free(self, start: ArrayLike, stop: ArrayLike) -> Array:
+        """Whether straight segments cross no surface, bool `[num_segments]`."""
+
+    def cast_rays(self, origin: ArrayLike, direction: ArrayLike) -> tuple[Array, Array]:
+        """Distance to what rays meet first, infinite for nothing, and the identifier of that."""
+
+    def vertices_of(self, name: str) -> Array:
+        """Corners of an object of the scene in metres, float64 `[num_vertices, 3]`."""
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Names of the objects of the scene."""
+
+    @property
+    def cars(self) -> tuple[str, ...]:
+        """Names of the objects that may move."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ring:
+    """Where users start: between two distances of a base station.
+
+    Attributes:
+        centre: `(x, y)` of the base station in metres; a height after it is not used.
+        min_distance: Inner radius in metres.
+        max_distance: Outer radius in metres.
+    """
+
+    centre: tuple[float, ...]
+    min_distance: float = 15.0
+    max_distance: float = 200.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "centre", tuple(float(c) for c in self.centre[:2]))
+
+
+@dataclasses.dataclass(frozen=True)
+class GroundMap:
+    """A raster of square cells over a scene.
+
+    Attributes:
+        origin: float64 `[2]`, `(x, y)` of the centre of cell `[0, 0]` in metres.
+        cell: Side of a cell in metres.
+        height: float64 `[num_x, num_y]`, metres, of what a look from above meets first; NaN where
+            there is nothing.
+        is_open: bool `[num_x, num_y]`, whether that is open ground.
+    """
+
+    origin: Array
+    cell: float
+    height: Array
+    is_open: Array
+
+    @property
+    def centres(self) -> Array:
+        """`(x, y)` of all cells in metres, float64 `[num_x, num_y, 2]`."""
+        index = np.stack(np.indices(self.is_open.shape), axis=-1)
+        return self.origin + self.cell * index
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """`(left, right, bottom, top)` in metres, as `imshow` takes it."""
+        lower = self.origin - self.cell / 2
+        upper = lower + self.cell * np.array(self.is_open.shape)
+        return (float(lower[0]), float(upper[0]), float(lower[1]), float(upper[1]))
+
+    def cells_of(self, xy: ArrayLike) -> Array:
+        """Indices of the cells that points lie in, clipped to the map, int64 `[..., 2]`."""
+        index = np.round((np.asarray(xy, dtype=np.float64) - self.origin) / self.cell)
+        return np.clip(index.astype(np.int64), 0, np.array(self.is_open.shape) - 1)
+
+
+def ground_map(
+    terrain: Terrain,
+    cell: float,
+    *,
+    lower: ArrayLike | None = None,
+    upper: ArrayLike | None = None,
+) -> GroundMap:
+    """Looks down on a scene cell by cell.
+
+    Args:
+        terrain: `Terrain`.
+        cell: Side of a cell in metres.
+        lower: `(x, y)` from where to map in metres; the scene's own corner if `None`.
+        upper: `(x, y)` to where to map in metres; the scene's own corner if `None`.
+
+    Returns:
+        `GroundMap` of the part of that rectangle that lies within the scene.
+    """
+    if not cell > 0:
+        raise ValueError(f"cell must be positive. Received: cell={cell}")
+    low, high = (np.asarray(corner[:2], dtype=np.float64) for corner in terrain.bounds)
+    low = low if lower is None else np.maximum(low, lower)
+    high = high if upper is None else np.minimum(high, upper)
+    counts = np.maximum(np.floor((high - low) / cell).astype(int), 1)
+    origin = low + (high - low - cell * (counts - 1)) / 2
+    index = np.stack(np.indices(counts), axis=-1)
+    height, is_open = terrain.drop_to_ground((origin + cell * index).reshape(-1, 2))
+    return GroundMap(origin, float(cell), height.reshape(counts), is_open.reshape(counts))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,18 +143,16 @@ class FreeSpace:
     """
 
     ground: GroundMap
-    clearance: np.ndarray
-    free: np.ndarray
-    region: np.ndarray
+    clearance: Array
+    free: Array
+    region: Array
 
-    def draw(self, rng, centre, min_distance, max_distance, least_area=0.0):
+    def draw(self, rng: Random, ring: Ring, least_area: float = 0.0) -> Array | None:
         """Draws a free cell in a ring, uniformly.
 
         Args:
             rng: `numpy.random.Generator`.
-            centre: `(x, y)` in metres.
-            min_distance: Inner radius in metres.
-            max_distance: Outer radius in metres.
+            ring: `Ring`.
             least_area: Smallest area of the connected region in square metres; keeps out of
                 courtyards.
 
@@ -45,13 +160,13 @@ class FreeSpace:
             int64 `[2]`, indices of the cell, or `None` where there is none.
         """
         cells, places, areas = self._free_cells
-        off = np.linalg.norm(places - np.asarray(centre)[:2], axis=-1)
+        off = np.linalg.norm(places - np.array(ring.centre), axis=-1)
         chosen = np.flatnonzero(
-            (off >= min_distance) & (off <= max_distance) & (areas >= least_area)
+            (off >= ring.min_distance) & (off <= ring.max_distance) & (areas >= least_area)
         )
         return cells[chosen[rng.integers(len(chosen))]] if len(chosen) else None
 
-    def is_clear(self, start, stop):
+    def is_clear(self, start: ArrayLike, stop: ArrayLike) -> bool:
         """Whether all cells that a straight line passes are free, a first look without rays.
 
         Args:
@@ -71,7 +186,7 @@ class FreeSpace:
         cells = np.argwhere(self.free)
         return cells, self.ground.centres[self.free], sizes[self.region[self.free]]
 
-    def ways(self, cell, reach):
+    def ways(self, cell: ArrayLike, reach: float) -> tuple[Array, Callable[[ArrayLike], Array]]:
         """Shortest ways from a cell along the middle of streets.
 
         A step costs its length, and more the nearer it is to a wall.
@@ -88,14 +203,14 @@ class FreeSpace:
         from scipy.sparse.csgraph import dijkstra
 
         graph, number = self._graph
-        source = number[tuple(cell)]
+        source = number[tuple(np.asarray(cell))]
         cost, before = dijkstra(graph, indices=source, return_predecessors=True, limit=reach)
         table = np.full(self.free.shape, np.inf)
         table[self.free] = cost
         centres = self.ground.centres[self.free]
 
         def way(target):
-            node, chain = number[tuple(target)], []
+            node, chain = number[tuple(np.asarray(target))], []
             while node >= 0:
                 chain.append(node)
                 node = before[node]
@@ -131,11 +246,13 @@ class FreeSpace:
 
 
 @functools.lru_cache(maxsize=4)
-def free_space(loaded, centre, radius, cell, clearance):
+def free_space(
+    terrain: Terrain, centre: tuple[float, float], radius: float, cell: float, clearance: float
+) -> FreeSpace:
     """Free space around a point of a scene.
 
     Args:
-        loaded: `lwmt_sionna.rt.scenes.LoadedScene`.
+        terrain: `Terrain`.
         centre: `(x, y)` in metres, a tuple.
         radius: Half the side of the square to look at in metres.
         cell: Side of a cell in metres.
@@ -147,7 +264,7 @@ def free_space(loaded, centre, radius, cell, clearance):
     from scipy.ndimage import distance_transform_edt, label
 
     lower, upper = np.array(centre) - radius, np.array(centre) + radius
-    ground = ground_map(loaded, cell, lower=lower, upper=upper)
+    ground = ground_map(terrain, cell, lower=lower, upper=upper)
     # Beyond the map there is no ground either.
     padded = np.pad(ground.is_open, 1)
     # A cell is as far from a wall as its centre is, less half a cell.
@@ -156,13 +273,13 @@ def free_space(loaded, centre, radius, cell, clearance):
     return FreeSpace(ground, np.maximum(distance, 0.0), free, label(free)[0])
 
 
-def is_free_way(loaded, points, user_height, clearance):
+def is_free_way(terrain: Terrain, points: ArrayLike, user_height: float, clearance: float) -> bool:
     """Whether a way lies over open ground and crosses no surface, to both sides too.
 
     Rays look down at points half a metre apart, and along the way at the height of the users.
 
     Args:
-        loaded: `lwmt_sionna.rt.scenes.LoadedScene`.
+        terrain: `Terrain`.
         points: Points of the way in metres, float `[num_points, 2]`.
         user_height: Metres above the ground.
         clearance: Distance kept to both sides in metres.
@@ -180,11 +297,11 @@ def is_free_way(loaded, points, user_height, clearance):
     across = np.column_stack([-along[:, 1], along[:, 0]])
     for offset in (0.0, clearance, -clearance):
         shifted = points + offset * across
-        height, is_ground = drop_to_ground(loaded, shifted)
+        height, is_ground = terrain.drop_to_ground(shifted)
         if not is_ground.all():
             return False
         eye = np.column_stack([shifted, height + user_height])
-        if not segment_is_free(loaded, eye[:-1], eye[1:]).all():
+        if not terrain.segment_is_free(eye[:-1], eye[1:]).all():
             return False
     return True
 

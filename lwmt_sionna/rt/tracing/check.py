@@ -1,16 +1,20 @@
 """Whether a scene is fit for tracing, and what is wrong with it, in words."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from lwmt_sionna.rt._sionna import sionna_rt
-from lwmt_sionna.rt.maps import coverage_map, ground_map
-from lwmt_sionna.rt.meshes import Mesh, join, winding_number
-from lwmt_sionna.rt.ply import read_ply
-from lwmt_sionna.rt.scene_names import is_ground_name, resolve_scene
-from lwmt_sionna.rt.scene_xml import read_scene_xml
-from lwmt_sionna.rt.scenes import cast_rays, load_scene
+from lwmt_sionna.rt.motion.ground import ground_map
+from lwmt_sionna.rt.scenes.files import read_scene_xml
+from lwmt_sionna.rt.scenes.meshes import Mesh, join, read_mesh, winding_number
+from lwmt_sionna.rt.scenes.names import is_ground_name, resolve_scene
+from lwmt_sionna.rt.tracing._sionna import mitsuba, sionna_rt
+from lwmt_sionna.rt.tracing.loading import load_scene, load_shapes
+from lwmt_sionna.rt.tracing.show import coverage_map
+from lwmt_sionna.runs.configuration import Config, Interval, Positive, Share
+from lwmt_sionna.typing import ArrayLike, PathLike
 
 __all__ = ["CheckConfig", "Finding", "SceneReport", "check_scene"]
 
@@ -19,7 +23,7 @@ _UNITS = {1e-3: "millimetres", 1e3: "kilometres", 1e-2: "centimetres"}
 
 
 @dataclasses.dataclass(frozen=True)
-class CheckConfig:
+class CheckConfig(Config):
     """What counts as plausible.
 
     Attributes:
@@ -34,14 +38,14 @@ class CheckConfig:
         user_height: Height of users above the ground in metres.
     """
 
-    extent: tuple = (40.0, 20_000.0)
-    height: tuple = (2.0, 1_000.0)
-    mast: float = 35.0
-    bracket: float = 3.0
-    smallest_area: float = 1e-7
-    miswound_share: float = 0.01
-    radius: float = 200.0
-    user_height: float = 1.5
+    extent: Interval = (40.0, 20_000.0)
+    height: Interval = (2.0, 1_000.0)
+    mast: Positive = 35.0
+    bracket: Positive = 3.0
+    smallest_area: Positive = 1e-7
+    miswound_share: Share = 0.01
+    radius: Positive = 200.0
+    user_height: Positive = 1.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +54,7 @@ class Finding:
 
     Attributes:
         check: What was looked at: "path", "meshes", "materials", "faces", "load", "ground",
-            "units", "base station" or "coverage".
+            "units", "origin", "base station" or "coverage".
         level: "ok", "note", "warning" or "fault".
         text: What was found and, unless it is well, what to do about it.
     """
@@ -72,21 +76,28 @@ class SceneReport:
     """
 
     name: str
-    findings: list
-    coverage: list = dataclasses.field(default_factory=list)
+    findings: list[Finding]
+    coverage: list[dict[str, Any]] = dataclasses.field(default_factory=list)
 
     @property
-    def is_fit(self):
+    def is_fit(self) -> bool:
         """Whether there is no fault."""
         return not self.faults
 
     @property
-    def faults(self):
+    def faults(self) -> list[Finding]:
         """list of the findings that are faults."""
         return [finding for finding in self.findings if finding.level == FAULT]
 
 
-def check_scene(name, carrier_frequency, base_stations=(), config=None, *, coverage=True):
+def check_scene(
+    name: PathLike,
+    carrier_frequency: float,
+    base_stations: Sequence[ArrayLike] = (),
+    config: CheckConfig | None = None,
+    *,
+    coverage: bool = True,
+) -> SceneReport:
     """Checks a scene before anything is traced in it.
 
     Looks at the path, meshes, materials at the carrier, faces, ground, units, and at each base
@@ -114,21 +125,23 @@ def check_scene(name, carrier_frequency, base_stations=(), config=None, *, cover
         return SceneReport(file.name, [*findings, Finding("load", FAULT, str(error))])
     findings += _check_meshes(entries)
     findings += _check_materials(entries, carrier_frequency)
-    findings += _check_faces(entries, config)
     report = SceneReport(file.name, findings)
-    if any(finding.check in ("meshes", "materials") for finding in report.faults):
+    if report.faults and any(f.check in ("meshes", "materials") for f in report.faults):
         return report
     try:
+        findings += _check_shapes(load_shapes(entries), entries, config)
+        if any(finding.check == "meshes" for finding in report.faults):
+            return report
         loaded = load_scene(file.path, carrier_frequency)
     except ValueError as error:
         findings += _explain_load(error, file, entries)
         return report
-    except RuntimeError as error:
-        findings.append(Finding("load", FAULT, f"Sionna RT does not load it: {error}"))
-        return report
     findings.append(Finding("load", OK, "Sionna RT loads it"))
-    ground, units = _check_ground(loaded), _check_units(loaded.bounds, config)
-    findings += [*ground, *units]
+    findings += [
+        *_check_ground(loaded),
+        *_check_units(loaded.bounds, config),
+        *_check_origin(loaded),
+    ]
     places = np.asarray(base_stations, dtype=np.float64).reshape(-1, 3)
     walls = _walls(loaded) if len(places) else None
     for place in places:
@@ -165,12 +178,14 @@ def _check_meshes(entries):
             f"{missing[0].mesh} of the shape {missing[0].name}; export again with meshes/ beside "
             "the XML file"
         )
-    foreign = [s for s in entries.shapes if s.kind not in ("ply", "obj")]
-    if foreign:
-        faults.append(
-            f"the shape {foreign[0].name} is of type {foreign[0].kind}; Sionna RT takes triangle "
-            "meshes (ply, obj)"
-        )
+    damaged = []
+    for shape in entries.shapes:
+        if shape.mesh is not None and shape.mesh.is_file() and shape.kind in ("ply", "obj"):
+            try:
+                read_mesh(shape.mesh)
+            except ValueError as error:
+                damaged.append(str(error))
+    faults += damaged
     spaced = [s for s in entries.shapes if s.mesh is not None and " " in s.mesh.name]
     if spaced:
         faults.append(f"names of meshes have spaces, such as {spaced[0].mesh.name}; rename them")
@@ -181,13 +196,19 @@ def _check_meshes(entries):
 
 def _check_materials(entries, carrier_frequency):
     table = sionna_rt.radio_materials.itu.ITU_MATERIALS_PROPERTIES
-    faults = []
-    used = {}
+    faults = [
+        f"a material of type {material.plugin} has no id, which Sionna RT does not load"
+        for material in entries.materials.values()
+        if not material.name
+    ]
+    used: dict[str | None, list[str]] = {}
     for shape in entries.shapes:
         used.setdefault(shape.material, []).append(shape.name)
     for identifier, shapes in used.items():
         where = f"of the shape {shapes[0]}" + (f" and {len(shapes) - 1} more" * (len(shapes) > 1))
         material = entries.materials.get(identifier)
+        if identifier == "":
+            continue
         if material is None:
             faults.append(f"the material {identifier!r} {where} is not defined in the file")
         elif material.plugin == "itu-radio-material":
@@ -213,33 +234,32 @@ def _check_materials(entries, carrier_frequency):
     return [Finding("materials", OK, f"{', '.join(kinds)} at {carrier_frequency / 1e9:g} GHz")]
 
 
-def _check_faces(entries, config):
-    empty, miswound, edges, split, inward = [], 0, 0, 0, []
+def _check_shapes(shapes, entries, config):
+    """What Sionna RT makes of the shapes, before it merges those of a material."""
+    kinds = {shape.name: shape.kind for shape in entries.shapes}
+    empty, miswound, edges, split, inward, foreign = [], 0, 0, [], [], []
     worst = (0, "")
-    damaged = []
     num_faces = 0
-    for shape in entries.shapes:
-        if shape.kind != "ply" or shape.mesh is None or not shape.mesh.is_file():
+    for name, shape in shapes.items():
+        if not isinstance(shape, mitsuba.Mesh):
+            foreign.append(f"the shape {name} is of type {kinds.get(name, 'unknown')}")
             continue
-        try:
-            mesh = read_ply(shape.mesh)
-        except ValueError as error:
-            damaged.append(str(error))
-            continue
-        if not len(mesh.faces):
-            damaged.append(f"the mesh of the shape {shape.name} has no faces")
-            continue
+        mesh = _mesh_of(shape)
         num_faces += len(mesh.faces)
         if np.any(mesh.areas < config.smallest_area):
-            empty.append((shape.name, int(np.sum(mesh.areas < config.smallest_area))))
+            empty.append((name, int(np.sum(mesh.areas < config.smallest_area))))
         wrong, shared = mesh.num_miswound_edges()
         miswound, edges = miswound + wrong, edges + shared
-        worst = max(worst, (wrong, shape.name))
-        split += shared - mesh.num_shared_edges
+        worst = max(worst, (wrong, name))
+        if shared and mesh.num_shared_edges < 0.5 * shared:
+            split.append(f"{name} ({kinds.get(name, 'merged')})")
         closed = shared == 3 * len(mesh.faces) / 2
         if closed and not wrong and mesh.volume < 0:
-            inward.append(shape.name)
-    findings = [Finding("meshes", FAULT, text) for text in damaged]
+            inward.append(name)
+    findings = [
+        Finding("meshes", FAULT, f"{text}; Sionna RT traces triangle meshes alone (ply, obj, cube)")
+        for text in foreign
+    ]
     if empty:
         findings.append(
             Finding(
@@ -261,13 +281,15 @@ def _check_faces(entries, config):
                 "diffraction there; turn them (in Blender: Mesh, Normals, Recalculate Outside)",
             )
         )
-    if edges and split > 0.5 * edges:
+    if split:
         findings.append(
             Finding(
                 "faces",
                 WARNING,
-                f"{split} of {edges} edges have vertices of their own on either side, so they do "
-                "not diffract; merge vertices by distance before the export",
+                f"the edges of {split[0]}{f' and {len(split) - 1} more' * (len(split) > 1)} have "
+                "vertices of their own on either side, so they do not diffract, as those of the "
+                "same shape with common vertices would (a cube of Mitsuba always has, an OBJ file "
+                "with normals too); merge vertices by distance and export PLY",
             )
         )
     if inward:
@@ -285,8 +307,8 @@ def _check_faces(entries, config):
 
 
 def _explain_load(error, file, entries):
-    if "ground" not in str(error):
-        return [Finding("load", FAULT, f"Sionna RT does not load it: {error}")]
+    if not str(error).startswith("No ground object"):
+        return [Finding("load", FAULT, str(error))]
     named = [shape.name for shape in entries.shapes if is_ground_name(shape.name)]
     if named:
         text = (
@@ -303,11 +325,7 @@ def _explain_load(error, file, entries):
 
 
 def _check_ground(loaded):
-    names = [
-        name
-        for name, each in loaded.scene.objects.items()
-        if int(each.object_id) in loaded.ground_ids
-    ]
+    names = _ground_names(loaded)
     lower, upper = loaded.bounds
     # A raster of some ten thousand cells tells the shares to one per cent.
     cell = float(np.sqrt(np.prod(np.maximum(upper[:2] - lower[:2], 1e-6)) / 1e4))
@@ -320,7 +338,7 @@ def _check_ground(loaded):
 
 
 def _check_units(bounds, config):
-    lower, upper = (np.asarray(corner, dtype=np.float64) for corner in bounds)
+    lower, upper = bounds
     size = upper - lower
     extent, height = max(size[:2]), size[2]
     text = f"{size[0]:.4g} x {size[1]:.4g} m, {height:.4g} m high"
@@ -339,14 +357,36 @@ def _check_units(bounds, config):
     yield Finding("units", FAULT, f"implausible for a scene in metres: {text}{hint}")
 
 
+def _check_origin(loaded):
+    if not any(loaded.origin):
+        return
+    farthest = np.abs(loaded.bounds).max()
+    step = float(np.spacing(np.float32(farthest)))
+    place = ", ".join(f"{c:g}" for c in loaded.origin)
+    yield Finding(
+        "origin",
+        WARNING if step > 0.01 else NOTE,
+        f"coordinates reach {farthest / 1e3:.4g} km: the scene is traced around ({place}), with "
+        f"base stations and users moved alike; meshes in float32 hold vertices to {step:.2g} m "
+        "there, so subtract that point before the export where walls should be more exact",
+    )
+
+
+def _mesh_of(shape, offset=0.0):
+    vertices = np.array(shape.vertex_positions_buffer(), dtype=np.float64).reshape(-1, 3)
+    return Mesh(vertices + offset, np.array(shape.faces_buffer()).reshape(-1, 3))
+
+
+def _ground_names(loaded):
+    objects = loaded.scene.objects.items()
+    return [name for name, each in objects if int(each.object_id) in loaded.ground_ids]
+
+
 def _walls(loaded):
     """All of the scene but its ground, as one mesh."""
-    meshes = []
-    for each in loaded.scene.objects.values():
-        if int(each.object_id) in loaded.ground_ids:
-            continue
-        vertices = np.array(each.mi_mesh.vertex_positions_buffer()).reshape(-1, 3)
-        meshes.append(Mesh(vertices, np.array(each.mi_mesh.faces_buffer()).reshape(-1, 3)))
+    ground = _ground_names(loaded)
+    objects = loaded.scene.objects.items()
+    meshes = [_mesh_of(each.mi_mesh, loaded.origin) for name, each in objects if name not in ground]
     return join(meshes) if meshes else None
 
 
@@ -364,13 +404,13 @@ def _check_base_station(loaded, walls, place, config):
         ]
     if walls is not None and abs(winding_number(walls, [place])[0]) > 0.5:
         return [Finding("base station", FAULT, f"{label} lies inside of a mesh")]
-    down, _ = cast_rays(loaded, place[None], [[0.0, 0.0, -1.0]])
+    down, _ = loaded.cast_rays(place[None], [[0.0, 0.0, -1.0]])
     below = float(down[0])
     if not np.isfinite(below):
         return [Finding("base station", FAULT, f"{label} lies below the ground, or beside it")]
     angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     around = np.column_stack([np.cos(angle), np.sin(angle), np.zeros(64)])
-    beside = float(np.min(cast_rays(loaded, np.repeat(place[None], 64, axis=0), around)[0]))
+    beside = float(np.min(loaded.cast_rays(np.repeat(place[None], 64, axis=0), around)[0]))
     if below > config.mast and beside > config.bracket:
         nearest = (
             "no wall around" if not np.isfinite(beside) else f"the next wall {beside:.0f} m off"

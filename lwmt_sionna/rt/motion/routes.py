@@ -1,8 +1,12 @@
-"""Routes over a map and how they are driven: rounded corners, acceleration, stops. NumPy alone."""
+"""Routes over a map and how they are driven: rounded corners, acceleration, stops."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
+
+from lwmt_sionna.typing import Array, ArrayLike
 
 __all__ = ["Drive", "Route", "offset_polyline", "simplify_polyline"]
 
@@ -21,7 +25,7 @@ class Route:
         ValueError: If there are fewer than two different points.
     """
 
-    def __init__(self, points, turn_radius=0.0):
+    def __init__(self, points: ArrayLike, turn_radius: float = 0.0) -> None:
         points = np.asarray(points, dtype=np.float64)
         if points.ndim != 2 or points.shape[1] != 2 or not np.isfinite(points).all():
             raise ValueError(
@@ -31,7 +35,7 @@ class Route:
         if len(points) < 2:
             raise ValueError("A route needs at least two different points. Received: points=1")
         # Rows of (start along the route, x, y, heading, curvature).
-        self._pieces = []
+        self._pieces: list[tuple[float, ...]] = []
         self.length = 0.0
         legs = np.diff(points, axis=0)
         lengths = np.linalg.norm(legs, axis=1)
@@ -56,7 +60,9 @@ class Route:
             trim = cut
 
     @classmethod
-    def circle(cls, centre, radius, start, length, clockwise=False):
+    def circle(
+        cls, centre: ArrayLike, radius: float, start: float, length: float, clockwise: bool = False
+    ) -> Self:
         """A route around a circle.
 
         Args:
@@ -78,7 +84,7 @@ class Route:
             self._pieces.append((self.length, *point, heading, curvature))
             self.length += float(length)
 
-    def position(self, distance):
+    def position(self, distance: ArrayLike) -> Array:
         """Points of the route.
 
         Args:
@@ -95,12 +101,12 @@ class Route:
         dy = np.where(bent, radius * (np.cos(heading) - np.cos(later)), along * np.sin(heading))
         return np.stack([x + dx, y + dy], axis=-1)
 
-    def heading(self, distance):
+    def heading(self, distance: ArrayLike) -> Array:
         """Direction of travel in radians, counter-clockwise from x, float64 `[...]`."""
         _, _, heading, curvature, along = self._at(distance)
         return heading + curvature * along
 
-    def curvature(self, distance):
+    def curvature(self, distance: ArrayLike) -> Array:
         """Inverse radius of the route in 1/m, positive to the left, float64 `[...]`."""
         return self._at(distance)[3]
 
@@ -124,22 +130,22 @@ class Drive:
         speed: Metres per second at the knots, float64 `[num_knots]`.
     """
 
-    time: np.ndarray
-    distance: np.ndarray
-    speed: np.ndarray
+    time: Array
+    distance: Array
+    speed: Array
 
     @classmethod
     def plan(
         cls,
-        route,
-        cruise,
+        route: Route,
+        cruise: float,
         *,
-        acceleration,
-        deceleration,
-        lateral_acceleration,
-        stops=(),
-        rolling=False,
-    ):
+        acceleration: float,
+        deceleration: float,
+        lateral_acceleration: float,
+        stops: Sequence[tuple[float, float]] = (),
+        rolling: bool = False,
+    ) -> Self:
         """The fastest drive within the limits.
 
         Args:
@@ -189,11 +195,11 @@ class Drive:
         return cls(time, grid, speed)
 
     @property
-    def duration(self):
+    def duration(self) -> float:
         """Seconds from start to end."""
         return float(self.time[-1])
 
-    def at(self, time):
+    def at(self, time: ArrayLike) -> Array:
         """Distance along the route at given instants.
 
         Args:
@@ -216,7 +222,7 @@ class Drive:
         return np.minimum(covered, self.distance[knot + 1])
 
 
-def simplify_polyline(points, tolerance):
+def simplify_polyline(points: ArrayLike, tolerance: float) -> Array:
     """Drops points of a polyline that lie within a tolerance of it (Douglas and Peucker, 1973).
 
     Args:
@@ -249,7 +255,7 @@ def simplify_polyline(points, tolerance):
     return points[keep]
 
 
-def offset_polyline(points, offset):
+def offset_polyline(points: ArrayLike, offset: float) -> Array:
     """A polyline shifted to one side, such as to a lane.
 
     Args:

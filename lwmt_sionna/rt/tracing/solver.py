@@ -2,17 +2,24 @@
 
 import dataclasses
 import weakref
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from lwmt_sionna.data.paths import pack_interactions
-from lwmt_sionna.rt._sionna import SBCandidateGenerator, sionna_rt
-from lwmt_sionna.rt.candidates import (
+from lwmt_sionna.rt.tracing._sionna import SBCandidateGenerator, sionna_rt
+from lwmt_sionna.rt.tracing.candidates import (
     CandidateOverflow,
     CheckedCandidates,
     FaceGroups,
     PooledCandidates,
 )
+from lwmt_sionna.rt.tracing.loading import LoadedScene
+from lwmt_sionna.runs.configuration import Config, NonNegative, PositiveInt
+from lwmt_sionna.typing import Array, ArrayLike
+
+__all__ = ["PATH_TABLE_SIZE", "TracingConfig", "face_groups", "single_element", "trace_positions"]
 
 # Sionna RT recognises duplicates of a path by a hash table whose default size of 1e6 entries loses
 # paths when many receivers share a solve, different ones for neighbouring snapshots. Each entry
@@ -20,17 +27,15 @@ from lwmt_sionna.rt.candidates import (
 PATH_TABLE_SIZE = 100_000_000
 # What is enough for so many receivers; few sizes, because each one is a kernel of its own.
 _SMALLER_TABLES = ((5, 10_000_000), (15, 30_000_000))
-_TABLE_ATTRIBUTE = "MIN_SPEC_COUNT_SIZE"
-_GENERATOR_ATTRIBUTE = "_candidate_generator"
 _CANDIDATES_PER_RECEIVER = 4_096
 _LEAST_ROOM = 200_000
 # The number of receivers that rays are shot for is compiled into the kernels.
 _SHOOTERS_STEP = 6
-_face_groups = weakref.WeakKeyDictionary()
+_face_groups: weakref.WeakKeyDictionary[Any, FaceGroups] = weakref.WeakKeyDictionary()
 
 
 @dataclasses.dataclass(frozen=True)
-class TracingConfig:
+class TracingConfig(Config):
     """Settings of the path solver, and of what is traced along a track.
 
     Attributes:
@@ -54,8 +59,9 @@ class TracingConfig:
             in between paths evolve by their Doppler shifts. Zero traces every snapshot.
     """
 
-    max_depth: int = 4
-    samples_per_source: int = 400_000
+    # Labels of paths have room for eight interactions.
+    max_depth: Annotated[int, msgspec.Meta(ge=0, le=8)] = 4
+    samples_per_source: PositiveInt = 400_000
     specular_reflection: bool = True
     diffraction: bool = True
     refraction: bool = False
@@ -63,43 +69,23 @@ class TracingConfig:
     base_station_polarization: str = "V"
     user_pattern: str = "iso"
     user_polarization: str = "V"
-    power_floor_db: float = -50.0
+    power_floor_db: Annotated[float, msgspec.Meta(lt=0)] = -50.0
     seed: int = 42
-    candidate_spacing: float = 0.5
-    retrace_wavelengths: float = 0.0
-
-    def __post_init__(self):
-        for name in ("max_depth", "samples_per_source"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 0 or (name != "max_depth" and value == 0):
-                raise ValueError(f"{name} must be a positive integer. Received: {name}={value}")
-        if self.max_depth > 8:
-            raise ValueError(
-                f"max_depth must be at most 8 interactions. Received: max_depth={self.max_depth}"
-            )
-        if self.power_floor_db >= 0:
-            raise ValueError(
-                f"power_floor_db must be negative. Received: power_floor_db={self.power_floor_db}"
-            )
-        for name in ("candidate_spacing", "retrace_wavelengths"):
-            value = getattr(self, name)
-            if not (value >= 0 and np.isfinite(value)):
-                raise ValueError(
-                    f"{name} must be finite and not negative. Received: {name}={value}"
-                )
+    candidate_spacing: NonNegative = 0.5
+    retrace_wavelengths: NonNegative = 0.0
 
 
 def trace_positions(
-    loaded,
-    base_station_position,
-    base_station_orientation,
-    position,
-    velocity,
-    config=None,
+    loaded: LoadedScene,
+    base_station_position: ArrayLike,
+    base_station_orientation: ArrayLike,
+    position: ArrayLike,
+    velocity: ArrayLike,
+    config: TracingConfig | None = None,
     *,
-    shooters=None,
-    listens=None,
-):
+    shooters: Array | None = None,
+    listens: Array | None = None,
+) -> dict[str, Array]:
     """Traces all positions as receivers of one solve, with the base station as the source.
 
     Phases are coherent across the positions, so consecutive positions of a track form a channel
@@ -107,7 +93,7 @@ def trace_positions(
     compiled into the kernels: calls with the same number share them.
 
     Args:
-        loaded: `lwmt_sionna.rt.scenes.LoadedScene`.
+        loaded: `LoadedScene`.
         base_station_position: Metres, float `[3]`.
         base_station_orientation: Yaw, pitch and roll in radians, float `[3]`.
         position: Metres, float `[num_positions, 3]`.
@@ -115,7 +101,7 @@ def trace_positions(
         config: `TracingConfig`; the default settings if `None`.
         shooters: Indices of the positions that rays are shot for, integer `[num_shooters]`; all of
             them if `None`. The others test the candidate paths found there, see
-            `lwmt_sionna.rt.candidates`.
+            `lwmt_sionna.rt.tracing.candidates`.
         listens: bool `[num_positions, num_shooters]`: whose candidates each position tests; needed
             with `shooters`.
 
@@ -126,15 +112,14 @@ def trace_positions(
         (radians, global frame, departure at the base station), `doppler` float32 (hertz), `valid`
         bool, `interactions` uint32 (see `PathSequences`) and `path_key` uint32, equal for paths
         with the same sequence of interactions and objects, and zero for the line of sight.
-
-    Raises:
-        RuntimeError: If this release of Sionna RT no longer has the parts that are replaced here.
     """
     config = TracingConfig() if config is None else config
     scene = loaded.scene
-    scene.tx_array = _single_element(config.base_station_pattern, config.base_station_polarization)
-    scene.rx_array = _single_element(config.user_pattern, config.user_polarization)
-    _place_devices(scene, base_station_position, base_station_orientation, position, velocity)
+    scene.tx_array = single_element(config.base_station_pattern, config.base_station_polarization)
+    scene.rx_array = single_element(config.user_pattern, config.user_polarization)
+    position = loaded.local(position)
+    station = loaded.local(base_station_position), base_station_orientation
+    _place_devices(scene, *station, position, np.asarray(velocity, dtype=np.float64))
     if shooters is not None and config.max_depth > 0:
         shooters, listens = _pad_shooters(shooters, listens)
         num_shooters = len(shooters)
@@ -151,17 +136,12 @@ def trace_positions(
 
 def _solve(scene, config, shooters, listens, room):
     solver = sionna_rt.PathSolver()
-    if not hasattr(solver, _GENERATOR_ATTRIBUTE):
-        raise RuntimeError(
-            f"This release of Sionna RT has no PathSolver.{_GENERATOR_ATTRIBUTE}; candidates "
-            "cannot be checked or shared. Expected: sionna-rt 1.2.2"
-        )
-    generator = getattr(solver, _GENERATOR_ATTRIBUTE)
     if shooters is None:
-        generator = CheckedCandidates(generator)
+        generator = CheckedCandidates(solver._candidate_generator)
     else:
-        generator = PooledCandidates(generator, face_groups(scene), shooters, listens)
-    setattr(solver, _GENERATOR_ATTRIBUTE, generator)
+        groups = face_groups(scene)
+        generator = PooledCandidates(solver._candidate_generator, groups, shooters, listens)
+    solver._candidate_generator = generator
     return solver(
         scene,
         max_depth=config.max_depth,
@@ -184,7 +164,7 @@ def _pad_shooters(shooters, listens):
     return shooters, np.pad(listens, ((0, 0), (0, surplus)))
 
 
-def face_groups(scene):
+def face_groups(scene: Any) -> FaceGroups:
     """The `FaceGroups` of a scene, worked out once.
 
     Args:
@@ -195,23 +175,21 @@ def face_groups(scene):
     return _face_groups[scene]
 
 
-def path_table_size():
-    """Smallest size of Sionna RT's path table, in entries."""
-    if not hasattr(SBCandidateGenerator, _TABLE_ATTRIBUTE):
-        raise RuntimeError(
-            f"This release of Sionna RT has no SBCandidateGenerator.{_TABLE_ATTRIBUTE}; its path "
-            "table cannot be enlarged and paths would be lost. Expected: sionna-rt 1.2.2"
-        )
-    return getattr(SBCandidateGenerator, _TABLE_ATTRIBUTE)
-
-
 def _set_path_table(num_receivers):
     sizes = [size for limit, size in _SMALLER_TABLES if num_receivers <= limit]
-    path_table_size()
-    setattr(SBCandidateGenerator, _TABLE_ATTRIBUTE, min([PATH_TABLE_SIZE, *sizes]))
+    SBCandidateGenerator.MIN_SPEC_COUNT_SIZE = min([PATH_TABLE_SIZE, *sizes])
 
 
-def _single_element(pattern, polarization):
+def single_element(pattern: str, polarization: str) -> Any:
+    """The array of a single antenna.
+
+    Args:
+        pattern: Name of an element pattern in Sionna RT.
+        polarization: "V", "H", "VH" or "cross".
+
+    Returns:
+        `sionna.rt.PlanarArray`.
+    """
     return sionna_rt.PlanarArray(
         num_rows=1,
         num_cols=1,

@@ -9,9 +9,14 @@ are shot for some positions, and all positions of the track test what was found:
 of those paths are then decided by the image method, that is by geometry, for less time.
 """
 
+from typing import Any
+
 import numpy as np
 
-from lwmt_sionna.rt._sionna import drjit, mitsuba, sionna_rt
+from lwmt_sionna.rt.tracing._sionna import drjit, mitsuba, sionna_rt
+from lwmt_sionna.typing import Array, ArrayLike
+
+__all__ = ["CandidateOverflow", "CheckedCandidates", "FaceGroups", "PooledCandidates"]
 
 INTERACTION = sionna_rt.constants.InteractionType
 _INVALID = 0xFFFFFFFF
@@ -41,7 +46,7 @@ class FaceGroups:
         scene: `sionna.rt.Scene`.
     """
 
-    def __init__(self, scene):
+    def __init__(self, scene: Any) -> None:
         self._rank = {}
         self._first = {}
         faces, count = [], 0
@@ -54,7 +59,7 @@ class FaceGroups:
             count += len(group)
         self._faces = np.concatenate(faces) if faces else np.zeros(0, np.uint32)
 
-    def rank(self, objects):
+    def rank(self, objects: Array) -> Array:
         """Place of objects in the order of their names: the same in every process.
 
         Args:
@@ -66,7 +71,7 @@ class FaceGroups:
         """
         return self._look_up(objects, self._rank, -1)
 
-    def representative(self, objects, faces):
+    def representative(self, objects: Array, faces: Array) -> Array:
         """The face that stands for the plane of each face.
 
         Args:
@@ -81,7 +86,7 @@ class FaceGroups:
         return np.where(first >= 0, self._faces[index], faces).astype(np.uint32)
 
     @staticmethod
-    def _look_up(objects, table, missing):
+    def _look_up(objects: Array, table: dict[int, int], missing: int) -> Array:
         unique, inverse = np.unique(objects, return_inverse=True)
         found = np.array([table.get(int(key), missing) for key in unique], dtype=np.int64)
         return found[inverse].reshape(np.shape(objects))
@@ -116,15 +121,24 @@ class PooledCandidates:
         listens: bool `[num_receivers, num_shooters]`: whose candidates each receiver tests.
     """
 
-    def __init__(self, generator, groups, shooters, listens):
+    def __init__(
+        self, generator: Any, groups: FaceGroups, shooters: ArrayLike, listens: ArrayLike
+    ) -> None:
         self._generator = generator
         self._groups = groups
         self._shooters = np.asarray(shooters)
         self._listens = np.asarray(listens, dtype=bool)
 
     def __call__(
-        self, *, mi_scene, src_positions, tgt_positions, los, max_num_paths_per_src, **settings
-    ):
+        self,
+        *,
+        mi_scene: Any,
+        src_positions: Any,
+        tgt_positions: Any,
+        los: bool,
+        max_num_paths_per_src: int,
+        **settings: Any,
+    ) -> Any:
         index = mitsuba.UInt(self._shooters.astype(np.uint32))
         aims = drjit.gather(mitsuba.Point3f, tgt_positions, index)
         drjit.make_opaque(aims)
@@ -170,10 +184,10 @@ class CheckedCandidates:
         generator: The solver's own `SBCandidateGenerator`.
     """
 
-    def __init__(self, generator):
+    def __init__(self, generator: Any) -> None:
         self._generator = generator
 
-    def __call__(self, *, max_num_paths_per_src, **settings):
+    def __call__(self, *, max_num_paths_per_src: int, **settings: Any) -> Any:
         found = self._generator(max_num_paths_per_src=max_num_paths_per_src, **settings)
         found.schedule()
         drjit.eval()

@@ -14,6 +14,8 @@ import re
 
 logger = logging.getLogger(__name__)
 
+__all__ = ["LLVM_HINT", "find_libllvm", "load_libllvm"]
+
 LLVM_HINT = (
     "Ray tracing on a CPU needs the LLVM shared library. On Debian or Ubuntu run "
     "`apt-get install libllvm19`, or set DRJIT_LIBLLVM_PATH to the path of a libLLVM.so."
@@ -31,7 +33,7 @@ _PREFERRED_MAJORS = (19, 18, 20, 17, 15, 16)
 _loaded: dict[str, ctypes.CDLL] = {}
 
 
-def find_libllvm():
+def find_libllvm() -> pathlib.Path | None:
     """Finds the LLVM shared library that Dr.Jit should use.
 
     The environment variable ``DRJIT_LIBLLVM_PATH`` wins; otherwise the usual library folders are
@@ -46,7 +48,7 @@ def find_libllvm():
         return path if path.is_file() else None
     directories = [pathlib.Path(d) for d in _SEARCH_DIRECTORIES]
     directories += sorted(pathlib.Path("/usr/lib").glob("llvm-*/lib"))
-    found = {}
+    found: dict[int, pathlib.Path] = {}
     for directory in directories:
         for path in directory.glob("libLLVM*.so*"):
             match = re.fullmatch(r"libLLVM(?:-(\d+)[\d.]*\.so[\d.]*|\.so\.(\d+)[\d.]*)", path.name)
@@ -58,13 +60,13 @@ def find_libllvm():
     return None
 
 
-def load_libllvm():
+def load_libllvm() -> pathlib.Path:
     """Loads LLVM for Dr.Jit, safely with respect to TensorFlow. Idempotent.
 
     Must run before `mitsuba` or `sionna.rt` are imported; `lwmt_sionna.rt` does so.
 
     Returns:
-        `pathlib.Path` of the loaded library, or `None` where a CUDA device makes it unnecessary.
+        `pathlib.Path` of the loaded library.
 
     Raises:
         ImportError: If no library is found or it cannot be loaded. The message names the remedy.

@@ -1,12 +1,16 @@
 """Where scenes are: built into Sionna RT, in `scenes/`, or in a file of one's own."""
 
 import dataclasses
+import importlib.metadata
 import json
 import os
 import pathlib
 import re
+from typing import Any
 
-__all__ = ["SCENES", "SceneFile", "own_scenes", "resolve_scene"]
+from lwmt_sionna.typing import PathLike
+
+__all__ = ["SCENES", "SceneFile", "is_car_name", "is_ground_name", "own_scenes", "resolve_scene"]
 
 # Sionna RT's built-in cities and streets.
 SCENES = (
@@ -18,7 +22,7 @@ SCENES = (
     "simple_street_canyon_with_cars",
 )
 _FOLDER_VARIABLE = "LWMT_SCENES"
-_CHECKOUT = pathlib.Path(__file__).resolve().parents[2] / "scenes"
+_CHECKOUT = pathlib.Path(__file__).resolve().parents[3] / "scenes"
 _GROUND_WORDS = {"ground", "terrain", "plane", "floor", "road"}
 _CAR_WORDS = {"car", "bus", "truck", "tram", "van", "vehicle"}
 
@@ -38,7 +42,7 @@ class SceneFile:
     origin: str
 
     @property
-    def facts(self):
+    def facts(self) -> dict[str, Any]:
         """dict, what the builder wrote down (`city.json`); empty for scenes made elsewhere."""
         note = self.path.with_name("city.json")
         if not note.is_file():
@@ -48,22 +52,28 @@ class SceneFile:
         except ValueError as error:
             raise ValueError(f"The file is no JSON: {error}. Received: path={note}") from error
 
+    @property
+    def portable(self) -> str:
+        """What finds it on another machine: a name that all installations know, or a whole path."""
+        is_shipped = self.origin == "sionna" or self.path.is_relative_to(_CHECKOUT)
+        return self.name if is_shipped else str(self.path.resolve())
 
-def own_scenes():
+
+def own_scenes() -> dict[str, pathlib.Path]:
     """The scenes of this project and those in the folders of the variable `LWMT_SCENES`.
 
     Returns:
         dict from name to the `pathlib.Path` of the XML file, sorted by name.
     """
     folders = [pathlib.Path(p) for p in os.environ.get(_FOLDER_VARIABLE, "").split(os.pathsep) if p]
-    found = {}
+    found: dict[str, pathlib.Path] = {}
     for folder in (*folders, _CHECKOUT):
         for path in sorted(folder.glob("*/scene.xml")):
             found.setdefault(path.parent.name, path)
     return dict(sorted(found.items()))
 
 
-def resolve_scene(name):
+def resolve_scene(name: PathLike) -> SceneFile:
     """Finds a scene.
 
     Args:
@@ -75,12 +85,19 @@ def resolve_scene(name):
 
     Raises:
         ValueError: If there is no such scene; the message lists those that exist.
+        ImportError: If a built-in scene is asked for and Sionna RT is not installed.
     """
     text = str(name)
     if text in SCENES:
-        from lwmt_sionna.rt._sionna import sionna_rt
-
-        return SceneFile(pathlib.Path(getattr(sionna_rt.scene, text)), text, "sionna")
+        try:
+            package = importlib.metadata.distribution("sionna-rt")
+        except importlib.metadata.PackageNotFoundError as error:
+            raise ImportError(
+                "The scene is one of Sionna RT's: install it with "
+                f"`pip install 'lwmt_sionna[rt]'`. Received: name={text}"
+            ) from error
+        file = pathlib.Path(str(package.locate_file(f"sionna/rt/scenes/{text}/{text}.xml")))
+        return SceneFile(file, text, "sionna")
     own = own_scenes()
     if text in own:
         return SceneFile(own[text], text, "own")
@@ -98,12 +115,12 @@ def resolve_scene(name):
     )
 
 
-def is_ground_name(name):
+def is_ground_name(name: str) -> bool:
     """Whether a word of an object's name says that it is ground to stand on."""
     return bool(_words(name) & _GROUND_WORDS)
 
 
-def is_car_name(name):
+def is_car_name(name: str) -> bool:
     """Whether a word of an object's name says that it is a vehicle, which may move."""
     return bool(_words(name) & _CAR_WORDS)
 
