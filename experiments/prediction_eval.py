@@ -11,7 +11,7 @@ The grid over scenes, speeds, periods and SNRs:
 
 Paths are stored, so any linear array and band will do. The predictors stay as they are:
     python experiments/prediction_eval.py --data experiments/data/*.h5 --num-ant 16 \\
-        --num-subcarriers 64 --snr 15 --out experiments/results/prediction_eval_16x64.json
+        --num-subcarriers 64 --history-snr 15 --out experiments/results/prediction_eval_16x64.json
 """
 
 import dataclasses
@@ -26,22 +26,18 @@ def main(argv=None):
     parser = command_line.build_parser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--config", type=pathlib.Path, help="TOML file of a GridConfig")
-    source.add_argument("--data", nargs="+", type=pathlib.Path, help="HDF5 files")
-    parser.add_argument("--preset", nargs="*", help="names or folders [small]")
-    parser.add_argument("--baselines", nargs="*", help="training-free baselines [all]")
-    parser.add_argument("--snr", nargs="+", type=float, help="dB [5 15 25]")
+    command_line.add_options(source, "data")
+    command_line.add_options(parser, "preset", "history_snr", "link_snr", "horizons")
+    parser.add_argument("--baselines", nargs="+", help="training-free baselines [all]")
     parser.add_argument("--num-ant", type=int, help="antennas of the linear array [32]")
     parser.add_argument("--num-subcarriers", type=int, help="subcarriers of the grid [32]")
     parser.add_argument("--subcarrier-spacing", type=float, help="hertz [540e3]")
     parser.add_argument("--num-history", type=int, help="snapshots of history [16]")
-    parser.add_argument("--num-horizons", type=int, help="snapshots to predict [5]")
     parser.add_argument("--only", help="regimes whose file's name holds this [all]")
-    parser.add_argument("--limit", type=int, help="sequences per regime at most [all]")
-    parser.add_argument("--seed", type=int, help="seed of the noise [0]")
+    command_line.add_options(parser, "limit", "seed", "workdir")
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs/prediction_eval.json"), help="record"
     )
-    parser.add_argument("--workdir", type=pathlib.Path, help="finished cells [runs/NAME.cells]")
     parser.add_argument("--figures", type=pathlib.Path, help="folder for the figures")
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
@@ -49,19 +45,23 @@ def main(argv=None):
     from lwmt_sionna.evaluation.regimes import GridConfig, Regime, load_regime
 
     overrides = {
-        "presets": args.preset, "baselines": args.baselines, "snr_db": args.snr,
-        "num_ant": args.num_ant, "num_subcarriers": args.num_subcarriers,
-        "subcarrier_spacing": args.subcarrier_spacing, "num_history": args.num_history,
-        "num_horizons": args.num_horizons, "limit": args.limit, "seed": args.seed,
+        "presets": args.preset, "baselines": args.baselines, "snr_db": args.history_snr,
+        "link_snr_db": args.link_snr, "num_ant": args.num_ant,
+        "num_subcarriers": args.num_subcarriers, "subcarrier_spacing": args.subcarrier_spacing,
+        "num_history": args.num_history, "rate_horizons": args.horizons,
+        "num_horizons": None if args.horizons is None else max(args.horizons),
+        "limit": args.limit, "seed": args.seed,
     }  # fmt: skip
     overrides = {name: value for name, value in overrides.items() if value is not None}
     if args.config is not None:
         config = GridConfig.from_toml(args.config, overrides)
     else:
-        config = GridConfig([Regime(str(path)) for path in args.data], **overrides)
+        config = GridConfig([Regime(path) for path in args.data], **overrides)
     if args.only is not None:
         chosen = [r for r in config.regimes if args.only in pathlib.Path(r.data).name]
         config = dataclasses.replace(config, regimes=chosen)
+    if args.figures is not None and not config.presets:
+        raise command_line.UsageError("figures show a preset; expected one. Received: --preset")
     # Before the slow imports: a wrong file is told at once.
     regimes = [(regime, *load_regime(regime, config)) for regime in config.regimes]
 
@@ -71,8 +71,8 @@ def main(argv=None):
     from lwmt_sionna.runs import records
     from lwmt_sionna.runs.store import CellStore
 
-    workdir = args.workdir or pathlib.Path("runs") / f"{args.out.stem}.cells"
-    result, inputs, parameters = run_grid(config, regimes, CellStore(workdir))
+    store = CellStore(command_line.workdir(args))
+    result, inputs, parameters = run_grid(config, regimes, store)
     points = result.pop("points")
     best = [
         {"by": by, **point}
@@ -94,7 +94,7 @@ def main(argv=None):
         started=started,
         extra={**result, "best_classical": best, "num_parameters": parameters},
     )
-    print_table(points, config.num_horizons)
+    print_table(points, sorted({1, *config.rate_horizons}))
     if args.figures is not None:
         args.figures.mkdir(parents=True, exist_ok=True)
         figures.plot_prediction_errors(record, args.figures / "prediction_nmse.png")
@@ -103,7 +103,7 @@ def main(argv=None):
     print(f"record: {args.out}")
 
 
-def print_table(points, num_horizons):
+def print_table(points, horizons):
     from lwmt_sionna.evaluation.grid import cell_key
 
     cells = {(cell_key(p)[:4], p["predictor"], p["horizon"], p["subset"]): p for p in points}
@@ -113,7 +113,6 @@ def print_table(points, num_horizons):
             f"\n{scene}, {speed:.0f} km/h, CSI every {1e3 * period:g} ms, history SNR "
             f"{snr_db:g} dB: NMSE pooled / median [dB]"
         )
-        horizons = sorted({1, num_horizons})
         header = "".join(f"{f'h={h} {s}':>26}" for h in horizons for s in ("event-free", "quiet"))
         print(f"{'predictor':<14}{header}")
         for name in dict.fromkeys(p["predictor"] for p in points):

@@ -100,23 +100,24 @@ def main(argv=None):
     parser.add_argument(
         "--config", type=pathlib.Path, required=True, help="TOML file of a TrainConfig"
     )
-    parser.add_argument("--snr", nargs="+", type=float, default=[5.0, 15.0, 25.0], help="dB")
+    command_line.add_options(
+        parser, "history_snr", "limit", "workdir", history_snr=[5.0, 15.0, 25.0], limit=8
+    )
     parser.add_argument("--predictors", nargs="+", choices=list(GRID), help="some of them [all]")
-    parser.add_argument("--limit", type=int, default=16, help="sequences, drawn at random [16]")
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs/tune_baselines.json"), help="record"
     )
-    parser.add_argument("--workdir", type=pathlib.Path, help="finished settings [OUT's folder]")
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
 
     import numpy as np
-    import tqdm
 
     from lwmt_sionna import baselines
     from lwmt_sionna.data import add_noise
     from lwmt_sionna.runs import records
-    from lwmt_sionna.runs.store import CellStore
+    from lwmt_sionna.runs.digests import code_digest
+    from lwmt_sionna.runs.parallel import progress_bar
+    from lwmt_sionna.runs.store import RunFolder
     from lwmt_sionna.training import TrainConfig
 
     config = TrainConfig.from_toml(args.config)
@@ -126,21 +127,22 @@ def main(argv=None):
         "config": config.to_dict(),
         "limit": args.limit,
         "data": {name: records.sha256(path) for name, path in inputs.items()},
+        "code": code_digest("lwmt_sionna.baselines", "lwmt_sionna.data.synthesis"),
     }
-    store = CellStore(args.workdir or args.out.with_suffix(""))
     names = args.predictors or list(GRID)
     trials = [(name, settings) for name in names for settings in GRID[name]]
     points = []
-    for name, settings in tqdm.tqdm(trials, unit="setting", disable=None):
-        predictor = baselines.CLASSICAL[name](**settings)
-        for snr_db in args.snr:
-            points.append(
-                store.get(
-                    {**common, "predictor": name, "settings": settings, "snr_db": snr_db},
-                    lambda p=predictor, s=snr_db: score(p, h, s, config, add_noise, np),
+    with RunFolder(command_line.workdir(args)) as folder:
+        for name, settings in progress_bar(trials, unit="setting"):
+            predictor = baselines.CLASSICAL[name](**settings)
+            for snr_db in args.history_snr:
+                points.append(
+                    folder.store.compute(
+                        {**common, "predictor": name, "settings": settings, "snr_db": snr_db},
+                        lambda p=predictor, s=snr_db: score(p, h, s, config, add_noise, np),
+                    )
+                    | {"predictor": name, "history_snr_db": snr_db, "settings": repr(settings)}
                 )
-                | {"predictor": name, "history_snr_db": snr_db, "settings": repr(settings)}
-            )
     winners = {
         (point["predictor"], point["history_snr_db"]): point
         for point in sorted(points, key=lambda p: -p["score_db"])
@@ -150,7 +152,7 @@ def main(argv=None):
     records.write_record(
         args.out,
         name="tune_baselines",
-        config=config.to_dict() | {"history_snr_db": args.snr, "limit": args.limit},
+        config=config.to_dict() | {"history_snr_db": args.history_snr, "limit": args.limit},
         points=points,
         seeds=[config.seed],
         inputs=inputs,
@@ -166,7 +168,7 @@ def main(argv=None):
 
 
 def validation_channels(config, limit, np):
-    """Channels of some validation sequences, as many of every scene as there are of the others."""
+    """Channels of some validation sequences of every file, drawn at random."""
     from lwmt_sionna.data import (
         PlanarArray,
         read_paths,
@@ -180,12 +182,11 @@ def validation_channels(config, limit, np):
     frequencies = subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing)
     snapshots = np.arange(config.num_history + config.num_horizons)
     channels = []
-    for index, path in enumerate(config.data):
+    for path in config.data:
         paths = read_paths(path)
         paths = paths.select(~vanishing_mask(paths))
         held_out = split_by_trajectory(paths, config.validation_share, seed=config.seed)[1]
-        share = limit // len(config.data) + (index < limit % len(config.data))
-        chosen = np.sort(rng.permutation(held_out.num_sequences)[:share])
+        chosen = np.sort(rng.permutation(held_out.num_sequences)[:limit])
         array = PlanarArray(1, config.num_ant)
         channels.append(
             synthesize(held_out.select(chosen), array, frequencies, snapshots=snapshots)

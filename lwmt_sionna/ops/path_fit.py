@@ -103,7 +103,7 @@ class PathFit:
         estimation in mobile radio environments using the SAGE algorithm (IEEE JSAC 17).
     """
 
-    def __init__(  # noqa: PLR0913 - the settings of a fit
+    def __init__(  # noqa: PLR0913 - settings, each with a default
         self,
         num_snapshots: int,
         num_ant: int,

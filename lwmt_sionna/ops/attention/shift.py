@@ -309,7 +309,9 @@ def _backward(blocks, query, key, value, d_output, known, routed):
 class _Blocks:
     """Sizes of the blocks of a call, and the way between tokens and blocks."""
 
-    def __init__(self, query, neighborhood, grid):
+    def __init__(
+        self, query: Tensor, neighborhood: Neighborhood, grid: tuple[int, int, int]
+    ) -> None:
         _, self.num_heads, self.num_tokens, self.head_dim = query.shape
         self.grid = grid
         self.dtype = keras.backend.standardize_dtype(query.dtype)
@@ -384,7 +386,7 @@ class _Blocks:
 class _Keys:
     """Keys, values and bias of all planes, and the walk of a block of queries along them."""
 
-    def __init__(self, blocks, key, value, halo):
+    def __init__(self, blocks: _Blocks, key: Tensor, value: Tensor, halo: int) -> None:
         self.blocks = blocks
         self.halo = halo
         self.num_planes = blocks.grid[0] + 1
