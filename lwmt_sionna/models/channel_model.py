@@ -12,6 +12,7 @@ from keras import ops
 from lwmt_sionna.layers.angle_delay import AngleDelayTransform
 from lwmt_sionna.models.backbone import LWMTBackbone, get_backbone
 from lwmt_sionna.models.channel_form import PER, as_links, bandwidth_of, pool_embeddings
+from lwmt_sionna.models.losses import as_stacked
 from lwmt_sionna.models.normalization import unit_power
 from lwmt_sionna.models.presets import PresetModel
 from lwmt_sionna.ops.compiled import compile_function, is_outermost
@@ -43,6 +44,23 @@ class ChannelModel(PresetModel):
             chosen = np.asarray(kwargs["subcarriers"]).reshape(-1)
             kwargs["subcarriers"] = tuple(int(i) for i in chosen)
         return super().__call__(*args, **kwargs)
+
+    def compute_loss(
+        self,
+        x: Tensor | None = None,
+        y: Tensor | None = None,
+        y_pred: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        training: bool = True,
+    ) -> Tensor:
+        """As Keras has it; complex channels count with both of their parts."""
+        return super().compute_loss(x, as_stacked(y), as_stacked(y_pred), sample_weight, training)
+
+    def compute_metrics(
+        self, x: Tensor, y: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """As Keras has it; complex channels count with both of their parts."""
+        return super().compute_metrics(x, as_stacked(y), as_stacked(y_pred), sample_weight)
 
     def _run(self, function, x, training=None, **options):
         """What a function of flat channels and options returns, as a compiled program if it can."""

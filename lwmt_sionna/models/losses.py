@@ -9,7 +9,7 @@ from lwmt_sionna.ops.complex import is_complex, to_stacked
 from lwmt_sionna.ops.patches import patchify
 from lwmt_sionna.typing import Tensor
 
-__all__ = ["LogNormalizedError", "normalized_mean_squared_error", "token_error"]
+__all__ = ["LogNormalizedError", "as_stacked", "normalized_mean_squared_error", "token_error"]
 
 
 def token_error(
@@ -28,7 +28,7 @@ def token_error(
     Returns:
         float32 `[batch]`.
     """
-    y_true, y_pred = (ops.cast(_stacked(y), "float32") for y in (y_true, y_pred))
+    y_true, y_pred = (ops.cast(as_stacked(y), "float32") for y in (y_true, y_pred))
     counted = ops.cast(tokens, "float32")
     power = ops.sum(ops.square(patchify(y_true, patch)), axis=-1)
     error = ops.sum(ops.square(patchify(y_pred - y_true, patch)), axis=-1)
@@ -47,7 +47,7 @@ def normalized_mean_squared_error(y_true: Tensor, y_pred: Tensor) -> Tensor:
     Returns:
         Real `[batch, time]`.
     """
-    y_true, y_pred = _stacked(y_true), _stacked(y_pred)
+    y_true, y_pred = as_stacked(y_true), as_stacked(y_pred)
     error = ops.sum(ops.square(y_pred - y_true), axis=(-3, -2, -1))
     power = ops.sum(ops.square(y_true), axis=(-3, -2, -1))
     return error / (power + 1e-12)
@@ -75,7 +75,7 @@ class LogNormalizedError(keras.losses.Loss):
         self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
     ) -> Tensor:
         # Before Keras casts to the type of the loss, which has no imaginary part.
-        return super().__call__(_stacked(y_true), _stacked(y_pred), sample_weight)
+        return super().__call__(as_stacked(y_true), as_stacked(y_pred), sample_weight)
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         ratio = normalized_mean_squared_error(y_true, y_pred)
@@ -85,6 +85,8 @@ class LogNormalizedError(keras.losses.Loss):
         return {**super().get_config(), "floor": self.floor}
 
 
-def _stacked(y):
-    y = ops.convert_to_tensor(y)
-    return to_stacked(y) if is_complex(y) else y
+def as_stacked(y: Tensor) -> Tensor:
+    """Complex channels as real `[..., 2]`; real ones, and nothing, as they are."""
+    if not hasattr(y, "dtype") or not is_complex(y):
+        return y
+    return to_stacked(ops.convert_to_tensor(y))
