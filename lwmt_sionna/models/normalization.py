@@ -23,13 +23,13 @@ class Frame(NamedTuple):
 
     Attributes:
         transform: `AngleDelayTransform`.
-        power: Exact power of two near the peak, `[batch, 1, 1, 1, 1]` of the type of the history.
-        rms: Root mean square per complex number of what that leaves, same shape; float32 at least.
+        peak: Largest real or imaginary part, `[batch, 1, 1, 1, 1]` of the type of the history.
+        rms: Root mean square per complex number over the peak, same shape; float32 at least.
         phasor: `ComplexPair` of `[batch, 1, 1, 1]`, of magnitude one.
     """
 
     transform: AngleDelayTransform
-    power: Tensor
+    peak: Tensor
     rms: Tensor
     phasor: ComplexPair
 
@@ -44,14 +44,14 @@ class Frame(NamedTuple):
         Returns:
             Tuple of the `Frame` and float32 `[batch, time, angle, delay, 2]`.
         """
-        power, rms, unit = _scale(history)
+        peak, rms, unit = _scale(history)
         x = transform(unit)
         phasor = _common_phasor(x[:, -1:])
-        return cls(transform, power, rms, phasor), turn(x, phasor.conj())
+        return cls(transform, peak, rms, phasor), turn(x, phasor.conj())
 
     def into(self, h: Tensor) -> Tensor:
         """Channels `[batch, ..., num_ant, num_subcarriers, 2]` in the frame, float32."""
-        x = self.transform(_divide(h, self.power, self.rms))
+        x = self.transform(ops.cast(_over(_over(h, self.peak), self.rms), "float32"))
         return turn(x, self.phasor.conj())
 
     def back(self, x: Tensor, num_subcarriers: int) -> Tensor:
@@ -61,7 +61,7 @@ class Frame(NamedTuple):
         """
         shape, first = self.transform.array_shape, self.transform.first_delay
         h = inverse_angle_delay_transform(turn(x, self.phasor), shape, num_subcarriers, first)
-        return ops.cast(h, self.power.dtype) * (self.power * ops.cast(self.rms, self.power.dtype))
+        return ops.cast(h, self.peak.dtype) * (self.peak * ops.cast(self.rms, self.peak.dtype))
 
 
 def unit_power(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,8 +74,8 @@ def unit_power(x: Tensor) -> tuple[Tensor, Tensor]:
         Tuple of the scaled sequences, float32, and their scale `[batch, 1, 1, 1, 1]` of the type of
         `x`; sequences of zeros stay as they are and have the scale zero.
     """
-    power, rms, unit = _scale(x)
-    return unit, power * ops.cast(rms, x.dtype)
+    peak, rms, unit = _scale(x)
+    return unit, peak * ops.cast(rms, x.dtype)
 
 
 def turn(x: Tensor, phasor: ComplexPair) -> Tensor:
@@ -84,40 +84,19 @@ def turn(x: Tensor, phasor: ComplexPair) -> Tensor:
 
 
 def _scale(x):
-    """Power of two near the peak, root mean square of what it leaves, and the unit sequences."""
-    # The peak first: squares of weak channels leave the range of float32. By a power of two, which
-    # rounds nothing: the same channel in other units is then the same to the last bit.
-    power = _power_of_two(ops.max(ops.abs(x), axis=_AXES, keepdims=True))
-    unit = _at_least_float32(x / power)
+    """Peaks, root mean squares over them, and the sequences of unit power."""
+    # The peak first: squares of weak channels leave the range of float32.
+    peak = ops.max(ops.abs(x), axis=_AXES, keepdims=True)
+    unit = _over(x, peak)
     rms = ops.sqrt(2.0 * ops.mean(ops.square(unit), axis=_AXES, keepdims=True))
-    return power, rms, _divide(x, power, rms)
+    return peak, rms, ops.cast(_over(unit, rms), "float32")
 
 
-def _divide(x, power, rms):
-    unit = _at_least_float32(x / power) / ops.where(ops.equal(rms, 0.0), ops.ones_like(rms), rms)
-    return ops.cast(unit, "float32")
-
-
-def _at_least_float32(x):
-    double = keras.backend.standardize_dtype(x.dtype) == "float64"
-    return x if double else ops.cast(x, "float32")
-
-
-def _power_of_two(peak):
-    """The largest power of two that is not above a peak, by exact products; 1 for zeros.
-
-    A peak that is not finite stays: all of its sequence then is NaN.
-    """
-    double = keras.backend.standardize_dtype(peak.dtype) == "float64"
-    steps = [2**k for k in reversed(range(10 if double else 7))]
-    power = ops.ones_like(peak)
-    for step in steps:
-        power = ops.where(peak >= power * 2.0**step, power * 2.0**step, power)
-    for step in steps:
-        lower = ops.maximum(power * 2.0**-step, 2.0 ** (-1022 if double else -126))
-        power = ops.where(peak < lower * 2.0, lower, power)
-    power = ops.where(ops.equal(peak, 0.0), ops.ones_like(power), power)
-    return ops.where(ops.isfinite(peak), power, peak)
+def _over(x, scale):
+    """Quotient, float32 at least; what is over zero stays as it is."""
+    quotient = x / ops.where(ops.equal(scale, 0.0), ops.ones_like(scale), scale)
+    double = keras.backend.standardize_dtype(quotient.dtype) == "float64"
+    return quotient if double else ops.cast(quotient, "float32")
 
 
 def _common_phasor(x):

@@ -161,14 +161,13 @@ def test_complex_targets_count_whole_in_evaluate_and_fit(rng):
     h, future = waves(rng, batch=4), waves(rng, batch=4)[:, :2]
     pairs = [v.astype(np.complex64) for v in (h, future)]
     stacked = [np.stack([v.real, v.imag], axis=-1) for v in pairs]
-    found = []
-    for x, y in (pairs, stacked, (stacked[0], pairs[1]), (pairs[0], stacked[1])):
-        model = make_predictor()
-        model.compile("sgd", loss="mse", metrics=["mae"], jit_compile=False)
-        found.append(model.evaluate(x, y, batch_size=4, verbose=0))
-    np.testing.assert_allclose(found, [found[1]] * 4, rtol=1e-5)
     model = make_predictor()
-    model.compile("sgd", loss="mse", jit_compile=False)
+    model.compile("sgd", loss="mse", metrics=["mae"], jit_compile=False)
+    found = [
+        model.evaluate(x, y, batch_size=4, verbose=0)
+        for x, y in (pairs, stacked, (stacked[0], pairs[1]), (pairs[0], stacked[1]))
+    ]
+    np.testing.assert_allclose(found, [found[1]] * 4, rtol=1e-5)
     losses = model.fit(*pairs, batch_size=4, verbose=0).history["loss"]
     assert losses[0] == pytest.approx(found[1][0], rel=1e-4)
 
