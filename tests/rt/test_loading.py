@@ -5,7 +5,7 @@ import pytest
 
 from lwmt_sionna.rt.cities import city_config
 from lwmt_sionna.rt.motion import read_trips
-from lwmt_sionna.rt.scenes import read_mesh, read_scene_xml, write_ply
+from lwmt_sionna.rt.scenes import Mesh, read_mesh, read_scene_xml, write_ply
 from tests.rt.towns import MATERIAL, MESHES, REFERENCE, shape, write_town
 
 pytestmark = pytest.mark.rt
@@ -161,6 +161,19 @@ def test_shapes_that_are_no_meshes_are_a_finding(kind, tmp_path):
         assert report.is_fit
 
 
+def test_shapes_without_an_id_are_examined(tmp_path):
+    """All of them, though they share the name of none."""
+    shapes = [shape(name).replace(f' id="mesh-{name}"', "") for name in ("house_1", "house_2")]
+    path = write_town(tmp_path, shapes=["ground", *shapes])
+    assert "26 triangles" in texts(check(path), "ok")
+    mesh = MESHES["house_1"]
+    turned = mesh.faces.copy()
+    turned[::3] = turned[::3, ::-1]
+    write_ply(tmp_path / "meshes" / "house_1.ply", Mesh(mesh.vertices, turned))
+    [text] = texts(check(path))
+    assert "inverted normals" in text and "number 2" in text
+
+
 def write_obj(path, mesh):
     lines = [f"v {x} {y} {z}" for x, y, z in mesh.vertices]
     lines += [f"f {a} {b} {c}" for a, b, c in mesh.faces + 1]
@@ -194,7 +207,7 @@ def test_obj_and_big_endian_ply_are_examined_like_ply(tmp_path):
     turned[::3] = turned[::3, ::-1]
     write_obj(
         tmp_path / "meshes" / "yard.obj",
-        type(MESHES["house_3"])(MESHES["house_3"].vertices, turned),
+        Mesh(MESHES["house_3"].vertices, turned),
     )
     [text] = texts(check(path))
     assert "inverted normals" in text and "yard" in text

@@ -129,7 +129,7 @@ def check_scene(
     if report.faults and any(f.check in ("meshes", "materials") for f in report.faults):
         return report
     try:
-        findings += _check_shapes(load_shapes(entries), entries, config)
+        findings += _check_shapes(load_shapes(entries), config)
         if any(finding.check == "meshes" for finding in report.faults):
             return report
         loaded = load_scene(file.path, carrier_frequency)
@@ -232,13 +232,13 @@ def _check_materials(entries, carrier_frequency):
     return [Finding("materials", OK, f"{', '.join(kinds)} at {carrier_frequency / 1e9:g} GHz")]
 
 
-def _check_shapes(shapes, entries, config):
+def _check_shapes(shapes, config):
     """What Sionna RT makes of the shapes, before it merges those of a material."""
-    kinds = {shape.name: shape.kind for shape in entries.shapes}
     num_faces, empty, miswound, edges, split, inward, foreign = 0, {}, {}, 0, [], [], []
-    for name, shape in shapes.items():
+    for number, (entry, shape) in enumerate(shapes):
+        name = entry.name if entry.name else f"number {number + 1}"
         if not isinstance(shape, mitsuba.Mesh):
-            foreign.append(name)
+            foreign.append(f"the shape {name} is of type {entry.kind}")
             continue
         mesh = _mesh_of(shape)
         num_faces += len(mesh.faces)
@@ -246,12 +246,11 @@ def _check_shapes(shapes, entries, config):
         miswound[name], shared = mesh.num_miswound_edges()
         edges += shared
         if shared and mesh.num_shared_edges < 0.5 * shared:
-            split.append(f"{name} ({kinds.get(name, 'merged')})")
+            split.append(f"{name} ({entry.kind})")
         closed = shared == 3 * len(mesh.faces) / 2
         if closed and not miswound[name] and mesh.volume < 0:
             inward.append(name)
-    for name in foreign:
-        text = f"the shape {name} is of type {kinds.get(name, 'unknown')}"
+    for text in foreign:
         yield Finding("meshes", FAULT, f"{text}; Sionna RT traces triangle meshes (ply, obj, cube)")
     share = sum(miswound.values()) / max(edges, 1)
     if any(empty.values()):
