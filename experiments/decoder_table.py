@@ -44,8 +44,8 @@ def main(argv=None):
     }
     rows = []
     if args.out.is_file():
-        known = json.loads(args.out.read_text(encoding="utf-8"))
-        if {name: known.get(name) for name in settings} != settings:
+        known = records.read_json(args.out)
+        if not isinstance(known, dict) or known | settings != known:
             raise command_line.UsageError(
                 f"{args.out} was made with other settings; remove it or choose another file"
             )

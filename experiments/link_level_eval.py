@@ -6,9 +6,9 @@ goodput, its distribution over users, the SNR needed over the horizon. A killed 
 stopped when started again with the same arguments.
 
 Policies: perfect, noisy_perfect, every baseline by its name (hold, pooled_ar, local_ar, ...), model
-(see --preset), every shipped preset by its name, preset:PATH for a further model, and module:object
-for your own: a Keras model, or a callable (history, num_horizons) -> prediction on complex arrays
-[batch, time, antenna, subcarrier].
+(the first --preset), every shipped preset by its name, preset:PATH for a further model, and
+module:object for your own: a Keras model, or a callable (history, num_horizons) -> prediction on
+complex arrays [batch, time, antenna, subcarrier].
 
 Example:
     python experiments/link_level_eval.py --config experiments/configs/link_demo.toml \\
@@ -29,14 +29,9 @@ def main(argv=None):
     add("--out", type=pathlib.Path, required=True, help="folder for record, figures and points")
     group = parser.add_argument_group("in place of configured values")
     add = group.add_argument
-    add("--data", nargs="+", metavar="FILE", help="HDF5 files with paths, one regime each")
     add("--policies", nargs="+", metavar="POLICY", help="CSI policies")
     add("--policy", action="append", metavar="POLICY", help="one more CSI policy; repeatable")
-    add("--preset", help="name or folder of the preset behind the policy `model`")
-    add("--horizons", nargs="+", type=int, metavar="H", help="snapshots ahead")
-    add("--link-snr", nargs="+", type=float, metavar="DB", help="link SNR in dB")
     add("--mcs", nargs="+", type=int, metavar="INDEX", help="schemes of 3GPP TS 38.214, table 1")
-    add("--history-snr", type=float, metavar="DB", help="SNR of the measured history in dB")
     add("--drops", type=int, metavar="N", help="drops of users per regime")
     add("--slots", type=int, metavar="N", help="slots with fresh bits and noise per drop")
     add(
@@ -46,18 +41,20 @@ def main(argv=None):
     )
     add("--batch-size", type=int, metavar="N", help="drops per call of the compiled link")
     add("--receiver", choices=("ls", "lmmse", "perfect"), help="channel knowledge of the users")
-    add("--seed", type=int, help="seed of grouping, history noise, bits and noise")
+    options = ("data", "preset", "horizons", "link_snr", "history_snr", "seed")
+    command_line.add_options(group, *options)
     group = parser.add_argument_group("where to compute")
-    add = group.add_argument
-    add("--workers", type=int, default=1, metavar="N", help="processes on this machine [1]")
-    add("--dask", metavar="ADDRESS", help="Dask scheduler, such as tcp://10.0.0.1:8786")
+    command_line.add_options(group, "workers", "dask", workers=1)
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
 
     from lwmt_sionna.link import LinkEvalConfig, evaluate_link, format_table
 
     config = LinkEvalConfig.from_toml(args.config, overrides=_overrides(args))
-    config = config.with_swept(args.mcs, args.link_snr).with_policies(args.policy or ())
+    config = config.with_swept(args.mcs, args.link_snr)
+    # The first model is the policy `model`.
+    presets = [f"preset:{name}" for name in (args.preset or [])[1:]]
+    config = config.with_policies([*presets, *(args.policy or [])])
     record = evaluate_link(
         config,
         args.out,
@@ -70,14 +67,17 @@ def main(argv=None):
 
 
 def _overrides(args):
+    # Several SNR of the histories are as many regimes.
+    several = args.history_snr is not None and len(args.history_snr) > 1
     return {
+        "vary": {"drops.history_snr_db": args.history_snr} if several else None,
         "data": args.data,
         "policies": args.policies,
-        "preset": args.preset,
+        "preset": args.preset and args.preset[0],
         "downlink": {"receiver": args.receiver},
         "drops": {
             "num_drops": args.drops,
-            "history_snr_db": args.history_snr,
+            "history_snr_db": args.history_snr and args.history_snr[0],
             "seed": args.seed,
         },
         "sweep": {
