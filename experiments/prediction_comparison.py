@@ -17,7 +17,7 @@ def main(argv=None):
     parser.add_argument(
         "--seeds", nargs="+", action="append", default=[], help="predictors that differ in the seed"
     )
-    parser.add_argument("--snr", nargs="+", type=float, help="history SNRs that count, dB [all]")
+    command_line.add_options(parser, "history_snr")
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
 
@@ -25,11 +25,13 @@ def main(argv=None):
     from lwmt_sionna.runs import records
 
     record = records.read_record(args.record)
-    if args.snr is not None:
+    if args.history_snr is not None:
         known = {point["history_snr_db"] for point in record["points"]}
-        if not set(args.snr) <= known:
-            raise ValueError(f"--snr must be some of {sorted(known)}. Received: {args.snr}")
-        record["points"] = [p for p in record["points"] if p["history_snr_db"] in args.snr]
+        if not set(args.history_snr) <= known:
+            raise command_line.UsageError(
+                f"--history-snr must be some of {sorted(known)}. Received: {args.history_snr}"
+            )
+        record["points"] = [p for p in record["points"] if p["history_snr_db"] in args.history_snr]
     print(format_prediction_comparison(record, args.predictor, args.seeds))
 
 

@@ -11,7 +11,7 @@ The grid over scenes, speeds, periods and SNRs:
 
 Paths are stored, so any linear array and band will do. The predictors stay as they are:
     python experiments/prediction_eval.py --data experiments/data/*.h5 --num-ant 16 \\
-        --num-subcarriers 64 --snr 15 --out experiments/results/prediction_eval_16x64.json
+        --num-subcarriers 64 --history-snr 15 --out experiments/results/prediction_eval_16x64.json
 """
 
 import dataclasses
@@ -26,30 +26,27 @@ def main(argv=None):
     parser = command_line.build_parser(__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--config", type=pathlib.Path, help="TOML file of a GridConfig")
-    source.add_argument("--data", nargs="+", type=pathlib.Path, help="HDF5 files")
-    parser.add_argument("--preset", nargs="*", help="names or folders [small]")
+    command_line.add_options(source, "data")
+    command_line.add_options(parser, "history_snr", "limit", "seed", "workdir")
+    parser.add_argument("--preset", nargs="*", help="names or folders, or none [small]")
     parser.add_argument("--baselines", nargs="*", help="training-free baselines [all]")
-    parser.add_argument("--snr", nargs="+", type=float, help="dB [5 15 25]")
     parser.add_argument("--num-ant", type=int, help="antennas of the linear array [32]")
     parser.add_argument("--num-subcarriers", type=int, help="subcarriers of the grid [32]")
     parser.add_argument("--subcarrier-spacing", type=float, help="hertz [540e3]")
     parser.add_argument("--num-history", type=int, help="snapshots of history [16]")
     parser.add_argument("--num-horizons", type=int, help="snapshots to predict [5]")
     parser.add_argument("--only", help="regimes whose file's name holds this [all]")
-    parser.add_argument("--limit", type=int, help="sequences per regime at most [all]")
-    parser.add_argument("--seed", type=int, help="seed of the noise [0]")
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs/prediction_eval.json"), help="record"
     )
-    parser.add_argument("--workdir", type=pathlib.Path, help="finished cells [runs/NAME.cells]")
     parser.add_argument("--figures", type=pathlib.Path, help="folder for the figures")
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
 
-    from lwmt_sionna.evaluation.regimes import GridConfig, Regime, load_regime
+    from lwmt_sionna.evaluation.grid import GridConfig, Regime, load_regime
 
     overrides = {
-        "presets": args.preset, "baselines": args.baselines, "snr_db": args.snr,
+        "presets": args.preset, "baselines": args.baselines, "history_snr_db": args.history_snr,
         "num_ant": args.num_ant, "num_subcarriers": args.num_subcarriers,
         "subcarrier_spacing": args.subcarrier_spacing, "num_history": args.num_history,
         "num_horizons": args.num_horizons, "limit": args.limit, "seed": args.seed,
@@ -63,16 +60,18 @@ def main(argv=None):
         chosen = [r for r in config.regimes if args.only in pathlib.Path(r.data).name]
         config = dataclasses.replace(config, regimes=chosen)
     # Before the slow imports: a wrong file is told at once.
-    regimes = [(regime, *load_regime(regime, config)) for regime in config.regimes]
+    regimes = [(regime, load_regime(regime, config)) for regime in config.regimes]
 
     from lwmt_sionna.baselines import CLASSICAL
     from lwmt_sionna.evaluation import figures
-    from lwmt_sionna.evaluation.grid import best_classical, run_grid
+    from lwmt_sionna.evaluation.grid import run_grid
+    from lwmt_sionna.evaluation.table import best_classical, format_points
     from lwmt_sionna.runs import records
-    from lwmt_sionna.runs.store import CellStore
+    from lwmt_sionna.runs.store import RunFolder
 
     workdir = args.workdir or pathlib.Path("runs") / f"{args.out.stem}.cells"
-    result, inputs, parameters = run_grid(config, regimes, CellStore(workdir))
+    with RunFolder(workdir, None) as folder:
+        result, inputs, parameters = run_grid(config, regimes, folder.store)
     points = result.pop("points")
     best = [
         {"by": by, **point}
@@ -94,38 +93,14 @@ def main(argv=None):
         started=started,
         extra={**result, "best_classical": best, "num_parameters": parameters},
     )
-    print_table(points, config.num_horizons)
+    print(f"\n{format_points(points)}")
     if args.figures is not None:
         args.figures.mkdir(parents=True, exist_ok=True)
         figures.plot_prediction_errors(record, args.figures / "prediction_nmse.png")
-        figures.plot_error_scatter(record, args.figures / "prediction_scatter.png")
+        if config.presets:
+            figures.plot_error_scatter(record, args.figures / "prediction_scatter.png")
         figures.plot_sum_rates(record, args.figures / "prediction_rates.png")
     print(f"record: {args.out}")
-
-
-def print_table(points, num_horizons):
-    from lwmt_sionna.evaluation.grid import cell_key
-
-    cells = {(cell_key(p)[:4], p["predictor"], p["horizon"], p["subset"]): p for p in points}
-    for key in sorted({cell[0] for cell in cells}):
-        scene, speed, period, snr_db = key
-        print(
-            f"\n{scene}, {speed:.0f} km/h, CSI every {1e3 * period:g} ms, history SNR "
-            f"{snr_db:g} dB: NMSE pooled / median [dB]"
-        )
-        horizons = sorted({1, num_horizons})
-        header = "".join(f"{f'h={h} {s}':>26}" for h in horizons for s in ("event-free", "quiet"))
-        print(f"{'predictor':<14}{header}")
-        for name in dict.fromkeys(p["predictor"] for p in points):
-            row = ""
-            for horizon in horizons:
-                for subset in ("event_free", "quiet"):
-                    point = cells.get((key, name, horizon, subset))
-                    text = "-"
-                    if point is not None:
-                        text = f"{point['nmse_pooled_db']:.1f} / {point['nmse_median_db']:.1f}"
-                    row += f"{text:>26}"
-            print(f"{name:<14}{row}")
 
 
 if __name__ == "__main__":
