@@ -1,0 +1,782 @@
+"""Write every table of README.md and docs/results.md, and their figures, from the records.
+
+A table stands between `<!-- report: NAME -->` and `<!-- end -->`; what stands there is replaced. A
+figure carries the digest of the record that it was drawn from; those of other records are drawn
+again, with `--redraw` all. With `--check` nothing is written: the program names what differs from
+the records and exits with 1.
+
+Example:
+    python experiments/report.py
+    python experiments/report.py --redraw
+    python experiments/report.py --check
+"""
+
+import collections
+import functools
+import hashlib
+import importlib
+import json
+import pathlib
+import re
+import runpy
+import statistics
+import sys
+
+from lwmt_sionna.runs import command_line
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAGES = ("README.md", "docs/results.md")
+MARKER = re.compile(r"(<!-- report: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+LABELS = {
+    "perfect": "perfect CSI",
+    "noisy_perfect": "noisy perfect CSI",
+    "aligned_hold": "phase-aligned hold",
+    "pooled_ar": "pooled AR",
+    "local_ar": "local AR",
+    "denoised_ar": "denoised local AR",
+    "clamped_ar": "AR with clamped poles",
+    "direct_ar": "direct multi-step AR",
+    "kalman": "Kalman, per bin",
+    "wiener": "Wiener",
+    "prony": "Prony",
+    "path_fit": "path fit",
+    "small": "**preset `small`**",
+    "paths": "**preset `paths`**",
+    "model": "**preset `paths`**",
+    "gru_seed1": "recurrent network",
+    "conv_seed1": "convolutions",
+    "factored_seed1": "attention factored into space and time",
+    "random_seed1": "random neighbourhoods",
+    **{f"sparse_seed{seed}": f"`paths`, seed {seed}" for seed in (2, 3)},
+    **{f"dense_seed{seed}": f"dense attention, seed {seed}" for seed in (1, 2, 3)},
+}
+CEILINGS = ("perfect", "noisy_perfect")
+# Sets of trainings that differ in their seed alone.
+SEEDS = {
+    "`paths`": ("paths", "sparse_seed2", "sparse_seed3"),
+    "dense attention": ("dense_seed1", "dense_seed2", "dense_seed3"),
+}
+# A lead counts from so many decibels on.
+MARGIN_DB = 0.5
+# Calibration errors of arrays that have none.
+NO_ERROR_DB = -60.0
+BLOCKS = {}
+FIGURES = ROOT / "docs" / "figures"
+# Figure -> record, module or script, and the function that draws one from the other.
+DRAWN = {
+    "attention_benchmark": ("attention_benchmark", "experiments/attention_benchmark.py", "plot"),
+    "attention_comparison": (
+        "attention_comparison",
+        "lwmt_sionna.training.figures",
+        "plot_attention_comparison",
+    ),
+    "finetuning": ("finetuning", "lwmt_sionna.training.figures", "plot_label_shares"),
+    "link_bler": ("link_level_eval", "lwmt_sionna.runs.figures", "plot_bler"),
+    "link_goodput": ("link_level_eval", "lwmt_sionna.runs.figures", "plot_goodput"),
+    "link_nmse": ("link_level_eval", "lwmt_sionna.link.sweep.figures", "plot_nmse_goodput"),
+    "link_speed": ("link_wide", "lwmt_sionna.link.sweep.figures", "plot_goodput_over_speed"),
+    "prediction_nmse": (
+        "prediction_eval",
+        "lwmt_sionna.evaluation.figures",
+        "plot_prediction_errors",
+    ),
+    "prediction_scatter": (
+        "prediction_eval",
+        "lwmt_sionna.evaluation.figures",
+        "plot_error_scatter",
+    ),
+    "pretraining": ("pretraining", "lwmt_sionna.training.figures", "plot_mask_ablation"),
+    "tracing_benchmark": (
+        "tracing_benchmark",
+        "lwmt_sionna.rt.figures",
+        "plot_tracing_benchmark",
+    ),
+}
+
+
+def block(function):
+    """Registers the text between the markers of this name."""
+    BLOCKS[function.__name__] = function
+    return function
+
+
+@functools.cache
+def read(name):
+    """Record `experiments/results/NAME.json`."""
+    return json.loads((ROOT / "experiments" / "results" / f"{name}.json").read_text())
+
+
+def link_snr(row):
+    """Link SNR of a row in dB."""
+    return row["link_snr_db"] if "link_snr_db" in row else row["snr_db"]
+
+
+def label(name):
+    return LABELS.get(name, name)
+
+
+def table(header, rows):
+    """A Markdown table; cells that are no strings are written as they are."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)
+
+
+def percent(share, digits=0):
+    return "-" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def spread(values):
+    """Mean and standard deviation over seeds."""
+    return f"{statistics.fmean(values):.1f} +- {statistics.stdev(values):.1f}"
+
+
+def index(rows, *keys):
+    """Dictionary of the rows by the values of some keys; the last of equal ones stays."""
+    return {tuple(row[key] for key in keys): row for row in rows}
+
+
+def in_order(rows, key):
+    return list(dict.fromkeys(row[key] for row in rows))
+
+
+def regime_of(row):
+    return (
+        f"{row['speed_kmh']:.0f} km/h, CSI every {1e3 * row['sampling_period_s']:g} ms, "
+        f"normalised Doppler {row['normalized_doppler']:.2f}"
+    )
+
+
+# --- prediction -------------------------------------------------------------------------------
+
+
+@block
+def prediction():
+    points = sorted(read("prediction_eval")["points"], key=lambda p: p["speed_kmh"])
+    found = index(points, "speed_kmh", "predictor", "horizon", "subset")
+    cases = [(horizon, subset) for horizon in (1, 5) for subset in ("event_free", "quiet")]
+    rows = []
+    for speed in in_order(points, "speed_kmh"):
+        names = [name for name in in_order(points, "predictor") if name != "zero"]
+        names.sort(key=lambda name: -found[speed, name, 1, "event_free"]["nmse_median_db"])
+        for name in names:
+            cells = [found[speed, name, *case] for case in cases]
+            regime = regime_of(cells[0]) if name == names[0] else ""
+            figures = [f"{c['nmse_pooled_db']:.1f} / {c['nmse_median_db']:.1f}" for c in cells]
+            rows.append([regime, label(name), *figures])
+        rows.append(["", "*share of sequences*", *(percent(cell["share"]) for cell in cells)])
+    header = ["", "NMSE pooled / median [dB]", "horizon 1: event-free", "quiet"]
+    return table([*header, "horizon 5: event-free", "quiet"], rows)
+
+
+def compare(by, snr_db=None):
+    """Leads of the preset `paths` over every other predictor in the cells of the grid, in dB."""
+    from lwmt_sionna.evaluation.table import leads
+
+    record = read("prediction_eval_grid")
+    if snr_db is not None:
+        kept = [p for p in record["points"] if p["history_snr_db"] == snr_db]
+        record = record | {"points": kept}
+    return leads(record, "paths", by)
+
+
+@block
+def prediction_grid():
+    rows = []
+    for by in ("nmse_median_db", "nmse_pooled_db"):
+        for rival, lead in compare(by).items():
+            values = list(lead.values())
+            rows.append(
+                [
+                    by.split("_")[1],
+                    label(rival),
+                    f"{sum(v > 0 for v in values)} of {len(values)}",
+                    sum(v < -MARGIN_DB for v in values),
+                    *(f"{f(values):.1f}" for f in (min, statistics.median, max)),
+                ]
+            )
+    behind = f"behind by more than {MARGIN_DB:g} dB"
+    header = ["NMSE", "rival", "ahead in cells", behind, "least lead [dB]", "middle", "most"]
+    return table(header, rows)
+
+
+@block
+def prediction_network():
+    from lwmt_sionna.evaluation.table import seed_gains
+
+    rows = []
+    for by in ("nmse_median_db", "nmse_pooled_db"):
+        for snr_db in sorted({p["history_snr_db"] for p in read("prediction_eval_grid")["points"]}):
+            lead = compare(by, snr_db)["path_fit"]
+            means = [
+                statistics.fmean(v for key, v in lead.items() if key[-1] == horizon)
+                for horizon in (1, 5)
+            ]
+            name = f"`paths`, histories at {snr_db:g} dB"
+            rows.append([by.split("_")[1], name, *(f"{mean:.2f}" for mean in means)])
+        for kind, names in SEEDS.items():
+            gains = [
+                seed_gains(read("prediction_eval_grid"), names, "path_fit", by, horizon)
+                for horizon in (1, 5)
+            ]
+            cells = [f"{statistics.fmean(g):.2f} +- {statistics.stdev(g):.2f}" for g in gains]
+            rows.append([by.split("_")[1], f"{kind}, {len(names)} seeds, all cells", *cells])
+    return table(["NMSE", "won over the path fit [dB]", "horizon 1", "horizon 5"], rows)
+
+
+@block
+def prediction_arrays():
+    rows = []
+    for name in ("prediction_eval_16x64", "prediction_eval_64x32"):
+        points = [p for p in read(name)["points"] if p["subset"] == "event_free"]
+        found = index(points, "predictor", "speed_kmh", "horizon")
+        cells = [
+            " / ".join(f"{found[who, speed, h]['nmse_median_db']:.1f}" for h in (1, 5))
+            for speed in sorted(in_order(points, "speed_kmh"))
+            for who in ("small", "denoised_ar")
+        ]
+        rows.append([name.rpartition("_")[2].replace("x", " x "), *cells])
+    ways = ["`small`", "denoised local AR"]
+    header = [f"{speed} km/h: {ways[0]}" if way == ways[0] else way
+              for speed in (30, 120) for way in ways]  # fmt: skip
+    return table(["antennas x subcarriers", *header], rows)
+
+
+@block
+def prediction_cost():
+    costs = read("prediction_eval")["costs"]
+    names = [name for name in in_order(costs, "predictor") if name not in ("zero", *CEILINGS)]
+    speeds = sorted(in_order(costs, "speed_kmh"))
+    found = index(costs, "predictor", "speed_kmh")
+    rows = [[label(n), *(f"{found[n, s]['cpu_ms']:.1f}" for s in speeds)] for n in names]
+    header = ["processor time per sequence [ms]", *(f"{speed:.0f} km/h" for speed in speeds)]
+    return table(header, rows)
+
+
+@block
+def tuning():
+    points = read("tune_baselines")["points"]
+    best = index([p for p in points if p["is_best"]], "predictor", "history_snr_db")
+    snrs = sorted(in_order(points, "history_snr_db"))
+    rows = []
+    for name in in_order(points, "predictor"):
+        cells = []
+        for snr_db in snrs:
+            settings = re.sub(r"[{}'\"]", "", str(best[name, snr_db]["settings"]))
+            cells.append(f"{best[name, snr_db]['score_db']:.1f}: {settings}")
+        rows.append([label(name), *cells])
+    header = ["mean NMSE over horizons [dB]: settings", *(f"{snr:g} dB" for snr in snrs)]
+    return table(header, rows)
+
+
+# --- link -------------------------------------------------------------------------------------
+
+
+def goodput_of(record, adaptation="fixed"):
+    """Rows of the goodput at the reported SNR, by regime, horizon and policy."""
+    reported = record["config"]["report_snr_db"]
+    rows = [r for r in record["goodput"] if r["adaptation"] == adaptation]
+    return index([r for r in rows if link_snr(r) == reported], "regime", "horizon", "policy")
+
+
+@block
+def link():
+    record = read("link_level_eval")
+    mcs = record["config"]["report_mcs"]
+    points = [p for p in record["points"] if p["mcs"] == mcs and link_snr(p) == 12.0]
+    told = {way: goodput_of(record, way) for way in ("fixed", "inner", "outer")}
+    rows, last = [], None
+    for p in points:
+        key = p["regime"], p["horizon"], p["policy"]
+        row = told["fixed"][key]
+        rows.append(
+            [
+                f"{p['regime']}, horizon {p['horizon']}" if key[:2] != last else "",
+                label(p["policy"]),
+                f"{p['bler']:.3f}",
+                f"{p['bler_low']:.3f} - {p['bler_high']:.3f}",
+                f"{row['goodput']:.2f}",
+                f"{row['goodput_low']:.2f} - {row['goodput_high']:.2f}",
+                *(percent(told[way][key]["recovered_goodput"]) for way in told),
+                f"{row['sum_rate']:.1f}",
+                percent(row["recovered_sum_rate"]),
+            ]
+        )
+        last = key[:2]
+    snr = f"{record['config']['report_snr_db']:g} dB"
+    header = ["", "", "BLER at 12 dB", "95 %", f"goodput per user at {snr}", "95 %"]
+    header += ["won back: fixed", "belief", "outer loop", f"sum rate at {snr}", "won back"]
+    drops = {p["speed_kmh"]: p["num_drops"] for p in points}
+    told = ", ".join(f"{number} at {speed} km/h" for speed, number in drops.items())
+    return table(header, rows) + f"\nDrops: {told}. BLER of {points[0]['mcs_name']}.\n"
+
+
+@block
+def link_lost():
+    from lwmt_sionna.link.sweep.table import cells_lost
+
+    record = read("link_level_eval")
+    lost = cells_lost(record, "model")
+    counts = collections.Counter((c["winner"], c["quantity"]) for c in lost)
+    winners = list(dict.fromkeys(c["winner"] for c in lost))
+    quantities = ("bler", "goodput", "sum_rate")
+    own = {
+        "bler": sum(p["policy"] == "model" for p in record["points"]),
+        "goodput": sum(r["policy"] == "model" for r in record["goodput"]),
+    }
+    own["sum_rate"] = len(
+        {(r["regime"], r["horizon"], link_snr(r)) for r in record["goodput"] if "sum_rate" in r}
+    )
+    rows = [[label(w), *(counts[w, q] for q in quantities)] for w in winners]
+    rows.append(["*cells*", *(own[q] for q in quantities)])
+    return table(["ahead of `paths`", "BLER", "goodput", "sum rate"], rows)
+
+
+@block
+def link_impaired():
+    record = read("link_impaired")
+    found = goodput_of(record)
+    rows = []
+    for regime in in_order(record["goodput"], "regime"):
+        values = dict(pair.split("=") for pair in regime.split(", ") if "=" in pair)
+        jump, error = (float(values[n]) for n in ("phase_jump_deg", "calibration_error_db"))
+        told = [f"calibration errors of {error:g} dB"] if error > NO_ERROR_DB else []
+        told += [f"phase jumps of {jump:g} degrees"] if jump > 0 else []
+        name = " and ".join(told) if told else "sounding pilots alone"
+        for policy in ("local_ar", "denoised_ar", "path_fit", "model"):
+            cells = [found[regime, horizon, policy] for horizon in (1, 5)]
+            rows.append(
+                [
+                    name if policy == "local_ar" else "",
+                    label(policy),
+                    *(f"{c['nmse_median_db']:.1f}" for c in cells),
+                    *(percent(c["recovered_goodput"]) for c in cells),
+                    *(percent(c["recovered_sum_rate"]) for c in cells),
+                ]
+            )
+    header = ["", "", "median NMSE [dB], horizon 1", "horizon 5", "goodput won back, horizon 1"]
+    return table([*header, "horizon 5", "sum rate won back, horizon 1", "horizon 5"], rows)
+
+
+@block
+def link_wide():
+    record = read("link_wide")
+    found = goodput_of(record)
+    horizons = sorted(in_order(record["goodput"], "horizon"))
+    regimes = in_order(record["goodput"], "regime")
+    rows = []
+    for policy in in_order(record["goodput"], "policy"):
+        cells = []
+        for regime in regimes:
+            chosen = [found[regime, horizon, policy] for horizon in horizons]
+            if policy in ("hold", "perfect"):
+                cells.append(" / ".join(f"{row['goodput']:.2f}" for row in chosen))
+            else:
+                cells.append(" / ".join(percent(row["recovered_goodput"]) for row in chosen))
+        unit = ", bit/s/Hz per user" if policy in ("hold", "perfect") else ""
+        rows.append([label(policy) + unit, *cells])
+    return table([f"horizons {' / '.join(map(str, horizons))}", *regimes], rows)
+
+
+@block
+def link_abstraction():
+    points = read("link_abstraction")["points"]
+    rows = []
+    for regime in in_order(points, "regime"):
+        chosen = [p for p in points if p["regime"] == regime]
+        cells = []
+        for way in ("information", "sys"):
+            errors = [p[f"error_db_{way}"] for p in chosen]
+            worst = max(errors, key=abs)
+            cells += [f"{statistics.fmean(errors):.2f}", f"{worst:.2f}"]
+        rows.append([regime.rpartition("=")[2], len(chosen), *cells])
+    header = ["receiver", "curves", "by mutual information: mean error [dB]", "worst"]
+    return table([*header, "by SINR (Sionna SYS): mean error [dB]", "worst"], rows)
+
+
+@block
+def link_speed():
+    points = read("link_benchmark")["points"]
+    rows = [
+        [p["case"], f"{p['blocks_per_s']:.0f}", "yes" if p["includes_compilation"] else "no"]
+        for p in points
+    ]
+    return table(["", "blocks per second", "with compilation"], rows)
+
+
+# --- tracing ----------------------------------------------------------------------------------
+
+
+@block
+def tracing():
+    points = read("tracing_benchmark")["points"]
+    rows = []
+    for p in points:
+        if p["part"] == "cost":
+            rows.append(
+                [
+                    p["way"] + (" (default)" if p.get("is_default") else ""),
+                    f"{p['samples']:.0e}".replace("e+0", "e"),
+                    f"{p['cpu_ms_per_snapshot']:.1f}",
+                    f"{p['times_cheaper_than_loop_cpu']:.0f}",
+                    f"{p['error_median_db']:.1f} / {p['error_pooled_db']:.1f}",
+                ]
+            )
+    header = ["munich", "rays", "processor time per snapshot [ms]", "times less"]
+    return table([*header, "error, median / pooled [dB]"], rows)
+
+
+@block
+def tracing_artefacts():
+    points = [p for p in read("tracing_benchmark")["points"] if p["part"] == "artefacts"]
+    found = index(points, "way", "scene")
+    scenes = in_order(points, "scene")
+    rows = [
+        [way, *(percent(found[way, scene]["share_30db"], 1) for scene in scenes)]
+        for way in in_order(points, "way")
+    ]
+    return table(["steps with a change above -30 dB", *scenes], rows)
+
+
+@block
+def new_city():
+    record = read("new_city")
+    rows = [[p["step"], f"{p['seconds']:.0f}"] for p in record["points"]]
+    return table(["step of `experiments/new_city.py`", "seconds"], rows)
+
+
+# --- cost -------------------------------------------------------------------------------------
+
+
+def attention_points(head_size=4):
+    points = read("attention_benchmark")["points"]
+    points = [p for p in points if p["mode"] == "train" and p["head_size"] == head_size]
+    points.sort(key=lambda p: p["num_tokens"])
+    return index(points, "num_snapshots", "num_angle", "num_delay", "subject")
+
+
+RIVALS = {
+    "dense": "Keras dense attention, XLA",
+    "torch_sdpa": "PyTorch fused dense",
+    "gather": "gather per query, XLA",
+    "torch_gather": "gather per query, PyTorch",
+}
+
+
+@block
+def attention():
+    found = [attention_points(head_size) for head_size in (4, 8)]
+    rows = []
+    for grid in dict.fromkeys(key[:3] for key in found[0]):
+        own = [points[*grid, "lwmt"] for points in found]
+        cells = ["{:.0f} ({:.0f}) ms".format(*(row["wall_ms"] for row in own))]
+        for rival in RIVALS:
+            both = [points.get((*grid, rival)) for points in found]
+            ratios = [significant(row["wall_ratio"]) for row in both if row is not None]
+            cells.append("{} ({})".format(*ratios) if ratios else "does not fit")
+        rows.append([" x ".join(map(str, grid)), *cells])
+    return table(["snapshots x angles x delays", "this project", *RIVALS.values()], rows)
+
+
+def significant(ratio):
+    """A ratio to two digits at least."""
+    return f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.1f}"
+
+
+@block
+def attention_memory():
+    found = attention_points()
+    rows = []
+    for grid in dict.fromkeys(key[:3] for key in found):
+        row = [found.get((*grid, subject)) for subject in ("lwmt", *RIVALS)]
+        cells = [f"{p['memory_mb'] / 1e3:.2f}" if p else "does not fit" for p in row]
+        rows.append([" x ".join(map(str, grid)), *cells])
+    return table(["memory above an idle process [GB]", "this project", *RIVALS.values()], rows)
+
+
+@block
+def model_cost():
+    points = read("model_benchmark")["points"]
+    rows = []
+    for p in points:
+        if p["task"] == "latency":
+            what = f"`small` predicts, users at once: {p['users']}"
+            told = f"{p['wall_ms_per_user']:.1f} ms per user", p["memory_mb"]
+        elif p["task"] == "training":
+            what = f"training step, {p['num_tokens']} tokens, depth {p['depth']}"
+            what += f', batch {p["batch"]}, `block_loop="{p["block_loop"]}"`'
+            told = f"{p['wall_ms'] / 1e3:.1f} s", p["peak_memory_mb"]
+        else:
+            continue
+        rows.append([what, told[0], f"{told[1] / 1e3:.1f} GB"])
+    return table(["", "time", "memory"], rows)
+
+
+@block
+def model_routing():
+    points = [p for p in read("model_benchmark")["points"] if p["task"] == "routing"]
+    rows = [
+        [
+            p["kept"],
+            f"{p['speedup']:.1f}" if "speedup" in p else "-",
+            *(f"{p[f'nmse_mean_of_db_h{horizon}']:.2f}" for horizon in (1, 5)),
+        ]
+        for p in points
+    ]
+    header = ["patches kept by the encoder of `small`", "times as fast"]
+    return table([*header, "NMSE, mean of dB, horizon 1", "horizon 5"], rows)
+
+
+# --- training ---------------------------------------------------------------------------------
+
+MODES = {
+    "scratch": "from scratch",
+    "full": "pretrained, all weights",
+    "lora": "pretrained, low rank",
+    "frozen": "pretrained, frozen backbone",
+    "baseline": "no training",
+}
+
+
+def over_test_sets(points):
+    """Mean over the test sets of the median error of event-free sequences, by the rest."""
+    values = collections.defaultdict(list)
+    for p in points:
+        if p["subset"] == "event_free":
+            values[p["contestant"], p["horizon"]].append(p["nmse_median_db"])
+    return {key: statistics.fmean(found) for key, found in values.items()}
+
+
+@block
+def finetuning():
+    points = read("finetuning")["points"]
+    modes = {p["contestant"]: p["mode"] for p in points}
+    errors = over_test_sets(points)
+    horizons = sorted(in_order(points, "horizon"))
+    rows = []
+    for name in sorted(modes, key=lambda name: (list(MODES).index(modes[name]), share_of(name))):
+        how = label(name) if modes[name] == "baseline" else MODES[modes[name]]
+        share = "-" if modes[name] == "baseline" else percent(share_of(name))
+        rows.append([how, share, *(f"{errors[name, horizon]:.1f}" for horizon in horizons)])
+    header = ["median NMSE [dB], mean over four test sets", "labels"]
+    return table([*header, *(f"horizon {horizon}" for horizon in horizons)], rows)
+
+
+def share_of(contestant):
+    """Share of the labels: the number within `MODE_ATTENTION_SHARE_SEED`."""
+    parts = contestant.split("_")
+    return float(parts[2]) if len(parts) == 4 else 0.0
+
+
+@block
+def attention_kinds():
+    points = read("attention_comparison")["points"]
+    errors = over_test_sets(points)
+    horizons = sorted(in_order(points, "horizon"))
+    rows = []
+    kinds = {"ssta": "by physics", "dense": "all tokens", "random": "as many, at random"}
+    for kind, name in kinds.items():
+        by_seed = [n for n in in_order(points, "contestant") if f"_{kind}_" in n]
+        rows.append([name, *(spread([errors[n, h] for n in by_seed]) for h in horizons)])
+    header = "who is seen: median NMSE [dB], mean over four test sets, +- of seeds"
+    return table([header, *(f"horizon {horizon}" for horizon in horizons)], rows)
+
+
+# Mask or impairment -> condition that imitates it.
+IMITATED = {
+    "tail": "tail",
+    "time_comb": "time_comb",
+    "tube": "tube",
+    "antenna_comb": "antenna_comb",
+    "subcarrier_comb": "subcarrier_comb",
+    "occlusion": "occlusion",
+    "noise": "noise_5db_tail",
+    "impairments": "impaired",
+}
+
+
+@block
+def pretraining():
+    values = collections.defaultdict(list)
+    for p in read("pretraining")["points"]:
+        values[p["contestant"], p["condition"]].append(p["nmse_pooled_db"])
+    mean = {key: statistics.fmean(found) for key, found in values.items()}
+    rows = [
+        [
+            part.replace("_", " "),
+            *(
+                f"{mean[contestant, condition]:.1f}"
+                for contestant in ("curriculum", f"without_{part}", "random_masks")
+            ),
+        ]
+        for part, condition in IMITATED.items()
+    ]
+    header = ["hidden tokens under what a part imitates, NMSE [dB]", "curriculum"]
+    return table([*header, "without this part", "random masks alone"], rows)
+
+
+@block
+def position_codes():
+    rows = [
+        [
+            p["position"].replace("_", " "),
+            "mask embedding" if p["masking"] == "embedding" else "zeros",
+            p["num_parameters"],
+            *(
+                f"{p[name]:.1f}" if p.get(name) is not None else "-"
+                for name in ("test_db", "strided_db", "other_grid_db")
+            ),
+        ]
+        for p in read("position_codes")["points"]
+    ]
+    header = ["position code", "hidden tokens", "parameters", "as trained [dB]"]
+    return table([*header, "every other snapshot", "other grid"], rows)
+
+
+# --- verdicts ---------------------------------------------------------------------------------
+
+
+def verdict_of(better, worse):
+    return "better" if better else "worse" if worse else "no detectable difference"
+
+
+def by_cells(rival):
+    """Whether `paths` is ahead of a rival in three quarters of the cells, or behind."""
+    values = list(compare("nmse_median_db")[rival].values())
+    ahead = statistics.fmean(v > 0 for v in values)
+    middle = statistics.median(values)
+    told = f"ahead in {sum(v > 0 for v in values)} of {len(values)} cells, {middle:.1f} dB"
+    return told, verdict_of(ahead >= 0.75, ahead <= 0.25)
+
+
+def by_interval(regime, horizon, rival):
+    """Whether the 95 % intervals of the goodput of `paths` and of a rival lie apart."""
+    found = goodput_of(read("link_level_eval"))
+    own, other = found[regime, horizon, "model"], found[regime, horizon, rival]
+    told = " against ".join(percent(row["recovered_goodput"]) for row in (own, other))
+    better = own["goodput_low"] > other["goodput_high"]
+    return f"{told} won back", verdict_of(better, own["goodput_high"] < other["goodput_low"])
+
+
+@block
+def verdicts():
+    errors = over_test_sets(read("finetuning")["points"])
+    network = min(v for (n, h), v in errors.items() if h == 1 and n not in ("hold", "denoised_ar"))
+    physics = errors["denoised_ar", 1]
+    loop = next(p for p in read("tracing_benchmark")["points"] if p.get("is_default"))
+    slow = next(iter(goodput_of(read("link_level_eval"))))[0]
+    gather = attention_points()[20, 32, 32, "gather"]
+    rows = [
+        ["`paths` against the best predictor bin by bin: NMSE", *by_cells("best bin by bin")],
+        ["`paths` against the path fit without a network: NMSE", *by_cells("path_fit")],
+        *(
+            [f"`paths` against {name}: goodput, {ahead} ahead", *by_interval(slow, horizon, rival)]
+            for rival, name in (("hold", "hold"), ("denoised_ar", "denoised local AR"))
+            for horizon, ahead in ((1, "one period"), (5, "five periods"))
+        ),
+        [
+            "a pretrained network alone against denoised local AR: NMSE",
+            f"{network:.1f} against {physics:.1f} dB",
+            verdict_of(network < physics, network > physics),
+        ],
+        [
+            "a training step of the attention against gathering per query",
+            f"{gather['wall_ratio']:.0f} times as fast",
+            verdict_of(gather["wall_ratio"] > 1, gather["wall_ratio"] < 1),
+        ],
+        [
+            "tracing a track against a loop over receivers",
+            f"{loop['times_cheaper_than_loop_cpu']:.0f} times less processor time",
+            verdict_of(loop["times_cheaper_than_loop_cpu"] > 1, False),
+        ],
+    ]
+    return table(["what against what", "measured", "verdict"], rows)
+
+
+# --- figures ----------------------------------------------------------------------------------
+
+
+def digest_of(record):
+    path = ROOT / "experiments" / "results" / f"{record}.json"
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def stale_figures():
+    """Names of the figures that are missing or were drawn from another record."""
+    from PIL import Image
+
+    stale = []
+    for name, (record, *_) in DRAWN.items():
+        path = FIGURES / f"{name}.png"
+        drawn_from = None
+        if path.is_file():
+            with Image.open(path) as image:
+                drawn_from = image.info.get("Record")
+        if drawn_from != digest_of(record):
+            stale.append(name)
+    return stale
+
+
+def draw(name):
+    """Draws a figure and writes into it which record it shows."""
+    from PIL import Image, PngImagePlugin
+
+    record, home, function = DRAWN[name]
+    path = FIGURES / f"{name}.png"
+    if home.endswith(".py"):
+        runpy.run_path(str(ROOT / home))[function](read(record)["points"], path)
+    else:
+        getattr(importlib.import_module(home), function)(read(record), path)
+    note = PngImagePlugin.PngInfo()
+    note.add_text("Record", digest_of(record))
+    with Image.open(path) as image:
+        image.load()
+        image.save(path, pnginfo=note, optimize=True)
+
+
+# --- pages ------------------------------------------------------------------------------------
+
+
+def filled(text):
+    """A page with the blocks of today's records, and the names of those that differ."""
+    differing = []
+
+    def fill(found):
+        name = found[2]
+        if name not in BLOCKS:
+            raise command_line.UsageError(
+                f"expected one of {', '.join(BLOCKS)}. Received: <!-- report: {name} -->"
+            )
+        new = f"{found[1]}{BLOCKS[name]()}{found[3]}"
+        if new != found[0]:
+            differing.append(name)
+        return new
+
+    return MARKER.sub(fill, text), differing
+
+
+def main(argv=None):
+    parser = command_line.build_parser(__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing, tell what differs")
+    parser.add_argument("--redraw", action="store_true", help="draw all figures again")
+    args = parser.parse_args(argv)
+    command_line.configure_logging(args)
+
+    stale = stale_figures()
+    if not args.check:
+        for name in DRAWN if args.redraw else stale:
+            draw(name)
+    stale = [f"docs/figures/{name}.png" for name in stale]
+    for page in PAGES:
+        path = ROOT / page
+        text, differing = filled(path.read_text())
+        stale += [f"{page}: {name}" for name in differing]
+        if differing and not args.check:
+            path.write_text(text)
+    print("\n".join(stale) if stale else "everything equals the records")
+    if args.check and stale:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

@@ -1,0 +1,111 @@
+"""README and docs: examples run, commands parse, links lead somewhere, numbers are the records'."""
+
+import argparse
+import importlib
+import pathlib
+import re
+import runpy
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from tests.experiments.scripts import script
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
+# What a user makes: nothing of it is there before.
+MADE = ("data/", "my_", "presets/", "pytorch_model", "runs/")
+
+
+def blocks(*languages):
+    for page in PAGES:
+        for language, text in BLOCK.findall(page.read_text()):
+            if language in languages:
+                yield page.name, text
+
+
+def commands():
+    """(page, words) of every command that a page shows, the prompts of other tools left out."""
+    found = []
+    for page, text in blocks("", "sh", "bash"):
+        for line in text.replace("\\\n", " ").splitlines():
+            shown = re.match(r"(?:[A-Z_]+=\S* )*((?:python|make) .*)", line)
+            if shown:
+                found.append((page, tuple(shlex.split(shown[1], comments=True))))
+    for page in PAGES:
+        prose = BLOCK.sub("", page.read_text())
+        for line in re.findall(r"`((?:python|make) [^`]+)`", prose):
+            found.append((page.name, tuple(shlex.split(" ".join(line.split())))))
+    return list(dict.fromkeys(found))
+
+
+COMMANDS = commands()
+EXAMPLES = [text for _, text in blocks("python")]
+
+
+def test_there_are_examples_and_commands():
+    assert len(EXAMPLES) >= 2
+    assert len(COMMANDS) >= 20
+
+
+@pytest.mark.parametrize("code", EXAMPLES, ids=[f"example_{i}" for i in range(len(EXAMPLES))])
+def test_example_runs(code):
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    # Held channels lose more than predicted ones.
+    told = dict(re.findall(r"^(held|predicted) +([\d.e-]+)$", done.stdout, flags=re.MULTILINE))
+    assert not told or float(told["predicted"]) < float(told["held"])
+
+
+class ParsedError(Exception):
+    """The arguments were understood; nothing else is to be done."""
+
+
+@pytest.mark.parametrize(("page", "words"), COMMANDS, ids=lambda part: str(part)[:60])
+def test_command_is_understood(page, words, monkeypatch):
+    if words[0] == "make":
+        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
+        assert set(words[1:]) <= set(targets)
+        return
+    if words[1] == "-m":
+        name = words[2]
+        if importlib.util.find_spec(name).submodule_search_locations is not None:
+            name = f"{name}.__main__"
+        main, arguments = importlib.import_module(name).main, words[3:]
+    else:
+        assert (ROOT / words[1]).is_file()
+        main, arguments = runpy.run_path(str(ROOT / words[1]))["main"], words[2:]
+    parse = argparse.ArgumentParser.parse_args
+
+    def parse_alone(self, args=None, namespace=None):
+        parse(self, args, namespace)
+        raise ParsedError
+
+    monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_alone)
+    with pytest.raises(ParsedError):
+        main(list(arguments))
+    for word in arguments:
+        if "/" in word and not word.startswith(MADE):
+            assert list(ROOT.glob(word)), word
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+def test_readme_is_one_screen():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 110
+    assert len(re.findall(r"\d+(?:\.\d+)?", text)) <= 60
+
+
+def test_tables_and_figures_equal_the_records(capsys):
+    script("report.py").main(["--check"])
+    assert "equals the records" in capsys.readouterr().out
