@@ -20,12 +20,14 @@ setup: $(STAMP) ## the virtual environment, and LLVM for ray tracing where apt-g
 demo: setup ## the main job, short: a table, a record and two figures in runs/demo
 	$(PY) experiments/link_level_eval.py --config experiments/configs/link_demo.toml --out runs/demo
 
-test: setup lint ## ruff and the quick tests
+test: setup lint ## lint and the quick tests
 	$(PY) -m pytest $(PYTEST_ARGS)
 
-lint: $(STAMP) ## ruff check and the formatting
+lint: $(STAMP) ## ruff, the types of the public face, the layers of the package
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports
 
 format: $(STAMP) ## let ruff repair and format what it can
 	$(PY) -m ruff check --fix .
@@ -46,5 +48,5 @@ doctor: $(STAMP) ## versions, backend, LLVM, devices, and what to do about what 
 	@$(PY) -m lwmt_sionna.doctor
 
 clean: ## remove caches and builds (environment, data and runs stay)
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 	find lwmt_sionna experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +

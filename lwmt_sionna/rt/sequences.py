@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from lwmt_sionna.data.paths import SPEED_OF_LIGHT
 from lwmt_sionna.data.evolution import evolve_between, extrapolation_error
+from lwmt_sionna.data.paths import SPEED_OF_LIGHT
 from lwmt_sionna.rt.moving import moving_scene
 from lwmt_sionna.rt.tracing import TracingConfig, trace_positions
 
