@@ -22,7 +22,6 @@ GRID = {
     "local_ar": [
         *({"order": order, "pool_weight": 0.5} for order in (4, 6, 8)),
         *({"order": 6, "pool_weight": weight} for weight in (0.25, 1.0)),
-        {"order": 4, "method": "covariance", "ridge": 1e-2},
     ],
     "denoised_ar": [
         {"order": order, "denoise_radius": radius}
@@ -101,23 +100,24 @@ def main(argv=None):
     parser.add_argument(
         "--config", type=pathlib.Path, required=True, help="TOML file of a TrainConfig"
     )
-    parser.add_argument("--snr", nargs="+", type=float, default=[5.0, 15.0, 25.0], help="dB")
     parser.add_argument("--predictors", nargs="+", choices=list(GRID), help="some of them [all]")
-    parser.add_argument("--limit", type=int, default=16, help="sequences, drawn at random [16]")
+    command_line.add_options(
+        parser, "history_snr", "limit", "workdir", history_snr=[5.0, 15.0, 25.0], limit=16
+    )
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs/tune_baselines.json"), help="record"
     )
-    parser.add_argument("--workdir", type=pathlib.Path, help="finished settings [OUT's folder]")
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
 
     import numpy as np
-    import tqdm
 
     from lwmt_sionna import baselines
     from lwmt_sionna.data import add_noise
     from lwmt_sionna.runs import records
-    from lwmt_sionna.runs.store import CellStore
+    from lwmt_sionna.runs.digests import code_digest
+    from lwmt_sionna.runs.parallel import progress_bar
+    from lwmt_sionna.runs.store import RunFolder
     from lwmt_sionna.training import TrainConfig
 
     config = TrainConfig.from_toml(args.config)
@@ -127,20 +127,34 @@ def main(argv=None):
         "config": config.to_dict(),
         "limit": args.limit,
         "data": {name: records.sha256(path) for name, path in inputs.items()},
+        "code": code_digest("lwmt_sionna.baselines.tuned"),
     }
-    store = CellStore(args.workdir or args.out.with_suffix(""))
     names = args.predictors or list(GRID)
-    trials = [(name, settings) for name in names for settings in GRID[name]]
+    trials = [
+        (name, settings, history_snr_db)
+        for name in names
+        for settings in GRID[name]
+        for history_snr_db in args.history_snr
+    ]
     points = []
-    for name, settings in tqdm.tqdm(trials, unit="setting", disable=None):
-        predictor = baselines.CLASSICAL[name](**settings)
-        for snr_db in args.snr:
+    with RunFolder(args.workdir or args.out.with_suffix(""), None) as folder:
+        predictor, made = None, None
+        for name, settings, history_snr_db in progress_bar(trials, unit="setting"):
+            key = {**common, "predictor": name, "settings": settings}
+            found = folder.store.get({**key, "history_snr_db": history_snr_db})
+            if found is None:
+                # The same predictor at all SNRs: it compiles once.
+                if made != (name, settings):
+                    predictor, made = baselines.CLASSICAL[name](**settings), (name, settings)
+                found = score(predictor, h, history_snr_db, config, add_noise, np)
+                folder.store.put({**key, "history_snr_db": history_snr_db}, found)
             points.append(
-                store.get(
-                    {**common, "predictor": name, "settings": settings, "snr_db": snr_db},
-                    lambda p=predictor, s=snr_db: score(p, h, s, config, add_noise, np),
-                )
-                | {"predictor": name, "history_snr_db": snr_db, "settings": repr(settings)}
+                {
+                    **found,
+                    "predictor": name,
+                    "history_snr_db": history_snr_db,
+                    "settings": repr(settings),
+                }
             )
     winners = {
         (point["predictor"], point["history_snr_db"]): point
@@ -151,16 +165,16 @@ def main(argv=None):
     records.write_record(
         args.out,
         name="tune_baselines",
-        config=config.to_dict() | {"history_snr_db": args.snr, "limit": args.limit},
+        config=config.to_dict() | {"history_snr_db": args.history_snr, "limit": args.limit},
         points=points,
         seeds=[config.seed],
         inputs=inputs,
         started=started,
         extra={"num_sequences": len(h)},
     )
-    for (name, snr_db), point in sorted(winners.items()):
+    for (name, history_snr_db), point in sorted(winners.items()):
         print(
-            f"{name:<12} {snr_db:4g} dB: {point['score_db']:7.2f} dB (h=1 "
+            f"{name:<12} {history_snr_db:4g} dB: {point['score_db']:7.2f} dB (h=1 "
             f"{point['score_h1_db']:7.2f}, last {point['score_last_db']:7.2f})  {point['settings']}"
         )
     print(f"record: {args.out}")
@@ -194,12 +208,12 @@ def validation_channels(config, limit, np):
     return np.concatenate(channels)
 
 
-def score(predictor, h, snr_db, config, add_noise, np):
+def score(predictor, h, history_snr_db, config, add_noise, np):
     """Mean error in decibels over sequences and horizons."""
     from lwmt_sionna.evaluation import normalized_error, to_db
 
     past, future = h[:, : config.num_history], h[:, config.num_history :]
-    history = add_noise(past, snr_db, np.random.default_rng(config.seed))
+    history = add_noise(past, history_snr_db, np.random.default_rng(config.seed))
     predicted = predictor(history, config.num_horizons)
     ratios = []
     for horizon in range(config.num_horizons):

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
+from lwmt_sionna.baselines import ModelPredictor, check_array
 from lwmt_sionna.data import (
     PathSequences,
     PlanarArray,
@@ -173,7 +174,14 @@ def evaluate_paths(
     Returns:
         The points of `evaluate` with the labels of the trial, one per predictor, horizon and
         subset of `SUBSETS`.
+
+    Raises:
+        ValueError: If a predictor is made for another array, the sequences are too short, or every
+            channel vanishes.
     """
+    shape = (array.num_rows, array.num_cols, array.num_polarizations)
+    for name, predictor in predictors.items():
+        check_array(predictor, name, shape)
     trial = draw_trial(
         paths,
         array,
@@ -281,8 +289,6 @@ def _as_complex(name, value):
 def _as_forecast(predictor, name):
     # A Keras model: compiled once, fed in batches of one size.
     if hasattr(predictor, "predict_on_batch"):
-        from lwmt_sionna.baselines import ModelPredictor
-
         return ModelPredictor(predictor, name)
     return predictor
 

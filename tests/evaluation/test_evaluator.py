@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lwmt_sionna.baselines import Hold, PooledAutoregression, ZeroPredictor
+from lwmt_sionna.baselines import Hold, LocalAutoregression, PooledAutoregression, ZeroPredictor
 from lwmt_sionna.data import (
     ClusterConfig,
     PlanarArray,
@@ -63,6 +63,14 @@ def test_every_door_gives_the_same_figure(paths):
     for key, point in arrays.items():
         assert measured[key]["nmse_pooled_db"] == pytest.approx(point["nmse_pooled_db"], abs=0.05)
         assert measured[key]["nmse_median_db"] == pytest.approx(point["nmse_median_db"], abs=1e-6)
+
+
+def test_a_predictor_for_another_array_is_refused(paths):
+    with pytest.raises(ValueError, match=r"local_ar is made for another array.*\(2, 4, 1\)"):
+        evaluate_paths(
+            {"local_ar": LocalAutoregression()}, paths, PlanarArray(2, 4), FREQUENCIES,
+            history_snr_db=15.0,
+        )  # fmt: skip
 
 
 def test_figures_by_hand(rng):
