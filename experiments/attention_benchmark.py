@@ -9,6 +9,7 @@ Example:
 
 import contextlib
 import ctypes
+import functools
 import json
 import math
 import os
@@ -60,7 +61,7 @@ def main(argv=None):
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs/attention_benchmark.json")
     )
-    parser.add_argument("--resume", action="store_true", help="keep the cases already in --out")
+    command_line.add_options(parser, "workdir")
     parser.add_argument("--figure", type=pathlib.Path, help="defaults to the record's name, .png")
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
@@ -72,51 +73,42 @@ def main(argv=None):
             f"A grid reads like 5x32x32. Received: --grids {args.grids}"
         ) from None
 
-    import tqdm
-
     from lwmt_sionna.runs import records
+    from lwmt_sionna.runs.digests import code_digest
+    from lwmt_sionna.runs.parallel import progress_bar
+    from lwmt_sionna.runs.store import RunFolder
 
     modes = ["forward", "train"] if args.modes is None else args.modes
-    config = {
-        k: v
-        for k, v in vars(args).items()
-        if k not in ("debug", "quiet", "out", "figure", "resume")
+    left_out = ("debug", "quiet", "out", "figure", "workdir", "keras_python", "torch_python")
+    config = {k: v for k, v in vars(args).items() if k not in left_out} | {"modes": modes}
+    # A time is kept as long as code, machine and settings are the same.
+    names = ("num_heads", "batch", "baselines", "rounds", "backend", "memory_gb", "step_seconds")
+    here = {name: config[name] for name in names} | {
+        "code": code_digest("lwmt_sionna.ops.attention"),
+        "machine": records.machine_info(),
+        "versions": records.package_versions(),
     }
-    for key in ("keras_python", "torch_python"):
-        config.pop(key)
     cases = [(g, h, m) for g in grids for h in args.head_sizes for m in modes]
     points = []
-    if args.resume and args.out.is_file():
-        points = json.loads(args.out.read_text())["points"]
-        done = {_case(point) for point in points}
-        cases = [case for case in cases if case not in done]
-    for grid, head_size, mode in tqdm.tqdm(cases, unit="case", disable=None):
-        points += run_case(args, grid, head_size, mode)
-        # Every case is kept as soon as it is finished.
-        grids, heads, modes = (sorted(set(c)) for c in zip(*map(_case, points), strict=True))
-        config |= {
-            "grids": ["x".join(map(str, grid)) for grid in grids],
-            "head_sizes": heads,
-            "modes": modes,
-        }
-        records.write_record(
-            args.out,
-            name="attention_benchmark",
-            config=config,
-            points=points,
-            seeds=[0],
-            inputs={},
-            started=started,
-        )
+    with RunFolder(command_line.workdir(args)) as folder:
+        for grid, head_size, mode in progress_bar(cases, unit="case"):
+            points += folder.store.compute(
+                here | {"grid": grid, "head_size": head_size, "mode": mode},
+                functools.partial(run_case, args, grid, head_size, mode),
+            )
+    records.write_record(
+        args.out,
+        name="attention_benchmark",
+        config=config,
+        points=points,
+        seeds=[0],
+        inputs={},
+        started=started,
+    )
     figure = args.out.with_suffix(".png") if args.figure is None else args.figure
     plot(points, figure)
     print_table(points)
     print(f"record: {args.out}\nfigure: {figure}")
-
-
-def _case(point):
-    grid = (point["num_snapshots"], point["num_angle"], point["num_delay"])
-    return grid, point["head_size"], point["mode"]
 
 
 def run_case(args, grid, head_size, mode):

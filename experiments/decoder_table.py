@@ -33,7 +33,7 @@ def main(argv=None):
     import sionna.phy
     from tqdm import tqdm
 
-    from lwmt_sionna.link.decoding.calibration import measure_waterfall
+    from lwmt_sionna.link.decoding.tables import measure_waterfall
     from lwmt_sionna.runs import records
 
     settings = {

@@ -11,7 +11,6 @@ Example:
         --dask tcp://127.0.0.1:8786
 """
 
-import dataclasses
 import os
 import pathlib
 
@@ -31,11 +30,7 @@ def main(argv=None):
         "--scene", help="built-in name or scene.xml, in place of the configured one"
     )
     parser.add_argument("--num-sequences", type=int, help="in place of the configured number")
-    parser.add_argument("--seed", type=int, help="in place of the configured seed")
-    parser.add_argument("--workers", type=int, help="local processes [cores, at most 4]")
-    parser.add_argument(
-        "--dask", metavar="ADDRESS", help="Dask scheduler, e.g. tcp://10.0.0.1:8786"
-    )
+    command_line.add_options(parser, "seed", "workers", "dask")
     parser.add_argument("--estimate", action="store_true", help="say what it would take, and stop")
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
@@ -46,10 +41,7 @@ def main(argv=None):
     from lwmt_sionna.rt import GenerationConfig, estimate, generate, num_shards
 
     overrides = {"scene": args.scene, "num_sequences": args.num_sequences, "seed": args.seed}
-    config = dataclasses.replace(
-        GenerationConfig.from_toml(args.config),
-        **{name: value for name, value in overrides.items() if value is not None},
-    )
+    config = GenerationConfig.from_toml(args.config, overrides)
     out = args.out
     if out is None:
         out = pathlib.Path("data") / f"{args.config.stem.removeprefix('data_')}.h5"

@@ -22,7 +22,7 @@ def main(argv=None):
     add("--drops", type=int, default=64, help="drops per point")
     add("--batch-size", type=int, default=32, help="drops per call")
     add("--mcs", type=int, default=22, help="scheme of 3GPP TS 38.214, table 1")
-    add("--snr", nargs="+", type=float, default=[6.0, 9.0, 12.0, 15.0], metavar="DB")
+    add("--link-snr", nargs="+", type=float, default=[6.0, 9.0, 12.0, 15.0], metavar="DB")
     add("--rounds", type=int, default=3, help="timings of every steady case; the median counts")
     add("--out", type=pathlib.Path, default=pathlib.Path("runs/link_benchmark.json"))
     args = parser.parse_args(argv)
@@ -38,23 +38,24 @@ def main(argv=None):
     num_users = drops.num_users
 
     def serve(runner):
-        for snr in args.snr:
+        for snr in args.link_snr:
             runner.count(drops.slot, h_hat, args.mcs, snr)
 
     def steady(compile, batch_size=args.batch_size):
         runner = LinkRunner(batch_size=batch_size, compile=compile)
-        runner.count(drops.slot[:batch_size], h_hat[:batch_size], args.mcs, args.snr[0])
+        runner.count(drops.slot[:batch_size], h_hat[:batch_size], args.mcs, args.link_snr[0])
         return [_timed(lambda: serve(runner)) for _ in range(args.rounds)]
 
     def informed():
         runner = LinkRunner(batch_size=args.batch_size)
         chosen = {"num_bits_per_symbol": runner.downlink(args.mcs).mcs.num_bits_per_symbol}
         first = slice(0, args.batch_size)
-        runner.information(drops.slot[first], h_hat[first], snr_db=args.snr[0], **chosen)
+        runner.information(drops.slot[first], h_hat[first], link_snr_db=args.link_snr[0], **chosen)
         return [
             _timed(
                 lambda: [
-                    runner.information(drops.slot, h_hat, snr_db=snr, **chosen) for snr in args.snr
+                    runner.information(drops.slot, h_hat, link_snr_db=snr, **chosen)
+                    for snr in args.link_snr
                 ]
             )
             for _ in range(args.rounds)
@@ -62,7 +63,7 @@ def main(argv=None):
 
     def one_point_at_a_time():
         total = 0.0
-        for snr in args.snr:
+        for snr in args.link_snr:
             total += _timed(
                 lambda snr=snr: LinkRunner(batch_size=args.batch_size).count(
                     drops.slot, h_hat, args.mcs, snr
@@ -83,13 +84,13 @@ def main(argv=None):
         "one point at a time": (one_point_at_a_time, True),
     }
     points = []
-    num_blocks = len(args.snr) * args.drops * num_users
+    num_blocks = len(args.link_snr) * args.drops * num_users
     for name, (run, compiles) in cases.items():
         seconds = run()
         point = {
             "case": name,
             "includes_compilation": compiles,
-            "num_points": len(args.snr),
+            "num_points": len(args.link_snr),
             "num_blocks": num_blocks,
             "num_timings": len(seconds),
             "seconds": round(statistics.median(seconds), 3),

@@ -17,9 +17,8 @@ def main(argv=None):
     command_line.configure_logging(args)
 
     from lwmt_sionna.link.sweep.table import format_comparison
-    from lwmt_sionna.runs import records
 
-    print(format_comparison(records.read_record(args.record), args.policy))
+    print(format_comparison(args.record, args.policy))
 
 
 if __name__ == "__main__":

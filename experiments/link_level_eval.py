@@ -34,7 +34,7 @@ def main(argv=None):
     add("--policy", action="append", metavar="POLICY", help="one more CSI policy; repeatable")
     add("--preset", help="name or folder of the preset behind the policy `model`")
     add("--horizons", nargs="+", type=int, metavar="H", help="snapshots ahead")
-    add("--snr", nargs="+", type=float, metavar="DB", help="link SNR in dB")
+    add("--link-snr", nargs="+", type=float, metavar="DB", help="link SNR in dB")
     add("--mcs", nargs="+", type=int, metavar="INDEX", help="schemes of 3GPP TS 38.214, table 1")
     add("--history-snr", type=float, metavar="DB", help="SNR of the measured history in dB")
     add("--drops", type=int, metavar="N", help="drops of users per regime")
@@ -57,8 +57,7 @@ def main(argv=None):
     from lwmt_sionna.link import LinkEvalConfig, evaluate_link, format_table
 
     config = LinkEvalConfig.from_toml(args.config, overrides=_overrides(args))
-    if args.policy:
-        config = config.with_policies(args.policy)
+    config = config.with_swept(args.mcs, args.link_snr).with_policies(args.policy or ())
     record = evaluate_link(
         config,
         args.out,
@@ -71,7 +70,7 @@ def main(argv=None):
 
 
 def _overrides(args):
-    given = {
+    return {
         "data": args.data,
         "policies": args.policies,
         "preset": args.preset,
@@ -83,28 +82,12 @@ def _overrides(args):
         },
         "sweep": {
             "horizons": args.horizons,
-            "snr_db": args.snr,
-            "mcs": args.mcs,
             "num_slots": args.slots,
             "decoding": args.decoding,
             "batch_size": args.batch_size,
             "seed": args.seed,
         },
     }
-    chosen = {}
-    for name, value in given.items():
-        if isinstance(value, dict):
-            value = {key: item for key, item in value.items() if item is not None}
-        if value not in (None, {}):
-            chosen[name] = value
-    # What is reported or wanted in more depth must be among what is swept.
-    if args.mcs is not None:
-        chosen["report_mcs"] = None
-        chosen["sweep"] |= {"target_mcs": None, "goodput_snr_db": None}
-    if args.snr is not None:
-        chosen["report_snr_db"] = None
-        chosen["sweep"] |= {"goodput_snr_db": None}
-    return chosen
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ def main(argv=None):
     started = time.time()
     parser = command_line.build_parser(__doc__)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--preset", default="small", help="name or folder [small]")
+    command_line.add_options(parser, "preset", "history_snr", preset=["small"], history_snr=[15.0])
+    command_line.add_options(parser, "limit", "workdir", limit=384)
     parser.add_argument("--users", nargs="+", type=int, default=[1, 4, 16, 64], help="batch sizes")
     parser.add_argument("--depth", type=int, default=12, help="blocks of the trained model [12]")
     parser.add_argument("--batch", type=int, default=4, help="sequences per training step [4]")
@@ -41,10 +42,7 @@ def main(argv=None):
         default=pathlib.Path("experiments/data/san_francisco_30kmh_5ms.h5"),
         help="sequences that routing is judged on",
     )
-    parser.add_argument("--num-sequences", type=int, default=384, help="of these, the first [384]")
     parser.add_argument("--kept", nargs="+", type=int, default=[6, 5, 4], help="patches per axis")
-    parser.add_argument("--snr", type=float, default=15.0, help="history SNR, dB [15]")
-    parser.add_argument("--resume", action="store_true", help="keep the tasks already in --out")
     parser.add_argument("--rounds", type=int, default=7, help="timed calls of each [7]")
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs/model_benchmark.json")
@@ -54,15 +52,48 @@ def main(argv=None):
     if "routing" in args.tasks and not args.data.is_file():
         raise command_line.UsageError(f"No such file: --data {args.data}")
 
-    import tqdm
-
     from lwmt_sionna.models.presets import preset_folder
     from lwmt_sionna.runs import records
+    from lwmt_sionna.runs.digests import code_digest
+    from lwmt_sionna.runs.parallel import progress_bar
+    from lwmt_sionna.runs.store import RunFolder
 
-    common = {"preset": args.preset, "rounds": args.rounds}
+    inputs = {f"preset_{pathlib.Path(name).name}": preset_folder(name) for name in args.preset}
+    inputs[args.data.stem] = args.data
+    # A time is kept as long as code, machine and what is read are the same.
+    here = {
+        "code": code_digest("lwmt_sionna.models.presets", "lwmt_sionna.data.synthesis"),
+        "machine": records.machine_info(),
+        "versions": records.package_versions(),
+        "inputs": {name: records.sha256(path) for name, path in inputs.items()},
+    }
+    points = []
+    with RunFolder(command_line.workdir(args)) as folder:
+        for case in progress_bar(make_cases(args), unit="case"):
+            points += folder.store.compute(here | case, lambda case=case: run_worker(case))
+    left_out = ("debug", "quiet", "out", "workdir")
+    records.write_record(
+        args.out,
+        name="model_benchmark",
+        config={name: value for name, value in vars(args).items() if name not in left_out},
+        points=points,
+        seeds=[0],
+        inputs=inputs,
+        started=started,
+    )
+    print_table(points)
+    print(f"record: {args.out}")
+
+
+def make_cases(args):
+    """What is measured, a dictionary for each process."""
     cases = []
     if "latency" in args.tasks:
-        cases += [common | {"task": "latency", "users": users} for users in args.users]
+        cases += [
+            {"task": "latency", "preset": preset, "users": users, "rounds": args.rounds}
+            for preset in args.preset
+            for users in args.users
+        ]
     if "training" in args.tasks:
         cases += [
             {
@@ -75,36 +106,20 @@ def main(argv=None):
             for loop in args.block_loops
         ]
     if "routing" in args.tasks:
-        cases.append(
-            common
-            | {
+        cases += [
+            {
                 "task": "routing",
+                "preset": preset,
                 "data": str(args.data),
-                "num_sequences": args.num_sequences,
+                "limit": args.limit,
                 "kept": args.kept,
-                "snr_db": args.snr,
+                "history_snr_db": snr_db,
+                "rounds": args.rounds,
             }
-        )
-    points = []
-    left_out = ("debug", "quiet", "out", "resume")
-    config = {k: v for k, v in vars(args).items() if k not in left_out} | {"data": str(args.data)}
-    if args.resume and args.out.is_file():
-        points = json.loads(args.out.read_text())["points"]
-        done = {point["task"] for point in points}
-        cases = [case for case in cases if case["task"] not in done]
-    for case in tqdm.tqdm(cases, unit="case", disable=None):
-        points += run_worker(case)
-        records.write_record(
-            args.out,
-            name="model_benchmark",
-            config=config | {"tasks": sorted({p["task"] for p in points})},
-            points=points,
-            seeds=[0],
-            inputs={"preset": preset_folder(args.preset), args.data.stem: args.data},
-            started=started,
-        )
-    print_table(points)
-    print(f"record: {args.out}")
+            for preset in args.preset
+            for snr_db in args.history_snr
+        ]
+    return cases
 
 
 def run_worker(case):
@@ -204,11 +219,11 @@ def routing(case):
     from lwmt_sionna.ops import EnergyRouting
 
     paths = read_paths(case["data"])
-    paths = paths.select(np.arange(len(paths.speed)) < case["num_sequences"])
+    paths = paths.select(np.arange(len(paths.speed)) < case["limit"])
     paths = paths.select(~vanishing_mask(paths))
     h = synthesize(paths, PlanarArray(1, 32), subcarrier_frequencies(32, 540e3))
     past, future = h[:, :16], h[:, 16:21]
-    history = add_noise(past, case["snr_db"], np.random.default_rng(0))
+    history = add_noise(past, case["history_snr_db"], np.random.default_rng(0))
     scale = np.sqrt(np.mean(np.abs(past) ** 2, axis=(1, 2, 3), dtype=np.float64))
 
     plain = ChannelPredictor.from_preset(case["preset"])

@@ -3,15 +3,15 @@
 Equal models are trained on the same views of the same channels; only the position code and what a
 hidden token becomes differ. Judged is the reconstruction of hidden tokens on held-out tracks: as
 trained, with every other snapshot only (another sampling period), and on another grid of antennas
-and subcarriers, where the code allows it. Finished trainings are kept in the record and skipped
-with --resume.
+and subcarriers, where the code allows it. Finished trainings are kept: a run that was killed,
+or is asked for more, goes on.
 
 Example:
-    python experiments/position_codes.py --data data/etoile.h5 data/munich.h5 --resume
+    python experiments/position_codes.py --data data/etoile.h5 data/munich.h5
 """
 
+import functools
 import itertools
-import json
 import pathlib
 import time
 
@@ -25,49 +25,54 @@ _PATCH = (2, 2)
 def main(argv=None):
     started = time.time()
     parser = command_line.build_parser(__doc__)
-    parser.add_argument("--data", nargs="+", type=pathlib.Path, required=True, help="HDF5 files")
+    parser.add_argument("--data", nargs="+", metavar="FILE", required=True, help="HDF5 files")
     parser.add_argument("--positions", nargs="+", choices=POSITIONS, default=list(POSITIONS))
     parser.add_argument("--maskings", nargs="+", choices=MASKINGS, default=list(MASKINGS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2])
     parser.add_argument("--steps", type=int, default=500, help="training steps [500]")
-    parser.add_argument("--resume", action="store_true", help="keep what --out has")
+    command_line.add_options(parser, "workdir")
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs/position_codes.json")
     )
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
     for path in args.data:
-        if not path.is_file():
+        if not pathlib.Path(path).is_file():
             raise command_line.UsageError(f"No such file: --data {path}")
 
-    import tqdm
-
     from lwmt_sionna.runs import records
+    from lwmt_sionna.runs.digests import code_digest
+    from lwmt_sionna.runs.parallel import progress_bar
+    from lwmt_sionna.runs.store import RunFolder
 
     settings = {"steps": args.steps, "batch": 16, "num_snapshots": 8, "size": 16, "width": 32}
+    inputs = {pathlib.Path(path).stem: path for path in args.data}
+    common = settings | {
+        "data": [records.sha256(path) for path in args.data],
+        "code": code_digest("lwmt_sionna.models", "lwmt_sionna.masking", "lwmt_sionna.data"),
+    }
+    # They are made when the first training is missing.
+    load = functools.cache(lambda: _load(args.data, settings))
+    views = functools.cache(lambda: _views(load(), settings))
+    cases = list(itertools.product(args.seeds, args.positions, args.maskings))
     points = []
-    if args.resume and args.out.is_file():
-        earlier = json.loads(args.out.read_text())
-        if earlier["config"] != settings:
-            raise command_line.UsageError(f"{args.out} holds other settings: {earlier['config']}")
-        points = earlier["points"]
-    data = _load(args.data, settings)
-    views = _views(data, settings)
-    done = {(p["position"], p["masking"], p["seed"]) for p in points}
-    cases = itertools.product(args.seeds, args.positions, args.maskings)
-    cases = [c for c in cases if (c[1], c[2], c[0]) not in done]
-    for seed, position, masking in tqdm.tqdm(cases, unit="training", disable=None):
-        scores = _train(data, views, settings, position, masking, seed)
-        points.append({"position": position, "masking": masking, "seed": seed, **scores})
-        records.write_record(
-            args.out,
-            name="position_codes",
-            config=settings,
-            points=points,
-            seeds=sorted({p["seed"] for p in points}),
-            inputs={path.stem: path for path in args.data},
-            started=started,
-        )
+    with RunFolder(command_line.workdir(args)) as folder:
+        for seed, position, masking in progress_bar(cases, unit="training"):
+            case = {"position": position, "masking": masking, "seed": seed}
+            scores = folder.store.compute(
+                common | case,
+                lambda case=case: _train(load(), views(), settings, **case),
+            )
+            points.append(case | scores)
+    records.write_record(
+        args.out,
+        name="position_codes",
+        config=settings,
+        points=points,
+        seeds=args.seeds,
+        inputs=inputs,
+        started=started,
+    )
     _print_table(points)
 
 
@@ -116,11 +121,11 @@ def _load(paths, settings):
 def _views(data, settings):
     """What the models get to see, the same for all: batches for training and for every test."""
     import numpy as np
-    import tqdm
 
     from lwmt_sionna.masking import Curriculum
+    from lwmt_sionna.runs.parallel import progress_bar
 
-    curriculum = Curriculum(impairments={"noise": {"snr_db": [5.0, 25.0]}})
+    curriculum = Curriculum(impairments={"noise": {"history_snr_db": [5.0, 25.0]}})
     size, steps = settings["batch"], settings["steps"]
 
     def view(h, draw, progress):
@@ -129,7 +134,7 @@ def _views(data, settings):
 
     rng = np.random.default_rng(1)
     views = {"train": []}
-    for step in tqdm.trange(steps, desc="views", disable=None):
+    for step in progress_bar(range(steps), unit="view", desc="views"):
         rows = rng.integers(len(data["train"]), size=size)
         views["train"].append(view(data["train"][rows], step, step / steps))
     for name in ("test", "strided", "other_grid"):

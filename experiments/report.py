@@ -72,8 +72,8 @@ DRAWN = {
         "plot_attention_comparison",
     ),
     "finetuning": ("finetuning", "lwmt_sionna.training.figures", "plot_label_shares"),
-    "link_bler": ("link_level_eval", "lwmt_sionna.runs.figures", "plot_bler"),
-    "link_goodput": ("link_level_eval", "lwmt_sionna.runs.figures", "plot_goodput"),
+    "link_bler": ("link_level_eval", "lwmt_sionna.link.sweep.figures", "plot_bler"),
+    "link_goodput": ("link_level_eval", "lwmt_sionna.link.sweep.figures", "plot_goodput"),
     "link_nmse": ("link_level_eval", "lwmt_sionna.link.sweep.figures", "plot_nmse_goodput"),
     "link_speed": ("link_wide", "lwmt_sionna.link.sweep.figures", "plot_goodput_over_speed"),
     "prediction_nmse": (
@@ -89,7 +89,7 @@ DRAWN = {
     "pretraining": ("pretraining", "lwmt_sionna.training.figures", "plot_mask_ablation"),
     "tracing_benchmark": (
         "tracing_benchmark",
-        "lwmt_sionna.rt.figures",
+        "experiments/tracing_benchmark.py",
         "plot_tracing_benchmark",
     ),
 }

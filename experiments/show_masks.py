@@ -112,7 +112,7 @@ _SEVERE = {
     "timing": {"offset": [0.5, 0.5], "jitter": [0.1, 0.1]},
     "phase": {"jitter_deg": [10.0, 10.0], "drift_deg": [5.0, 5.0]},
     "gain": {"deviation_db": [1.5, 1.5]},
-    "noise": {"snr_db": [0.0, 0.0]},
+    "noise": {"history_snr_db": [0.0, 0.0]},
     "quantization": {"bits": [3, 3]},
     "dropped": {"share": [0.3, 0.3]},
 }

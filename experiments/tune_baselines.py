@@ -100,10 +100,17 @@ def main(argv=None):
     parser.add_argument(
         "--config", type=pathlib.Path, required=True, help="TOML file of a TrainConfig"
     )
+<<<<<<< HEAD
     parser.add_argument("--predictors", nargs="+", choices=list(GRID), help="some of them [all]")
     command_line.add_options(
         parser, "history_snr", "limit", "workdir", history_snr=[5.0, 15.0, 25.0], limit=16
     )
+=======
+    command_line.add_options(
+        parser, "history_snr", "limit", "workdir", history_snr=[5.0, 15.0, 25.0], limit=8
+    )
+    parser.add_argument("--predictors", nargs="+", choices=list(GRID), help="some of them [all]")
+>>>>>>> main
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs/tune_baselines.json"), help="record"
     )
@@ -127,7 +134,11 @@ def main(argv=None):
         "config": config.to_dict(),
         "limit": args.limit,
         "data": {name: records.sha256(path) for name, path in inputs.items()},
+<<<<<<< HEAD
         "code": code_digest("lwmt_sionna.baselines.tuned"),
+=======
+        "code": code_digest("lwmt_sionna.baselines", "lwmt_sionna.data.synthesis"),
+>>>>>>> main
     }
     names = args.predictors or list(GRID)
     trials = [
@@ -137,6 +148,7 @@ def main(argv=None):
         for history_snr_db in args.history_snr
     ]
     points = []
+<<<<<<< HEAD
     with RunFolder(args.workdir or args.out.with_suffix(""), None) as folder:
         predictor, made = None, None
         for name, settings, history_snr_db in progress_bar(trials, unit="setting"):
@@ -156,6 +168,19 @@ def main(argv=None):
                     "settings": repr(settings),
                 }
             )
+=======
+    with RunFolder(command_line.workdir(args)) as folder:
+        for name, settings in progress_bar(trials, unit="setting"):
+            predictor = baselines.CLASSICAL[name](**settings)
+            for snr_db in args.history_snr:
+                points.append(
+                    folder.store.compute(
+                        {**common, "predictor": name, "settings": settings, "snr_db": snr_db},
+                        lambda p=predictor, s=snr_db: score(p, h, s, config, add_noise, np),
+                    )
+                    | {"predictor": name, "history_snr_db": snr_db, "settings": repr(settings)}
+                )
+>>>>>>> main
     winners = {
         (point["predictor"], point["history_snr_db"]): point
         for point in sorted(points, key=lambda p: -p["score_db"])
@@ -181,7 +206,7 @@ def main(argv=None):
 
 
 def validation_channels(config, limit, np):
-    """Channels of some validation sequences, as many of every scene as there are of the others."""
+    """Channels of some validation sequences of every file, drawn at random."""
     from lwmt_sionna.data import (
         PlanarArray,
         read_paths,
@@ -195,12 +220,11 @@ def validation_channels(config, limit, np):
     frequencies = subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing)
     snapshots = np.arange(config.num_history + config.num_horizons)
     channels = []
-    for index, path in enumerate(config.data):
+    for path in config.data:
         paths = read_paths(path)
         paths = paths.select(~vanishing_mask(paths))
         held_out = split_by_trajectory(paths, config.validation_share, seed=config.seed)[1]
-        share = limit // len(config.data) + (index < limit % len(config.data))
-        chosen = np.sort(rng.permutation(held_out.num_sequences)[:share])
+        chosen = np.sort(rng.permutation(held_out.num_sequences)[:limit])
         array = PlanarArray(1, config.num_ant)
         channels.append(
             synthesize(held_out.select(chosen), array, frequencies, snapshots=snapshots)

@@ -1,5 +1,6 @@
 """The doctor names what is missing and its exit status tells whether the main job can run."""
 
+import os
 import pathlib
 import subprocess
 import sys
@@ -36,6 +37,31 @@ def test_report_of_this_installation():
         assert f"\n{name} " in f"\n{done.stdout}"
     assert "sionna.phy" in done.stdout
     assert done.returncode == 0, done.stdout
+
+
+def test_report_without_numpy(tmp_path):
+    """Where everything is missing, the doctor says so; nothing that it needs is."""
+    program = tmp_path / "bare.py"
+    program.write_text(
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name.partition('.')[0] in ('numpy', 'keras', 'msgspec', 'h5py', 'tqdm'):\n"
+        "            raise ModuleNotFoundError(name=name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+        "from lwmt_sionna import doctor\n"
+        "doctor._version = lambda package: None\n"
+        "sys.exit(doctor.main([]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, program],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "needed: numpy: pip install numpy" in done.stdout
+    assert "cannot run yet" in done.stdout
 
 
 def test_nothing_missing(only, capsys):

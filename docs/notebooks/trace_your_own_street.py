@@ -101,7 +101,7 @@ evaluation = LinkEvalConfig(
     drops=DropConfig(max_similarity=1.0 if QUICK else 0.9),
     sweep=SweepConfig(
         horizons=(1,) if QUICK else (1, 3),
-        snr_db=(15.0,) if QUICK else (0.0, 5.0, 10.0, 15.0, 20.0),
+        link_snr_db=(15.0,) if QUICK else (0.0, 5.0, 10.0, 15.0, 20.0),
         mcs=(4, 13, 22, 27),
         # Block errors told from what a decoder would be told: no block is decoded.
         decoding="information",

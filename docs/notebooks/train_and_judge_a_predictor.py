@@ -198,13 +198,13 @@ config = LinkEvalConfig(
     drops=DropConfig(num_drops=4 if QUICK else None, max_similarity=0.8),
     sweep=SweepConfig(
         horizons=(1,) if QUICK else (1, 5),
-        snr_db=(12.0,) if QUICK else (4.0, 8.0, 12.0, 16.0),
+        link_snr_db=(12.0,) if QUICK else (4.0, 8.0, 12.0, 16.0),
         mcs=(10, 16, 22, 27),
         decoding="information",
         compile="eager" if QUICK else "xla",
     ),
     report_mcs=22,
-    report_snr_db=12.0,
+    report_link_snr_db=12.0,
 )
 record = evaluate_link(config, FOLDER / "link")
 print(format_table(record))

@@ -12,13 +12,13 @@ from lwmt_sionna.models.backbone import LWMTBackbone
 from lwmt_sionna.models.normalization import common_phasor, turn, unit_power
 from lwmt_sionna.models.presets import load_preset, save_preset
 from lwmt_sionna.ops.angle_delay import inverse_angle_delay_transform
+from lwmt_sionna.ops.attention import Neighborhood
 from lwmt_sionna.ops.linear_prediction import (
     burg_coefficients,
     denoise,
     extrapolate,
     noise_power,
 )
-from lwmt_sionna.ops.neighborhood import Neighborhood
 from lwmt_sionna.ops.patches import patchify, unpatchify
 
 __all__ = ["ConvolutionalPredictor", "FactoredBackbone", "RecurrentPredictor"]

@@ -1,7 +1,10 @@
 """The angle-delay transform as Keras layers."""
 
+from typing import Any
+
 import keras
 
+from lwmt_sionna.layers.errors import PlainErrors
 from lwmt_sionna.ops.angle_delay import (
     angle_delay_transform,
     check_array_shape,
@@ -9,12 +12,18 @@ from lwmt_sionna.ops.angle_delay import (
     inverse_angle_delay_transform,
 )
 from lwmt_sionna.ops.complex import is_complex, to_complex, to_stacked
+from lwmt_sionna.typing import Shape, Tensor
 
 __all__ = ["AngleDelayTransform", "InverseAngleDelayTransform"]
 
 
-class _Transform(keras.layers.Layer):
-    def __init__(self, array_shape=None, first_delay=0, **kwargs):
+class _Transform(PlainErrors, keras.layers.Layer):
+    def __init__(
+        self,
+        array_shape: tuple[int, int, int] | None = None,
+        first_delay: int = 0,
+        **kwargs: Any,
+    ) -> None:
         # The transform is a change of coordinates: it takes complex tensors as they are and stays
         # in the precision of its input.
         kwargs.setdefault("autocast", False)
@@ -25,7 +34,8 @@ class _Transform(keras.layers.Layer):
                     "`array_shape` must be three positive integers (rows, columns, "
                     f"polarisations). Received: array_shape={array_shape}"
                 )
-            array_shape = tuple(int(n) for n in array_shape)
+            rows, columns, polarizations = (int(n) for n in array_shape)
+            array_shape = rows, columns, polarizations
         self.array_shape = array_shape
         self.first_delay = int(first_delay)
 
@@ -36,31 +46,28 @@ class _Transform(keras.layers.Layer):
     def _transform(self, x):
         raise NotImplementedError
 
-    def call(self, inputs):
+    def call(self, inputs: Tensor) -> Tensor:
+        _check(inputs)
         if is_complex(inputs):
             return to_complex(self._transform(to_stacked(inputs)))
         return self._transform(inputs)
 
-    def compute_output_shape(self, inputs_shape):
+    def compute_output_shape(self, inputs_shape: Shape) -> Shape:
         # A shape does not tell complex [..., antennas, 2] from real [..., subcarriers, 2]; complex
         # inputs go through `compute_output_spec`.
         shape = list(inputs_shape)
         shape[-2] = self._output_size(shape[-2])
         return tuple(shape)
 
-    def compute_output_spec(self, inputs):
+    def compute_output_spec(self, inputs: Tensor) -> keras.KerasTensor:
+        _check(inputs)
         shape = list(inputs.shape)
         last = -1 if is_complex(inputs) else -2
-        if last == -2 and (len(shape) < 3 or shape[-1] != 2):
-            raise ValueError(
-                "Expected complex [..., num_ant, num_subcarriers] or real [..., num_ant, "
-                f"num_subcarriers, 2]. Received: inputs.shape={tuple(shape)}"
-            )
         check_array_shape(self.array_shape, shape[last - 1])
         shape[last] = self._output_size(shape[last])
         return keras.KerasTensor(shape, dtype=inputs.dtype)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["array_shape"] = None if self.array_shape is None else list(self.array_shape)
         config["first_delay"] = self.first_delay
@@ -93,7 +100,13 @@ class AngleDelayTransform(_Transform):
     TensorShape([2, 16, 32, 32, 2])
     """
 
-    def __init__(self, array_shape=None, num_delay=None, first_delay=0, **kwargs):
+    def __init__(
+        self,
+        array_shape: tuple[int, int, int] | None = None,
+        num_delay: int | None = None,
+        first_delay: int = 0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(array_shape, first_delay, **kwargs)
         if num_delay is not None and num_delay < 1:
             raise ValueError(f"`num_delay` must be positive. Received: num_delay={num_delay}")
@@ -105,7 +118,7 @@ class AngleDelayTransform(_Transform):
     def _transform(self, x):
         return angle_delay_transform(x, self.array_shape, self.num_delay, self.first_delay)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_delay": self.num_delay}
 
 
@@ -130,7 +143,13 @@ class InverseAngleDelayTransform(_Transform):
         bins.
     """
 
-    def __init__(self, array_shape=None, num_subcarriers=None, first_delay=0, **kwargs):
+    def __init__(
+        self,
+        array_shape: tuple[int, int, int] | None = None,
+        num_subcarriers: int | None = None,
+        first_delay: int = 0,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(array_shape, first_delay, **kwargs)
         if num_subcarriers is not None and num_subcarriers < 1:
             raise ValueError(
@@ -146,5 +165,14 @@ class InverseAngleDelayTransform(_Transform):
             x, self.array_shape, self.num_subcarriers, self.first_delay
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_subcarriers": self.num_subcarriers}
+
+
+def _check(inputs):
+    shape = tuple(inputs.shape)
+    if len(shape) < 2 if is_complex(inputs) else len(shape) < 3 or shape[-1] != 2:
+        raise ValueError(
+            "Expected complex [..., num_ant, num_subcarriers] or real [..., num_ant, "
+            f"num_subcarriers, 2]. Received: inputs.shape={shape}, inputs.dtype={inputs.dtype}"
+        )

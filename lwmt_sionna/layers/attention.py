@@ -1,18 +1,28 @@
 """The attention layer of the encoder."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from lwmt_sionna.ops.attention import KERNELS, sparse_attention
-from lwmt_sionna.ops.attention_routing import EnergyRouting, TopKRouting, get_routing
-from lwmt_sionna.ops.neighborhood import Neighborhood, check_grid
+from lwmt_sionna.layers.errors import PlainErrors, check_tokens
+from lwmt_sionna.ops.attention import (
+    KERNELS,
+    EnergyRouting,
+    Neighborhood,
+    TopKRouting,
+    check_grid,
+    get_routing,
+    sparse_attention,
+)
 from lwmt_sionna.ops.positions import rotate
+from lwmt_sionna.typing import Shape, Tensor
 
 __all__ = ["SparseSpatioTemporalAttention"]
 
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")
-class SparseSpatioTemporalAttention(keras.layers.Layer):
+class SparseSpatioTemporalAttention(PlainErrors, keras.layers.Layer):
     """Multi-head self-attention of angle-delay-time tokens over their neighbourhoods.
 
     Cost and memory grow linearly with the number of tokens. The weights do not depend on the grid:
@@ -67,9 +77,9 @@ class SparseSpatioTemporalAttention(keras.layers.Layer):
         routing: TopKRouting | EnergyRouting | str | dict | None = None,
         kernel: str = "auto",
         dropout: float = 0.0,
-        kernel_initializer="glorot_uniform",
-        **kwargs,
-    ):
+        kernel_initializer: Any = "glorot_uniform",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if num_heads < 1:
             raise ValueError(f"`num_heads` must be positive. Received: num_heads={num_heads}")
@@ -90,7 +100,12 @@ class SparseSpatioTemporalAttention(keras.layers.Layer):
         self.dropout = float(dropout)
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
-    def build(self, inputs_shape, energy_shape=None, rotation_shape=None):
+    def build(
+        self,
+        inputs_shape: Shape,
+        energy_shape: Shape | None = None,
+        rotation_shape: Shape | None = None,
+    ) -> None:
         width = inputs_shape[-1]
         if width is None:
             raise ValueError(
@@ -126,7 +141,14 @@ class SparseSpatioTemporalAttention(keras.layers.Layer):
         self.proj.build((*inputs_shape[:-1], inner))
         super().build(inputs_shape)
 
-    def call(self, inputs, grid=None, energy=None, rotation=None, training=None):
+    def call(
+        self,
+        inputs: Tensor,
+        grid: tuple[int, int, int] | None = None,
+        energy: Tensor | None = None,
+        rotation: Tensor | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
         if grid is None:
             grid = self.grid
         if grid is None:
@@ -134,6 +156,7 @@ class SparseSpatioTemporalAttention(keras.layers.Layer):
                 "`grid` must be given to the constructor or to the call: three integers "
                 "(num_snapshots, num_angle, num_delay). Received: grid=None"
             )
+        check_tokens(inputs)
         num_tokens = inputs.shape[1]
         heads = ops.reshape(self.qkv(inputs), (-1, num_tokens, 3, self.num_heads, self._head_dim))
         query, key, value = ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), 3, axis=0)
@@ -144,7 +167,7 @@ class SparseSpatioTemporalAttention(keras.layers.Layer):
             key,
             value,
             self.neighborhood,
-            tuple(grid),
+            grid,
             routing=self.routing,
             kernel=self.kernel,
             energy=energy,
@@ -154,10 +177,22 @@ class SparseSpatioTemporalAttention(keras.layers.Layer):
         )
         return self.output_dropout(self.proj(outputs), training=training)
 
-    def compute_output_shape(self, inputs_shape, energy_shape=None, rotation_shape=None):
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None) -> None:
+        if any(mask is not None for mask in keras.tree.flatten(previous_mask)):
+            raise ValueError(
+                "Attention over neighbourhoods takes no Keras mask: give hidden tokens a value of "
+                "their own, as the `mask` of `LWMTBackbone` does. Received: inputs with a mask"
+            )
+
+    def compute_output_shape(
+        self,
+        inputs_shape: Shape,
+        energy_shape: Shape | None = None,
+        rotation_shape: Shape | None = None,
+    ) -> Shape:
         return tuple(inputs_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update(
             num_heads=self.num_heads,

@@ -1,14 +1,19 @@
 """One block of the encoder."""
 
+from typing import Any
+
 import keras
 
 from lwmt_sionna.layers.attention import SparseSpatioTemporalAttention
+from lwmt_sionna.layers.errors import PlainErrors, check_tokens
+from lwmt_sionna.ops.attention import EnergyRouting, Neighborhood, TopKRouting
+from lwmt_sionna.typing import Shape, Tensor
 
 __all__ = ["EncoderBlock"]
 
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")
-class EncoderBlock(keras.layers.Layer):
+class EncoderBlock(PlainErrors, keras.layers.Layer):
     """Pre-norm transformer block: sparse attention, then a two-layer perceptron, both residual.
 
     Args:
@@ -32,14 +37,14 @@ class EncoderBlock(keras.layers.Layer):
 
     def __init__(
         self,
-        num_heads,
-        mlp_ratio=4,
-        neighborhood=None,
-        routing=None,
-        dropout=0.0,
-        kernel="auto",
-        **kwargs,
-    ):
+        num_heads: int,
+        mlp_ratio: float = 4,
+        neighborhood: Neighborhood | dict | None = None,
+        routing: TopKRouting | EnergyRouting | str | dict | None = None,
+        dropout: float = 0.0,
+        kernel: str = "auto",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.mlp_ratio = mlp_ratio
         self.norm1 = keras.layers.LayerNormalization(
@@ -59,8 +64,9 @@ class EncoderBlock(keras.layers.Layer):
         )
         self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy, name="dropout")
 
-    def build(self, tokens_shape, *args, **kwargs):
-        width = tokens_shape[-1]
+    def build(self, tokens_shape: Shape, *args: Any, **kwargs: Any) -> None:
+        self.attention.build(tokens_shape)
+        width: Any = tokens_shape[-1]
         self.expand = keras.layers.Dense(
             int(self.mlp_ratio * width),
             activation=_exact_gelu,
@@ -68,21 +74,28 @@ class EncoderBlock(keras.layers.Layer):
             name="expand",
         )
         self.contract = keras.layers.Dense(width, dtype=self.dtype_policy, name="contract")
-        for layer in (self.norm1, self.attention, self.norm2, self.expand):
+        for layer in (self.norm1, self.norm2, self.expand):
             layer.build(tokens_shape)
         self.contract.build((*tokens_shape[:-1], int(self.mlp_ratio * width)))
 
-    def call(self, tokens, grid, rotation=None, training=None):
+    def call(
+        self,
+        tokens: Tensor,
+        grid: tuple[int, int, int],
+        rotation: Tensor | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
+        check_tokens(tokens)
         tokens = tokens + self.attention(
             self.norm1(tokens), grid=grid, rotation=rotation, training=training
         )
         hidden = self.contract(self.expand(self.norm2(tokens)))
         return tokens + self.dropout(hidden, training=training)
 
-    def compute_output_shape(self, tokens_shape, *args, **kwargs):
+    def compute_output_shape(self, tokens_shape: Shape, *args: Any, **kwargs: Any) -> Shape:
         return tuple(tokens_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         attention = self.attention.get_config()
         config.update(

@@ -1,19 +1,22 @@
 """Position codes that are added to tokens."""
 
 import math
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
 
-from lwmt_sionna.ops.neighborhood import check_grid
+from lwmt_sionna.layers.errors import PlainErrors, check_tokens
+from lwmt_sionna.ops.attention import check_grid
 from lwmt_sionna.ops.positions import token_coordinates
+from lwmt_sionna.typing import Shape, Tensor
 
 __all__ = ["FactoredPositionEncoding", "LearnedPositionEncoding"]
 
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")
-class FactoredPositionEncoding(keras.layers.Layer):
+class FactoredPositionEncoding(PlainErrors, keras.layers.Layer):
     """Adds a position code made of one sinusoidal code per axis.
 
     Each axis (time, angle, delay) has sines and cosines of geometrically spaced frequencies, which
@@ -35,7 +38,7 @@ class FactoredPositionEncoding(keras.layers.Layer):
         `[batch, num_tokens, width]`.
     """
 
-    def __init__(self, num_frequencies=8, max_period=128.0, **kwargs):
+    def __init__(self, num_frequencies: int = 8, max_period: float = 128.0, **kwargs: Any) -> None:
         # Coordinates keep their precision under mixed precision.
         kwargs.setdefault("autocast", False)
         super().__init__(**kwargs)
@@ -47,19 +50,27 @@ class FactoredPositionEncoding(keras.layers.Layer):
         self.num_frequencies = int(num_frequencies)
         self.max_period = float(max_period)
 
-    def build(self, tokens_shape, *args, **kwargs):
+    def build(self, tokens_shape: Shape, *args: Any, **kwargs: Any) -> None:
         self.kernel = self.add_weight(
             name="kernel",
             shape=(6 * self.num_frequencies, tokens_shape[-1]),
             initializer="glorot_uniform",
         )
 
-    def call(self, tokens, grid, coordinates=None):
+    def call(
+        self,
+        tokens: Tensor,
+        grid: tuple[int, int, int],
+        coordinates: tuple[Tensor, Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        check_tokens(tokens)
+        grid = check_grid(grid)
+        _check_count(tokens, math.prod(grid), grid)
         if coordinates is None:
-            coordinates = token_coordinates(check_grid(grid))
+            coordinates = token_coordinates(grid)
         tokens = ops.cast(tokens, self.compute_dtype)
         rows = 2 * self.num_frequencies
-        total = 0.0
+        total: Tensor = 0.0
         for axis, coordinate in enumerate(coordinates):
             kernel = ops.cast(self.kernel[axis * rows : (axis + 1) * rows], self.compute_dtype)
             code = ops.matmul(ops.cast(self._code(coordinate), self.compute_dtype), kernel)
@@ -79,17 +90,17 @@ class FactoredPositionEncoding(keras.layers.Layer):
         phase = ops.cast(coordinate, "float32")[..., None] * (math.pi / ratio).astype("float32")
         return ops.concatenate([ops.sin(phase), ops.cos(phase)], axis=-1)
 
-    def compute_output_shape(self, tokens_shape, *args, **kwargs):
+    def compute_output_shape(self, tokens_shape: Shape, *args: Any, **kwargs: Any) -> Shape:
         return tuple(tokens_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update(num_frequencies=self.num_frequencies, max_period=self.max_period)
         return config
 
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")
-class LearnedPositionEncoding(keras.layers.Layer):
+class LearnedPositionEncoding(PlainErrors, keras.layers.Layer):
     """Adds one learned vector per token of a fixed grid, as the published LWM-Temporal does.
 
     Args:
@@ -107,19 +118,22 @@ class LearnedPositionEncoding(keras.layers.Layer):
         `[batch, num_tokens, width]`.
     """
 
-    def __init__(self, grid, class_token=False, **kwargs):
+    def __init__(
+        self, grid: tuple[int, int, int], class_token: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.grid = check_grid(grid)
         self.class_token = bool(class_token)
 
-    def build(self, tokens_shape, *args, **kwargs):
+    def build(self, tokens_shape: Shape, *args: Any, **kwargs: Any) -> None:
         self.table = self.add_weight(
             name="table",
             shape=(math.prod(self.grid) + int(self.class_token), tokens_shape[-1]),
             initializer=keras.initializers.TruncatedNormal(stddev=0.02),
         )
 
-    def call(self, tokens, grid=None):
+    def call(self, tokens: Tensor, grid: tuple[int, int, int] | None = None) -> Tensor:
+        check_tokens(tokens)
         grid = self.grid if grid is None else check_grid(grid)
         if grid[1:] != self.grid[1:] or grid[0] > self.grid[0]:
             raise ValueError(
@@ -127,15 +141,24 @@ class LearnedPositionEncoding(keras.layers.Layer):
                 f"it. Received: grid={grid}"
             )
         num_tokens = math.prod(grid)
+        _check_count(tokens, num_tokens + int(self.class_token), grid)
         table = self.table[:num_tokens]
         if self.class_token:
             table = ops.concatenate([table, self.table[-1:]], axis=0)
         return tokens + ops.cast(table, tokens.dtype)[None]
 
-    def compute_output_shape(self, tokens_shape, *args, **kwargs):
+    def compute_output_shape(self, tokens_shape: Shape, *args: Any, **kwargs: Any) -> Shape:
         return tuple(tokens_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update(grid=list(self.grid), class_token=self.class_token)
         return config
+
+
+def _check_count(tokens, num_tokens, grid):
+    if tokens.shape[1] not in (num_tokens, None):
+        raise ValueError(
+            f"Expected {num_tokens} tokens for the grid {grid}. Received: "
+            f"tokens.shape={tuple(tokens.shape)}"
+        )

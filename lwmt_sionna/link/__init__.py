@@ -7,6 +7,7 @@ drops and statistics can be used where Sionna is not installed.
 """
 
 import importlib
+from typing import Any
 
 _EXPORTS = {
     "AdaptationConfig": "sweep.adaptation",
@@ -20,32 +21,31 @@ _EXPORTS = {
     "LinkDrops": "csi.drops",
     "LinkEvalConfig": "sweep.run",
     "LinkRunner": "phy.runner",
-    "MCS_TABLE": "phy.mcs",
-    "Mcs": "phy.mcs",
-    "PointStore": "sweep.store",
+    "MCS_TABLE": "phy.config",
+    "Mcs": "phy.config",
     "SoundingConfig": "csi.sounding",
-    "SweepConfig": "sweep.sweep",
-    "SysAbstraction": "decoding.tables",
+    "SweepConfig": "sweep.points",
+    "SysAbstraction": "decoding.block_errors",
     "cir_dataset": "phy.cir",
-    "cluster_bootstrap": "sweep.statistics",
+    "cluster_bootstrap": "sweep.summary",
     "comb_pilot_pattern": "phy.downlink",
     "draw_figures": "sweep.figures",
     "evaluate_link": "sweep.run",
     "format_table": "sweep.table",
-    "get_mcs": "phy.mcs",
+    "get_mcs": "phy.config",
     "make_policy": "csi.policies",
-    "make_sim_ber_model": "phy.sim_ber",
+    "make_sim_ber_model": "phy.runner",
     "policy_names": "csi.policies",
-    "run_sweep": "sweep.sweep",
+    "run_sweep": "sweep.run",
     "sound": "csi.sounding",
 }
 
-_NEEDS_SIONNA = ("phy.downlink", "phy.runner", "phy.sim_ber", "sweep.run", "sweep.sweep")
+_NEEDS_SIONNA = ("phy.downlink", "phy.runner", "sweep.points", "sweep.run")
 
 __all__ = sorted(_EXPORTS)
 
 
-def __getattr__(name):
+def __getattr__(name: str) -> Any:
     if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = _EXPORTS[name]
@@ -61,5 +61,5 @@ def __getattr__(name):
     return value
 
 
-def __dir__():
+def __dir__() -> list[str]:
     return __all__

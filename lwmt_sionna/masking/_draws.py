@@ -1,12 +1,18 @@
 """Random draws that follow from one seed, eagerly and in compiled graphs."""
 
 import math
+from typing import TypeAlias
 
 import keras
 import numpy as np
 from keras import ops
 
-__all__ = ["Draws", "check_integers", "check_range"]
+from lwmt_sionna.typing import Tensor
+
+__all__ = ["Draws", "Range", "Seed", "check_integers", "check_range"]
+
+Seed: TypeAlias = int | keras.random.SeedGenerator
+Range = tuple[float, float]  # from the mild end to the severe one
 
 
 class Draws:
@@ -21,7 +27,7 @@ class Draws:
             a `keras.random.SeedGenerator`, whose state moves on with every draw.
     """
 
-    def __init__(self, seed):
+    def __init__(self, seed: Seed) -> None:
         is_integer = isinstance(seed, int) and not isinstance(seed, bool)
         if not is_integer and not isinstance(seed, keras.random.SeedGenerator):
             raise ValueError(
@@ -30,7 +36,7 @@ class Draws:
         self._seed = seed
         self._count = 0
 
-    def child(self):
+    def child(self) -> Seed:
         """A seed for a function that makes draws of its own."""
         if not isinstance(self._seed, int):
             return self._seed
@@ -38,29 +44,33 @@ class Draws:
         # Neighbouring seeds must not share draws: spread both numbers over 31 bits.
         return (self._seed * 1_000_003 + self._count * 7_919_873) % 2**31
 
-    def uniform(self, shape):
+    def uniform(self, shape: tuple) -> Tensor:
         """Real in [0, 1), float32 of `shape`; its first size may be a scalar tensor."""
         return _to_unit(_bits(shape, self._key()))
 
-    def normal(self, shape):
+    def normal(self, shape: tuple) -> Tensor:
         """Standard normal, float32 of `shape`; its first size may be a scalar tensor."""
         key = self._key()
         # Box and Muller (1958); 1 - u is never zero.
         radius = ops.sqrt(-2.0 * ops.log(1.0 - _to_unit(_bits(shape, key))))
         return radius * ops.cos(2.0 * math.pi * _to_unit(_bits(shape, ops.flip(key))))
 
-    def strength(self, batch_size, mild, severe, severity=1.0):
+    def strength(
+        self, batch_size: Tensor, mild: float, severe: float, severity: Tensor = 1.0
+    ) -> Tensor:
         """Uniform between the mild end of a range and `severity` of the way to its severe end."""
         return mild + severity * (severe - mild) * self.uniform((batch_size,))
 
-    def integers(self, batch_size, mild, severe, severity=1.0):
+    def integers(
+        self, batch_size: Tensor, mild: int, severe: int, severity: Tensor = 1.0
+    ) -> Tensor:
         """Uniform among the integers from `mild` to `severity` of the way to `severe`, float32."""
         sign = 1 if severe >= mild else -1
         reach = ops.floor(severity * abs(severe - mild) + 1e-3)
         steps = ops.floor(self.uniform((batch_size,)) * (reach + 1))
         return mild + sign * ops.minimum(steps, reach)
 
-    def index(self, size):
+    def index(self, size: Tensor) -> Tensor:
         """Uniform among 0 to `size - 1` per sample; `size` is float32 `[batch]`."""
         return ops.minimum(ops.floor(self.uniform(ops.shape(size)) * size), size - 1)
 
@@ -68,7 +78,7 @@ class Draws:
         return keras.random.randint((2,), 0, 2**31 - 1, dtype="int32", seed=self.child())
 
 
-def check_range(name, value, lowest, highest):
+def check_range(name: str, value: Range, lowest: float, highest: float) -> Range:
     """Returns a pair (mild, severe) of real numbers within bounds."""
     pair = tuple(value) if isinstance(value, (tuple, list)) else ()
     if len(pair) != 2 or not all(lowest <= v <= highest for v in pair):
@@ -78,7 +88,7 @@ def check_range(name, value, lowest, highest):
     return float(pair[0]), float(pair[1])
 
 
-def check_integers(name, value, lowest, highest):
+def check_integers(name: str, value: Range, lowest: int, highest: int) -> tuple[int, int]:
     """Returns a pair (mild, severe) of integers within bounds."""
     pair = check_range(name, value, lowest, highest)
     if any(v != int(v) for v in pair):

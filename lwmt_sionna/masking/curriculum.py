@@ -3,19 +3,22 @@
 import dataclasses
 import inspect
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import keras
 from keras import ops
 
 from lwmt_sionna.masking import impairments, masks
-from lwmt_sionna.masking._draws import Draws
+from lwmt_sionna.masking._draws import Draws, Seed
 from lwmt_sionna.ops.angle_delay import angle_delay_transform
 from lwmt_sionna.ops.patches import patchify, token_grid
-from lwmt_sionna.runs.configuration import from_toml, to_json
+from lwmt_sionna.runs.configuration import Config
+from lwmt_sionna.typing import Tensor
 
 __all__ = ["IMPAIRMENTS", "MASKS", "Curriculum", "Ingredient"]
 
-MASKS = {
+MASKS: dict[str, Callable[..., Tensor]] = {
     "random": masks.random_mask,
     "tube": masks.tube_mask,
     "occlusion": masks.occlusion_mask,
@@ -25,7 +28,7 @@ MASKS = {
     "tail": masks.tail_mask,
 }
 # In the order in which a receiver meets them.
-IMPAIRMENTS = {
+IMPAIRMENTS: dict[str, Callable[..., Tensor]] = {
     "calibration": impairments.antenna_calibration_error,
     "timing": impairments.timing_offset,
     "phase": impairments.common_phase_error,
@@ -55,8 +58,12 @@ _DEFAULT_IMPAIRMENTS = {
 }
 
 
+# A number, or knots ((progress, value), ...) between which it changes linearly.
+Schedule = float | tuple[tuple[float, float], ...]
+
+
 @dataclasses.dataclass(frozen=True)
-class Ingredient:
+class Ingredient(Config):
     """One mask or impairment of a curriculum.
 
     Attributes:
@@ -66,11 +73,12 @@ class Ingredient:
         settings: Further arguments of the function.
     """
 
-    weight: float | tuple = 1.0
-    severity: float | tuple = 1.0
-    settings: dict = dataclasses.field(default_factory=dict)
+    weight: Schedule = 1.0
+    severity: Schedule = 1.0
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        super().__post_init__()
         for name in ("weight", "severity"):
             knots = _knots(name, getattr(self, name))
             object.__setattr__(self, name, knots)
@@ -79,7 +87,7 @@ class Ingredient:
 
 
 @dataclasses.dataclass(frozen=True)
-class Curriculum:
+class Curriculum(Config):
     """Mixes masks and impairments by a schedule.
 
     Every sample gets one mask, drawn by the weights of the moment, and each impairment with its
@@ -91,10 +99,13 @@ class Curriculum:
         impairments: The same for `IMPAIRMENTS`.
     """
 
-    masks: dict = dataclasses.field(default_factory=lambda: dict(_DEFAULT_MASKS))
-    impairments: dict = dataclasses.field(default_factory=lambda: dict(_DEFAULT_IMPAIRMENTS))
+    masks: dict[str, Any] = dataclasses.field(default_factory=lambda: dict(_DEFAULT_MASKS))
+    impairments: dict[str, Any] = dataclasses.field(
+        default_factory=lambda: dict(_DEFAULT_IMPAIRMENTS)
+    )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        super().__post_init__()
         for field, known in (("masks", MASKS), ("impairments", IMPAIRMENTS)):
             given = getattr(self, field)
             ingredients = {name: _ingredient(field, name, given[name], known) for name in given}
@@ -113,16 +124,7 @@ class Curriculum:
                     f"{name}.weight={ingredient.weight}"
                 )
 
-    @classmethod
-    def from_toml(cls, path):
-        """Reads a curriculum from a TOML file with tables `[masks.NAME]`, `[impairments.NAME]`."""
-        return from_toml(cls, path)
-
-    def to_dict(self):
-        """The curriculum as JSON-compatible values."""
-        return to_json(self)
-
-    def without(self, *names):
+    def without(self, *names: str) -> "Curriculum":
         """The curriculum without some masks or impairments, for ablations.
 
         Raises:
@@ -139,11 +141,11 @@ class Curriculum:
             impairments={n: i for n, i in self.impairments.items() if n not in names},
         )
 
-    def only(self, *names):
+    def only(self, *names: str) -> "Curriculum":
         """The curriculum with the named masks alone, impairments as they are."""
         return self.without(*(n for n in self.masks if n not in names))
 
-    def shares(self, progress):
+    def shares(self, progress: float) -> dict[str, dict[str, float]]:
         """Probability of every mask and impairment at a moment.
 
         Args:
@@ -159,7 +161,14 @@ class Curriculum:
             "impairments": {n: _value(i.weight, progress) for n, i in self.impairments.items()},
         }
 
-    def view(self, h, seed, progress, patch=(1, 1), array_shape=None):
+    def view(
+        self,
+        h: Tensor,
+        seed: Seed,
+        progress: Tensor,
+        patch: tuple[int, int] = (1, 1),
+        array_shape: tuple[int, int, int] | None = None,
+    ) -> dict[str, Tensor]:
         """What a model gets to see of true channels, and what it should say about the rest.
 
         Args:
@@ -266,12 +275,7 @@ def _ingredient(field, name, value, known):
 
 
 def _knots(name, value):
-    if isinstance(value, (int, float)):
-        value = [[0.0, value]]
-    try:
-        knots = tuple((float(progress), float(level)) for progress, level in value)
-    except (TypeError, ValueError):
-        knots = ()
+    knots = ((0.0, value),) if isinstance(value, float) else value
     places = [progress for progress, _ in knots]
     if (
         not knots

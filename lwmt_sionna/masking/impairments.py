@@ -12,7 +12,8 @@ import math
 
 from keras import ops
 
-from lwmt_sionna.masking._draws import Draws, check_integers, check_range
+from lwmt_sionna.masking._draws import Draws, Range, Seed, check_integers, check_range
+from lwmt_sionna.typing import Tensor
 
 __all__ = [
     "antenna_calibration_error",
@@ -27,7 +28,9 @@ __all__ = [
 _TINY = 1e-20
 
 
-def measurement_noise(h, seed, snr_db=(30.0, 0.0), severity=1.0):
+def measurement_noise(
+    h: Tensor, seed: Seed, history_snr_db: Range = (30.0, 0.0), severity: Tensor = 1.0
+) -> Tensor:
     """Adds white noise.
 
     Imitates the estimate of an uplink pilot at the base station.
@@ -35,15 +38,17 @@ def measurement_noise(h, seed, snr_db=(30.0, 0.0), severity=1.0):
     Args:
         h: Measured channels, real `[batch, num_snapshots, num_ant, num_subcarriers, 2]`.
         seed: Integer or `keras.random.SeedGenerator`.
-        snr_db: Mild and severe ratio of the sequence's mean power to the noise power in decibels,
-            uniform between both.
+        history_snr_db: Mild and severe ratio of the sequence's mean power to the noise power in
+            decibels, uniform between both.
         severity: Part of the range that is drawn from, scalar.
 
     Returns:
         Real, shape as `h`.
     """
     h, draws = _start(h, seed)
-    level = draws.strength(_batch(h), *check_range("snr_db", snr_db, -100.0, 300.0), severity)
+    level = draws.strength(
+        _batch(h), *check_range("history_snr_db", history_snr_db, -100.0, 300.0), severity
+    )
     # Half of the noise power falls on each of both parts, as half of the channel's does.
     power = ops.mean(ops.square(h), axis=(1, 2, 3, 4), keepdims=True)
     ratio = ops.exp(_column(level) * (-math.log(10.0) / 10.0))
@@ -51,7 +56,13 @@ def measurement_noise(h, seed, snr_db=(30.0, 0.0), severity=1.0):
     return h + ops.cast(noise, h.dtype) * ops.sqrt(power * ops.cast(ratio, h.dtype))
 
 
-def common_phase_error(h, seed, jitter_deg=(0.0, 10.0), drift_deg=(0.0, 5.0), severity=1.0):
+def common_phase_error(
+    h: Tensor,
+    seed: Seed,
+    jitter_deg: Range = (0.0, 10.0),
+    drift_deg: Range = (0.0, 5.0),
+    severity: Tensor = 1.0,
+) -> Tensor:
     """Turns every snapshot by a phase common to all antennas and subcarriers.
 
     Imitates oscillators: a jitter that is independent from snapshot to snapshot, and a drift that
@@ -81,7 +92,13 @@ def common_phase_error(h, seed, jitter_deg=(0.0, 10.0), drift_deg=(0.0, 5.0), se
     return _turn(h, phase[:, :, None, None])
 
 
-def timing_offset(h, seed, offset=(0.0, 0.5), jitter=(0.0, 0.1), severity=1.0):
+def timing_offset(
+    h: Tensor,
+    seed: Seed,
+    offset: Range = (0.0, 0.5),
+    jitter: Range = (0.0, 0.1),
+    severity: Tensor = 1.0,
+) -> Tensor:
     """Delays the measurement by a fraction of a sample.
 
     Imitates a user's timing advance that is off (an offset constant over the sequence) and the
@@ -111,7 +128,9 @@ def timing_offset(h, seed, offset=(0.0, 0.5), jitter=(0.0, 0.1), severity=1.0):
     return _turn(h, phase[:, :, None, :])
 
 
-def gain_error(h, seed, deviation_db=(0.0, 1.5), severity=1.0):
+def gain_error(
+    h: Tensor, seed: Seed, deviation_db: Range = (0.0, 1.5), severity: Tensor = 1.0
+) -> Tensor:
     """Scales every snapshot by a random gain.
 
     Imitates automatic gain control and power control whose steps are not fully known.
@@ -133,7 +152,13 @@ def gain_error(h, seed, deviation_db=(0.0, 1.5), severity=1.0):
     return h * ops.cast(gain[:, :, None, None, None], h.dtype)
 
 
-def antenna_calibration_error(h, seed, gain_db=(0.0, 1.0), phase_deg=(0.0, 10.0), severity=1.0):
+def antenna_calibration_error(
+    h: Tensor,
+    seed: Seed,
+    gain_db: Range = (0.0, 1.0),
+    phase_deg: Range = (0.0, 10.0),
+    severity: Tensor = 1.0,
+) -> Tensor:
     """Gives every antenna a gain and a phase of its own, constant over the sequence.
 
     Imitates receive chains whose calibration is off: paths leak along the angle axis.
@@ -160,7 +185,7 @@ def antenna_calibration_error(h, seed, gain_db=(0.0, 1.0), phase_deg=(0.0, 10.0)
     return turned * ops.cast(gain[:, None, :, None, None], h.dtype)
 
 
-def quantization(h, seed, bits=(8, 3), severity=1.0):
+def quantization(h: Tensor, seed: Seed, bits: Range = (8, 3), severity: Tensor = 1.0) -> Tensor:
     """Rounds both parts to a few bits.
 
     Imitates a fronthaul or a feedback channel: a uniform mid-rise quantiser whose full scale is the
@@ -184,7 +209,9 @@ def quantization(h, seed, bits=(8, 3), severity=1.0):
     return (level + 0.5) / half_levels * full_scale
 
 
-def dropped_reports(h, seed, share=(0.0, 0.3), severity=1.0):
+def dropped_reports(
+    h: Tensor, seed: Seed, share: Range = (0.0, 0.3), severity: Tensor = 1.0
+) -> Tensor:
     """Repeats the last report where one is lost.
 
     Imitates measurements that never arrive: the base station goes on with the one before. The

@@ -12,8 +12,9 @@ alone, 1 from the whole range.
 
 from keras import ops
 
-from lwmt_sionna.masking._draws import Draws, check_integers, check_range
-from lwmt_sionna.ops.neighborhood import check_grid
+from lwmt_sionna.masking._draws import Draws, Range, Seed, check_integers, check_range
+from lwmt_sionna.ops.attention import check_grid
+from lwmt_sionna.typing import Tensor
 
 __all__ = [
     "antenna_comb_mask",
@@ -25,8 +26,14 @@ __all__ = [
     "tube_mask",
 ]
 
+Grid = tuple[int, int, int]
+# Largest speed of an occluded region in tokens per snapshot along each axis.
+_DRIFT = 0.25
 
-def random_mask(seed, batch_size, grid, share=(0.3, 0.75), severity=1.0):
+
+def random_mask(
+    seed: Seed, batch_size: Tensor, grid: Grid, share: Range = (0.3, 0.75), severity: Tensor = 1.0
+) -> Tensor:
     """Hides tokens independently of each other.
 
     Imitates nothing that a link does, except isolated estimates that are discarded; it is the
@@ -49,7 +56,9 @@ def random_mask(seed, batch_size, grid, share=(0.3, 0.75), severity=1.0):
     return _keep_some(hidden, draws)
 
 
-def tube_mask(seed, batch_size, grid, share=(0.1, 0.5), severity=1.0):
+def tube_mask(
+    seed: Seed, batch_size: Tensor, grid: Grid, share: Range = (0.1, 0.5), severity: Tensor = 1.0
+) -> Tensor:
     """Hides angle-delay tokens in all snapshots.
 
     Imitates directions and delays that are never measured: a sector swamped by a steady interferer,
@@ -74,16 +83,15 @@ def tube_mask(seed, batch_size, grid, share=(0.1, 0.5), severity=1.0):
 
 
 def occlusion_mask(
-    seed,
-    batch_size,
-    grid,
-    regions=(1, 3),
-    width=(0.1, 0.4),
-    span=(0.25, 0.75),
-    drift=0.25,
-    energy=None,
-    severity=1.0,
-):
+    seed: Seed,
+    batch_size: Tensor,
+    grid: Grid,
+    regions: Range = (1, 3),
+    width: Range = (0.1, 0.4),
+    span: Range = (0.25, 0.75),
+    energy: Tensor | None = None,
+    severity: Tensor = 1.0,
+) -> Tensor:
     """Hides elliptic angle-delay regions for a span of snapshots, drifting with it.
 
     Imitates paths that a passing bus, a corner or a hand blocks: a cluster of neighbouring angles
@@ -96,7 +104,6 @@ def occlusion_mask(
         regions: Mild and severe number of regions, uniform among the integers.
         width: Mild and severe diameter of a region over each axis of the plane, drawn for each.
         span: Mild and severe duration over the number of snapshots; at least one snapshot.
-        drift: Largest speed of a region in tokens per snapshot along each axis.
         energy: Energy of the bins, real `[batch, num_angle, num_delay]`. Where given, centres are
             drawn in proportion to it: most bins of a channel hold no path, and hiding those
             teaches nothing. Uniform if `None`.
@@ -109,8 +116,6 @@ def occlusion_mask(
     regions = check_integers("regions", regions, 1, 16)
     width = check_range("width", width, 0.0, 1.0)
     span = check_range("span", span, 0.0, 1.0)
-    if drift < 0:
-        raise ValueError(f"drift must not be negative. Received: drift={drift}")
     draws = Draws(seed)
     count = draws.integers(batch_size, *regions, severity)
     time = ops.reshape(ops.arange(num_snapshots, dtype="float32"), (1, -1, 1, 1))
@@ -127,7 +132,7 @@ def occlusion_mask(
             place = ops.reshape(
                 ops.arange(size, dtype="float32"), [-1 if a == axis else 1 for a in range(4)]
             )
-            speed = drift * (2 * draws.uniform((batch_size,)) - 1)
+            speed = _DRIFT * (2 * draws.uniform((batch_size,)) - 1)
             path = _column(centre, 4) + _column(speed, 4) * (time - start)
             offset = ops.mod(place - path + size / 2, size) - size / 2
             # The bin of the centre is hidden however small the region is.
@@ -139,7 +144,9 @@ def occlusion_mask(
     return _keep_some(hidden, draws)
 
 
-def time_comb_mask(seed, batch_size, grid, period=(2, 4), severity=1.0):
+def time_comb_mask(
+    seed: Seed, batch_size: Tensor, grid: Grid, period: Range = (2, 4), severity: Tensor = 1.0
+) -> Tensor:
     """Leaves only every `period`-th snapshot.
 
     Imitates sounding more rarely than the channel turns: sounding reference signals of a longer
@@ -164,7 +171,9 @@ def time_comb_mask(seed, batch_size, grid, period=(2, 4), severity=1.0):
     return ops.broadcast_to(missing[:, :, None, None], (batch_size, *grid))
 
 
-def tail_mask(seed, batch_size, grid, horizon=(1, 5), severity=1.0):
+def tail_mask(
+    seed: Seed, batch_size: Tensor, grid: Grid, horizon: Range = (1, 5), severity: Tensor = 1.0
+) -> Tensor:
     """Hides the last snapshots: prediction.
 
     Imitates the age of channel state information, from the next slot to several sounding periods.
@@ -191,7 +200,14 @@ def tail_mask(seed, batch_size, grid, horizon=(1, 5), severity=1.0):
     return ops.broadcast_to(hidden[:, :, None, None], (batch_size, *grid))
 
 
-def subcarrier_comb_mask(seed, batch_size, grid, period=(2, 4), hop=True, severity=1.0):
+def subcarrier_comb_mask(
+    seed: Seed,
+    batch_size: Tensor,
+    grid: Grid,
+    period: Range = (2, 4),
+    hop: bool = True,
+    severity: Tensor = 1.0,
+) -> Tensor:
     """Leaves only every `period`-th subcarrier of the measurement.
 
     Imitates the transmission comb of sounding reference signals (2, 4 or 8 in 3GPP TS 38.211,
@@ -213,7 +229,14 @@ def subcarrier_comb_mask(seed, batch_size, grid, period=(2, 4), hop=True, severi
     return ops.broadcast_to(missing[:, :, None, :], (batch_size, *grid))
 
 
-def antenna_comb_mask(seed, batch_size, grid, period=(2, 4), hop=True, severity=1.0):
+def antenna_comb_mask(
+    seed: Seed,
+    batch_size: Tensor,
+    grid: Grid,
+    period: Range = (2, 4),
+    hop: bool = True,
+    severity: Tensor = 1.0,
+) -> Tensor:
     """Leaves only every `period`-th antenna of the measurement.
 
     Imitates fewer receive chains than antennas, switched from snapshot to snapshot. Angles then

@@ -7,15 +7,16 @@ from lwmt_sionna.layers.encoder import EncoderBlock
 from lwmt_sionna.layers.position import FactoredPositionEncoding, LearnedPositionEncoding
 from lwmt_sionna.models.finetuning import LORA_TARGETS, enable_lora, freeze
 from lwmt_sionna.models.presets import load_preset, save_preset
-from lwmt_sionna.ops.attention_routing import (
+from lwmt_sionna.ops.attention import (
     EnergyRouting,
+    Neighborhood,
+    check_grid,
     get_routing,
     narrow,
     select_bins,
     widen,
 )
 from lwmt_sionna.ops.loops import apply_repeatedly
-from lwmt_sionna.ops.neighborhood import Neighborhood, check_grid
 from lwmt_sionna.ops.patches import patchify, token_grid
 from lwmt_sionna.ops.positions import flat_rotation, grid_rotation, token_coordinates
 

@@ -14,7 +14,7 @@ from lwmt_sionna.models.forecasts import check_experts, forecast_features
 from lwmt_sionna.models.normalization import common_phasor, turn, unit_power
 from lwmt_sionna.models.presets import load_preset, save_preset
 from lwmt_sionna.ops.angle_delay import inverse_angle_delay_transform
-from lwmt_sionna.ops.attention_routing import EnergyRouting
+from lwmt_sionna.ops.attention import EnergyRouting
 from lwmt_sionna.ops.local_motion import local_motion
 from lwmt_sionna.ops.patches import patchify, unpatchify
 

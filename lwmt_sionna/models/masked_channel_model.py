@@ -7,7 +7,7 @@ from lwmt_sionna.models.backbone import LWMTBackbone
 from lwmt_sionna.models.losses import token_error
 from lwmt_sionna.models.normalization import turn
 from lwmt_sionna.models.presets import load_preset, save_preset
-from lwmt_sionna.ops.attention_routing import EnergyRouting
+from lwmt_sionna.ops.attention import EnergyRouting
 from lwmt_sionna.ops.local_motion import local_motion
 from lwmt_sionna.ops.patches import patchify, unpatchify
 

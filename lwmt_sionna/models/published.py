@@ -7,7 +7,7 @@ import numpy as np
 
 from lwmt_sionna.models.backbone import LWMTBackbone
 from lwmt_sionna.models.masked_channel_model import MaskedChannelModel
-from lwmt_sionna.ops.neighborhood import Neighborhood
+from lwmt_sionna.ops.attention import Neighborhood
 
 __all__ = ["PublishedOptions", "model_from_state", "modern_names"]
 

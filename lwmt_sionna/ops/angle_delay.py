@@ -6,10 +6,22 @@ import math
 import numpy as np
 from keras import ops
 
-__all__ = ["angle_delay_transform", "inverse_angle_delay_transform"]
+from lwmt_sionna.typing import Array, Tensor
+
+__all__ = [
+    "angle_delay_transform",
+    "check_array_shape",
+    "delay_bins",
+    "inverse_angle_delay_transform",
+]
 
 
-def angle_delay_transform(x, array_shape=None, num_delay=None, first_delay=0):
+def angle_delay_transform(
+    x: Tensor,
+    array_shape: tuple[int, int, int] | None = None,
+    num_delay: int | None = None,
+    first_delay: int = 0,
+) -> Tensor:
     r"""Moves channels from the antenna-subcarrier to the angle-delay domain.
 
     $$X[m, l] = \frac{1}{\sqrt{M K}} \sum_{i, k} x[i, k] e^{-j 2 \pi i m / M} e^{+j 2 \pi k l / K}$$
@@ -42,7 +54,12 @@ def angle_delay_transform(x, array_shape=None, num_delay=None, first_delay=0):
     return _apply(x, angular, _dft_matrix(num_subcarriers).conj()[:, kept])
 
 
-def inverse_angle_delay_transform(x, array_shape=None, num_subcarriers=None, first_delay=0):
+def inverse_angle_delay_transform(
+    x: Tensor,
+    array_shape: tuple[int, int, int] | None = None,
+    num_subcarriers: int | None = None,
+    first_delay: int = 0,
+) -> Tensor:
     """Inverse of `angle_delay_transform`; it is unitary, so its adjoint as well.
 
     Args:
@@ -63,7 +80,7 @@ def inverse_angle_delay_transform(x, array_shape=None, num_subcarriers=None, fir
     return _apply(x, angular.conj().T, _dft_matrix(num_subcarriers)[kept])
 
 
-def delay_bins(num_subcarriers, num_delay=None, first_delay=0):
+def delay_bins(num_subcarriers: int, num_delay: int | None = None, first_delay: int = 0) -> Array:
     """Indices of the delay bins that are kept, int `[num_delay]`."""
     num_delay = num_subcarriers if num_delay is None else num_delay
     if not 0 < num_delay <= num_subcarriers:
@@ -74,7 +91,9 @@ def delay_bins(num_subcarriers, num_delay=None, first_delay=0):
     return np.arange(first_delay, first_delay + num_delay) % num_subcarriers
 
 
-def check_array_shape(array_shape, num_ant):
+def check_array_shape(
+    array_shape: tuple[int, int, int] | None, num_ant: int
+) -> tuple[int, int, int]:
     """Returns `(num_rows, num_cols, num_polarizations)` for an axis of `num_ant` antennas."""
     if array_shape is None:
         return (1, num_ant, 1)
@@ -99,7 +118,7 @@ def _check(x):
 
 def _apply(x, angular, delay):
     """Left product with the angular matrix, right product with that of the delays."""
-    num_ant, num_inputs, num_outputs = x.shape[-3], *delay.shape
+    num_ant, (num_inputs, num_outputs) = x.shape[-3], delay.shape
     # Two real products for one complex one: [re, im] times the 2 x 2 block form of the matrix.
     y = ops.matmul(
         ops.reshape(x, (*_leading(x), num_ant, num_inputs * 2)),

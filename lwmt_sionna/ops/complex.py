@@ -1,70 +1,73 @@
 """Complex numbers as pairs of real tensors, and the border to complex tensors."""
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, Self
 
 import keras
 from keras import ops
 
-__all__ = ["ComplexPair", "inverse_edges", "is_complex", "solve", "to_complex", "to_stacked"]
+from lwmt_sionna.typing import Tensor
+
+__all__ = ["ComplexPair", "inverse_edges", "is_complex", "to_complex", "to_stacked"]
 
 
 class ComplexPair(NamedTuple):
     """Real and imaginary part of a complex tensor, two real tensors of one shape."""
 
-    re: Any
-    im: Any
+    re: Tensor
+    im: Tensor
 
     @classmethod
-    def from_stacked(cls, x):
+    def from_stacked(cls, x: Tensor) -> Self:
         """Splits a real tensor `[..., 2]`, (real, imaginary) last."""
         return cls(x[..., 0], x[..., 1])
 
-    def stacked(self):
+    def stacked(self) -> Tensor:
         """Joins both parts in a last axis of 2."""
         return ops.stack([self.re, self.im], axis=-1)
 
-    def map(self, function):
+    def map(self, function: Callable[[Tensor], Tensor]) -> "ComplexPair":
         """Applies a real-linear function (a slice, a sum, a roll) to both parts."""
         return ComplexPair(function(self.re), function(self.im))
 
-    def conj(self):
+    def conj(self) -> "ComplexPair":
         """Complex conjugate."""
         return ComplexPair(self.re, -self.im)
 
-    def times(self, other):
+    def times(self, other: "ComplexPair") -> "ComplexPair":
         """Product with another pair."""
         return ComplexPair(
             self.re * other.re - self.im * other.im, self.re * other.im + self.im * other.re
         )
 
-    def plus(self, other):
+    def plus(self, other: "ComplexPair") -> "ComplexPair":
         """Sum with another pair."""
         return ComplexPair(self.re + other.re, self.im + other.im)
 
-    def minus(self, other):
+    def minus(self, other: "ComplexPair") -> "ComplexPair":
         """Difference to another pair."""
         return ComplexPair(self.re - other.re, self.im - other.im)
 
-    def scaled(self, factor):
+    def scaled(self, factor: Tensor) -> "ComplexPair":
         """Product with a real tensor or number."""
         return ComplexPair(self.re * factor, self.im * factor)
 
-    def power(self):
+    def power(self) -> Tensor:
         """Squared magnitude, real."""
         return self.re * self.re + self.im * self.im
 
 
-def is_complex(x):
+def is_complex(x: Tensor) -> bool:
     """Whether a tensor or array is complex."""
     return "complex" in keras.backend.standardize_dtype(x.dtype)
 
 
-def to_stacked(x):
+def to_stacked(x: Tensor) -> Tensor:
     """Complex `[...]` to real `[..., 2]`, (real, imaginary) last, of the same precision."""
     return ops.stack([ops.real(x), ops.imag(x)], axis=-1)
 
 
-def to_complex(x):
+def to_complex(x: Tensor) -> Tensor:
     """Real `[..., 2]`, (real, imaginary) last, to complex `[...]` of the same precision."""
     if keras.backend.standardize_dtype(x.dtype) == "float64":
         # `ops.view_as_complex` makes complex64 of everything.
@@ -72,52 +75,14 @@ def to_complex(x):
     return ops.view_as_complex(x)
 
 
-def solve(matrix, rhs):
-    """Solves many small complex systems at once by Gauss-Jordan elimination without pivoting.
-
-    The system axes come first, so that every step is one wide operation over all systems, and the
-    steps are a loop of the graph: compiled once, nothing is computed twice. Without pivoting the
-    matrices must be positive definite, or have a definite real or imaginary part, as regularised
-    covariances have.
-
-    Args:
-        matrix: `ComplexPair` of `[size, size, ...]`.
-        rhs: `ComplexPair` of `[size, ...]`.
-
-    Returns:
-        `ComplexPair` of `[size, ...]`.
-    """
-    size = matrix.re.shape[0]
-    system = [ops.concatenate([m, r[:, None]], axis=1) for m, r in zip(matrix, rhs, strict=True)]
-    axes = (1,) * (len(system[0].shape) - 2)
-
-    def eliminate(k, state):
-        state = ComplexPair(*state)
-        is_pivot = ops.cast(ops.equal(ops.arange(size), k), state.re.dtype)
-        row = state.map(lambda m: ops.take(m, k, axis=0))
-        pivot = row.map(lambda m: ops.take(m, k, axis=0))
-        row = row.times(pivot.conj().scaled(1.0 / pivot.power()).map(lambda m: m[None]))
-        column = state.map(lambda m: ops.take(m, k, axis=1)[:, None])
-        # The pivot's own row becomes the normalised row: row k minus (column k - e_k) * row.
-        unit = ops.reshape(is_pivot, (size, 1, *axes))
-        column = ComplexPair(column.re - unit, column.im)
-        normalised = row.map(lambda m: m[None])
-        kept = ComplexPair(state.re * (1 - unit), state.im * (1 - unit))
-        kept = kept.plus(normalised.scaled(unit))
-        others = ComplexPair(column.re * (1 - unit), column.im * (1 - unit))
-        updated = kept.minus(others.times(normalised))
-        return updated.re, updated.im
-
-    solved = ops.fori_loop(0, size, eliminate, tuple(system))
-    return ComplexPair(solved[0][:, size], solved[1][:, size])
-
-
-def inverse_edges(matrix):
+def inverse_edges(matrix: ComplexPair) -> tuple[ComplexPair, ComplexPair]:
     """First column and first row of the inverses of many small complex matrices.
 
     Sweeps all pivots but the first, which leaves the products of the inverse of that block with the
-    first row and column; the inverse's own follow from the Schur complement. No pivoting: see
-    `solve`.
+    first row and column; the inverse's own follow from the Schur complement. The system axes come
+    first, so that every step is one wide operation over all systems, and the steps are a loop of
+    the graph. Without pivoting the matrices must be positive definite, or have a definite real or
+    imaginary part, as regularised covariances have.
 
     Args:
         matrix: `ComplexPair` of `[size, size, ...]`.

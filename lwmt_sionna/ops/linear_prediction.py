@@ -15,11 +15,11 @@ import math
 import numpy as np
 from keras import ops
 
-from lwmt_sionna.ops.complex import ComplexPair, inverse_edges, solve
+from lwmt_sionna.ops.complex import ComplexPair, inverse_edges
+from lwmt_sionna.typing import Tensor
 
 __all__ = [
     "burg_coefficients",
-    "covariance_coefficients",
     "denoise",
     "extrapolate",
     "noise_power",
@@ -27,6 +27,8 @@ __all__ = [
 ]
 
 _TINY = 1e-20
+# Threshold of denoising over the edge of the noise eigenvalues.
+_SHARPNESS = 1.5
 # Quantile of the bins' powers that serves as the noise power, and the standard normal's quantile of
 # the same probability.
 _QUANTILE, _NORMAL_QUANTILE = 0.25, -0.67449
@@ -35,7 +37,7 @@ _QUANTILE, _NORMAL_QUANTILE = 0.25, -0.67449
 _NOISE_FLOOR = 1e-6
 
 
-def noise_power(x):
+def noise_power(x: Tensor) -> Tensor:
     """Noise power per bin, from the bins that hold little else.
 
     Most bins of a channel hold no path. The lower quartile of the bins' mean powers over time is
@@ -57,23 +59,19 @@ def noise_power(x):
     return ops.maximum(quantile / bias, _NOISE_FLOOR * ops.mean(power, axis=-1) + _TINY)
 
 
-def denoise(x, radius=2, sharpness=1.5, noise=None, num_bins=None):
+def denoise(x: Tensor, radius: int = 2, noise: Tensor | None = None) -> Tensor:
     r"""Keeps of every bin what it shares with the bins along its row and column.
 
     The covariance $S$ over time of a bin and its $n - 1$ neighbours on a cross (leakage of the
     transform runs along the axes) is split softly into signal and noise: the bin becomes the
     corresponding element of $S^2 (S^2 + c^2 I)^{-1} z$, which passes directions whose eigenvalue is
-    far above $c$ and stops those below. $c$ is `sharpness` times the largest eigenvalue that noise
-    alone would show, $\sigma^2 (1 + \sqrt{n / T})^2$ (Marchenko and Pastur 1967).
+    far above $c$ and stops those below. $c$ is 1.5 times the largest eigenvalue that noise alone
+    would show, $\sigma^2 (1 + \sqrt{n / T})^2$ (Marchenko and Pastur 1967).
 
     Args:
         x: Real `[batch, time, angle, delay, 2]`.
         radius: Arm length of the cross in bins. Its `4 * radius + 1` bins may not exceed the grid.
-        sharpness: Threshold relative to the edge of the noise eigenvalues.
         noise: Noise power per bin, real `[batch]`. Estimated by `noise_power` if `None`.
-        num_bins: How many bins of a sample, those with the most power over all snapshots, are
-            denoised with their neighbours; the others by their own power alone (n = 1). Time falls
-            in proportion. All bins if `None`.
 
     Returns:
         Real, shape as `x`.
@@ -84,34 +82,14 @@ def denoise(x, radius=2, sharpness=1.5, noise=None, num_bins=None):
     unit = 1.0 / ops.sqrt(noise)[:, None, None, None]
     z = ComplexPair.from_stacked(x).map(lambda m: m * unit)
     shifts = tuple(_cross(radius, num_angle, num_delay))
-    threshold = sharpness * (1.0 + math.sqrt(len(shifts) / num_snapshots)) ** 2
+    threshold = _SHARPNESS * (1.0 + math.sqrt(len(shifts) / num_snapshots)) ** 2
     table = _shift_table(shifts, num_angle, num_delay)
     # One sample after the other, so that its systems fit the cache of a core.
     flat = z.map(lambda m: ops.reshape(m, (-1, num_snapshots, all_bins)))
-    if num_bins is None or num_bins >= all_bins:
-        clean = ops.map(
-            lambda own: tuple(_denoise_with_neighbours(ComplexPair(*own), table, threshold)),
-            tuple(flat),
-        )
-    else:
-        power = ops.mean(flat.power(), axis=1)
-        order = ops.argsort(-power, axis=-1)
-        # Where every bin finds itself among those chosen.
-        rank = ops.argsort(order, axis=-1)
-        own = sharpness * (1.0 + math.sqrt(1 / num_snapshots)) ** 2
-        share = power**2 / (power**2 + own**2)
-
-        def filter_sample(inputs):
-            re, im, order, rank, share = inputs
-            places = ops.take(ops.convert_to_tensor(table), order[:num_bins], axis=1)
-            shared = _denoise_with_neighbours(ComplexPair(re, im), places, threshold)
-            slot = ops.minimum(rank, num_bins - 1)
-            return tuple(
-                ops.where(rank < num_bins, ops.take(together, slot, axis=1), share * alone)
-                for together, alone in zip(shared, (re, im), strict=True)
-            )
-
-        clean = ops.map(filter_sample, (*flat, order, rank, share))
+    clean = ops.map(
+        lambda own: tuple(_denoise_with_neighbours(ComplexPair(*own), table, threshold)),
+        tuple(flat),
+    )
     clean = ComplexPair(*clean).map(
         lambda m: ops.reshape(m, (-1, num_snapshots, num_angle, num_delay))
     )
@@ -156,7 +134,7 @@ def _denoise_with_neighbours(z, places, threshold):
     return near.map(lambda m: m[:, 0]).minus(noise_part)
 
 
-def burg_coefficients(x, order, pool_weight=0.5):
+def burg_coefficients(x: Tensor, order: int, pool_weight: float = 0.5) -> list[list[ComplexPair]]:
     r"""Coefficients of linear prediction by Burg's method, pooled over the 3 x 3 bins around.
 
     Every stage $m$ picks the reflection coefficient that minimises the forward and backward
@@ -217,69 +195,12 @@ def burg_coefficients(x, order, pool_weight=0.5):
     *_, kept = ops.fori_loop(0, order, stage, state)
     kept = ComplexPair(*kept)
     return [
-        [kept.map(lambda v, m=m, i=i: -v[m, i + 1]) for i in range(m + 1)] for m in range(order)
+        [ComplexPair(-kept.re[m, i + 1], -kept.im[m, i + 1]) for i in range(m + 1)]
+        for m in range(order)
     ]
 
 
-def covariance_coefficients(x, order, ridge=1e-3, pool_weight=1.0, forward_backward=False):
-    r"""Coefficients of linear prediction by regularised least squares over the 3 x 3 bins around.
-
-    Minimises $\sum_t |x[t] - \sum_k c_k x[t-k]|^2$ over the history and the pool, plus `ridge`
-    times the mean power of the regressors on the coefficients. Exact for as many noiseless tones as
-    the order; iterated forecasts may diverge.
-
-    Args:
-        x: Real `[batch, time, angle, delay, 2]`.
-        order: Number of coefficients.
-        ridge: Regularisation relative to the mean diagonal of the normal equations.
-        pool_weight: Weight of a neighbouring bin along an axis.
-        forward_backward: Whether the time-reversed, conjugated history takes part too.
-
-    Returns:
-        Coefficients `c_1 ... c_order`, a list of `ComplexPair` of `[batch, angle, delay]`.
-    """
-    num_snapshots = x.shape[1]
-    if order >= num_snapshots:
-        raise ValueError(
-            f"`order` must be smaller than the number of snapshots. Received: order={order}, "
-            f"x.shape={tuple(x.shape)}"
-        )
-    z = ComplexPair.from_stacked(x)
-    lags = [z.map(lambda m, k=k: m[:, order - k : num_snapshots - k]) for k in range(order + 1)]
-    table = [[None] * (order + 1) for _ in range(order + 1)]
-    for j in range(order + 1):
-        for k in range(j, order + 1):
-            product = lags[j].conj().times(lags[k]).map(lambda m: ops.sum(m, axis=1))
-            table[j][k] = product.map(lambda m: _pool(m, pool_weight))
-            table[k][j] = table[j][k].conj()
-    if forward_backward:
-        table = [
-            [table[j][k].plus(table[order - j][order - k].conj()) for k in range(order + 1)]
-            for j in range(order + 1)
-        ]
-    # Scaled to a mean diagonal of one, so that a bin without power gets coefficients of zero.
-    power = sum(table[k][k].re for k in range(1, order + 1)) / order
-    table = [[element.scaled(1.0 / (power + _TINY)) for element in row] for row in table]
-    load = ridge * ops.ones_like(power)
-    matrix = [[table[j][k] for k in range(1, order + 1)] for j in range(1, order + 1)]
-    matrix = [
-        [m.plus(ComplexPair(load, 0.0)) if j == k else m for k, m in enumerate(row)]
-        for j, row in enumerate(matrix)
-    ]
-    solution = solve(
-        ComplexPair(
-            ops.stack([ops.stack([m.re for m in row]) for row in matrix]),
-            ops.stack([ops.stack([m.im for m in row]) for row in matrix]),
-        ),
-        ComplexPair(
-            ops.stack([table[j][0].re for j in range(1, order + 1)]),
-            ops.stack([table[j][0].im for j in range(1, order + 1)]),
-        ),
-    )
-    return [solution.map(lambda m, k=k: m[k]) for k in range(order)]
-
-
-def extrapolate(x, coefficients, num_horizons):
+def extrapolate(x: Tensor, coefficients: list[ComplexPair], num_horizons: int) -> Tensor:
     """Continues a sequence by iterated linear prediction.
 
     Args:
@@ -291,7 +212,7 @@ def extrapolate(x, coefficients, num_horizons):
         Real `[batch, num_horizons, angle, delay, 2]`.
     """
     z = ComplexPair.from_stacked(x)
-    recent = [z.map(lambda m, k=k: m[:, -1 - k]) for k in range(len(coefficients))]
+    recent = [ComplexPair(z.re[:, -1 - k], z.im[:, -1 - k]) for k in range(len(coefficients))]
     forecasts = []
     for _ in range(num_horizons):
         forecast = ComplexPair(0.0, 0.0)
@@ -302,7 +223,7 @@ def extrapolate(x, coefficients, num_horizons):
     return ops.stack(forecasts, axis=1)
 
 
-def prediction_error(x, coefficients, num_snapshots):
+def prediction_error(x: Tensor, coefficients: list[ComplexPair], num_snapshots: int) -> Tensor:
     """Mean power of the one-step prediction errors over the last snapshots.
 
     Args:
@@ -318,8 +239,9 @@ def prediction_error(x, coefficients, num_snapshots):
     begin = length - num_snapshots
     error = z.map(lambda m: m[:, begin:])
     for lag, coefficient in enumerate(coefficients, start=1):
-        past = z.map(lambda m, lag=lag: m[:, begin - lag : length - lag])
-        error = error.minus(coefficient.map(lambda m: m[:, None]).times(past))
+        past = slice(begin - lag, length - lag)
+        regressor = ComplexPair(z.re[:, past], z.im[:, past])
+        error = error.minus(coefficient.map(lambda m: m[:, None]).times(regressor))
     return ops.mean(error.power(), axis=1)
 
 

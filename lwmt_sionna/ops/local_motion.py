@@ -4,11 +4,12 @@ from keras import ops
 
 from lwmt_sionna.ops.complex import ComplexPair
 from lwmt_sionna.ops.patches import patchify, token_grid, unpatchify
+from lwmt_sionna.typing import Tensor
 
 __all__ = ["local_motion"]
 
 
-def local_motion(x, patch, visible=None):
+def local_motion(x: Tensor, patch: tuple[int, int], visible: Tensor | None = None) -> ComplexPair:
     r"""Phase and Doppler shift of every patch over its visible snapshots.
 
     With $x_{t,b}$ the bins of a patch, the turn per snapshot is the angle of $\sum_t \sum_b x_{t+1,

@@ -1,12 +1,21 @@
 """Loops of the graph through which gradients pass."""
 
+from collections.abc import Callable
+
 import keras
 from keras import ops
+
+from lwmt_sionna.typing import Tensor
 
 __all__ = ["apply_repeatedly"]
 
 
-def apply_repeatedly(step, state, parameters, rematerialize=False):
+def apply_repeatedly(
+    step: Callable[..., Tensor],
+    state: Tensor,
+    parameters: list[Tensor],
+    rematerialize: bool = False,
+) -> Tensor:
     """Applies one function again and again, with other parameters each time.
 
     The function is traced and compiled once. Gradients flow to the state and to the parameters.

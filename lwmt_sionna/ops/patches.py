@@ -2,10 +2,12 @@
 
 from keras import ops
 
+from lwmt_sionna.typing import Tensor
+
 __all__ = ["patchify", "token_grid", "unpatchify"]
 
 
-def token_grid(shape, patch):
+def token_grid(shape: tuple[int, int, int], patch: tuple[int, int]) -> tuple[int, int, int]:
     """Number of snapshots, patches in angle and patches in delay.
 
     Args:
@@ -19,7 +21,7 @@ def token_grid(shape, patch):
     return (num_snapshots, -(-num_angle // patch[0]), -(-num_delay // patch[1]))
 
 
-def patchify(x, patch):
+def patchify(x: Tensor, patch: tuple[int, int]) -> Tensor:
     """Cuts every snapshot into patches.
 
     Args:
@@ -41,7 +43,7 @@ def patchify(x, patch):
     return ops.reshape(x, (-1, grid[0] * grid[1] * grid[2], patch[0] * patch[1] * channels))
 
 
-def unpatchify(tokens, shape, patch):
+def unpatchify(tokens: Tensor, shape: tuple[int, int, int], patch: tuple[int, int]) -> Tensor:
     """Inverse of `patchify`.
 
     Args:

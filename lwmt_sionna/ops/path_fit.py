@@ -16,7 +16,7 @@ Axes: B batch, P paths, T snapshots, M antennas, K subcarriers. Real tensors, (r
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from keras import ops
@@ -34,6 +34,7 @@ from lwmt_sionna.ops.plane_waves import (
     spectrum,
     superpose,
 )
+from lwmt_sionna.typing import Tensor
 
 __all__ = ["PathFit", "Paths"]
 
@@ -44,6 +45,8 @@ _OVERSAMPLING = 2
 # Snapshots from which a path's Doppler shift counts, and the least share of the widths of drifts.
 _SURE = 5
 _SLOWEST = 0.05
+# Joint steps after each discovery and at the end, and conjugate gradient steps in each of them.
+_NUM_STEPS, _NUM_FINAL_STEPS, _NUM_INNER_STEPS = 2, 4, 24
 _NUM_PARAMETERS = 1 + len(PHASE_TERMS)  # the logarithm of the amplitude comes first
 
 
@@ -58,9 +61,9 @@ class Paths(NamedTuple):
             and 1.
     """
 
-    amplitude: Any
-    phase: Any
-    window: Any
+    amplitude: Tensor
+    phase: Tensor
+    window: Tensor
 
 
 class PathFit:
@@ -90,9 +93,6 @@ class PathFit:
         shortest: Fewest snapshots of a path. Births in the last snapshots call for short ones: what
             lasts longer than the truth is imitated by several paths that cancel each other, and
             comes out large when continued.
-        num_steps: Joint steps after each discovery.
-        num_final_steps: Joint steps at the end.
-        num_inner_steps: Conjugate gradient steps in each of them.
 
     Reference:
         Mamandipoor, Ramasamy and Madhow 2016, Newtonized orthogonal matching pursuit: frequency
@@ -100,23 +100,20 @@ class PathFit:
         estimation in mobile radio environments using the SAGE algorithm (IEEE JSAC 17).
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, each with a default
         self,
-        num_snapshots,
-        num_ant,
-        num_subcarriers,
-        num_paths=24,
-        num_peaks=3,
-        threshold=14.0,
-        chirp=2e-3,
-        drift=(1e-2, 2.5e-3),
-        full_drift=0.25,
-        window_penalty=20.0,
-        shortest=2,
-        num_steps=2,
-        num_final_steps=4,
-        num_inner_steps=24,
-    ):
+        num_snapshots: int,
+        num_ant: int,
+        num_subcarriers: int,
+        num_paths: int = 24,
+        num_peaks: int = 3,
+        threshold: float = 14.0,
+        chirp: float = 2e-3,
+        drift: tuple[float, float] = (1e-2, 2.5e-3),
+        full_drift: float = 0.25,
+        window_penalty: float = 20.0,
+        shortest: int = 2,
+    ) -> None:
         self.shape = (int(num_snapshots), int(num_ant), int(num_subcarriers))
         if min(self.shape) < 2:
             raise ValueError(
@@ -124,13 +121,9 @@ class PathFit:
                 f"num_snapshots={num_snapshots}, num_ant={num_ant}, "
                 f"num_subcarriers={num_subcarriers}"
             )
-        for name, value in (
-            ("num_paths", num_paths),
-            ("num_peaks", num_peaks),
-            ("num_steps", num_steps),
-        ):
-            if int(value) != value or value < 1:
-                raise ValueError(f"{name} must be a positive integer. Received: {name}={value}")
+        for name, count in (("num_paths", num_paths), ("num_peaks", num_peaks)):
+            if int(count) != count or count < 1:
+                raise ValueError(f"{name} must be a positive integer. Received: {name}={count}")
         for name, value in (
             ("threshold", threshold),
             ("chirp", chirp),
@@ -144,9 +137,6 @@ class PathFit:
         self.threshold = float(threshold)
         self.shortest = min(int(shortest), self.shape[0])
         self.full_drift = float(full_drift)
-        self.num_steps = int(num_steps)
-        self.num_final_steps = int(num_final_steps)
-        self.num_inner_steps = int(num_inner_steps)
         # Coordinates run from -1 to 1: all parameters are phases at the edges, of similar size.
         self.half = tuple((size - 1) / 2 for size in self.shape)
         self.axes = tuple(np.linspace(-1.0, 1.0, size, dtype="float32") for size in self.shape)
@@ -167,7 +157,7 @@ class PathFit:
             self.shape[0], self.shortest, float(window_penalty)
         )
 
-    def __call__(self, h, noise=None):
+    def __call__(self, h: Tensor, noise: Tensor | None = None) -> tuple[Paths, Tensor]:
         """Fits paths.
 
         Args:
@@ -212,7 +202,7 @@ class PathFit:
                 paths.window,
             )
             paths = self._confine(self._residual(y, paths)[0], paths, noise)
-            paths, residual = self._improve(y, paths, noise, self.num_steps)
+            paths, residual = self._improve(y, paths, noise, _NUM_STEPS)
             return (index + 1, ops.any(taken > 0), *paths, *residual)
 
         state = (ops.convert_to_tensor(0), ops.convert_to_tensor(True), *paths, *y)
@@ -226,10 +216,10 @@ class PathFit:
             paths, residual = self._improve(y, paths, noise, 1)
             return (*paths, *residual)
 
-        state = ops.fori_loop(0, self.num_final_steps, polish, tuple(state))
+        state = ops.fori_loop(0, _NUM_FINAL_STEPS, polish, tuple(state))
         return Paths(*state[:3]), ComplexPair(*state[3:]).stacked()
 
-    def extrapolate(self, paths, num_horizons):
+    def extrapolate(self, paths: Paths, num_horizons: int) -> Tensor:
         """Continues the paths that are present in the last snapshot.
 
         Args:
@@ -247,7 +237,7 @@ class PathFit:
         u, v = self._waves(Paths(amplitude, paths.phase, present), ahead.astype("float32"))
         return superpose(u, v).stacked()
 
-    def continued(self, h, num_horizons):
+    def continued(self, h: Tensor, num_horizons: int) -> tuple[Tensor, Tensor]:
         """Fits and continues, one sequence after the other.
 
         A sequence of few paths then does not wait for one of many, and its arrays fit the cache.
@@ -267,7 +257,7 @@ class PathFit:
 
         return ops.map(one, h)
 
-    def doppler(self, paths):
+    def doppler(self, paths: Paths) -> Tensor:
         """Doppler shifts amid the history in cycles per snapshot, `[batch, num_paths]`."""
         return paths.phase[..., 1] / (2 * math.pi * self.half[0])
 
@@ -419,7 +409,7 @@ class PathFit:
         unit = 1.0 / ops.sqrt(diagonal + load)
         matrix = (normal + load[:, :, None] * eye) * unit[:, :, None] * unit[:, None, :]
         right = ops.reshape(gradient, (-1, size)) * unit
-        solution = conjugate_gradients(matrix, right, self.num_inner_steps)
+        solution = conjugate_gradients(matrix, right, _NUM_INNER_STEPS)
         change = ops.reshape(solution * unit, (-1, count, _NUM_PARAMETERS))
         growth, turn = ops.clip(change[..., 0], -0.5, 0.5), change[..., 1:]
         worst = ops.max(ops.abs(turn) / self.limits, axis=-1, keepdims=True)

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from lwmt_sionna.ops.complex import ComplexPair
+from lwmt_sionna.typing import Array, Tensor
 
 __all__ = [
     "PHASE_TERMS",
@@ -38,7 +39,7 @@ PHASE_TERMS = (
 _POWERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
 
 
-def conjugate_gradients(matrix, right, num_steps):
+def conjugate_gradients(matrix: Tensor, right: Tensor, num_steps: int) -> Tensor:
     """Approximate solution of positive definite systems `[B, n, n]`, `[B, n]`.
 
     Damped steps need no more, and factorisations are slow where XLA compiles them for a CPU.
@@ -59,7 +60,7 @@ def conjugate_gradients(matrix, right, num_steps):
     return ops.fori_loop(0, num_steps, iterate, state)[0]
 
 
-def superpose(u, v):
+def superpose(u: ComplexPair, v: ComplexPair) -> ComplexPair:
     """Sum over paths of the outer products of `[B, T, P, M]` and `[B, T, P, K]`: `[B, T, M, K]`."""
     left = ops.concatenate([u.re, u.im], axis=2)
     left = ops.transpose(left, (0, 1, 3, 2))
@@ -69,7 +70,7 @@ def superpose(u, v):
     )
 
 
-def project(residual, u, v):
+def project(residual: ComplexPair, u: ComplexPair, v: ComplexPair) -> ComplexPair:
     """`conj(u[m]) sum_k r[m, k] conj(v[k])` for every path: `[B, T, P, M, 1]`."""
     both = ops.concatenate([residual.re, residual.im], axis=3)
     turned = ops.concatenate([residual.im, -residual.re], axis=3)
@@ -80,7 +81,7 @@ def project(residual, u, v):
     return u.conj().times(inner).map(lambda z: z[..., None])
 
 
-def normal_matrix(u, v, t, m, k):
+def normal_matrix(u: ComplexPair, v: ComplexPair, t: Array, m: Array, k: Array) -> Tensor:
     """Inner products of the derivatives of all waves by all parameters.
 
     Args:
@@ -133,7 +134,7 @@ def _moment_grams(u, m):
     return [ComplexPair(z[..., :count], z[..., count:]) for z in both]
 
 
-def spectrum(residual, sizes):
+def spectrum(residual: ComplexPair, sizes: tuple[int, int, int]) -> ComplexPair:
     """Zero-padded discrete Fourier transform over all three axes.
 
     Args:
@@ -154,7 +155,9 @@ def spectrum(residual, sizes):
     )
 
 
-def largest_peaks(power, sizes, num_peaks, reach):
+def largest_peaks(
+    power: Tensor, sizes: tuple[int, int, int], num_peaks: int, reach: int
+) -> tuple[Tensor, Tensor]:
     """The largest peaks that lie apart from each other in angle or delay.
 
     Args:
@@ -189,7 +192,7 @@ def largest_peaks(power, sizes, num_peaks, reach):
     return ops.stack(frequencies, axis=1), ops.stack(heights, axis=1)
 
 
-def presence_windows(num_snapshots, shortest, penalty):
+def presence_windows(num_snapshots: int, shortest: int, penalty: float) -> tuple[Array, Array]:
     """Spans of snapshots in which a path may be present, and what each costs.
 
     Args:

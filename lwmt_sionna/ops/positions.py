@@ -5,19 +5,24 @@ import math
 import numpy as np
 from keras import ops
 
+from lwmt_sionna.typing import Array, Tensor
+
 __all__ = ["flat_rotation", "grid_rotation", "rotate", "token_coordinates"]
+
+# Longest period of rotations by coordinates, in units of these.
+_MAX_PERIOD = 128.0
 
 
 def token_coordinates(
-    grid,
+    grid: tuple[int, int, int],
     *,
-    patch=(1, 1),
-    time_origin=0,
-    units=None,
-    sampling_period=None,
-    bandwidth=None,
-    num_angle=None,
-):
+    patch: tuple[int, int] = (1, 1),
+    time_origin: int = 0,
+    units: tuple[float, float, float] | None = None,
+    sampling_period: Tensor | None = None,
+    bandwidth: Tensor | None = None,
+    num_angle: int | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Coordinates of the tokens of a grid along time, angle and delay.
 
     Without `units`, they count snapshots and patches. With units they are physical: snapshots lie
@@ -66,7 +71,13 @@ def token_coordinates(
     )
 
 
-def flat_rotation(grid, head_dim, *, base=10_000.0, class_token=False):
+def flat_rotation(
+    grid: tuple[int, int, int],
+    head_dim: int,
+    *,
+    base: float = 10_000.0,
+    class_token: bool = False,
+) -> Array:
     r"""Rotations of queries and keys by the flat index of their token, as published.
 
     Pair $i$ of the token with flat index $n$ is turned by $n \, \text{base}^{-i / (d / 2)}$.
@@ -86,18 +97,23 @@ def flat_rotation(grid, head_dim, *, base=10_000.0, class_token=False):
     return np.stack([np.cos(phase), np.sin(phase)], axis=-1)
 
 
-def grid_rotation(coordinates, num_heads, head_dim, *, max_period=128.0, class_token=False):
+def grid_rotation(
+    coordinates: tuple[Tensor, Tensor, Tensor],
+    num_heads: int,
+    head_dim: int,
+    *,
+    class_token: bool = False,
+) -> Tensor:
     """Rotations of queries and keys by the time, angle and delay of their token.
 
     The pairs of all heads take the axes in turn, and per axis frequencies from one radian per unit
-    down to one turn per `max_period`, spaced geometrically: scores see differences of coordinates
+    down to one turn per 128, spaced geometrically: scores see differences of coordinates
     alone, so any grid will do. A class token is not turned.
 
     Args:
         coordinates: What `token_coordinates` returns.
         num_heads: Number of heads.
         head_dim: Size of a head, even.
-        max_period: Longest period, in units of the coordinates.
         class_token: Whether a class token follows the last token.
 
     Returns:
@@ -107,7 +123,7 @@ def grid_rotation(coordinates, num_heads, head_dim, *, max_period=128.0, class_t
     half = _half(head_dim)
     pairs = np.arange(num_heads * half)
     rounds = max(-(-len(pairs) // 3) - 1, 1)
-    frequency = (2 * math.pi / max_period) ** ((pairs // 3) / rounds)
+    frequency = (2 * math.pi / _MAX_PERIOD) ** ((pairs // 3) / rounds)
     static = all(isinstance(coordinate, np.ndarray) for coordinate in coordinates)
     lib, leading = (np, ()) if static else (ops, (-1,))
     total = 0.0
@@ -127,7 +143,7 @@ def grid_rotation(coordinates, num_heads, head_dim, *, max_period=128.0, class_t
     return lib.stack([lib.cos(phase), lib.sin(phase)], axis=-1)
 
 
-def rotate(x, rotation):
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """Turns the interleaved pairs of queries or keys.
 
     Args:

@@ -6,6 +6,8 @@ import itertools
 import numpy as np
 from keras import ops
 
+from lwmt_sionna.typing import ArrayLike, Tensor
+
 __all__ = ["check_subcarriers", "fill_nulls", "restore_nulls"]
 
 # Interpolation presumes delays up to this share of the longest one that the spacing can tell apart,
@@ -14,7 +16,7 @@ _DELAY_SHARE = 0.5
 _NOISE = 1e-3
 
 
-def check_subcarriers(subcarriers, num_subcarriers):
+def check_subcarriers(subcarriers: ArrayLike, num_subcarriers: int) -> tuple[int, ...]:
     """Indices of the effective subcarriers as a tuple, ascending.
 
     Args:
@@ -37,7 +39,7 @@ def check_subcarriers(subcarriers, num_subcarriers):
     return indices
 
 
-def fill_nulls(x, subcarriers):
+def fill_nulls(x: Tensor, subcarriers: tuple[int, ...]) -> Tensor:
     """Cuts out the band from the first to the last effective subcarrier and fills its nulls.
 
     Nulls inside of the band (such as the one at DC) are estimated linearly from the effective
@@ -64,7 +66,7 @@ def fill_nulls(x, subcarriers):
     return ops.reshape(filled, (*leading, band, 2))
 
 
-def restore_nulls(x, subcarriers, num_subcarriers):
+def restore_nulls(x: Tensor, subcarriers: tuple[int, ...], num_subcarriers: int) -> Tensor:
     """Puts a band back to its place.
 
     Args:

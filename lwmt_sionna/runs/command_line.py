@@ -22,7 +22,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-__all__ = ["UsageError", "add_options", "build_parser", "configure_logging", "run"]
+__all__ = ["UsageError", "add_options", "build_parser", "configure_logging", "run", "workdir"]
 
 _EXIT_USER_ERROR = 2
 _EXIT_INTERRUPTED = 130
@@ -71,7 +71,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "limit": {"type": int, "metavar": "N", "help": "sequences of each file at most"},
     "link_snr": {"nargs": "+", "type": float, "metavar": "DB", "help": "SNR of the link in dB"},
     "preset": {
-        "nargs": "+",
+        "nargs": "*",
         "metavar": "PRESET",
         "help": "trained models to judge: names of shipped presets, or folders",
     },
@@ -89,6 +89,20 @@ _OUTPUTS = ("figure", "figures", "out", "record", "workdir")
 
 class UsageError(Exception):
     """Something that the caller of a script can put right; `run` prints its text alone."""
+
+
+def workdir(args: argparse.Namespace) -> pathlib.Path:
+    """The folder of finished work: `--workdir`, or `runs/NAME.work` by the name of `--out`.
+
+    Args:
+        args: The `argparse.Namespace` of a parser with both options.
+
+    Returns:
+        `pathlib.Path`.
+    """
+    if args.workdir is not None:
+        return args.workdir
+    return pathlib.Path("runs") / f"{args.out.stem}.work"
 
 
 class _OneLineParser(argparse.ArgumentParser):

@@ -63,13 +63,13 @@ def _code_digest(modules, package):
 class _Graph:
     """What the modules of a package import of each other."""
 
-    def __init__(self, package):
+    def __init__(self, package: pathlib.Path) -> None:
         self.name = package.name
-        self.files = {}
+        self.files: dict[str, pathlib.Path] = {}
         for path in sorted(package.rglob("*.py")):
             parts = path.relative_to(package.parent).with_suffix("").parts
             self.files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
-        self._trees = {}
+        self._trees: dict[str, ast.Module] = {}
 
     def reach(self, modules):
         unknown = [name for name in modules if name not in self.files]

@@ -46,7 +46,7 @@ SCHEMA_VERSION = 2
 # Records of version 1 carry no digest of their own.
 _READABLE = (1, SCHEMA_VERSION)
 # A file larger than this is no record, and would take the machine's memory.
-_MAX_JSON_BYTES = 512_000_000
+_MAX_JSON_BYTES = 200_000_000
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -118,8 +118,10 @@ def atomic_path(path: PathLike) -> Iterator[pathlib.Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        # NumPy tells a full disk by a sentence of its own, without a number.
+        if error.errno in _NO_ROOM or "requested and" in str(error):
+            number = errno.ENOSPC if error.errno is None else error.errno
+            raise OSError(number, os.strerror(number), str(path)) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -143,8 +145,8 @@ def sha256(path: PathLike) -> str:
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
         return digest.hexdigest()
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    with open(path, "rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def portable_path(path: PathLike) -> str:
@@ -200,7 +202,10 @@ def package_versions() -> dict[str, str | None]:
     """
     from lwmt_sionna import __version__
 
-    versions = {"python": platform.python_version(), "lwmt_sionna": __version__}
+    versions: dict[str, str | None] = {
+        "python": platform.python_version(),
+        "lwmt_sionna": __version__,
+    }
     for package in _PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
@@ -418,7 +423,10 @@ def _refuse(constant):
 def _digest(record):
     """SHA-256 of a record's content, without the digest itself."""
     content = {key: value for key, value in record.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    try:
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    except RecursionError:  # nested as deeply as no record is
+        return ""
 
 
 def _command():

@@ -10,7 +10,7 @@ from lwmt_sionna.training.prediction_data import stack_complex
 
 __all__ = ["CONDITIONS", "draw_views", "reconstruction_points"]
 
-_NOISE = {"noise": {"snr_db": [15.0, 15.0]}}
+_NOISE = {"noise": {"history_snr_db": [15.0, 15.0]}}
 
 
 def _condition(mask, impairments=None, **settings):
@@ -28,8 +28,8 @@ CONDITIONS = {
     "antenna_comb": _condition("antenna_comb"),
     "tail": _condition("tail"),
     # Nothing hidden to speak of: what is left is the noise of isolated estimates.
-    "noise_5db": _condition("random", {"noise": {"snr_db": [5.0, 5.0]}}),
-    "noise_5db_tail": _condition("tail", {"noise": {"snr_db": [5.0, 5.0]}}),
+    "noise_5db": _condition("random", {"noise": {"history_snr_db": [5.0, 5.0]}}),
+    "noise_5db_tail": _condition("tail", {"noise": {"history_snr_db": [5.0, 5.0]}}),
     "impaired": _condition(
         "random", {name: {} for name in ("calibration", "timing", "phase", "gain", "quantization")}
     ),

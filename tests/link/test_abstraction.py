@@ -15,6 +15,7 @@ from lwmt_sionna.link import (
     LinkRunner,
     SysAbstraction,
 )
+from lwmt_sionna.link.decoding import tables
 from lwmt_sionna.link.phy.information import effective_snr_db
 
 
@@ -59,16 +60,19 @@ def test_sizes_between_those_of_the_table():
     sizes = (80, 320, 500, 1280, 5000)
     widths = [table.waterfall(16, size).information_width for size in sizes]
     assert sorted(widths, reverse=True) == widths and widths[-1] > 0
-    measured = {size: values for size, values in table._rows[16]}
-    for size in (320, 1280):
-        assert table.waterfall(16, size).information == pytest.approx(measured[size][0])
+    content = json.loads((pathlib.Path(tables.__file__).parent / "decoder_table.json").read_text())
+    measured = [row for row in content["waterfalls"] if row["mcs"] == 16]
+    assert [row["num_symbols"] for row in measured] == [320, 1280]
+    for row in measured:
+        waterfall = table.waterfall(16, row["num_symbols"])
+        assert waterfall.information == pytest.approx(row["information"])
 
 
 def test_table_is_what_the_decoder_does():
     """Measured again with few blocks."""
     import sionna.phy
 
-    from lwmt_sionna.link.decoding.calibration import measure_waterfall
+    from lwmt_sionna.link.decoding.tables import measure_waterfall
 
     sionna.phy.config.seed = 77
     waterfall, num_blocks = measure_waterfall(4, 320, num_blocks=400, batch_size=50)

@@ -87,7 +87,6 @@ def test_offset_follows_the_rule_of_sionna_sys():
     [
         ({"bler_target": 0.0}, "bler_target=0.0"),
         ({"step_db": -1.0}, "step_db=-1.0"),
-        ({"max_offset_db": 0.0}, "max_offset_db=0.0"),
     ],
 )
 def test_wrong_settings(values, message):

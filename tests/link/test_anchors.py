@@ -13,7 +13,7 @@ from sionna.phy.fec.ldpc import LDPC5GDecoder, LDPC5GEncoder
 from sionna.phy.mapping import Demapper, Mapper
 
 from lwmt_sionna.link import Downlink, DownlinkConfig
-from lwmt_sionna.link.phy.mcs import get_mcs
+from lwmt_sionna.link.phy.config import get_mcs
 
 ALONE = DownlinkConfig(
     num_users=1,
@@ -70,6 +70,21 @@ def test_bit_errors_in_white_noise(rng, num_bits, snr_db):
     assert errors.mean() == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.parametrize("num_bits", [2, 4, 6])
+def test_log_likelihood_ratios_are_those_of_sionnas_demapper(rng, num_bits):
+    """One user, one antenna, a channel of one: what is left is mapper, noise and demapper."""
+    downlink = Downlink(SCHEMES[num_bits], ALONE)
+    slot, h_hat = slot_of(np.ones((3, 1, 1)), ALONE)
+    coded = rng.integers(2, size=(3, 1, downlink.num_coded_bits)).astype(np.float32)
+    noise = complex_normal(rng, (3, 1, ALONE.num_ofdm_symbols, ALONE.num_subcarriers))
+    no = np.float32(0.2)
+    llr = downlink.log_likelihood_ratios(coded, slot, h_hat, no, noise)
+    at_data = noise[:, :, ALONE.data_symbols].reshape(3, 1, -1)
+    y = Mapper("qam", num_bits)(tf.constant(coded)) + np.sqrt(no) * at_data
+    expected = Demapper("app", "qam", num_bits)(y, no)
+    np.testing.assert_allclose(llr, expected, rtol=1e-3, atol=1e-3)
+
+
 @pytest.mark.parametrize("num_antennas", [1, 4])
 def test_bit_errors_in_rayleigh_fading_have_the_diversity_of_the_antennas(rng, num_antennas):
     """Maximum-ratio transmission to one user: diversity of order `num_antennas`."""
@@ -88,7 +103,9 @@ def test_bit_errors_in_rayleigh_fading_have_the_diversity_of_the_antennas(rng, n
 def test_rate_in_rayleigh_fading(rng):
     snr = 10.0
     slot, h_hat = slot_of(complex_normal(rng, (20_000, 1, 1)), ALONE)
-    rate = Downlink(4, ALONE).spectral_efficiency(slot[:, :, :1], h_hat, 1 / snr).numpy()
+    downlink = Downlink(4, ALONE)
+    h_eff = downlink.effective_channel(slot[:, :, :1], h_hat, 1 / snr)
+    rate = downlink.spectral_efficiency(h_eff, 1 / snr).numpy()
     expected = np.exp(1 / snr) * exp1(1 / snr) / np.log(2)
     assert abs(rate.mean() - expected) < 3 * rate.std() / np.sqrt(rate.size)
 

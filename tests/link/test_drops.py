@@ -85,7 +85,7 @@ def test_antennas_of_a_user_differ_by_the_phases_of_its_array():
     h = drops.target.reshape(4, 2, 3, 32, 32)
     steps = np.angle(h[:, :, 1:] * h[:, :, :-1].conj())
     np.testing.assert_allclose(steps, steps[..., :1, :1, :1] + 0 * steps, atol=1e-3)
-    arrival = paths.phi_r[factory.users, 18, 0] - factory._channels._yaw[factory.users]
+    arrival = paths.phi_r[factory.users, 18, 0] - factory.channels.yaw[factory.users]
     expected = np.pi * np.sin(arrival)
     np.testing.assert_allclose(np.exp(1j * steps[:, :, 0, 0, 0]), np.exp(1j * expected), atol=2e-3)
     # The scale is the user's, not the antenna's.
@@ -135,7 +135,7 @@ def test_histories_from_sounding_pilots_are_estimates_of_the_true_channel():
     for mode, limits in (("noise", (-15.5, -14.5)), ("pilots", (-20.0, -14.0))):
         config = dataclasses.replace(BLIND, num_drops=2)
         factory = DropFactory(paths, None, config, SoundingConfig(mode))
-        true = factory._channels.true(factory.users.ravel(), list(range(16)))[:, 0]
+        true = factory.channels.true(factory.users.ravel(), list(range(16)))[:, 0]
         true = true.reshape(factory.at(1).history.shape)
         history = factory.at(1).history
         ratio = np.sum(history * true.conj(), axis=(2, 3, 4)) / np.sum(

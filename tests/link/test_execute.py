@@ -6,13 +6,12 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
+import textwrap
 
 import pytest
 
 from lwmt_sionna.data import write_paths
 from lwmt_sionna.link import LinkEvalConfig, evaluate_link
-from lwmt_sionna.link.sweep.execute import in_workers
 from tests.link.channels import make_paths
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -30,15 +29,38 @@ num_drops = 6
 max_similarity = 1.0
 [sweep]
 horizons = [1, 2]
-snr_db = [-3.0, 3.0]
+link_snr_db = [-3.0, 3.0]
 mcs = [4, 13]
 compile = "eager"
 """
-COUNTS = ("regime", "horizon", "policy", "mcs", "snr_db", "num_blocks", "num_block_errors")
+COUNTS = ("regime", "horizon", "policy", "mcs", "link_snr_db", "num_blocks", "num_block_errors")
+# The same run, which ends abruptly when a function is called for the sixth time.
+KILLED = """
+    import os, signal
+    from lwmt_sionna.link import LinkEvalConfig, evaluate_link
+    from lwmt_sionna.link.sweep.points import Bench
+    from lwmt_sionna.runs.store import Store
+
+    owner, name = {step}
+    function, calls = getattr(owner, name), []
+
+    def killed(*arguments):
+        calls.append(arguments)
+        if len(calls) == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments)
+
+    setattr(owner, name, killed)
+    evaluate_link(LinkEvalConfig.from_toml("config.toml"), "killed_{number}", progress=False)
+"""
 
 
 def counts(record):
     return [tuple(point[name] for name in COUNTS) for point in record["points"]]
+
+
+def labels(folder):
+    return {json.loads(path.read_text())["label"] for path in folder.glob("pieces/[!.]*.json")}
 
 
 @pytest.fixture(scope="module")
@@ -76,40 +98,32 @@ def test_two_processes_give_the_same_counts(sweep):
     assert counts(record) == counts(expected)
 
 
-def test_a_killed_sweep_loses_at_most_one_point(sweep):
+@pytest.mark.parametrize(
+    ("number", "step"),
+    [(0, '(Bench, "compute")'), (1, '(Store, "put")'), (2, '(os, "replace")')],
+)
+def test_a_killed_sweep_loses_the_point_it_was_at(sweep, number, step):
+    """Killed while a point is computed, before it is kept, and before its file has its name."""
     folder, config, expected = sweep
-    whole = [json.loads(line) for line in (folder / "one" / "points.jsonl").open()]
-    store = folder / "killed" / "points.jsonl"
-    script = REPOSITORY / "experiments" / "link_level_eval.py"
-    process = subprocess.Popen(
-        [sys.executable, script, "--config", "config.toml", "--out", "killed", "--quiet"],
+    process = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(KILLED).format(step=step, number=number)],
         cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        stderr=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        check=False,
     )
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if store.is_file() and store.read_text().count("\n") >= 5:
-            process.send_signal(signal.SIGKILL)
-            break
-        time.sleep(0.01)
-    assert process.wait() == -signal.SIGKILL
-    text = store.read_text()
-    kept = [json.loads(line) for line in text.splitlines() if line.endswith("}}")]
-    # What was finished is there, in order; what is missing is one point that was being computed.
-    assert 5 <= len(kept) < len(whole)
-    assert [entry["label"] for entry in kept] == [e["label"] for e in whole[: len(kept)]]
-
-    record = evaluate_link(config, folder / "killed", progress=False)
+    assert process.returncode == -signal.SIGKILL
+    killed = folder / f"killed_{number}"
+    kept = labels(killed)
+    assert len(kept) == 5 and kept < labels(folder / "one")
+    record = evaluate_link(config, killed, progress=False)
     assert counts(record) == counts(expected)
-    lines = [line for line in store.read_text().splitlines() if line.endswith("}}")]
-    assert len(lines) == len(whole)
+    assert labels(killed) == labels(folder / "one")
+    assert not list(killed.rglob(".tmp-*"))
 
 
 def test_wrong_places(sweep):
-    _, config, _ = sweep
+    folder, config, _ = sweep
     with pytest.raises(ValueError, match="workers=0"):
-        in_workers(config, 0)
+        evaluate_link(config, folder / "wrong", progress=False, workers=0)
     with pytest.raises(ValueError, match="nowhere"):
-        list(in_workers(config, dask="nowhere")([None]))
+        evaluate_link(config, folder / "wrong", progress=False, dask="nowhere")

@@ -1,18 +1,29 @@
+import copy
 import itertools
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from lwmt_sionna.link.sweep.figures import draw_figures, required_snr_db
+from lwmt_sionna.link.sweep.figures import (
+    draw_figures,
+    plot_bler,
+    plot_goodput,
+    plot_goodput_over_speed,
+    plot_required_snr,
+    required_snr_db,
+)
 from lwmt_sionna.link.sweep.table import (
     cells_lost,
     format_comparison,
     format_table,
     goodput_of,
+    link_record,
     recovered_goodput,
 )
 
 SNR = (0.0, 5.0, 10.0)
+LIMIT = "no errors: upper limit (95 %)"
 
 
 def make_record(speeds=(30, 120), policies=("perfect", "hold", "mine:Own")):
@@ -27,7 +38,7 @@ def make_record(speeds=(30, 120), policies=("perfect", "hold", "mine:Own")):
                 "scene": "synthetic",
                 "horizon": horizon,
                 "policy": policy,
-                "snr_db": snr,
+                "link_snr_db": snr,
                 "num_drops": 50,
                 "nmse_pooled_db": -200.0 if policy == "perfect" else -12.0,
                 "nmse_median_db": -200.0 if policy == "perfect" else -15.0,
@@ -64,7 +75,7 @@ def make_record(speeds=(30, 120), policies=("perfect", "hold", "mine:Own")):
                 )
     config = {
         "report_mcs": 13,
-        "report_snr_db": 10.0,
+        "report_link_snr_db": 10.0,
         "report_adaptation": "outer",
         "sweep": {"mcs": [13], "decoding": "chain"},
     }
@@ -77,7 +88,29 @@ def make_record(speeds=(30, 120), policies=("perfect", "hold", "mine:Own")):
     }
 
 
-def test_every_figure_that_has_its_points_is_drawn(tmp_path):
+@pytest.fixture
+def figures(monkeypatch):
+    """The figures that are saved, by the names of their files; nothing is written but these."""
+    saved = {}
+    monkeypatch.setattr(
+        Figure,
+        "savefig",
+        lambda self, path, **_: (saved.update({path.name[-12:]: self}), path.write_bytes(b"")),
+    )
+    return saved
+
+
+def curve(axes, label):
+    """Horizontal and vertical values of a policy's line."""
+    (line,) = (line for line in axes.lines if line.get_label() == label)
+    return [float(x) for x in line.get_xdata()], [float(y) for y in line.get_ydata()]
+
+
+def legend(figure):
+    return [text.get_text() for text in figure.legends[0].get_texts()]
+
+
+def test_every_figure_that_has_its_points_is_drawn(tmp_path, figures):
     names = {path.stem for path in draw_figures(make_record(), tmp_path)}
     assert names == {
         "link_bler",
@@ -87,31 +120,113 @@ def test_every_figure_that_has_its_points_is_drawn(tmp_path):
         "link_required_snr",
         "link_speed",
     }
-    assert all((tmp_path / f"{name}.png").stat().st_size > 5_000 for name in names)
+    assert len(figures) == 6
+    # A policy of one's own is in every legend.
+    assert all("mine:Own" in legend(figure) for figure in figures.values())
     few = make_record(speeds=(30,), policies=("hold", "mine:Own"))
     names = {path.stem for path in draw_figures(few, tmp_path / "few")}
     assert names == {"link_bler", "link_goodput", "link_users", "link_required_snr"}
 
 
-def test_a_policy_of_ones_own_is_in_every_legend(tmp_path, monkeypatch):
-    from matplotlib.figure import Figure
+def test_block_error_rates_are_drawn_as_they_are(tmp_path, figures):
+    record = make_record()
+    for point in record["points"]:
+        point["num_drops"] = 64 if point["speed_kmh"] == 30 else 128
+    plot_bler(record, tmp_path / "link_bler.png")
+    (figure,) = figures.values()
+    assert legend(figure) == ["perfect CSI", LIMIT, "hold", "mine:Own"]
+    assert figure.get_suptitle() == "MCS 13, synthetic"
+    # Counts are those of the panel.
+    assert [axes.get_title() for axes in figure.axes] == [
+        "30 km/h, 2.5 ms: horizon 1 (2.5 ms)\n64 drops",
+        "30 km/h, 2.5 ms: horizon 5 (12.5 ms)\n64 drops",
+        "120 km/h, 2.5 ms: horizon 1 (2.5 ms)\n128 drops",
+        "120 km/h, 2.5 ms: horizon 5 (12.5 ms)\n128 drops",
+    ]
+    for axes in figure.axes:
+        x, y = curve(axes, "mine:Own")
+        assert x == list(SNR) and y[:2] == [0.9, 0.2] and np.isnan(y[2])
+        assert curve(axes, "hold")[1] == pytest.approx([1.0, 0.3, 0.1])
+        # No errors: an upper limit at the end of the interval, of perfect CSI and of one's own.
+        limits = [line for line in axes.lines if "downarrow" in str(line.get_marker())]
+        drawn = [line for line in limits if len(line.get_xdata())]
+        assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in drawn] == [(10.0, 0.01)] * 2
 
-    legends = []
-    monkeypatch.setattr(
-        Figure,
-        "savefig",
-        lambda self, path, **_: (
-            legends.append([text.get_text() for text in self.legends[0].get_texts()]),
-            path.write_bytes(b""),
-        ),
-    )
-    assert len(draw_figures(make_record(), tmp_path)) == len(legends) == 6
-    assert all("mine:Own" in labels for labels in legends)
+
+def test_goodput_is_drawn_as_it_is(tmp_path, figures):
+    plot_goodput(make_record(), tmp_path / "link_goodput.png")
+    plot_goodput_over_speed(make_record(), tmp_path / "link_speed.png")
+    over_snr, over_speed = figures.values()
+    assert over_snr.get_suptitle() == "schemes adapted by an outer loop, out of 1; synthetic"
+    for axes in over_snr.axes:
+        assert curve(axes, "mine:Own") == (list(SNR), pytest.approx([0.15, 1.2, 1.5]))
+    for axes in over_speed.axes:
+        assert curve(axes, "hold") == ([30.0, 120.0], pytest.approx([1.35, 1.35]))
+
+
+def test_required_snr_is_drawn_over_the_horizon(tmp_path, figures):
+    plot_required_snr(make_record(), tmp_path / "link_required.png")
+    (figure,) = figures.values()
+    for axes in figure.axes:
+        x, y = curve(axes, "mine:Own")
+        assert x == pytest.approx([1, 5], abs=0.2)
+        # From 0.2 at 5 dB to half an error in 200 blocks at 10 dB.
+        assert y == pytest.approx([5 + 5 * np.log10(2) / np.log10(80)] * 2)
+
+
+def test_unknown_scheme(tmp_path):
+    with pytest.raises(ValueError, match="mcs=22"):
+        plot_bler(make_record(), tmp_path / "figure.png", mcs=22)
+
+
+def test_nothing_of_a_figure_is_cut(tmp_path):
+    """Titles and labels lie within the page, and do not run into each other."""
+    record = make_record(policies=("perfect", "hold", "mine:Own", "a_module.of_mine:Predictor"))
+    for row in [*record["points"], *record["goodput"]]:
+        row["regime"] += ", calibration_error_db=-20, phase_jump_deg=5"
+    drawn = []
+    save = Figure.savefig
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            Figure, "savefig", lambda self, *a, **k: (save(self, *a, **k), drawn.append(self))
+        )
+        draw_figures(record, tmp_path)
+    for figure in drawn:
+        page = figure.bbox
+        assert figure.axes[0].get_ylabel()
+        for axes in figure.axes:
+            if axes.get_subplotspec().is_last_row() and len(axes.get_xticks()):
+                assert axes.get_xlabel()
+            top = axes.get_ylim()[1]
+            assert all(y <= top for line in axes.lines for y in line.get_ydata() if np.isfinite(y))
+            for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+                box = text.get_window_extent()
+                assert page.x0 <= box.x0 and box.x1 <= page.x1, text
+                assert page.y0 <= box.y0 and box.y1 <= page.y1, text
+        titles = [axes.title.get_window_extent() for axes in figure.axes]
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(titles, 2))
+
+
+def test_old_records_give_the_same(tmp_path, figures):
+    """Of a time when one name stood for two ratios, and schemes were not adapted."""
+    record = make_record()
+    old = copy.deepcopy(record)
+    for row in [*old["points"], *old["goodput"]]:
+        row["snr_db"] = row.pop("link_snr_db")
+    old["config"]["report_snr_db"] = old["config"].pop("report_link_snr_db")
+    assert link_record(old) == record == link_record(record)
+    assert format_table(old) == format_table(record)
+    assert format_comparison(old, "mine:Own") == format_comparison(record, "mine:Own")
+    assert recovered_goodput(old) == recovered_goodput(record)
+    assert len(draw_figures(old, tmp_path)) == 6
+    for row in old["goodput"]:
+        del row["adaptation"]
+    assert {row["adaptation"] for row in goodput_of(old)} == {"fixed"}
 
 
 def test_required_snr_is_interpolated_in_the_logarithm():
     def curve(*values):
-        return [{"snr_db": s, "bler": b, "num_blocks": 100} for s, b in zip(SNR, values)]
+        return [{"link_snr_db": s, "bler": b, "num_blocks": 100} for s, b in zip(SNR, values)]
 
     assert required_snr_db(curve(1.0, 0.1, 0.01)) == pytest.approx(5.0)
     assert required_snr_db(curve(1.0, 0.01, 0.0)) == pytest.approx(2.5)
@@ -158,7 +273,9 @@ def test_cells_that_a_rival_wins_are_listed():
     # All equal but for hold, which is worse: nothing is lost to a rival, nor to perfect CSI.
     assert cells_lost(record) == []
     worse = next(
-        p for p in record["points"] if (p["policy"], p["snr_db"], p["horizon"]) == ("model", 5.0, 5)
+        p
+        for p in record["points"]
+        if (p["policy"], p["link_snr_db"], p["horizon"]) == ("model", 5.0, 5)
     )
     worse["bler"] = 0.25
     (cell,) = cells_lost(record)

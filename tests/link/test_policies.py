@@ -21,6 +21,11 @@ class Broken:
         return np.full((len(history), num_horizons, *history.shape[2:]), np.nan, np.complex64)
 
 
+class Demanding:
+    def __init__(self, order):
+        self.order = order
+
+
 class Silent(CsiPolicy):
     def __init__(self):
         super().__init__("silent")
@@ -36,6 +41,8 @@ def own_module(monkeypatch):
     module.last_snapshot = LastSnapshot()
     module.Silent = Silent
     module.number = 3
+    module.Demanding = Demanding
+    module.alone = lambda history: history
     monkeypatch.setitem(sys.modules, "own_policies", module)
 
 
@@ -190,13 +197,50 @@ def test_own_subclass_keeps_its_name(own_module, history):
     assert not policy(history, 1).any()
 
 
+def test_fingerprint_of_ones_own_is_that_of_all_its_files(tmp_path, monkeypatch):
+    """The module, what it imports from beside it, and the file that it names as its source."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    helper, weights = tmp_path / "helper_of_own.py", tmp_path / "weights.npz"
+    (tmp_path / "policy_of_own.py").write_text(
+        "import helper_of_own\n"
+        "from lwmt_sionna.link import CsiPolicy\n\n\n"
+        "class Own(CsiPolicy):\n"
+        f"    source = {str(weights)!r}\n\n"
+        "    def __init__(self):\n"
+        "        super().__init__('own')\n\n\n"
+        "def predict(history, num_horizons):\n"
+        "    return history[:, -num_horizons:]\n"
+    )
+    helper.write_text("FACTOR = 1\n")
+    weights.write_bytes(b"1")
+
+    def fingerprints():
+        return [make_policy(f"policy_of_own:{name}").fingerprint for name in ("Own", "predict")]
+
+    first = fingerprints()
+    assert fingerprints() == first and all(first)
+    helper.write_text("FACTOR = 2\n")
+    second = fingerprints()
+    assert second[0] != first[0] and second[1] != first[1]
+    weights.write_bytes(b"2")
+    third = fingerprints()
+    assert third[0] != second[0] and third[1] == second[1]
+    for name in ("policy_of_own", "helper_of_own"):
+        sys.modules.pop(name)
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
         ("psychic", r"Unknown policy.*perfect.*policy='psychic'"),
         ("no_such_module:Thing", "PYTHONPATH.*no_such_module:Thing"),
         ("own_policies:Missing", "has no 'Missing'"),
-        ("own_policies:number", "must be callable"),
+        (
+            "own_policies:number",
+            "A policy is a callable.*policy='own_policies:number', 3 of type int",
+        ),
+        ("own_policies:Demanding", "A policy is.*the class Demanding: missing.*'order'"),
+        ("own_policies:alone", "A policy is.*a callable that takes \\(history\\)"),
     ],
 )
 def test_unknown_policies(own_module, spec, message):

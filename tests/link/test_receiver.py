@@ -54,7 +54,7 @@ def test_sionnas_sinr_with_whitening_counts_interference_twice(small_config, rng
     for whitening, values in expected.items():
         sinr = reference(sionna, tf.constant(0.1), interference_whitening=whitening)
         np.testing.assert_allclose(sinr[..., 0], values, rtol=1e-3)
-    own = post_equalization_sinr(downlink._by_user(h_eff), 0.1, 1).numpy()
+    own = post_equalization_sinr(h_eff[:, :, None], 0.1, 1).numpy()
     np.testing.assert_allclose(np.moveaxis(own[:, :, 0], 1, -1), expected[False], rtol=1e-3)
 
 
@@ -139,5 +139,6 @@ def test_better_receivers_hear_better(small_config, rng, receiver):
     sinr = {}
     for name in (receiver, "perfect"):
         downlink = Downlink(4, dataclasses.replace(small_config, receiver=name))
-        sinr[name] = np.mean(np.log2(1 + downlink.sinr(slot, h_hat, 0.5, noise).numpy()))
+        h_eff = downlink.effective_channel(slot, h_hat, 0.5)
+        sinr[name] = np.mean(np.log2(1 + downlink.data_sinr(h_eff, 0.5, noise).numpy()))
     assert 0.6 * sinr["perfect"] < sinr[receiver] <= sinr["perfect"]

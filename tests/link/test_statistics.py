@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lwmt_sionna.link.sweep.statistics import (
+from lwmt_sionna.link.sweep.summary import (
     cluster_bootstrap,
     cluster_mean,
     nmse_summary,
@@ -16,7 +16,7 @@ def test_interval_covers_the_truth_as_often_as_it_says(rng):
     for _ in range(200):
         bad = rng.random(80) < 0.3
         errors = rng.binomial(8, np.where(bad, 0.9, 0.05))
-        low, high = cluster_bootstrap(errors, np.full(80, 8), num_resamples=400)
+        low, high = cluster_bootstrap(errors, np.full(80, 8))
         covered.append(low <= 0.3 * 0.9 + 0.7 * 0.05 <= high)
     assert 0.89 < np.mean(covered) < 0.99
 
@@ -76,7 +76,7 @@ def test_pairing_sees_what_separate_intervals_do_not(rng):
 
 def test_share_of_what_age_costs():
     def rows(**rates):
-        cell = {"regime": "r", "horizon": 1, "snr_db": 0.0}
+        cell = {"regime": "r", "horizon": 1, "link_snr_db": 0.0}
         return [{**cell, "policy": name, "sum_rate": rate} for name, rate in rates.items()]
 
     assert recovered_share(rows(hold=10.0, mine=16.0, perfect=18.0), "sum_rate") == [0, 0.75, 1]

@@ -7,11 +7,12 @@ import pytest
 from lwmt_sionna.link.csi.drops import DropConfig, DropFactory, LinkDrops
 from lwmt_sionna.link.csi.policies import CsiPolicy, PerfectCsi, PredictedCsi
 from lwmt_sionna.link.phy.runner import LinkRunner
-from lwmt_sionna.link.sweep.store import PointStore
-from lwmt_sionna.link.sweep.sweep import SweepConfig, run_sweep
+from lwmt_sionna.link.sweep.points import SweepConfig
+from lwmt_sionna.link.sweep.run import run_sweep
+from lwmt_sionna.runs.store import Store
 from tests.link.channels import FixedDrops, make_paths
 
-QUICK = SweepConfig(horizons=(1,), snr_db=(3.0,), mcs=(13,), batch_size=6, compile="eager")
+QUICK = SweepConfig(horizons=(1,), link_snr_db=(3.0,), mcs=(13,), batch_size=6, compile="eager")
 
 
 def sweep(*arguments, **options):
@@ -59,7 +60,7 @@ def test_hold_equals_perfect_at_zero_speed_without_noise(small_drops, small_conf
 def test_users_with_several_antennas(small_config):
     """Single-user streams and multi-user eigenmodes through the whole sweep."""
     paths = make_paths(num_sequences=12, speed_kmh=10.0, sampling_period=1e-3)
-    config = dataclasses.replace(QUICK, snr_db=(15.0,), batch_size=4)
+    config = dataclasses.replace(QUICK, link_snr_db=(15.0,), batch_size=4)
     for num_users, streams in ((1, 2), (2, 1)):
         downlink = dataclasses.replace(
             small_config,
@@ -111,7 +112,7 @@ def test_counts_add_up(factory):
 
 
 def test_bler_falls_with_snr(factory):
-    config = dataclasses.replace(QUICK, snr_db=(-6.0, 0.0, 12.0))
+    config = dataclasses.replace(QUICK, link_snr_db=(-6.0, 0.0, 12.0))
     points = sweep([factory], [PerfectCsi()], config)
     bler = [point["bler"] for point in points]
     assert bler[0] == 1.0 and bler[-1] == 0.0
@@ -119,9 +120,9 @@ def test_bler_falls_with_snr(factory):
 
 
 def test_finished_points_are_not_computed_again(factory, tmp_path, monkeypatch):
-    path = tmp_path / "out" / "points.jsonl"
+    path = tmp_path / "out"
     policies = [PerfectCsi(), PredictedCsi(last_snapshot, "hold")]
-    first = sweep([factory], policies, QUICK, PointStore(path))
+    first = sweep([factory], policies, QUICK, Store(path))
     assert factory.calls == 1
 
     def refuse(*args, **options):
@@ -129,22 +130,22 @@ def test_finished_points_are_not_computed_again(factory, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(LinkRunner, "count", refuse)
-        again = sweep([factory], policies, QUICK, PointStore(path))
+        again = sweep([factory], policies, QUICK, Store(path))
         assert again == first
         # Not even the channels are made again.
         assert factory.calls == 1
         changed = FixedDrops(factory.drops, factory.downlink, digest="other")
         with pytest.raises(AssertionError, match="computed again"):
-            sweep([changed], policies, QUICK, PointStore(path))
+            sweep([changed], policies, QUICK, Store(path))
 
-    wider = dataclasses.replace(QUICK, snr_db=(3.0, 6.0))
-    points = sweep([factory], policies, wider, PointStore(path))
-    assert [point for point in points if point["snr_db"] == 3.0] == first
+    wider = dataclasses.replace(QUICK, link_snr_db=(3.0, 6.0))
+    points = sweep([factory], policies, wider, Store(path))
+    assert [point for point in points if point["link_snr_db"] == 3.0] == first
 
 
 def test_interrupted_sweep_keeps_its_finished_points(factory, tmp_path, monkeypatch):
-    path = tmp_path / "points.jsonl"
-    config = dataclasses.replace(QUICK, snr_db=(0.0, 3.0, 6.0))
+    path = tmp_path
+    config = dataclasses.replace(QUICK, link_snr_db=(0.0, 3.0, 6.0))
     expected = sweep([factory], [PerfectCsi()], config)
     count = LinkRunner.count
     calls = []
@@ -158,25 +159,27 @@ def test_interrupted_sweep_keeps_its_finished_points(factory, tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(LinkRunner, "count", killed)
         with pytest.raises(KeyboardInterrupt):
-            sweep([factory], [PerfectCsi()], config, PointStore(path))
-    # As if the machine had stopped in the middle of a line.
-    with path.open("a") as file:
-        file.write('{"digest": "12')
+            sweep([factory], [PerfectCsi()], config, Store(path))
     # Three SNR without a scheme, and the first with one.
-    assert len(PointStore(path)) == 4
-    assert sweep([factory], [PerfectCsi()], config, PointStore(path)) == expected
-    lines = path.read_text().splitlines()
-    whole = [json.loads(line) for line in lines if line.endswith("}}")]
-    assert len(whole) == 6 and len(lines) == 7
-    assert whole[-1]["label"] == "fixed, horizon 1, perfect, 6 dB, MCS 13"
+    assert len(Store(path)) == 4
+    assert sweep([factory], [PerfectCsi()], config, Store(path)) == expected
+    labels = {json.loads(file.read_text())["label"] for file in path.glob("*.json")}
+    assert len(labels) == 6 and "fixed, horizon 1, perfect, 6 dB, MCS 13" in labels
 
 
 def test_slots_are_added_until_there_are_errors_enough(factory):
     policies = [PerfectCsi(), PredictedCsi(last_snapshot, "hold")]
     config = dataclasses.replace(
-        QUICK, snr_db=(3.0, 30.0), mcs=(4, 13), max_slots=4, target_block_errors=8, target_mcs=(13,)
+        QUICK,
+        link_snr_db=(3.0, 30.0),
+        mcs=(4, 13),
+        max_slots=4,
+        target_block_errors=8,
+        target_mcs=(13,),
     )
-    points = {(p["policy"], p["mcs"], p["snr_db"]): p for p in sweep([factory], policies, config)}
+    points = {
+        (p["policy"], p["mcs"], p["link_snr_db"]): p for p in sweep([factory], policies, config)
+    }
     for (_, mcs, snr), point in points.items():
         num_slots = point["num_blocks"] // 12
         errors = point["num_block_errors"]
@@ -186,7 +189,7 @@ def test_slots_are_added_until_there_are_errors_enough(factory):
             assert num_slots == 4 and errors < 8
         else:
             assert errors >= 8 and 1 <= num_slots <= 4
-    plain = {(p["policy"], p["snr_db"]): p for p in sweep([factory], policies, QUICK)}
+    plain = {(p["policy"], p["link_snr_db"]): p for p in sweep([factory], policies, QUICK)}
     # Policies are compared in the slots that both have: here at least the first.
     assert plain["perfect", 3.0]["bler_minus_hold"] <= 0
     assert points["perfect", 13, 3.0]["bler_minus_hold"] <= 0
@@ -194,17 +197,17 @@ def test_slots_are_added_until_there_are_errors_enough(factory):
 
 def test_all_schemes_only_where_goodput_is_told(factory):
     config = dataclasses.replace(
-        QUICK, mcs=(4, 13), snr_db=(0.0, 3.0), target_mcs=(13,), goodput_snr_db=(3.0,)
+        QUICK, mcs=(4, 13), link_snr_db=(0.0, 3.0), target_mcs=(13,), goodput_link_snr_db=(3.0,)
     )
     points, goodput = run_sweep([factory], [PerfectCsi()], config, progress=False)
-    assert [(p["mcs"], p["snr_db"]) for p in points] == [(4, 3.0), (13, 0.0), (13, 3.0)]
-    assert {row["snr_db"] for row in goodput} == {3.0}
-    everywhere = dataclasses.replace(config, goodput_snr_db=None)
+    assert [(p["mcs"], p["link_snr_db"]) for p in points] == [(4, 3.0), (13, 0.0), (13, 3.0)]
+    assert {row["link_snr_db"] for row in goodput} == {3.0}
+    everywhere = dataclasses.replace(config, goodput_link_snr_db=None)
     points_everywhere, goodput_everywhere = run_sweep(
         [factory], [PerfectCsi()], everywhere, progress=False
     )
-    assert [p for p in points_everywhere if (p["mcs"], p["snr_db"]) != (4, 0.0)] == points
-    assert [row for row in goodput_everywhere if row["snr_db"] == 3.0] == goodput
+    assert [p for p in points_everywhere if (p["mcs"], p["link_snr_db"]) != (4, 0.0)] == points
+    assert [row for row in goodput_everywhere if row["link_snr_db"] == 3.0] == goodput
 
 
 def test_goodput_of_adapted_schemes(factory, tmp_path):
@@ -219,7 +222,7 @@ def test_goodput_of_adapted_schemes(factory, tmp_path):
     content = {"num_iterations": 8, "cn_update": "boxplus-phi", "waterfalls": waterfalls}
     table.write_text(json.dumps(content))
     config = dataclasses.replace(
-        QUICK, mcs=(4, 13, 19), snr_db=(3.0,), num_slots=4, decoder_table=str(table)
+        QUICK, mcs=(4, 13, 19), link_snr_db=(3.0,), num_slots=4, decoder_table=str(table)
     )
     policies = [PerfectCsi(), PredictedCsi(last_snapshot, "hold")]
     points, goodput = run_sweep([factory], policies, config, progress=False)
@@ -245,25 +248,6 @@ def test_without_a_table_for_its_decoder_there_is_no_adaptation(factory, caplog)
         sweep([factory], [PerfectCsi()], dataclasses.replace(QUICK, decoding="information"))
 
 
-def test_results_are_packed_and_read_again(tmp_path, rng):
-    path = tmp_path / "points.jsonl"
-    result = {
-        "failed": rng.random((5, 3, 7)) < 0.3,
-        "rate": rng.random((4, 2)).astype(np.float32),
-        "quality": {"nmse_median_db": -3.5},
-        "event": None,
-        "num_bit_errors": 12,
-    }
-    PointStore(path).add("a", "label", result)
-    store = PointStore(path)
-    again = store.get("a")
-    assert again.keys() == result.keys() and store.get("b") is None
-    for name in ("failed", "rate"):
-        assert again[name].dtype == result[name].dtype
-        np.testing.assert_array_equal(again[name], result[name])
-    assert again["quality"] == result["quality"] and again["event"] is None
-
-
 def test_events_are_told_apart(small_drops, small_config):
     event = np.zeros((6, 2), bool)
     event[0] = True
@@ -275,7 +259,7 @@ def test_events_are_told_apart(small_drops, small_config):
             return h_hat
 
     drops = dataclasses.replace(small_drops, event=event)
-    config = dataclasses.replace(QUICK, snr_db=(12.0,))
+    config = dataclasses.replace(QUICK, link_snr_db=(12.0,))
     (point,) = sweep([FixedDrops(drops, small_config)], [LostDrop("lost")], config)
     assert point["event_share"] == pytest.approx(1 / 6, abs=1e-4)
     assert point["nmse_pooled_db_event_free"] < -100 < point["nmse_pooled_db_event"]
@@ -294,17 +278,17 @@ def test_wrong_input(factory):
     with pytest.raises(ValueError, match="'flat' must return channels of shape"):
         sweep([factory], [Flat("flat")], QUICK)
     for values, message in (
-        ({"snr_db": ()}, "snr_db=\\(\\)"),
+        ({"link_snr_db": ()}, "link_snr_db=\\(\\)"),
         ({"mcs": (13, 13)}, "different values"),
         ({"mcs": (77,)}, "mcs=77"),
-        ({"horizons": (0,)}, "start at 1"),
+        ({"horizons": (0,)}, "at least 1.*horizons=\\(0,\\)"),
         ({"compile": "fast"}, "compile='fast'"),
         ({"decoding": "guess"}, "decoding='guess'"),
         ({"num_slots": 3, "max_slots": 2}, "max_slots=2, num_slots=3"),
         ({"target_block_errors": -1}, "target_block_errors=-1"),
         ({"target_mcs": (5,)}, r"target_mcs=\(5,\)"),
-        ({"goodput_snr_db": (2.0,)}, r"goodput_snr_db=\(2.0,\), target_mcs=None"),
-        ({"goodput_snr_db": (3.0,), "target_mcs": (13,)}, r"goodput_snr_db=\(3.0,\)"),
+        ({"goodput_link_snr_db": (2.0,)}, r"goodput_link_snr_db=\(2.0,\), target_mcs=None"),
+        ({"goodput_link_snr_db": (3.0,), "target_mcs": (13,)}, r"goodput_link_snr_db=\(3.0,\)"),
     ):
         with pytest.raises(ValueError, match=message):
             SweepConfig(**values)

@@ -33,10 +33,10 @@ def test_seeds_and_severity(name, h):
 
 def test_noise_has_the_stated_power(h):
     h = h * np.linspace(0.1, 3.0, DRAWS, dtype=np.float32).reshape(-1, 1, 1, 1, 1)
-    noise = np.asarray(masking.measurement_noise(h, 1, snr_db=(10.0, 10.0))) - h
+    noise = np.asarray(masking.measurement_noise(h, 1, history_snr_db=(10.0, 10.0))) - h
     ratio = np.mean(noise**2, axis=(1, 2, 3, 4)) / np.mean(h**2, axis=(1, 2, 3, 4))
     assert abs(10 * np.log10(ratio.mean()) + 10.0) < 0.05
-    noise = np.asarray(masking.measurement_noise(h, 1, snr_db=(30.0, 0.0))) - h
+    noise = np.asarray(masking.measurement_noise(h, 1, history_snr_db=(30.0, 0.0))) - h
     ratio = np.mean(noise**2, axis=(1, 2, 3, 4)) / np.mean(h**2, axis=(1, 2, 3, 4))
     snr = -10 * np.log10(ratio)
     assert abs(snr.mean() - 15) < 5 * 30 / np.sqrt(12 * DRAWS) and snr.min() > -1

@@ -81,7 +81,7 @@ def test_tubes_last_all_the_time():
 
 
 def test_occlusions_are_short_compact_and_drift():
-    mask = draw("occlusion", regions=(1, 1), width=(0.2, 0.3), span=(0.25, 0.5), drift=0.5)
+    mask = draw("occlusion", regions=(1, 1), width=(0.2, 0.3), span=(0.25, 0.5))
     active = mask.any(axis=(2, 3))
     duration = active.sum(axis=1)
     assert duration.min() == 3 and duration.max() == 6
@@ -99,16 +99,12 @@ def test_occlusions_are_short_compact_and_drift():
     centre = np.angle((mask.any(axis=3) * turns).sum(axis=2)) * GRID[1] / (2 * np.pi)
     step = np.diff(centre, axis=1)[active[:, 1:] & active[:, :-1]]
     step = (step + GRID[1] / 2) % GRID[1] - GRID[1] / 2
-    # at most half a bin per snapshot, told in steps of half a bin or one; and it does move
-    assert np.abs(step).max() <= 1.0 + 1e-4 and 0.1 < np.abs(step).mean() < 0.4
-    still = draw("occlusion", regions=(1, 1), drift=0.0)
-    for plane in still[:50]:
-        planes = plane[plane.any(axis=(1, 2))]
-        assert (planes == planes[:1]).all()
+    # at most a quarter of a bin per snapshot, told in steps of half a bin or one; and it does move
+    assert np.abs(step).max() <= 1.0 + 1e-4 and 0.05 < np.abs(step).mean() < 0.25
 
 
 def test_number_of_occlusions():
-    mask = draw("occlusion", regions=(3, 3), width=(0.0, 0.0), span=(1.0, 1.0), drift=0.0)
+    mask = draw("occlusion", regions=(3, 3), width=(0.0, 0.0), span=(1.0, 1.0))
     count = mask[:, 0].sum(axis=(1, 2))
     assert set(count) <= {1, 2, 3} and (count == 3).mean() > 0.95
 
@@ -116,7 +112,7 @@ def test_number_of_occlusions():
 def test_occlusions_follow_the_energy():
     energy = np.zeros((DRAWS, 16, 16), np.float32)
     energy[:, 3, 5], energy[:, 8, 1] = 3.0, 1.0
-    options = {"regions": (1, 1), "width": (0.0, 0.0), "drift": 0.0}
+    options = {"regions": (1, 1), "width": (0.0, 0.0), "span": (0.0, 0.0)}
     hit = draw("occlusion", energy=energy, **options).any(axis=1).mean(axis=0)
     assert abs(hit[3, 5] - 0.75) < 5 * np.sqrt(0.75 * 0.25 / DRAWS)
     assert hit[3, 5] + hit[8, 1] == pytest.approx(1.0)
@@ -196,7 +192,6 @@ def test_masks_compile_with_the_graph(name):
         (lambda: masking.time_comb_mask(1, 2, GRID, period=(1, 4)), "period"),
         (lambda: masking.tail_mask(1, 2, (5, 4, 4)), r"horizon=\(1, 5\)"),
         (lambda: masking.tail_mask(1, 2, GRID, horizon=(1.5, 2)), "integers"),
-        (lambda: masking.occlusion_mask(1, 2, GRID, drift=-1), "drift=-1"),
         (lambda: masking.antenna_comb_mask(1, 2, (4, 1, 4)), "axis 1"),
     ],
 )

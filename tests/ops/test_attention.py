@@ -3,13 +3,17 @@ import numpy as np
 import pytest
 from keras import ops
 
-from lwmt_sionna.ops import attention_blocks
-from lwmt_sionna.ops.attention import select_kernel, sparse_attention
-from lwmt_sionna.ops.attention_routing import EnergyRouting, TopKRouting
-from lwmt_sionna.ops.neighborhood import Neighborhood
+from lwmt_sionna.ops.attention import (
+    EnergyRouting,
+    Neighborhood,
+    TopKRouting,
+    select_kernel,
+    shift,
+    sparse_attention,
+)
 
-SPARSE_KERNELS = ("gather", "tile", "shift")
-# The shift kernel has no dilation over clamped edges; whole planes of offsets compile too slowly.
+SPARSE_KERNELS = ("gather", "shift")
+# Dilated corridors clamped to edges cannot be shifted; whole planes of offsets compile too slowly.
 NOT_SHIFTED = ("dilated", "larger_than_grid", "whole_snapshot")
 
 NEIGHBORHOODS = {
@@ -20,9 +24,11 @@ NEIGHBORHOODS = {
     "own_only": Neighborhood(window=1, time_offsets=()),
     "larger_than_grid": Neighborhood(window=40, corridor=40, drift=9.0),
     "dilated": Neighborhood(window=(4, 2), corridor=4, drift=2.0, dilation=(2, 1)),
+    "dilated_window": Neighborhood(window=(4, 2), dilation=(2, 1), corridor_dilation=1),
     "dilated_drop": Neighborhood(window=(4, 2), corridor=2, dilation=(2, 1), edge="drop"),
     "narrow": Neighborhood(window=(1, 0), corridor=(0, 1), time_offsets=(-3, 1)),
 }
+SMALL = Neighborhood(window=1, corridor=1, time_offsets=(-1, 1))  # compiles in seconds
 GRIDS = [(1, 1, 1), (1, 5, 7), (3, 2, 11), (6, 5, 3), (5, 7, 9)]
 
 
@@ -39,17 +45,19 @@ def allowed_pairs(neighborhood, grid):
 
 
 def naive_attention(query, key, value, neighborhood, grid, routing=None):
-    """One query at a time, in float64."""
+    """One query at a time, in float64; scores that tie for the last kept places share them."""
     allowed = allowed_pairs(neighborhood, grid)
     output = np.zeros_like(value, dtype=np.float64)
     width = allowed.sum(axis=1).max()
     for b, h, n in np.ndindex(query.shape[:3]):
         keys = np.flatnonzero(allowed[n])
         scores = key[b, h, keys].astype(np.float64) @ query[b, h, n] / np.sqrt(query.shape[-1])
-        if routing is not None:
-            kept = np.argsort(-scores)[: routing.num_keys(width)]
-            keys, scores = keys[kept], scores[kept]
         weights = np.exp(scores - scores.max())
+        if routing is not None and routing.num_keys(width) < len(keys):
+            num_keys = routing.num_keys(width)
+            last = np.sort(scores)[-num_keys]
+            above, tied = scores > last + 1e-6, np.abs(scores - last) <= 1e-6
+            weights = weights * (above + tied * (num_keys - above.sum()) / tied.sum())
         output[b, h, n] = weights @ value[b, h, keys] / weights.sum()
     return output
 
@@ -61,22 +69,24 @@ def random_heads(neighborhood, grid, batch=2, num_heads=3, head_dim=5, dtype="fl
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize(
-    ("kernel", "routing", "name"),
-    [
-        (kernel, routing, name)
-        for kernel in ("dense", *SPARSE_KERNELS)
-        for routing in (None, TopKRouting(0.3, 2, 9))
-        for name in NEIGHBORHOODS
-        # Routing by shifts is slow uncompiled: see the test of its gradients.
-        if kernel != "shift" or (routing is None and name not in NOT_SHIFTED)
-    ],
-)
+@pytest.mark.parametrize("name", NEIGHBORHOODS)
+@pytest.mark.parametrize("routing", [None, TopKRouting(0.3, 2, 9)])
+@pytest.mark.parametrize("kernel", ["dense", "gather"])
 def test_equals_the_definition(kernel, routing, name, grid):
     neighborhood = NEIGHBORHOODS[name]
     query, key, value = random_heads(neighborhood, grid)
     expected = naive_attention(query, key, value, neighborhood, grid, routing)
     found = sparse_attention(query, key, value, neighborhood, grid, routing=routing, kernel=kernel)
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("name", [name for name in NEIGHBORHOODS if name not in NOT_SHIFTED])
+def test_shift_equals_the_definition(name, grid):
+    neighborhood = NEIGHBORHOODS[name]
+    query, key, value = random_heads(neighborhood, grid)
+    expected = naive_attention(query, key, value, neighborhood, grid)
+    found = sparse_attention(query, key, value, neighborhood, grid, kernel="shift")
     np.testing.assert_allclose(ops.convert_to_numpy(found), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -133,8 +143,8 @@ def gradients(function, *tensors):
 )
 def test_shift_has_the_gradients_of_dense(name, grid, block, by_row, dtype, routing, monkeypatch):
     """In blocks of all sizes: whole, several snapshots, one head of one snapshot."""
-    monkeypatch.setattr(attention_blocks, "BLOCK_ELEMENTS", block)
-    monkeypatch.setattr(attention_blocks, "BY_ROW_HEAD_DIM", 1 if by_row else 100)
+    monkeypatch.setattr(shift, "BLOCK_ELEMENTS", block)
+    monkeypatch.setattr(shift, "BY_ROW_HEAD_DIM", 1 if by_row else 100)
     neighborhood = NEIGHBORHOODS[name]
     heads = random_heads(neighborhood, grid, num_heads=4, head_dim=3, dtype=dtype)
     expected, found = (
@@ -150,6 +160,66 @@ def test_shift_has_the_gradients_of_dense(name, grid, block, by_row, dtype, rout
     for left, right in zip(expected, found, strict=True):
         scale = max(np.abs(left).max(), 0.1)  # one token: its query has no gradient
         np.testing.assert_allclose(right / scale, left / scale, atol=tolerance)
+
+
+def tied_heads(grid, share=0.5, dtype="float32", seed=0):
+    """Heads in which a share of the tokens has one key and one value, as hidden tokens have."""
+    query, key, value = random_heads(Neighborhood(), grid, 1, 2, 4, dtype, seed)
+    hidden = np.random.default_rng(seed).random(key.shape[2]) < share
+    key[:, :, hidden], value[:, :, hidden] = key[:, :, :1], value[:, :, :1]
+    return query, key, value
+
+
+@pytest.mark.parametrize(
+    ("kernel", "grid", "share"),
+    [(k, g, s) for k in ("dense", "gather") for g in ((1, 5, 7), (3, 6, 5)) for s in (0.2, 0.6, 1)]
+    + [("shift", (3, 6, 5), 0.5)],
+)
+def test_routing_keeps_as_many_scores_as_it_says_where_they_tie(kernel, share, grid):
+    """Which of the equal keys are kept does not matter; how many does."""
+    neighborhood, routing = SMALL, TopKRouting(0.2, 3, 5)
+    exact = keras.backend.backend() == "tensorflow"  # others compute in float32
+    query, key, value = tied_heads(grid, share, "float64" if exact else "float32")
+    expected = naive_attention(query, key, value, neighborhood, grid, routing)
+
+    def attend(*heads):
+        return sparse_attention(*heads, neighborhood, grid, routing=routing, kernel=kernel)
+
+    output, d_query, *_ = gradients(attend, query, key, value)
+    np.testing.assert_allclose(output, expected, atol=1e-10 if exact else 1e-5)
+    # Keys stay equal whatever the queries: the derivative is that of the definition.
+    step = 1e-6 * np.random.default_rng(1).standard_normal(query.shape)
+    ahead, behind = (
+        np.sin(naive_attention(q, key, value, neighborhood, grid, routing)).sum()
+        for q in (query + step, query - step)
+    )
+    slope = np.sum(np.asarray(d_query, np.float64) * step)
+    assert abs(slope - (ahead - behind) / 2) < 1e-9 * max(np.linalg.norm(d_query), 1.0)
+
+
+@pytest.mark.parametrize("kernel", ["gather", "shift"])
+def test_ties_have_the_gradients_of_dense(kernel):
+    neighborhood, grid, routing = SMALL, (3, 5, 7), TopKRouting(0.2, 3, 5)
+    heads = tied_heads(grid)
+    expected, found = (
+        gradients(
+            lambda *h, k=k: sparse_attention(*h, neighborhood, grid, routing=routing, kernel=k),
+            *heads,
+        )
+        for k in ("dense", kernel)
+    )
+    for left, right in zip(expected, found, strict=True):
+        np.testing.assert_allclose(right, left, atol=1e-5 * np.abs(left).max())
+
+
+def test_the_default_kernel_at_the_published_setting_is_exact_where_scores_tie():
+    """Published neighbourhood and routing on a grid beyond the dense kernel, half of it hidden."""
+    neighborhood, grid, routing = Neighborhood.published(), (4, 12, 11), TopKRouting()
+    assert select_kernel(neighborhood, grid, 4, routing) != "dense"
+    query, key, value = tied_heads(grid)
+    expected = naive_attention(query, key, value, neighborhood, grid, routing)
+    found = sparse_attention(query, key, value, neighborhood, grid, routing="topk")
+    np.testing.assert_allclose(ops.convert_to_numpy(found), expected, atol=2e-5)
 
 
 def test_shift_survives_extreme_scores():
@@ -171,8 +241,50 @@ def test_auto_picks_what_serves_the_grid():
     assert select_kernel(NEIGHBORHOODS["class_token"], (8, 16, 16), 4) == "shift"
     assert select_kernel(NEIGHBORHOODS["class_token"], (8, 16, 16), 4, TopKRouting()) == "gather"
     assert select_kernel(NEIGHBORHOODS["dilated"], (20, 16, 16), 4) == "gather"
+    assert select_kernel(NEIGHBORHOODS["dilated_window"], (20, 16, 16), 4) == "shift"
     assert select_kernel(Neighborhood(window=-1), (20, 16, 16), 4) == "gather"
     assert select_kernel(Neighborhood(window=-1), (8, 16, 16), 4) == "dense"
+
+
+@pytest.mark.skipif(keras.backend.backend() == "torch", reason="does not compile")
+@pytest.mark.parametrize("kernel", ["auto", "gather"])
+def test_an_eager_call_runs_compiled(kernel, monkeypatch):
+    """The second call does not go through the kernel, which takes thousands of operations."""
+    neighborhood, grid = SMALL, (3, 16, 16)
+    query, key, value = random_heads(neighborhood, grid)
+    lookups, take = [], ops.take
+
+    def counted(*args, **kwargs):
+        lookups.append(args)
+        return take(*args, **kwargs)
+
+    monkeypatch.setattr(ops, "take", counted)
+    first = sparse_attention(query, key, value, neighborhood, grid, kernel=kernel)
+    assert lookups
+    lookups.clear()
+    second = sparse_attention(query, key, value, neighborhood, grid, kernel=kernel)
+    assert not lookups
+    expected = sparse_attention(query, key, value, neighborhood, grid, kernel="dense")
+    np.testing.assert_allclose(first, expected, atol=1e-5)
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a tape of TensorFlow")
+def test_gradients_pass_through_an_eager_call():
+    import tensorflow as tf
+
+    neighborhood, grid = SMALL, (3, 16, 16)
+    heads = [tf.constant(h) for h in random_heads(neighborhood, grid, batch=1)]
+    found = []
+    for kernel in ("auto", "dense"):
+        with tf.GradientTape() as tape:
+            tape.watch(heads)
+            loss = tf.reduce_sum(
+                tf.sin(sparse_attention(*heads, neighborhood, grid, kernel=kernel))
+            )
+        found.append(tape.gradient(loss, heads))
+    for left, right in zip(*found, strict=True):
+        np.testing.assert_allclose(left, right, atol=1e-5)
 
 
 def test_bfloat16_keeps_its_type_and_value():

@@ -25,7 +25,8 @@ def cases(draw, dilation=True):
         leakage=draw(st.integers(0, 2)),
         causal=causal,
         class_token=class_token,
-        dilation=(draw(st.integers(1, 2)), 1) if dilation else (1, 1),
+        dilation=(draw(st.integers(1, 2)), 1),
+        corridor_dilation=(1, draw(st.integers(1, 2))) if dilation else (1, 1),
         edge=draw(st.sampled_from(["clamp", "drop"])),
     )
     grid = (draw(SIZES), draw(SIZES), draw(SIZES))
@@ -63,30 +64,33 @@ def eager_gradients(function, *tensors):
     return [t.numpy() for t in (output, *tape.gradient(loss, tensors))]
 
 
-@hypothesis.given(case=cases(), kernel=st.sampled_from(["gather", "tile"]))
+@hypothesis.given(case=cases(), kernel=st.just("gather"))
 @hypothesis.settings(max_examples=40)
-def test_gathering_kernels_equal_dense(case, kernel):
+def test_gather_kernel_equals_dense(case, kernel):
     check_gradients(kernel, *case, compiled=False)
 
 
 @hypothesis.given(case=cases(dilation=False))
-@hypothesis.settings(max_examples=2)
+@hypothesis.settings(max_examples=3)
 def test_shift_kernel_equals_dense(case):
-    neighborhood, grid, _ = case  # scores are thinned out in the slow test
-    check_gradients("shift", neighborhood, grid, None, compiled=True)
+    check_shift(case)
 
 
 @pytest.mark.slow
 @hypothesis.given(case=cases(dilation=False))
 @hypothesis.settings(max_examples=60)
 def test_shift_kernel_equals_dense_often(case):
+    check_shift(case)
+
+
+def check_shift(case):
     neighborhood, grid, routing = case
-    if neighborhood.class_token:
+    if neighborhood.class_token:  # which takes part in routing, and shifts have no place for it
         routing = None
     check_gradients("shift", neighborhood, grid, routing, compiled=True)
 
 
-@hypothesis.given(case=cases(), kernel=st.sampled_from(["dense", "gather", "tile"]), data=st.data())
+@hypothesis.given(case=cases(), kernel=st.sampled_from(["dense", "gather"]), data=st.data())
 @hypothesis.settings(max_examples=30)
 def test_a_token_outside_of_the_neighbourhood_moves_no_bit(case, kernel, data):
     neighborhood, grid, routing = case

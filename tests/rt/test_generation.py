@@ -1,6 +1,7 @@
 """Data sets: shards, resumption after a kill, workers, estimates."""
 
 import dataclasses
+import functools
 import pathlib
 import signal
 import subprocess
@@ -18,7 +19,7 @@ from lwmt_sionna.data import (
     synthesize,
     write_paths,
 )
-from lwmt_sionna.runs.configuration import claim_folder
+from lwmt_sionna.runs.store import RunFolder, Store
 
 pytestmark = pytest.mark.rt
 
@@ -65,15 +66,14 @@ def run_program(config, path, workers=1, kill_at_shard=None):
 import os
 import pathlib
 import signal
-from lwmt_sionna.rt import GenerationConfig, TracingConfig, TrajectoryConfig, generate
+from lwmt_sionna.rt import GenerationConfig, generate
 if __name__ == "__main__":
-    values = {dataclasses.asdict(config)!r}
-    values["tracing"] = TracingConfig(**values["tracing"])
-    values["trajectory"] = TrajectoryConfig(**values["trajectory"])
+    config = GenerationConfig.from_dict({config.to_dict()!r})
     replace, written = os.replace, []
 
     def replace_or_die(source, target):
-        if pathlib.Path(target).suffix == ".h5":
+        target = pathlib.Path(target)
+        if target.suffix == ".h5" and not target.name.startswith(".tmp-"):
             written.append(target)
             if len(written) == {kill_at_shard!r}:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -82,7 +82,7 @@ if __name__ == "__main__":
     os.replace = replace_or_die
     print("begins", flush=True)
     path = pathlib.Path({str(path)!r})
-    generate(GenerationConfig(**values), path, workers={workers}, progress=False)
+    generate(config, path, workers={workers}, progress=False)
 """
     file = path.with_name(f"{path.name}.py")
     file.write_text(program)
@@ -205,16 +205,17 @@ def test_two_dask_workers_trace_the_same_data_set(config, whole, tmp_path):
 
 def test_damaged_shards_are_traced_again_and_others_are_not(config, whole, tmp_path):
     from lwmt_sionna.rt import generate
-    from lwmt_sionna.rt.generation import Claim
+    from lwmt_sionna.rt.tracing.generation import Claim
 
     folder = tmp_path / "p.h5.shards"
-    claim_folder(folder, Claim.of(config))
+    store, claim = Store(folder), Claim.of(config)
     paths = read_paths(whole)
     for index in (0, 2, 3):
         part = paths.select(slice(SHARD * index, SHARD * (index + 1)))
         # Shard 0 is told from one that is traced again by a mark.
         part = dataclasses.replace(part, metadata={"num_drawn": 1000 if index == 0 else 0})
-        write_paths(folder / f"{index:05d}.h5", part)
+        write = functools.partial(write_paths, paths=part)
+        store.put_file(claim.key(index), write, ".h5", name=f"{index:05d}")
     damaged = folder / "00003.h5"
     damaged.write_bytes(damaged.read_bytes()[:-7])
     (folder / ".tmp-0123-00001.h5").write_bytes(b"left over")
@@ -226,7 +227,6 @@ def test_damaged_shards_are_traced_again_and_others_are_not(config, whole, tmp_p
 
 def test_a_finished_file_is_kept_and_another_configuration_refused(config, whole, tmp_path):
     from lwmt_sionna.rt import generate
-    from lwmt_sionna.rt.generation import Claim
 
     path = tmp_path / "p.h5"
     path.write_bytes(whole.read_bytes())
@@ -236,16 +236,30 @@ def test_a_finished_file_is_kept_and_another_configuration_refused(config, whole
     other = dataclasses.replace(config, seed=5)
     with pytest.raises(ValueError, match="another configuration"):
         generate(other, path, progress=False)
-    claim_folder(tmp_path / "q.h5.shards", Claim.of(config))
+    with RunFolder(tmp_path / "q.h5.shards", config.to_dict()) as folder:
+        (folder.path / "00000.h5").write_bytes(b"finished")
     with pytest.raises(ValueError, match="another configuration"):
         generate(other, tmp_path / "q.h5", progress=False)
+
+
+def test_files_of_earlier_versions_are_kept(config, whole, tmp_path):
+    """Their metadata knows nothing of orientations and of hashed trips."""
+    from lwmt_sionna.rt import generate
+
+    paths = read_paths(whole)
+    old = {key: value for key, value in paths.metadata.items() if key != "trips_sha256"}
+    old["config"] = {k: v for k, v in old["config"].items() if k != "base_station_orientations"}
+    write_paths(tmp_path / "old.h5", dataclasses.replace(paths, metadata=old))
+    stamp = (tmp_path / "old.h5").stat().st_mtime_ns
+    generate(config, tmp_path / "old.h5", progress=False)
+    assert (tmp_path / "old.h5").stat().st_mtime_ns == stamp
 
 
 def test_labels_of_generated_sequences(whole, config):
     paths = read_paths(whole)
     assert check_file(whole) == []
     assert len(np.unique(paths.trajectory_id)) == paths.num_sequences
-    assert paths.bs_index.tolist() == [index // SHARD % 2 for index in range(22)]
+    assert paths.bs_index.tolist() == [index % 2 for index in range(22)]
     # Strongest path first.
     power = np.where(paths.valid, paths.power, 0.0)
     assert (np.diff(power, axis=-1) <= 0).all()
@@ -261,7 +275,7 @@ def test_labels_of_generated_sequences(whole, config):
 
 def test_another_scene_of_the_same_name_is_told(tmp_path, config):
     from lwmt_sionna.rt.cities import build_city, city_config
-    from lwmt_sionna.rt.generation import Claim
+    from lwmt_sionna.rt.tracing.generation import Claim
 
     claims = []
     for seed in (1, 2):

@@ -1,5 +1,6 @@
 """Scripts answer wrong input with one line and exit status 2, and defects with a traceback."""
 
+import pathlib
 import subprocess
 import sys
 
@@ -28,7 +29,11 @@ def outcome(capsys, error, argv=()):
         (PermissionError(13, "Permission denied", "a.h5"), "Permission denied: a.h5"),
         (OSError("Unable to open file (truncated file)"), "truncated file"),
         (ModuleNotFoundError("No module named 'h5py'", name="h5py"), ".[experiments]"),
-        (ModuleNotFoundError("No module named 'sionna.rt'", name="sionna.rt"), ".[tf]"),
+        (ModuleNotFoundError("No module named 'sionna.rt'", name="sionna.rt"), ".[rt]"),
+        (ModuleNotFoundError("No module named 'sionna.phy'", name="sionna.phy"), ".[tf]"),
+        (ModuleNotFoundError("No module named 'numpy'", name="numpy"), 'pip install -e "."'),
+        (OSError(28, "No space left on device", "a.h5"), "No space left on device: a.h5"),
+        (MemoryError("Unable to allocate 3 GiB"), "3 GiB"),
         (ImportError("Ray tracing needs LLVM: apt-get install libllvm19"), "libllvm19"),
         (command_line.UsageError("The folder holds no shards."), "no shards"),
     ],
@@ -81,6 +86,53 @@ def test_wrong_arguments_are_one_line(capsys):
     assert stop.value.code == 2
     assert err.count("\n") == 1
     assert "invalid int value: 'many'" in err
+
+
+def test_shared_options_mean_the_same():
+    parser = command_line.build_parser("Does things.")
+    command_line.add_options(parser, "history_snr", "limit", "preset", limit=8)
+    args = parser.parse_args(["--history-snr", "5", "15", "--preset", "small", "runs/mine"])
+    assert (args.history_snr, args.limit, args.preset) == ([5.0, 15.0], 8, ["small", "runs/mine"])
+    assert "sequences of each file at most [8]" in " ".join(parser.format_help().split())
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "1e999"])
+def test_numbers_that_are_none_are_refused(capsys, text):
+    parser = command_line.build_parser("Does things.")
+    command_line.add_options(parser, "link_snr")
+    with pytest.raises(SystemExit) as stop:
+        parser.parse_args(["--link-snr", "5", text])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "argument --link-snr: expected finite numbers" in err
+
+
+def test_outputs_that_cannot_be_written_are_told_before_the_work(tmp_path, capsys):
+    parser = command_line.build_parser("Does things.")
+    parser.add_argument("--out", type=pathlib.Path)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.json").mkdir()
+    for name, reason in (
+        ("file/record.json", "is no folder"),
+        ("folder.json", "a folder has this name"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            parser.parse_args(["--out", str(tmp_path / name)])
+        assert stop.value.code == 2
+        err = capsys.readouterr().err
+        assert reason in err and str(tmp_path / name) in err
+    assert parser.parse_args(["--out", str(tmp_path / "new" / "record.json")]).out.name
+    assert not (tmp_path / "new").exists()
+
+
+def test_finished_work_lies_by_the_name_of_the_output(tmp_path):
+    parser = command_line.build_parser("Does things.")
+    parser.add_argument("--out", type=pathlib.Path)
+    command_line.add_options(parser, "workdir")
+    args = parser.parse_args(["--out", "results/table.json"])
+    assert command_line.workdir(args) == pathlib.Path("runs/table.work")
+    args = parser.parse_args(["--workdir", str(tmp_path)])
+    assert command_line.workdir(args) == tmp_path
 
 
 def test_truncated_hdf5(tmp_path, capsys):

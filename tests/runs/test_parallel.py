@@ -1,6 +1,10 @@
 """Task lists, without ray tracing."""
 
+import io
+import json
+import logging
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -8,7 +12,9 @@ import time
 
 import pytest
 
-from lwmt_sionna.runs.parallel import run_tasks
+from lwmt_sionna.runs.parallel import progress_bar, run_tasks
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def square(task):
@@ -57,6 +63,62 @@ def test_a_missing_scheduler_is_told(monkeypatch):
         list(run_tasks(square, [1], dask="tcp://127.0.0.1:1"))
 
 
+class Cluster:
+    """A scheduler and a worker in processes of their own."""
+
+    def __init__(self, folder):
+        self.note = folder / "scheduler.json"
+        environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
+        shared = ("--scheduler-file", self.note, "--dashboard-address", ":0")
+        commands = {
+            "scheduler": ("--port", 0, *shared),
+            "worker": ("--nthreads", 1, "--no-nanny", *shared),
+        }
+        self.processes = {
+            name: subprocess.Popen(
+                [sys.executable, "-m", f"distributed.cli.dask_{name}", *map(str, options)],
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for name, options in commands.items()
+        }
+
+    def address(self):
+        wait_for(self.note.exists)
+        return json.loads(self.note.read_text())["address"]
+
+    def kill(self, name):
+        self.processes[name].kill()
+        self.processes[name].wait()
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    (tmp_path / "on_cluster.py").write_text(
+        "import time\ndef work(task):\n    time.sleep(task)\n    return task\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    cluster = Cluster(tmp_path)
+    yield cluster
+    for name in cluster.processes:
+        cluster.kill(name)
+
+
+def test_a_lost_scheduler_is_told_and_what_was_finished_is_kept(cluster):
+    import on_cluster
+
+    address = cluster.address()
+    finished = []
+    with pytest.raises(ConnectionError, match=f"cluster was lost.*dask={address}"):
+        # The second task waits for longer than any machine takes to note the loss.
+        for place, result in run_tasks(on_cluster.work, [0, 600], dask=address):
+            finished.append((place, result))
+            cluster.kill("scheduler")
+    assert finished == [(0, 0)]
+
+
 def test_workers_end_with_the_process_that_started_them(tmp_path):
     program = f"""
 import os, pathlib, sys, time
@@ -82,6 +144,38 @@ if __name__ == "__main__":
     process.kill()
     process.wait()
     wait_for(lambda: not any(alive(worker) for worker in workers))
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+# Jupyter's stderr is an `ipykernel.iostream.OutStream`, and no terminal.
+Notebook = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})
+
+
+@pytest.mark.parametrize(
+    ("stream", "show", "shown"),
+    [
+        (Terminal, None, True),
+        (Notebook, None, True),
+        (io.StringIO, None, False),
+        (Terminal, False, False),
+        (io.StringIO, True, True),
+    ],
+)
+def test_bars_show_where_somebody_looks(monkeypatch, stream, show, shown):
+    stderr = stream()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    assert list(progress_bar([1, 2, 3], unit="case", show=show)) == [1, 2, 3]
+    assert ("3/3" in stderr.getvalue()) is shown
+
+
+def test_a_resumed_run_says_what_it_keeps(caplog):
+    with caplog.at_level(logging.INFO, "lwmt_sionna"):
+        progress_bar(unit="shard", total=10, initial=4).close()
+    assert caplog.messages == ["kept from before: 4 of 10 (shard)"]
 
 
 def alive(process):

@@ -1,18 +1,23 @@
 """Drops: groups of users that one base station serves in one slot."""
 
+import dataclasses
 import hashlib
 import logging
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from lwmt_sionna import data
-from lwmt_sionna.link.csi.channels import RegimeChannels, with_stride
-from lwmt_sionna.link.csi.sounding import SoundingConfig
+from lwmt_sionna.data.paths import OPTIONAL_FIELDS, PATH_FIELDS, SEQUENCE_FIELDS
+from lwmt_sionna.link.csi.sounding import SoundingConfig, pilot_frequencies, sound
 from lwmt_sionna.link.csi.users import admitted, group_users, spatial_similarity
 from lwmt_sionna.link.phy.config import DownlinkConfig
+from lwmt_sionna.runs.configuration import Config, NonNegativeInt, Positive, PositiveInt
+from lwmt_sionna.typing import Array
 
-__all__ = ["DropConfig", "DropFactory", "LinkDrops"]
+__all__ = ["DropConfig", "DropFactory", "LinkDrops", "RegimeChannels", "with_user_antenna"]
 
 logger = logging.getLogger(__name__)
 
@@ -20,9 +25,14 @@ logger = logging.getLogger(__name__)
 _SPEED_TOLERANCE = 0.05
 # More users of other speeds than this share of them are no mishap.
 _MOST_OFF_SPEED = 0.05
+# Users whose last measured snapshot has less power than this, relative to the mean over their
+# history, are not scheduled [dB].
+_MIN_LAST_DB = -10.0
+# Sequences whose channels at the sounding pilots are in memory at once.
+_CHUNK = 32
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class LinkDrops:
     """Channels of all drops of one mobility regime at one horizon.
 
@@ -55,7 +65,7 @@ class LinkDrops:
     event: np.ndarray | None = None
     num_user_antennas: int = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.history.ndim != 5 or self.target.ndim != 4 or self.slot.ndim != 5:
             raise ValueError(
                 "Drops need history and slot of rank 5 and target of rank 4. Received shapes: "
@@ -77,58 +87,186 @@ class LinkDrops:
             )
 
     @property
-    def num_drops(self):
+    def num_drops(self) -> int:
         """int, number of drops."""
         return self.history.shape[0]
 
     @property
-    def num_users(self):
+    def num_users(self) -> int:
         """int, users of a drop."""
         return self.history.shape[1] // self.num_user_antennas
 
 
-@dataclass(frozen=True)
-class DropConfig:
+@dataclasses.dataclass(frozen=True)
+class DropConfig(Config):
     """How drops are formed.
 
-    Args:
+    Attributes:
         num_drops: int or None, drops to form per regime; as many as the data allows when None.
         num_history: int, snapshots of history.
-        stride: int, snapshots of the data from one CSI instant to the next: a longer CSI period
+        stride: int, snapshots of the data from one CSI snapshot to the next: a longer CSI period
             from the same motion.
         history_snr_db: float, SNR of the measured history [dB].
         csi_subcarrier_spacing: float, spacing of the CSI grid [Hz].
-        min_last_db: float, users whose last measured snapshot has less power than this, relative
-            to the mean over their history, are not scheduled [dB].
         max_similarity: float, largest similarity of the measured spatial covariances of two users
             that are served together (0 to 1); 1 groups users blindly.
         seed: int, seed of grouping and of the history noise.
     """
 
-    num_drops: int | None = None
-    num_history: int = 16
-    stride: int = 1
+    num_drops: PositiveInt | None = None
+    num_history: PositiveInt = 16
+    stride: PositiveInt = 1
     history_snr_db: float = 15.0
-    csi_subcarrier_spacing: float = 540e3
-    min_last_db: float = -10.0
-    max_similarity: float = 0.5
-    seed: int = 0
+    csi_subcarrier_spacing: Positive = 540e3
+    max_similarity: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
+    seed: NonNegativeInt = 0
 
-    def __post_init__(self):
-        for name in ("num_drops", "num_history", "stride"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
-        if not self.csi_subcarrier_spacing > 0:
-            raise ValueError(
-                "`csi_subcarrier_spacing` must be positive. "
-                f"Received: csi_subcarrier_spacing={self.csi_subcarrier_spacing}"
+
+class RegimeChannels:
+    """Synthesises the channels of stored paths for one link.
+
+    Args:
+        paths: `lwmt_sionna.data.PathSequences` with one polarisation at the base station.
+        downlink: `DownlinkConfig`.
+        csi_subcarrier_spacing: float, spacing of the CSI grid [Hz].
+        seed: int, seed of the orientation of the users' arrays.
+    """
+
+    def __init__(
+        self,
+        paths: data.PathSequences,
+        downlink: DownlinkConfig,
+        csi_subcarrier_spacing: float,
+        seed: int = 0,
+    ) -> None:
+        self.paths = paths
+        self.downlink = downlink
+        self.frequencies = data.subcarrier_frequencies(
+            downlink.num_subcarriers, csi_subcarrier_spacing
+        )
+        self._array = data.PlanarArray(num_rows=1, num_cols=downlink.num_antennas)
+        rng = np.random.default_rng([seed, 2])
+        #: float `[num_sequences]`, orientation of the users' arrays [radians].
+        self.yaw = rng.uniform(-np.pi, np.pi, paths.num_sequences)
+
+    def true(
+        self,
+        users: Array,
+        snapshots: Sequence[int],
+        times: Array | None = None,
+        frequencies: Array | None = None,
+    ) -> Array:
+        """True channels.
+
+        Args:
+            users: int `[num_users]`, sequences.
+            snapshots: list of int.
+            times: float `[num_times]` or None, instants relative to each snapshot [s].
+            frequencies: float `[num_frequencies]` or None, those of the CSI grid when None [Hz].
+
+        Returns:
+            complex64 `[num_users, num_user_antennas, num_snapshots, (num_times,) num_antennas,
+            num_frequencies]`.
+        """
+        frequencies = self.frequencies if frequencies is None else frequencies
+        paths = self.paths.select(users)
+        size = self.downlink.num_user_antennas
+        return np.stack(
+            [
+                data.synthesize(
+                    with_user_antenna(paths, antenna, size, self.yaw[users]),
+                    self._array,
+                    frequencies,
+                    times=times,
+                    snapshots=snapshots,
+                )
+                for antenna in range(size)
+            ],
+            axis=1,
+        )
+
+    def measured(
+        self,
+        true: Array,
+        snapshots: Sequence[int],
+        history_snr_db: float,
+        sounding: SoundingConfig,
+        seed: int = 0,
+    ) -> Array:
+        """What the base station measures of all sequences.
+
+        Args:
+            true: complex64 `[num_sequences, num_user_antennas, num_snapshots, num_antennas,
+                num_subcarriers]`, their true channels at `snapshots`.
+            snapshots: list of int.
+            history_snr_db: float, see `sound` [dB].
+            sounding: `SoundingConfig`.
+            seed: int, seed of noise and impairments.
+
+        Returns:
+            complex64, shape of `true`.
+        """
+        rng = np.random.default_rng([seed, 1])
+        # The antennas of a user sound in turn; each estimate stands for itself.
+        flat = true.reshape(-1, *true.shape[2:])
+        if sounding.mode == "noise":
+            return data.add_noise(flat, history_snr_db, rng).reshape(true.shape)
+        history = np.empty_like(true)
+        for offset in range(sounding.comb):
+            pilots = pilot_frequencies(
+                self.frequencies, self.downlink.subcarrier_spacing, sounding.comb, offset
             )
-        if not 0 < self.max_similarity <= 1:
-            raise ValueError(
-                "`max_similarity` must lie between 0 and 1. "
-                f"Received: max_similarity={self.max_similarity}"
-            )
+            users = np.arange(offset, len(true), sounding.comb)
+            for first in range(0, len(users), _CHUNK):
+                chunk = users[first : first + _CHUNK]
+                h = self.true(chunk, snapshots, frequencies=pilots)
+                estimate = sound(
+                    h.reshape(-1, *h.shape[2:]),
+                    pilots,
+                    self.frequencies,
+                    history_snr_db,
+                    sounding,
+                    rng,
+                    station_rng=np.random.default_rng([seed, 3]),
+                )
+                history[chunk] = estimate.reshape(len(chunk), *true.shape[1:])
+        return history
+
+
+def with_user_antenna(
+    paths: data.PathSequences, antenna: int, num_antennas: int, yaw: Array
+) -> data.PathSequences:
+    """Paths as one antenna of the users' arrays receives them.
+
+    Users carry horizontal linear arrays with half a wavelength between antennas, centred on the
+    position that was traced.
+
+    Args:
+        paths: `PathSequences`.
+        antenna: int, index within the array.
+        num_antennas: int, size of the array.
+        yaw: float `[num_sequences]`, orientation of the arrays [radians].
+
+    Returns:
+        `PathSequences`.
+    """
+    if num_antennas == 1:
+        return paths
+    array = data.PlanarArray(num_rows=1, num_cols=num_antennas)
+    turn = array.response(paths.theta_r, paths.phi_r - yaw[:, None, None])[..., antenna]
+    return dataclasses.replace(paths, a=paths.a * turn[..., None, None])
+
+
+def _with_stride(paths, stride):
+    """Every `stride`-th snapshot: the same motion with less frequent CSI."""
+    if stride == 1:
+        return paths
+    chosen = {
+        name: getattr(paths, name)[:, ::stride]
+        for name, (_, axes) in {**PATH_FIELDS, **SEQUENCE_FIELDS, **OPTIONAL_FIELDS}.items()
+        if axes.startswith("ST") and getattr(paths, name) is not None
+    }
+    return dataclasses.replace(paths, **chosen, sampling_period=stride * paths.sampling_period)
 
 
 class DropFactory:
@@ -152,12 +290,19 @@ class DropFactory:
         ValueError: the sequences do not form a regime, or too few users remain for one drop.
     """
 
-    def __init__(self, paths, downlink=None, config=None, sounding=None, label=""):
+    def __init__(
+        self,
+        paths: data.PathSequences,
+        downlink: DownlinkConfig | None = None,
+        config: DropConfig | None = None,
+        sounding: SoundingConfig | None = None,
+        label: str = "",
+    ) -> None:
         self.downlink = DownlinkConfig() if downlink is None else downlink
         self.config = DropConfig() if config is None else config
         self.sounding = SoundingConfig() if sounding is None else sounding
         self._label = label
-        paths = with_stride(paths, self.config.stride)
+        paths = _with_stride(paths, self.config.stride)
         self.scene = paths.scene
         self.sampling_period = float(paths.sampling_period)
         self.speed_kmh, at_speed = _common_speed_kmh(paths.speed)
@@ -177,12 +322,13 @@ class DropFactory:
                 "The link uses a base station with one polarisation. "
                 f"Received: paths with {paths.a.shape[-1]} polarisations"
             )
-        self._channels = RegimeChannels(
+        #: `RegimeChannels` of all sequences at the speed of the regime.
+        self.channels = RegimeChannels(
             paths, self.downlink, self.config.csi_subcarrier_spacing, self.config.seed
         )
         snapshots = list(range(self.config.num_history))
-        true = self._channels.true(np.arange(paths.num_sequences), snapshots)
-        history = self._channels.measured(
+        true = self.channels.true(np.arange(paths.num_sequences), snapshots)
+        history = self.channels.measured(
             true, snapshots, self.config.history_snr_db, self.sounding, self.config.seed
         )
         #: int `[num_drops, num_users]`, sequence of every user among those of `paths` at its speed.
@@ -196,18 +342,18 @@ class DropFactory:
         self.digest = self._make_digest(paths.select(chosen))
 
     @property
-    def num_drops(self):
+    def num_drops(self) -> int:
         """int, number of drops formed."""
         return len(self.users)
 
     @property
-    def name(self):
+    def name(self) -> str:
         """str, the regime in words."""
         name = f"{self.speed_kmh:g} km/h, {self.sampling_period * 1e3:g} ms"
         return f"{name}, {self._label}" if self._label else name
 
     @property
-    def columns(self):
+    def columns(self) -> dict[str, Any]:
         """dict, what every point of this regime says about it."""
         return {
             "scene": self.scene,
@@ -219,7 +365,7 @@ class DropFactory:
             "sounding": self.sounding.mode,
         }
 
-    def at(self, horizon):
+    def at(self, horizon: int) -> LinkDrops:
         """Channels for the slot `horizon` snapshots after the history.
 
         Args:
@@ -235,9 +381,9 @@ class DropFactory:
             )
         snapshot = self._last + horizon
         chosen = self.users.ravel()
-        target = self._channels.true(chosen, [snapshot])[:, :, 0]
-        slot = self._channels.true(chosen, [snapshot], times=self.downlink.symbol_times)[:, :, 0]
-        event = data.event_mask(self._channels.paths.select(chosen), self._last, snapshot)
+        target = self.channels.true(chosen, [snapshot])[:, :, 0]
+        slot = self.channels.true(chosen, [snapshot], times=self.downlink.symbol_times)[:, :, 0]
+        event = data.event_mask(self.channels.paths.select(chosen), self._last, snapshot)
         return LinkDrops(
             history=self._history,
             target=self._by_drop(self._scaled(target)),
@@ -253,7 +399,7 @@ class DropFactory:
         lit = np.abs(true).max(axis=(1, 3, 4)).min(axis=1) > 0
         # All antennas of a user at once: to the scheduler they are further subcarriers.
         history = np.concatenate(np.moveaxis(history, 1, 0), axis=-1)
-        heard = lit & admitted(history, config.min_last_db)
+        heard = lit & admitted(history, _MIN_LAST_DB)
         users = group_users(
             np.flatnonzero(heard),
             paths.trajectory_id,
@@ -293,10 +439,11 @@ class DropFactory:
 
     def _make_digest(self, paths):
         digest = hashlib.sha256()
-        for name in ("a", "tau", "phi_t", "theta_t", "phi_r", "theta_r", "doppler"):
+        for name in PATH_FIELDS:
             digest.update(np.ascontiguousarray(getattr(paths, name)))
+        periods = (self.sampling_period, float(paths.carrier_frequency))
         # Two runs with other numbers of drops share no counts, but other settings of theirs do.
-        settings = (self.users.tolist(), self.config, self.sounding, self.sampling_period)
+        settings = (self.users.tolist(), self.config, self.sounding, self.downlink, periods)
         digest.update(repr(settings).encode())
         return digest.hexdigest()
 

@@ -1,14 +1,23 @@
 """CSI policies: what the base station believes about the channel of the slot it schedules."""
 
+import ast
+import copy
 import hashlib
 import importlib
 import inspect
 import pathlib
 import re
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
+from lwmt_sionna.link.csi.drops import DropFactory
+from lwmt_sionna.runs import records
+from lwmt_sionna.typing import Array, PathLike
+
 __all__ = [
+    "CEILINGS",
     "CsiPolicy",
     "NoisyPerfectCsi",
     "PerfectCsi",
@@ -16,6 +25,9 @@ __all__ = [
     "make_policy",
     "policy_names",
 ]
+
+#: Policies that know what none can know.
+CEILINGS = ("perfect", "noisy_perfect")
 
 
 class CsiPolicy:
@@ -39,17 +51,17 @@ class CsiPolicy:
     """
 
     #: Text that changes when the policy would answer differently; a resumed sweep compares it.
-    fingerprint = ""
-    #: Path of the file or folder that the policy was read from, if any; records hash it.
-    source = None
+    fingerprint: str = ""
+    #: Path of the file or folder that the policy was read from, if any; it is hashed.
+    source: PathLike | None = None
 
-    def __init__(self, name):
+    def __init__(self, name: str) -> None:
         self.name = name
 
-    def __call__(self, history, horizon, target=None):
+    def __call__(self, history: Array, horizon: int, target: Array | None = None) -> Array:
         raise NotImplementedError
 
-    def for_regime(self, factory):
+    def for_regime(self, factory: DropFactory) -> "CsiPolicy":
         """The policy for one regime, where it has to know something of it; itself otherwise.
 
         Args:
@@ -65,10 +77,10 @@ class PerfectCsi(CsiPolicy):
     channel per slot, not of one that would follow the channel from symbol to symbol.
     """
 
-    def __init__(self, name="perfect"):
+    def __init__(self, name: str = "perfect") -> None:
         super().__init__(name)
 
-    def __call__(self, history, horizon, target=None):
+    def __call__(self, history: Array, horizon: int, target: Array | None = None) -> Array:
         return _required(target, self.name)
 
 
@@ -76,26 +88,26 @@ class NoisyPerfectCsi(CsiPolicy):
     """The true channel of the slot with the white noise of a history snapshot: CSI of age zero.
 
     Args:
-        snr_db: float, SNR of the measurement [dB].
+        history_snr_db: float, SNR of the measurement [dB].
         seed: int, seed of the noise.
     """
 
-    def __init__(self, snr_db, seed=0, name="noisy_perfect"):
+    def __init__(self, history_snr_db: float, seed: int = 0, name: str = "noisy_perfect") -> None:
         super().__init__(name)
-        self.snr_db = float(snr_db)
+        self.history_snr_db = float(history_snr_db)
         self.seed = seed
-        self.fingerprint = f"{self.snr_db} {seed}"
+        self.fingerprint = f"{self.history_snr_db} {seed}"
 
-    def __call__(self, history, horizon, target=None):
+    def __call__(self, history: Array, horizon: int, target: Array | None = None) -> Array:
         target = _required(target, self.name)
         # The history has unit power with its noise in it.
-        snr = 10 ** (self.snr_db / 10)
+        snr = 10 ** (self.history_snr_db / 10)
         power = np.mean(np.abs(history) ** 2, axis=(2, 3, 4)) / (1 + snr)
         rng = np.random.default_rng([self.seed, horizon])
         noise = rng.standard_normal((*target.shape, 2), np.float32).view(np.complex64)[..., 0]
         return target + np.sqrt(power / 2)[..., None, None].astype(np.float32) * noise
 
-    def for_regime(self, factory):
+    def for_regime(self, factory: DropFactory) -> "NoisyPerfectCsi":
         return NoisyPerfectCsi(factory.config.history_snr_db, self.seed, self.name)
 
 
@@ -113,15 +125,22 @@ class PredictedCsi(CsiPolicy):
         fingerprint: str, identifies weights and settings.
     """
 
-    def __init__(self, predictor, name, batch_size=128, num_horizons=1, fingerprint=""):
+    def __init__(
+        self,
+        predictor: Callable[[Array, int], Array],
+        name: str,
+        batch_size: int = 128,
+        num_horizons: int = 1,
+        fingerprint: str = "",
+    ) -> None:
         super().__init__(name)
         self.predictor = predictor
         self.batch_size = batch_size
         self.num_horizons = num_horizons
         self.fingerprint = fingerprint
-        self._last = None
+        self._last: tuple[Any, Array, Array] | None = None
 
-    def __call__(self, history, horizon, target=None):
+    def __call__(self, history: Array, horizon: int, target: Array | None = None) -> Array:
         # The history is kept along: another one cannot come to lie at its address.
         key = (history.ctypes.data, history.shape, history.strides)
         if self._last is None or self._last[0] != key or self._last[2].shape[2] < horizon:
@@ -177,7 +196,7 @@ def _required(target, name):
     return target
 
 
-def policy_names():
+def policy_names() -> tuple[str, ...]:
     """Names that `make_policy` knows; besides them `preset:NAME_OR_PATH` and `module:object`.
 
     Returns:
@@ -187,8 +206,7 @@ def policy_names():
     from lwmt_sionna.models import list_presets
 
     return (
-        "perfect",
-        "noisy_perfect",
+        *CEILINGS,
         *_baseline_classes(),
         "model",
         *list_presets(with_weights=True),
@@ -211,8 +229,14 @@ def _baseline_classes():
 
 
 def make_policy(
-    spec, *, preset="small", history_snr_db=15.0, seed=0, settings=None, num_horizons=1
-):
+    spec: str,
+    *,
+    preset: str = "small",
+    history_snr_db: float = 15.0,
+    seed: int = 0,
+    settings: dict[str, Any] | None = None,
+    num_horizons: int = 1,
+) -> CsiPolicy:
     """Builds a policy from its name.
 
     Args:
@@ -267,7 +291,6 @@ def _find_policy(spec, preset, history_snr_db, seed, settings):
 
 def _baseline(name, settings, history_snr_db):
     from lwmt_sionna.baselines import tuned_settings
-    from lwmt_sionna.runs import records
 
     cls = _baseline_classes()[name]
     # Settings fit together: those given stand alone.
@@ -278,10 +301,15 @@ def _baseline(name, settings, history_snr_db):
     except TypeError as error:
         raise ValueError(f"Policy {name!r} does not take these settings: {error}") from error
     arguments.apply_defaults()
-    weights = [records.sha256(value) for value in settings.values() if _is_file(value)]
-    return PredictedCsi(
-        predictor, name, fingerprint=repr((sorted(arguments.arguments.items()), weights))
-    )
+    files = [value for value in settings.values() if _is_file(value)]
+    # Where a file lies does not matter, what it holds does.
+    arguments = {
+        key: records.sha256(value) if value in files else value
+        for key, value in sorted(arguments.arguments.items())
+    }
+    policy = PredictedCsi(predictor, name, fingerprint=repr(list(arguments.items())))
+    policy.source = files[0] if files else None
+    return policy
 
 
 def _is_file(value):
@@ -291,7 +319,6 @@ def _is_file(value):
 def _preset(preset, name):
     from lwmt_sionna import baselines
     from lwmt_sionna.models import presets
-    from lwmt_sionna.runs import records
 
     folder = presets.preset_folder(preset)
     predictor = baselines.ModelPredictor(preset, name=name)
@@ -317,22 +344,91 @@ def _from_object(spec, module_name, object_name):
             raise ValueError(f"The module {module_name} has no {object_name!r}: policy={spec!r}")
         target = getattr(target, part)
     if inspect.isclass(target):
+        try:
+            inspect.signature(target).bind()
+        except (TypeError, ValueError) as error:
+            raise _no_policy(spec, f"the class {object_name}: {error}") from error
         target = target()
-    fingerprint = _source_digest(module)
+    fingerprint = [_own_code(module)]
+    source = getattr(target, "source", None)
+    if source is not None:
+        fingerprint.append(records.sha256(source))
     if isinstance(target, CsiPolicy):
-        return target
+        policy = copy.copy(target)
+        policy.fingerprint = " ".join([*fingerprint, target.fingerprint])
+        return policy
+    predictor = target
     if hasattr(target, "trainable_variables"):
         from lwmt_sionna import baselines
 
-        target = baselines.ModelPredictor(target)
-    if not callable(target):
-        raise ValueError(
-            "A policy must be callable: (history, num_horizons) -> prediction. "
-            f"Received: policy={spec!r} of type {type(target).__name__}"
-        )
-    return PredictedCsi(target, spec, fingerprint=fingerprint)
+        predictor = baselines.ModelPredictor(target)
+        weights = hashlib.sha256()
+        for variable in target.weights:
+            weights.update(np.ascontiguousarray(variable))
+        fingerprint.append(weights.hexdigest())
+    _check_call(predictor, spec)
+    policy = PredictedCsi(predictor, spec, fingerprint=" ".join(fingerprint))
+    policy.source = source
+    return policy
 
 
-def _source_digest(module):
-    path = getattr(module, "__file__", None)
-    return "" if path is None else hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest()
+def _check_call(predictor, spec):
+    if not callable(predictor):
+        raise _no_policy(spec, f"{predictor!r:.80} of type {type(predictor).__name__}")
+    try:
+        signature = inspect.signature(predictor)
+    except (TypeError, ValueError):
+        # Compiled functions may have none: what they take turns out when they are called.
+        return
+    try:
+        signature.bind(None, 1)
+    except TypeError as error:
+        raise _no_policy(spec, f"a callable that takes {signature}") from error
+
+
+def _no_policy(spec, what):
+    return ValueError(
+        "A policy is a callable (history, num_horizons) -> prediction on complex arrays [batch, "
+        "time, antenna, subcarrier], a Keras model that predicts like ChannelPredictor, a "
+        f"CsiPolicy, or a class of one of them that needs no arguments. Received: policy={spec!r}, "
+        f"{what}"
+    )
+
+
+def _own_code(module):
+    """Digest of the source of a module and of what it imports from the folder it lies in."""
+    file = pathlib.Path(getattr(module, "__file__", None) or "")
+    if file.suffix != ".py":
+        return ""
+    root = file.parents[module.__name__.count(".") + (file.name == "__init__.py")]
+    found, waiting = {}, [file]
+    while waiting:
+        path = waiting.pop()
+        if path in found or not path.is_file() or root / "lwmt_sionna" in path.parents:
+            continue
+        content = path.read_bytes()
+        found[path] = hashlib.sha256(content).hexdigest()
+        for node in ast.walk(_parsed(content)):
+            for parts in _imported(node, path.parent, root):
+                waiting += [parts.with_suffix(".py"), parts / "__init__.py"]
+    listed = sorted((path.relative_to(root).as_posix(), digest) for path, digest in found.items())
+    return hashlib.sha256(repr(listed).encode()).hexdigest()
+
+
+def _parsed(source):
+    try:
+        return ast.parse(source)
+    except SyntaxError:
+        # A file that no import has read.
+        return ast.Module([], [])
+
+
+def _imported(node, folder, root):
+    """Where modules would lie, without their endings, that an import statement may load."""
+    if isinstance(node, ast.Import):
+        return [root.joinpath(*alias.name.split(".")) for alias in node.names]
+    if not isinstance(node, ast.ImportFrom):
+        return []
+    base = root if node.level == 0 else [folder, *folder.parents][node.level - 1]
+    base = base.joinpath(*(node.module or "").split("."))
+    return [base, *(base / alias.name for alias in node.names)]

@@ -1,20 +1,21 @@
 """How the base station comes to know the channel: sounding pilots through the uplink."""
 
-from dataclasses import dataclass
+import dataclasses
+from typing import Literal
 
 import numpy as np
 
+from lwmt_sionna.runs.configuration import Config, NonNegative, Positive, Share
+from lwmt_sionna.typing import Array, Random
+
 __all__ = ["SoundingConfig", "interpolation_matrix", "pilot_frequencies", "sound"]
 
-# Combs of NR's sounding reference signals (3GPP TS 38.211, 6.4.1.4).
-_COMBS = (2, 4, 8)
 
-
-@dataclass(frozen=True)
-class SoundingConfig:
+@dataclasses.dataclass(frozen=True)
+class SoundingConfig(Config):
     """How histories are measured.
 
-    Args:
+    Attributes:
         mode: "noise" or "pilots". "noise" adds white noise to the true channel of every antenna and
             subcarrier of the CSI grid; "pilots" sends sounding pilots through the uplink and
             estimates the channel from what arrives.
@@ -32,40 +33,17 @@ class SoundingConfig:
             (drawn anew) to 1 (constant over the history).
     """
 
-    mode: str = "noise"
-    comb: int = 4
-    interpolation: str = "wiener"
-    delay_window: float = 1.5e-6
-    phase_jump_deg: float = 0.0
+    mode: Literal["noise", "pilots"] = "noise"
+    # Combs of NR's sounding reference signals (3GPP TS 38.211, 6.4.1.4).
+    comb: Literal[2, 4, 8] = 4
+    interpolation: Literal["wiener", "linear"] = "wiener"
+    delay_window: Positive = 1.5e-6
+    phase_jump_deg: NonNegative = 0.0
     calibration_error_db: float | None = None
-    calibration_memory: float = 1.0
+    calibration_memory: Share = 1.0
 
-    def __post_init__(self):
-        choices = {
-            "mode": ("noise", "pilots"),
-            "comb": _COMBS,
-            "interpolation": ("wiener", "linear"),
-        }
-        for name, known in choices.items():
-            if getattr(self, name) not in known:
-                listed = ", ".join(f"{item!r}" for item in known)
-                raise ValueError(
-                    f"`{name}` is one of {listed}. Received: {name}={getattr(self, name)!r}"
-                )
-        if not self.delay_window > 0:
-            raise ValueError(
-                f"`delay_window` must be positive. Received: delay_window={self.delay_window}"
-            )
-        if not self.phase_jump_deg >= 0:
-            raise ValueError(
-                "`phase_jump_deg` must not be negative. "
-                f"Received: phase_jump_deg={self.phase_jump_deg}"
-            )
-        if not 0 <= self.calibration_memory <= 1:
-            raise ValueError(
-                "`calibration_memory` must lie between 0 and 1. "
-                f"Received: calibration_memory={self.calibration_memory}"
-            )
+    def __post_init__(self) -> None:
+        super().__post_init__()
         impaired = self.phase_jump_deg > 0 or self.calibration_error_db is not None
         if impaired and self.mode == "noise":
             raise ValueError(
@@ -75,7 +53,9 @@ class SoundingConfig:
             )
 
 
-def pilot_frequencies(frequencies, subcarrier_spacing, comb, offset=0):
+def pilot_frequencies(
+    frequencies: Array, subcarrier_spacing: float, comb: int, offset: int = 0
+) -> Array:
     """Baseband frequencies of a user's sounding pilots.
 
     Pilots cover the band of the CSI grid, half a spacing beyond its outer points included.
@@ -104,7 +84,15 @@ def pilot_frequencies(frequencies, subcarrier_spacing, comb, offset=0):
     return frequencies[0] - grid / 2 + subcarrier_spacing * (places + 0.5)
 
 
-def sound(h, pilots, frequencies, snr_db, config, rng, station_rng=None):
+def sound(
+    h: Array,
+    pilots: Array,
+    frequencies: Array,
+    history_snr_db: float,
+    config: SoundingConfig,
+    rng: Random,
+    station_rng: Random | None = None,
+) -> Array:
     """Channels as the base station estimates them from sounding pilots of one comb offset.
 
     Users send pilots in one OFDM symbol per snapshot; those of other offsets do not disturb them.
@@ -116,8 +104,8 @@ def sound(h, pilots, frequencies, snr_db, config, rng, station_rng=None):
             pilots.
         pilots: float `[num_pilots]`, their frequencies [Hz].
         frequencies: float `[num_subcarriers]`, CSI grid [Hz].
-        snr_db: float, what the energy of one sounding would give each subcarrier of the CSI grid if
-            it were spread over them alone [dB]: with `num_pilots` pilots, a pilot has
+        history_snr_db: float, what the energy of one sounding would give each subcarrier of the CSI
+            grid if it were spread over them alone [dB]: with `num_pilots` pilots, a pilot has
             `num_subcarriers / num_pilots` times that SNR. Relative to the mean power of the user's
             history.
         config: `SoundingConfig`; `mode` and `comb` are not looked at.
@@ -134,7 +122,7 @@ def sound(h, pilots, frequencies, snr_db, config, rng, station_rng=None):
     gain = _calibration(config, num_snapshots, num_antennas, station_rng)
     turn = np.deg2rad(config.phase_jump_deg) * rng.standard_normal((num_users, num_snapshots))
     x = np.exp(0.5j * np.pi * (rng.integers(4, size=num_pilots) + 0.5)).astype(np.complex64)
-    noise = 10 ** (-snr_db / 10) * num_pilots / len(frequencies)
+    noise = 10 ** (-history_snr_db / 10) * num_pilots / len(frequencies)
     power = np.mean(np.abs(h) ** 2, axis=(1, 2, 3), keepdims=True)
 
     y = h * gain[..., None] * x
@@ -153,7 +141,13 @@ def sound(h, pilots, frequencies, snr_db, config, rng, station_rng=None):
     return h_hat * _ramp(delay, frequencies)
 
 
-def interpolation_matrix(pilots, frequencies, interpolation, delay_window, noise):
+def interpolation_matrix(
+    pilots: Array,
+    frequencies: Array,
+    interpolation: Literal["wiener", "linear"],
+    delay_window: float,
+    noise: float,
+) -> Array:
     """Matrix that takes estimates at the pilots to other frequencies.
 
     Args:

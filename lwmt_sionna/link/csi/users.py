@@ -2,10 +2,12 @@
 
 import numpy as np
 
+from lwmt_sionna.typing import Array, Random
+
 __all__ = ["admitted", "group_users", "spatial_similarity"]
 
 
-def admitted(history, min_last_db):
+def admitted(history: Array, min_last_db: float) -> Array:
     """Users that are still heard: no scheduler serves one that has gone behind a house.
 
     Args:
@@ -20,7 +22,7 @@ def admitted(history, min_last_db):
     return power[:, -1] >= 10 ** (min_last_db / 10) * power.mean(axis=1)
 
 
-def spatial_similarity(history):
+def spatial_similarity(history: Array) -> Array:
     """Similarity of the users' spatial covariance matrices.
 
     `tr(R_i R_j) / (|R_i| |R_j|)` with Frobenius norms: 1 for users that share all directions, 0 for
@@ -41,7 +43,15 @@ def spatial_similarity(history):
     return np.abs(flat @ flat.conj().T)
 
 
-def group_users(candidates, trajectory_id, bs_index, similarity, num_users, max_similarity, rng):
+def group_users(
+    candidates: Array,
+    trajectory_id: Array,
+    bs_index: Array,
+    similarity: Array,
+    num_users: int,
+    max_similarity: float,
+    rng: Random,
+) -> Array:
     """Groups of users for one base station each; every trajectory serves at most once.
 
     Greedy, in random order: a group takes the next user that is not too similar to any of its

@@ -1,24 +1,28 @@
-"""Block errors without decoding: what a decoder is told decides whether it succeeds.
+"""Where a 5G LDPC decoder stops failing: measured, kept in a table, looked up.
 
-Whether a 5G LDPC decoder succeeds is nearly a function of the mutual information per bit at its
-input, whatever the channel that left it. A table holds, per scheme and block size, the information
-at which half of the blocks fail in white Gaussian noise, and the width of the transition.
-Everything before the decoder is the full chain.
-
-`SysAbstraction` is the same from SINR alone: Sionna SYS's effective SINR, and the table.
+Whether the decoder succeeds is nearly a function of the mutual information per bit at its input,
+whatever the channel that left it. A table holds, per scheme and block size, the information at
+which half of the blocks fail in white Gaussian noise, and the width of the transition.
 """
 
 import dataclasses
-import functools
 import json
+import logging
 import pathlib
 
 import numpy as np
 
-from lwmt_sionna.link.phy.mcs import get_mcs
+from lwmt_sionna.link.phy.config import DownlinkConfig, Mcs, get_mcs
+from lwmt_sionna.link.phy.information import effective_snr_db
+from lwmt_sionna.runs import records
+from lwmt_sionna.typing import Array, ArrayLike, PathLike
 
-__all__ = ["DecoderTable", "SysAbstraction", "Waterfall"]
+__all__ = ["DecoderTable", "Waterfall", "measure_waterfall"]
 
+logger = logging.getLogger(__name__)
+
+# Offsets from the SNR at which half of the blocks fail, in widths of the transition.
+_OFFSETS = np.linspace(-2.2, 2.2, 8)
 _SHIPPED = pathlib.Path(__file__).parent / "decoder_table.json"
 
 
@@ -28,7 +32,7 @@ class Waterfall:
 
     Block error rates are `Q((x - centre) / width)` with the Gaussian tail `Q`.
 
-    Args:
+    Attributes:
         information: float, mutual information per bit at which half of the blocks fail.
         information_width: float.
         snr_db: float, SNR of white Gaussian noise at which half of the blocks fail [dB].
@@ -40,7 +44,7 @@ class Waterfall:
     snr_db: float
     snr_width_db: float
 
-    def failure(self, information):
+    def failure(self, information: ArrayLike) -> Array:
         """Probability that a block fails that was told `information` per bit.
 
         Args:
@@ -51,18 +55,18 @@ class Waterfall:
         """
         return _tail((np.asarray(information) - self.information) / self.information_width)
 
-    def failure_in_noise(self, snr_db):
+    def failure_in_noise(self, effective_snr_db: ArrayLike) -> Array:
         """Block error rate in white Gaussian noise.
 
         Args:
-            snr_db: float, any shape [dB].
+            effective_snr_db: float, any shape [dB].
 
         Returns:
             float64, same shape.
         """
-        return _tail((np.asarray(snr_db) - self.snr_db) / self.snr_width_db)
+        return _tail((np.asarray(effective_snr_db) - self.snr_db) / self.snr_width_db)
 
-    def required_snr_db(self, bler):
+    def required_snr_db(self, bler: float) -> float:
         """SNR of white Gaussian noise that has this block error rate [dB], float."""
         from scipy.special import ndtri
 
@@ -89,27 +93,32 @@ class DecoderTable:
         IEEE Trans. Inf. Theory, 2010.
     """
 
-    def __init__(self, path=None):
+    def __init__(self, path: PathLike | None = None) -> None:
         path = _SHIPPED if path is None else pathlib.Path(path)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
+            #: str, SHA-256 of the file.
+            self.digest = records.sha256(path)
             self.num_iterations = int(content["num_iterations"])
             self.cn_update = str(content["cn_update"])
             rows = content["waterfalls"]
-            self._rows = {}
+            self._rows: dict[int, list] = {}
             for row in rows:
                 self._rows.setdefault(row["mcs"], []).append(
-                    (row["num_symbols"], [row[field.name] for field in _FIELDS])
+                    (
+                        row["num_symbols"],
+                        [row[field.name] for field in dataclasses.fields(Waterfall)],
+                    )
                 )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"This is no decoder table: {error}. Received: path={path}") from error
 
     @property
-    def schemes(self):
+    def schemes(self) -> tuple[int, ...]:
         """tuple of int, indices of the schemes in the table, ascending."""
         return tuple(sorted(self._rows))
 
-    def check(self, config):
+    def check(self, config: DownlinkConfig) -> None:
         """Raises ValueError when a link decodes in another way than the table was made with.
 
         Args:
@@ -123,7 +132,7 @@ class DecoderTable:
                     f"{name}={getattr(config, name)!r}"
                 )
 
-    def waterfall(self, mcs, num_symbols):
+    def waterfall(self, mcs: int | Mcs, num_symbols: int) -> Waterfall:
         """Waterfall of a scheme.
 
         Args:
@@ -155,52 +164,78 @@ class DecoderTable:
         return Waterfall(*map(float, result))
 
 
-_FIELDS = dataclasses.fields(Waterfall)
+def measure_waterfall(
+    mcs: int | Mcs,
+    num_symbols: int,
+    num_iterations: int = 20,
+    cn_update: str = "boxplus-phi",
+    num_blocks: int = 1600,
+    batch_size: int = 100,
+) -> tuple[Waterfall, int]:
+    """Simulates blocks in white Gaussian noise and fits where they stop failing.
 
-
-class SysAbstraction:
-    """Block errors from SINR alone: Sionna SYS's exponential effective SINR and our waterfalls.
-
-    Sionna 1.2.2 ships block error rates every 1.8 dB, where the transition of these blocks is 1 dB
-    wide, and is up to 0.6 dB too hopeful between them; so the waterfalls are those of the link's
-    own decoder. Quicker than mutual information, and blind to what SINR does not tell: a receiver
-    that mistakes its noise, as one with least-squares estimates does, hears worse by about 1 dB.
+    Bits, noise and decoder are those of the link; the seed is Sionna's (`sionna.phy.config.seed`).
 
     Args:
-        table: `DecoderTable`; the shipped one when None.
+        mcs: int or `Mcs`.
+        num_symbols: int, data symbols that a block fills.
+        num_iterations: int, iterations of the decoder.
+        cn_update: str, check-node update of the decoder.
+        num_blocks: int, blocks to decode around the transition.
+        batch_size: int, blocks per call.
+
+    Returns:
+        The pair of the `Waterfall` and the number of blocks it rests on.
     """
+    from lwmt_sionna.link.phy.runner import make_awgn_link
 
-    def __init__(self, table=None):
-        self._table = DecoderTable() if table is None else table
-        self._effective = _effective_sinr()
-
-    def failure(self, sinr, mcs):
-        """Block error rate.
-
-        Args:
-            sinr: float `[batch_size, num_users, num_symbols]`, linear.
-            mcs: int or `Mcs`.
-
-        Returns:
-            float64 `[batch_size, num_users]`.
-
-        Raises:
-            ValueError: the scheme is not in the table.
-        """
-        import tensorflow as tf
-
-        waterfall = self._table.waterfall(mcs, np.shape(sinr)[-1])
-        # Sionna: [..., num_ofdm_symbols, num_subcarriers, num_ut, num_streams_per_ut]. A SINR of
-        # zero would mean that the element is not used.
-        sinr = np.maximum(np.asarray(sinr, np.float32), 1e-6)
-        sinr = tf.constant(np.moveaxis(sinr, 1, 2)[:, None, :, :, None])
-        index = tf.fill([sinr.shape[0], sinr.shape[3]], get_mcs(mcs).index)
-        effective = self._effective(sinr, index, mcs_table_index=1).numpy().astype(np.float64)
-        return waterfall.failure_in_noise(10 * np.log10(effective))
+    scheme = get_mcs(mcs)
+    simulate = make_awgn_link(scheme, num_symbols, num_iterations, cn_update, batch_size)
+    centre, width = _locate(scheme, simulate)
+    rounds = max(1, round(num_blocks / len(_OFFSETS) / batch_size))
+    snr_db, information, failed = [], [], []
+    for offset in _OFFSETS:
+        for _ in range(rounds):
+            told, wrong = simulate(centre + width * offset)
+            snr_db.append(np.full(batch_size, centre + width * offset))
+            information.append(told)
+            failed.append(wrong)
+    snr_db, information, failed = map(np.concatenate, (snr_db, information, failed))
+    waterfall = Waterfall(*_fit(information, failed), *_fit(snr_db, failed))
+    logger.info("%s, %d symbols: %s", scheme.name, num_symbols, waterfall)
+    return waterfall, len(failed)
 
 
-@functools.cache
-def _effective_sinr():
-    from sionna.sys import EESM
+def _locate(scheme, simulate):
+    """Centre and width of the transition, roughly."""
+    # No code does better than capacity, and these are within 4 dB of it.
+    low = float(effective_snr_db(scheme.code_rate, scheme.num_bits_per_symbol)) - 0.5
+    high = low + 5.0
+    while high - low > 0.2:
+        middle = (low + high) / 2
+        if simulate(middle)[1].mean() > 0.5:
+            low = middle
+        else:
+            high = middle
+    centre = (low + high) / 2
+    width = 0.1
+    while width < 2.0 and simulate(centre + 2 * width)[1].mean() > 0.03:
+        width *= 1.3
+    return centre, width
 
-    return EESM()
+
+def _fit(x, failed):
+    """Centre and width of `Q((x - centre) / width)` by maximum likelihood."""
+    from scipy.optimize import minimize
+    from scipy.special import log_ndtr
+
+    scale = x.std()
+    sign = np.where(failed, -1.0, 1.0)
+
+    def loss(parameters):
+        return -np.mean(log_ndtr(sign * (x - parameters[0]) / np.exp(parameters[1])))
+
+    best = minimize(
+        loss, (np.median(x), np.log(0.5 * scale)), method="Nelder-Mead", options={"maxiter": 2000}
+    )
+    return float(best.x[0]), float(np.exp(best.x[1]))

@@ -1,8 +1,16 @@
 """Stored paths as a channel model of Sionna PHY."""
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 
+from lwmt_sionna.data import PathSequences, PlanarArray
 from lwmt_sionna.data.synthesis import element_gains
+from lwmt_sionna.typing import Array
+
+if TYPE_CHECKING:
+    from sionna.phy.channel import CIRDataset
 
 __all__ = ["CirGenerator", "cir_dataset"]
 
@@ -38,14 +46,14 @@ class CirGenerator:
 
     def __init__(
         self,
-        paths,
-        array,
+        paths: PathSequences,
+        array: PlanarArray,
         *,
-        num_time_steps=1,
-        sampling_frequency=1.0,
-        num_users=1,
-        uplink=False,
-    ):
+        num_time_steps: int = 1,
+        sampling_frequency: float = 1.0,
+        num_users: int = 1,
+        uplink: bool = False,
+    ) -> None:
         self._paths = paths
         self._array = array
         self._instants = np.arange(num_time_steps) / float(sampling_frequency)
@@ -64,19 +72,19 @@ class CirGenerator:
         # Fails here rather than in the middle of an epoch.
         self._example(0, 0)
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Number of examples in one pass."""
         return len(self._groups) * self._paths.num_snapshots
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         """`(num_rx, num_rx_ant, num_tx, num_tx_ant, num_paths, num_time_steps)`."""
         users = (self._groups.shape[1], self._paths.a.shape[-2])
         station = (1, self._array.num_ant)
         sides = (*station, *users) if self._uplink else (*users, *station)
         return (*sides, self._paths.num_paths, len(self._instants))
 
-    def __call__(self):
+    def __call__(self) -> Iterator[tuple[Array, Array]]:
         """Yields `(a, tau)`, one example at a time.
 
         `a` is complex64 of `shape`, `tau` float32 `[num_rx, num_tx, num_paths]` in seconds, zero
@@ -100,7 +108,9 @@ class CirGenerator:
         return a, tau
 
 
-def cir_dataset(paths, array, batch_size, **settings):
+def cir_dataset(
+    paths: PathSequences, array: PlanarArray, batch_size: int, **settings: Any
+) -> "CIRDataset":
     """A channel model for `OFDMChannel` and `TimeChannel` that plays stored paths.
 
     Examples are shuffled and repeated for ever, as `CIRDataset` has it.

@@ -15,19 +15,24 @@ from sionna.phy.ofdm import (
 )
 from sionna.phy.utils import complex_normal, expand_to_rank
 
-from lwmt_sionna.link.phy.config import DownlinkConfig
-from lwmt_sionna.link.phy.mcs import get_mcs
+from lwmt_sionna.link.phy.config import PILOT_COMB, DownlinkConfig, Mcs, get_mcs
 from lwmt_sionna.link.phy.precoding import dominant_rows, effective_channel, rzf_precoder
 from lwmt_sionna.link.phy.receiver import WienerInterpolator, post_equalization_sinr
+from lwmt_sionna.typing import Tensor
 
 __all__ = ["Downlink", "comb_pilot_pattern"]
 
 _MIN_CODE_RATE = 0.2
 _MAX_CODE_RATE = 0.95
 _MAX_INFO_BITS = 8448
+# What the Wiener filter expects of effective channels: the width of the window of delays, as a
+# share of the reciprocal of the spacing of the simulated subcarriers (pilots on every second of
+# them tell delays apart within half of it), and of the window of Doppler shifts [Hz].
+_DELAY_SPREAD = 0.2
+_DOPPLER_SPREAD = 800.0
 
 
-def comb_pilot_pattern(config, seed=7):
+def comb_pilot_pattern(config: DownlinkConfig, seed: int = 7) -> PilotPattern:
     """Orthogonal pilots: each stream has a comb in one OFDM symbol of every group.
 
     Like the demodulation reference signals of NR (type 1, double symbol, one additional
@@ -52,9 +57,9 @@ def comb_pilot_pattern(config, seed=7):
     sequence = np.exp(1j * (np.pi / 4 + np.pi / 2 * quadrant)) * np.sqrt(num_streams)
     grid = np.zeros(shape, np.complex64)
     for stream in range(num_streams):
-        row, offset = divmod(stream, config.pilot_comb)
+        row, offset = divmod(stream, PILOT_COMB)
         for group in config.pilot_groups:
-            comb = np.s_[0, stream, group[row], offset :: config.pilot_comb]
+            comb = np.s_[0, stream, group[row], offset::PILOT_COMB]
             grid[comb] = sequence[comb]
     pilots = grid[mask].reshape(1, num_streams, -1)
     return PilotPattern(mask, pilots, normalize=False)
@@ -69,13 +74,12 @@ class Downlink(Block):
     antennas, see `DownlinkConfig.combining`),
 
     $$G = \hat{H}^H (\hat{H}\hat{H}^H + \alpha I)^{-1} D, \qquad
-      \alpha = K (\sigma^2 / P + \sigma_e^2),$$
+      \alpha = K \sigma^2 / P,$$
 
     where $D$ gives every column the power $P / K$, $K$ is the number of streams, $P = 1$ the total
-    power per resource element, $\sigma^2$ the noise power and $\sigma_e^2$ the variance of the
-    CSI error per coefficient (0 unless given: the CSI is trusted). What the users receive is the
-    **true** channel of each OFDM symbol times $G$, $y = H G x + n$. Interference between
-    subcarriers, from motion within a symbol, is left out.
+    power per resource element and $\sigma^2$ the noise power: the CSI is trusted. What the users
+    receive is the **true** channel of each OFDM symbol times $G$, $y = H G x + n$. Interference
+    between subcarriers, from motion within a symbol, is left out.
 
     The chain is Sionna's: 5G LDPC code, QAM mapper, resource grid with precoded pilots, channel
     estimation, LMMSE detection (the interference of the other users' streams is treated as coloured
@@ -90,18 +94,18 @@ class Downlink(Block):
         precision: None, "single" or "double", as for every Sionna block.
 
     Call arguments:
-        h: complex `[batch_size, num_links, num_ofdm_symbols, num_antennas, num_subcarriers]`,
-            true channel of the slot. `num_links` counts the receive antennas of all users, those of
-            a user being neighbours: with single-antenna users it is `num_users`.
-        h_hat: complex `[batch_size, num_links, num_antennas, num_subcarriers]`, what the base
-            station believes.
+        h: true channel of the slot, complex `[batch_size, num_rx, num_rx_ant, num_tx, num_tx_ant,
+            num_ofdm_symbols, fft_size]` as Sionna has it, users being the receivers and `num_tx` 1;
+            or short `[batch_size, num_links, num_ofdm_symbols, num_tx_ant, fft_size]`. `num_links`
+            counts the receive antennas of all users, those of a user being neighbours: with
+            single-antenna users it is `num_rx`.
+        h_hat: what the base station believes, complex `[batch_size, num_rx, num_rx_ant, num_tx,
+            num_tx_ant, 1, fft_size]`, or short `[batch_size, num_links, num_tx_ant, fft_size]`.
         no: float, scalar or `[batch_size]`, noise power.
         bits: float `[batch_size, num_users, num_info_bits]`, zeros and ones; drawn from
             Sionna's generator when None.
         noise: complex `[batch_size, num_links, num_ofdm_symbols, num_subcarriers]`, noise of unit
             variance; drawn from Sionna's generator when None.
-        csi_error_variance: float, scalar or `[batch_size]`, $\sigma_e^2$; that of `config` when
-            None.
 
     Returns:
         The pair `(bits, bits_hat)`, float `[batch_size, num_users, num_info_bits]`: what was sent
@@ -119,7 +123,12 @@ class Downlink(Block):
         near-capacity multiantenna multiuser communication, part I", IEEE Trans. Commun., 2005.
     """
 
-    def __init__(self, mcs, config=None, precision=None):
+    def __init__(
+        self,
+        mcs: int | Mcs,
+        config: DownlinkConfig | None = None,
+        precision: str | None = None,
+    ) -> None:
         super().__init__(precision=precision)
         self.config = DownlinkConfig() if config is None else config
         self.mcs = get_mcs(mcs)
@@ -167,8 +176,8 @@ class Downlink(Block):
             )
         interpolator = WienerInterpolator(
             self.resource_grid.pilot_pattern,
-            config.lmmse_delay_spread,
-            config.lmmse_doppler_spread * config.symbol_duration,
+            _DELAY_SPREAD,
+            _DOPPLER_SPREAD * config.symbol_duration,
             precision=self.precision,
         )
         return LSChannelEstimator(
@@ -176,101 +185,107 @@ class Downlink(Block):
         )
 
     @property
-    def num_info_bits(self):
+    def num_info_bits(self) -> int:
         """int, information bits of a block."""
         return self._encoder.k
 
     @property
-    def num_coded_bits(self):
+    def num_coded_bits(self) -> int:
         """int, coded bits of a block."""
         return self._encoder.n
 
     @property
-    def rate(self):
+    def rate(self) -> float:
         """float, spectral efficiency of a user without block errors [bit/s/Hz]."""
         return self.config.rate(self.mcs)
 
-    def precoder(self, h_hat, no, csi_error_variance=None):
+    def precoder(self, h_hat: Tensor, no: Tensor) -> Tensor:
         """What the base station radiates.
 
         Call arguments:
-            h_hat, no, csi_error_variance: as for the block.
+            h_hat, no: as for the block.
 
         Returns:
-            Complex `[batch_size, num_subcarriers, num_antennas, num_streams]`, of unit power.
+            Complex `[batch_size, fft_size, num_tx_ant, num_streams]`, of unit power.
         """
         config = self.config
-        if csi_error_variance is None:
-            csi_error_variance = config.csi_error_variance
-        error = tf.cast(csi_error_variance, self.rdtype)
-        alpha = config.num_streams * (tf.cast(no, self.rdtype) + error)
-        rows = tf.transpose(tf.cast(h_hat, self.cdtype), [0, 3, 1, 2])
+        rows = tf.transpose(self._estimate(h_hat)[:, :, 0], [0, 3, 1, 2])
         if config.combining == "eigen":
             shape = [-1, config.num_subcarriers, config.num_users]
             split = tf.reshape(rows, [*shape, config.num_user_antennas, config.num_antennas])
             modes = dominant_rows(tf.transpose(split, [0, 2, 1, 3, 4]), config.streams_per_user)
             modes = tf.transpose(modes, [0, 2, 1, 3, 4])
             rows = tf.reshape(modes, [*shape[:2], config.num_streams, config.num_antennas])
+        alpha = config.num_streams * tf.cast(no, self.rdtype)
         return rzf_precoder(rows, expand_to_rank(alpha, 2))
 
-    def effective_channel(self, h, h_hat, no, csi_error_variance=None):
+    def effective_channel(self, h: Tensor, h_hat: Tensor, no: Tensor) -> Tensor:
         """True channel times the precoder of the estimated one.
 
         Call arguments:
-            h, h_hat, no, csi_error_variance: as for the block.
+            h, h_hat, no: as for the block; `h` may have any number of OFDM symbols.
 
         Returns:
-            Complex `[batch_size, num_links, num_ofdm_symbols, num_subcarriers, num_streams]`:
-            what each receive antenna (axis 1) receives of each stream (last axis).
+            Complex `[batch_size, num_links, num_ofdm_symbols, fft_size, num_streams]`: what each
+            receive antenna (axis 1) receives of each stream (last axis).
         """
-        g = self.precoder(h_hat, no, csi_error_variance)
-        return effective_channel(tf.cast(h, self.cdtype), g)
+        return effective_channel(self._short("h", h, None), self.precoder(h_hat, no))
 
-    def sinr(self, h, h_hat, no, noise=None, csi_error_variance=None):
-        """SINR of the data as the configured receiver hears them, its estimation errors included.
+    def believed_channel(self, h_hat: Tensor, no: Tensor) -> Tensor:
+        """The effective channel that the base station expects: its estimate times its precoder.
 
         Call arguments:
-            h, h_hat, no, noise, csi_error_variance: as for the block. Only the noise of the pilots
-            matters, and none for a receiver with perfect knowledge.
+            h_hat, no: as for the block.
 
         Returns:
-            Float `[batch_size, num_users, streams_per_user * num_data_symbols]`, linear.
+            Complex `[batch_size, num_links, 1, fft_size, num_streams]`.
         """
-        h_eff = self.effective_channel(h, h_hat, no, csi_error_variance)
-        estimate = None
-        if self.config.receiver != "perfect":
-            shape = [tf.shape(h)[0], 1, self.config.num_streams, self.config.num_data_symbols]
-            pilots = self._grid_mapper(tf.zeros(shape, self.cdtype))
-            no = self._noise_power(no, h)
-            estimate = self._estimator(self._receive(h_eff, pilots, no, noise), no)
-        return self._sinr(h_eff, no, estimate, self.config.data_symbols)
+        return self.effective_channel(self._estimate(h_hat), h_hat, no)
 
-    def believed_sinr(self, h_hat, no, csi_error_variance=None):
-        """SINR that the base station expects if its estimate is the channel.
+    def sinr(self, h_eff: Tensor, no: Tensor) -> Tensor:
+        """SINR of users that know their effective channel.
 
         Call arguments:
-            h_hat, no, csi_error_variance: as for the block.
+            h_eff: complex `[batch_size, num_links, num_ofdm_symbols, fft_size, num_streams]`, what
+                `effective_channel` returns.
+            no: as for the block.
 
         Returns:
-            Float `[batch_size, num_users, streams_per_user * num_subcarriers]`, linear.
+            Float `[batch_size, num_users, streams_per_user * num_ofdm_symbols * fft_size]`, linear.
         """
-        h_eff = self.effective_channel(h_hat[:, :, None], h_hat, no, csi_error_variance)
-        return self._sinr(h_eff, no, None, (0,))
+        return self._sinr(h_eff, no, None, tuple(range(h_eff.shape[2])))
 
-    def spectral_efficiency(self, h, h_hat, no, csi_error_variance=None):
-        """Rate that Gaussian signalling would reach with this precoder and a perfect receiver.
+    def spectral_efficiency(self, h_eff: Tensor, no: Tensor) -> Tensor:
+        """Rate that Gaussian signalling would reach with users that know their effective channel.
 
         Call arguments:
-            h, h_hat, no, csi_error_variance: as for the block.
+            h_eff, no: as for `sinr`.
 
         Returns:
             Float `[batch_size, num_users]` [bit/s/Hz]: mean over the resource elements of
             `log2(1 + SINR)`, summed over a user's streams, pilots not deducted.
         """
-        h_eff = self.effective_channel(h, h_hat, no, csi_error_variance)
-        sinr = self._sinr(h_eff, no, None, tuple(range(h_eff.shape[2])))
-        rate = tf.reduce_mean(tf.math.log1p(sinr), axis=-1) / np.log(2.0)
+        rate = tf.reduce_mean(tf.math.log1p(self.sinr(h_eff, no)), axis=-1) / np.log(2.0)
         return self.config.streams_per_user * rate
+
+    def data_sinr(self, h_eff: Tensor, no: Tensor, noise: Tensor | None = None) -> Tensor:
+        """SINR of the data as the configured receiver hears them, its estimation errors included.
+
+        Call arguments:
+            h_eff, no: as for `sinr`.
+            noise: as for the block. Only the noise of the pilots matters, and none for a receiver
+                with perfect knowledge.
+
+        Returns:
+            Float `[batch_size, num_users, streams_per_user * num_data_symbols]`, linear.
+        """
+        estimate = None
+        if self.config.receiver != "perfect":
+            shape = [tf.shape(h_eff)[0], 1, self.config.num_streams, self.config.num_data_symbols]
+            pilots = self._grid_mapper(tf.zeros(shape, self.cdtype))
+            no = self._noise_power(no, h_eff)
+            estimate = self._estimator(self._receive(h_eff, pilots, no, noise), no)
+        return self._sinr(h_eff, no, estimate, self.config.data_symbols)
 
     def _sinr(self, h_eff, no, estimate, symbols):
         """SINR per user over the given OFDM symbols, flattened."""
@@ -292,20 +307,33 @@ class Downlink(Block):
         size = config.streams_per_user * len(symbols) * config.num_subcarriers
         return tf.reshape(sinr, [-1, config.num_users, size])
 
-    def call(self, h, h_hat, no, bits=None, noise=None, csi_error_variance=None):
+    def call(
+        self,
+        h: Tensor,
+        h_hat: Tensor,
+        no: Tensor,
+        bits: Tensor | None = None,
+        noise: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         if bits is None:
             shape = [tf.shape(h)[0], self.config.num_users, self.num_info_bits]
             bits = self._source(shape)
         coded = self._encoder(bits)
-        llr = self.log_likelihood_ratios(coded, h, h_hat, no, noise, csi_error_variance)
-        return bits, self._decoder(llr)
+        return bits, self._decoder(self.log_likelihood_ratios(coded, h, h_hat, no, noise))
 
-    def log_likelihood_ratios(self, coded, h, h_hat, no, noise=None, csi_error_variance=None):
+    def log_likelihood_ratios(
+        self,
+        coded: Tensor,
+        h: Tensor,
+        h_hat: Tensor,
+        no: Tensor,
+        noise: Tensor | None = None,
+    ) -> Tensor:
         """The link without its code: what the decoder is given.
 
         Call arguments:
             coded: float `[batch_size, num_users, num_coded_bits]`, zeros and ones.
-            h, h_hat, no, noise, csi_error_variance: as for the block.
+            h, h_hat, no, noise: as for the block.
 
         Returns:
             Float `[batch_size, num_users, num_coded_bits]`; positive where a one is likelier.
@@ -313,8 +341,8 @@ class Downlink(Block):
         config = self.config
         per_stream = self.num_coded_bits // config.streams_per_user
         x = self._mapper(tf.reshape(coded, [-1, 1, config.num_streams, per_stream]))
-        h_eff = self.effective_channel(h, h_hat, no, csi_error_variance)
-        no = self._noise_power(no, h)
+        h_eff = self.effective_channel(h, h_hat, no)
+        no = self._noise_power(no, h_eff)
         y = self._receive(h_eff, self._grid_mapper(x), no, noise)
         if config.receiver == "perfect":
             h_eff_hat = tf.transpose(self._by_user(h_eff), [0, 1, 2, 5, 3, 4])[:, :, :, None]
@@ -325,8 +353,35 @@ class Downlink(Block):
         llr = self._demap(x_hat, no_eff)
         return tf.reshape(llr, [-1, config.num_users, self.num_coded_bits])
 
-    def _noise_power(self, no, h):
-        return tf.broadcast_to(expand_to_rank(tf.cast(no, self.rdtype), 1), [tf.shape(h)[0]])
+    def _short(self, name, h, num_symbols):
+        """`[batch_size, num_links, num_ofdm_symbols, num_tx_ant, fft_size]` of either form."""
+        config = self.config
+        h = tf.cast(h, self.cdtype)
+        users = (config.num_users, config.num_user_antennas, 1)
+        grid = (num_symbols, config.num_subcarriers)
+        if h.shape.rank == 7:
+            expected = (None, *users, config.num_antennas, *grid)
+        else:
+            expected = (None, config.num_links, num_symbols, config.num_antennas, grid[1])
+        if not h.shape.is_compatible_with(expected):
+            raise ValueError(
+                f"`{name}` has the shape (batch_size, num_rx, num_rx_ant, num_tx, num_tx_ant, "
+                "num_ofdm_symbols, fft_size) or (batch_size, num_links, num_ofdm_symbols, "
+                f"num_tx_ant, fft_size), estimates without or with one symbol: here {expected}. "
+                f"Received: {name}.shape={tuple(h.shape)}"
+            )
+        if h.shape.rank == 7:
+            h = tf.transpose(h[:, :, :, 0], [0, 1, 2, 4, 3, 5])
+            h = tf.reshape(h, [-1, config.num_links, *h.shape[3:]])
+        return h
+
+    def _estimate(self, h_hat):
+        """`[batch_size, num_links, 1, num_tx_ant, fft_size]` of any form of the estimate."""
+        h_hat = tf.convert_to_tensor(h_hat)
+        return self._short("h_hat", h_hat[:, :, None] if h_hat.shape.rank == 4 else h_hat, 1)
+
+    def _noise_power(self, no, h_eff):
+        return tf.broadcast_to(expand_to_rank(tf.cast(no, self.rdtype), 1), [tf.shape(h_eff)[0]])
 
     def _receive(self, h_eff, x, no, noise):
         """`[batch_size, num_users, num_user_antennas, num_ofdm_symbols, num_subcarriers]`."""
@@ -359,8 +414,7 @@ class Downlink(Block):
 
 
 def _make_encoder(mcs, config, precision):
-    num_data_symbols = config.num_data_symbols * config.streams_per_user
-    num_info_bits = mcs.num_info_bits(num_data_symbols)
+    num_info_bits = mcs.num_info_bits(config.block_symbols)
     if not _MIN_CODE_RATE <= mcs.code_rate <= _MAX_CODE_RATE:
         raise ValueError(
             f"Sionna's 5G LDPC encoder takes code rates from {_MIN_CODE_RATE} to "
@@ -369,11 +423,11 @@ def _make_encoder(mcs, config, precision):
     if num_info_bits > _MAX_INFO_BITS:
         raise ValueError(
             f"A user's block is one code word of at most {_MAX_INFO_BITS} information bits. "
-            f"Received: {mcs.name} on {num_data_symbols} data symbols, {num_info_bits} bits"
+            f"Received: {mcs.name} on {config.block_symbols} data symbols, {num_info_bits} bits"
         )
     return LDPC5GEncoder(
         num_info_bits,
-        num_data_symbols * mcs.num_bits_per_symbol,
+        config.block_symbols * mcs.num_bits_per_symbol,
         num_bits_per_symbol=mcs.num_bits_per_symbol,
         precision=precision,
     )

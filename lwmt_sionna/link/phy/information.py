@@ -4,14 +4,18 @@ import functools
 
 import numpy as np
 
-__all__ = ["bit_information", "effective_snr_db", "qam_information"]
+from lwmt_sionna.typing import Array, ArrayLike, Tensor
 
+__all__ = ["MODULATIONS", "bit_information", "effective_snr_db", "qam_information"]
+
+#: Bits per symbol of the modulations: QPSK, 16-QAM, 64-QAM.
+MODULATIONS = (2, 4, 6)
 # SINR beyond these is as good as none, or as perfect [dB].
 _GRID_DB = np.arange(-25.0, 50.01, 0.1)
 _NUM_NODES = 96
 
 
-def qam_information(snr, num_bits_per_symbol):
+def qam_information(snr: ArrayLike, num_bits_per_symbol: int) -> Array:
     """Mutual information per bit of Gray-mapped square QAM in white Gaussian noise.
 
     What a bit-interleaved decoder can learn per coded bit: the mean over the bits of a symbol.
@@ -32,7 +36,7 @@ def qam_information(snr, num_bits_per_symbol):
     return np.interp(snr_db, _GRID_DB, _information_table(num_bits_per_symbol))
 
 
-def effective_snr_db(information, num_bits_per_symbol):
+def effective_snr_db(information: ArrayLike, num_bits_per_symbol: int) -> Array:
     """SNR at which white Gaussian noise leaves as much information: the inverse.
 
     Args:
@@ -48,7 +52,7 @@ def effective_snr_db(information, num_bits_per_symbol):
     return np.interp(information, table, _GRID_DB)
 
 
-def bit_information(coded, llr):
+def bit_information(coded: Tensor, llr: Tensor) -> Tensor:
     """What log-likelihood ratios tell about the bits that were sent, per bit.
 
     `1 - mean(log2(1 + exp(-s llr)))` with `s` = 1 for a one and -1 for a zero. With true
@@ -70,7 +74,7 @@ def bit_information(coded, llr):
 
 @functools.cache
 def _information_table(num_bits_per_symbol):
-    if num_bits_per_symbol not in (2, 4, 6):
+    if num_bits_per_symbol not in MODULATIONS:
         raise ValueError(
             "Square constellations here have 2, 4 or 6 bits per symbol. "
             f"Received: num_bits_per_symbol={num_bits_per_symbol}"

@@ -7,10 +7,12 @@ import numpy as np
 import tensorflow as tf
 from sionna.phy.mimo import rzf_precoding_matrix
 
+from lwmt_sionna.typing import Tensor
+
 __all__ = ["dominant_rows", "effective_channel", "rzf_precoder"]
 
 
-def dominant_rows(h, num_rows):
+def dominant_rows(h: Tensor, num_rows: int) -> Tensor:
     r"""Channels behind the strongest eigenmodes of a user's antennas.
 
     $U_S^H H$ with the $S$ dominant left singular vectors of $H$: what multi-antenna users hear once
@@ -40,7 +42,7 @@ def dominant_rows(h, num_rows):
     return tf.matmul(vectors, h, adjoint_a=True)
 
 
-def rzf_precoder(rows, alpha):
+def rzf_precoder(rows: Tensor, alpha: Tensor) -> Tensor:
     r"""Regularised zero-forcing with equal power per stream and unit power in all.
 
     $G = H^H (H H^H + \alpha I)^{-1} D$, where $D$ gives each of the $K$ columns the power $1 / K$.
@@ -59,7 +61,7 @@ def rzf_precoder(rows, alpha):
     return g / tf.cast(np.sqrt(rows.shape[-2]), g.dtype)
 
 
-def effective_channel(h, g):
+def effective_channel(h: Tensor, g: Tensor) -> Tensor:
     """True channel times precoder.
 
     Args:

@@ -2,7 +2,9 @@
 
 import numpy as np
 import tensorflow as tf
-from sionna.phy.ofdm import BaseChannelInterpolator
+from sionna.phy.ofdm import BaseChannelInterpolator, PilotPattern
+
+from lwmt_sionna.typing import Tensor
 
 __all__ = ["WienerInterpolator", "post_equalization_sinr"]
 
@@ -39,7 +41,13 @@ class WienerInterpolator(BaseChannelInterpolator):
         rapid dispersive fading channels", IEEE Trans. Commun., 1998.
     """
 
-    def __init__(self, pilot_pattern, delay_spread, doppler_spread, precision=None):
+    def __init__(
+        self,
+        pilot_pattern: PilotPattern,
+        delay_spread: float,
+        doppler_spread: float,
+        precision: str | None = None,
+    ) -> None:
         super().__init__(precision=precision)
         mask = pilot_pattern.mask.numpy()[0].astype(bool)
         active = np.abs(pilot_pattern.pilots.numpy()[0]) > 0
@@ -65,7 +73,7 @@ class WienerInterpolator(BaseChannelInterpolator):
         self._bases = tf.constant(np.stack(bases), self.cdtype)
         self._weights = tf.constant(np.stack(weights), self.cdtype)
 
-    def __call__(self, h_hat, err_var):
+    def __call__(self, h_hat: Tensor, err_var: Tensor) -> tuple[Tensor, Tensor]:
         noise = tf.reduce_sum(err_var * self._share, axis=-1, keepdims=True)
         power = tf.reduce_sum(tf.abs(h_hat) ** 2 * self._share, axis=-1, keepdims=True) - noise
         # A stream that is not heard above the noise has little power, not a negative one.
@@ -86,7 +94,13 @@ def _uniform_window(size, width):
     return np.sinc(width * np.subtract.outer(np.arange(size), np.arange(size)))
 
 
-def post_equalization_sinr(h_eff, no, streams_per_user, h_eff_hat=None, error_variance=0.0):
+def post_equalization_sinr(
+    h_eff: Tensor,
+    no: Tensor,
+    streams_per_user: int,
+    h_eff_hat: Tensor | None = None,
+    error_variance: Tensor = 0.0,
+) -> Tensor:
     r"""SINR behind an LMMSE receiver that may know its effective channel imperfectly.
 
     From its estimate $\hat{H}$ a user builds the filter of Sionna's equaliser,

@@ -1,15 +1,27 @@
-"""The compiled link, fed with bits and noise that depend on nothing but the seed."""
+"""Ways to run the link: on given drops with paired noise, in Sionna's own tools, in white noise."""
 
 import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
+from sionna.phy import config as sionna_config
+from sionna.phy.fec.ldpc import LDPC5GDecoder, LDPC5GEncoder
+from sionna.phy.mapping import BinarySource, Demapper, Mapper
+from sionna.phy.utils import complex_normal, ebnodb2no
 
-from lwmt_sionna.link.phy.config import DownlinkConfig
+from lwmt_sionna.link.phy.config import DownlinkConfig, Mcs, get_mcs
 from lwmt_sionna.link.phy.downlink import Downlink
-from lwmt_sionna.link.phy.information import bit_information, effective_snr_db, qam_information
+from lwmt_sionna.link.phy.information import (
+    MODULATIONS,
+    bit_information,
+    effective_snr_db,
+    qam_information,
+)
+from lwmt_sionna.typing import Array
 
-__all__ = ["LinkRunner"]
+__all__ = ["LinkRunner", "make_awgn_link", "make_sim_ber_model"]
 
 # Whatever does not depend on the code is computed with these schemes, one per modulation.
 _REPRESENTATIVES = {2: 4, 4: 13, 6: 22}
@@ -23,19 +35,29 @@ class LinkRunner:
 
     Args:
         config: `DownlinkConfig`.
-        batch_size, seed, compile: as in `SweepConfig`.
+        batch_size: int, drops per call.
+        seed: int, seed of bits and noise.
+        compile: "xla", "graph" or "eager".
     """
 
-    def __init__(self, config=None, batch_size=32, seed=0, compile="xla"):
+    def __init__(
+        self,
+        config: DownlinkConfig | None = None,
+        batch_size: int = 32,
+        seed: int = 0,
+        compile: Literal["xla", "graph", "eager"] = "xla",
+    ) -> None:
         self.config = DownlinkConfig() if config is None else config
         self.batch_size = batch_size
         self.seed = seed
         self._mode = compile
-        self._downlinks = {}
-        self._functions = {}
+        self._downlinks: dict[int, Downlink] = {}
+        self._functions: dict[Any, Callable] = {}
         self._draw = functools.lru_cache(maxsize=32)(self._draw_batch)
 
-    def count(self, slot, h_hat, mcs, snr_db, slots=(0,)):
+    def count(
+        self, slot: Array, h_hat: Array, mcs: int, link_snr_db: float, slots: Sequence[int] = (0,)
+    ) -> Array:
         """Bit errors of every block.
 
         Args:
@@ -43,77 +65,85 @@ class LinkRunner:
                 num_subcarriers]`, true channels.
             h_hat: complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`.
             mcs: int, index of the scheme.
-            snr_db: float, link SNR [dB].
+            link_snr_db: float, link SNR [dB].
             slots: sequence of int, slots to simulate: the same channel with bits and noise of their
                 own.
 
         Returns:
             int64 `[num_drops, num_users, len(slots)]`, wrong information bits per block.
         """
-        function = self._function("count", mcs)
         bits = ("info", mcs, self.downlink(mcs).num_info_bits)
-        return self._run(function, slot, h_hat, snr_db, slots, bits).astype(np.int64)
+        function = self._function("count", mcs)
+        return self._run(function, slot, h_hat, link_snr_db, slots, bits).astype(np.int64)
 
-    def information(self, slot, h_hat, num_bits_per_symbol, snr_db, slots=(0,)):
+    def information(
+        self,
+        slot: Array,
+        h_hat: Array,
+        num_bits_per_symbol: int,
+        link_snr_db: float,
+        slots: Sequence[int] = (0,),
+    ) -> Array:
         """What the decoder is told of every block, per coded bit (see `bit_information`).
 
         Args:
-            slot, h_hat, snr_db, slots: as for `count`.
+            slot, h_hat, link_snr_db, slots: as for `count`.
             num_bits_per_symbol: int, modulation: 2, 4 or 6.
 
         Returns:
             float64 `[num_drops, num_users, len(slots)]`.
         """
         mcs = _REPRESENTATIVES[num_bits_per_symbol]
-        function = self._function("information", mcs)
         bits = ("coded", num_bits_per_symbol, self.downlink(mcs).num_coded_bits)
-        return self._run(function, slot, h_hat, snr_db, slots, bits)
+        function = self._function("information", mcs)
+        return self._run(function, slot, h_hat, link_snr_db, slots, bits)
 
-    def sinr(self, slot, h_hat, snr_db, slots=(0,)):
-        """SINR of the data behind the receiver (see `Downlink.sinr`).
+    def sinr(
+        self, slot: Array, h_hat: Array, link_snr_db: float, slots: Sequence[int] = (0,)
+    ) -> Array:
+        """SINR of the data behind the receiver (see `Downlink.data_sinr`).
 
         Args:
-            slot, h_hat, snr_db, slots: as for `count`.
+            slot, h_hat, link_snr_db, slots: as for `count`.
 
         Returns:
-            float64 `[num_drops, num_users, len(slots), streams_per_user * num_data_symbols]`.
+            float64 `[num_drops, num_users, len(slots), block_symbols]`, linear.
         """
-        return self._run(self._function("sinr"), slot, h_hat, snr_db, slots, None)
+        return self._run(self._function("sinr"), slot, h_hat, link_snr_db, slots, None)
 
-    def spectral_efficiency(self, slot, h_hat, snr_db):
+    def spectral_efficiency(self, slot: Array, h_hat: Array, link_snr_db: float) -> Array:
         """Rate of Gaussian signalling per user, float64 `[num_drops, num_users]` [bit/s/Hz]."""
-        function = self._function("spectral_efficiency")
-        no = np.float32(10 ** (-snr_db / 10))
+        function, no = self._function("rate"), _noise_power(link_snr_db)
         return self._batched(len(slot), lambda i: function(slot[i], h_hat[i], no))
 
-    def believed_snr_db(self, h_hat, snr_db):
+    def believed_snr_db(self, h_hat: Array, link_snr_db: float) -> Array:
         """Effective SNR that the base station expects if its estimate is the channel.
 
         Args:
             h_hat: complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`.
-            snr_db: float, link SNR [dB].
+            link_snr_db: float, link SNR [dB].
 
         Returns:
-            Dict from bits per symbol (2, 4, 6) to float64 `[num_drops, num_users]` [dB]: the SNR of
+            float64 `[num_drops, num_users, 3]` [dB], for 2, 4 and 6 bits per symbol: the SNR of
             white Gaussian noise with the same mutual information.
         """
-        function = self._function("believed_sinr")
-        no = np.float32(10 ** (-snr_db / 10))
+        function, no = self._function("belief"), _noise_power(link_snr_db)
         sinr = self._batched(len(h_hat), lambda i: function(h_hat[i], no))
-        return {
-            bits: effective_snr_db(qam_information(sinr, bits).mean(axis=-1), bits)
-            for bits in _REPRESENTATIVES
-        }
+        told = [
+            effective_snr_db(qam_information(sinr, bits).mean(axis=-1), bits)
+            for bits in MODULATIONS
+        ]
+        return np.stack(told, axis=-1)
 
-    def downlink(self, mcs):
+    def downlink(self, mcs: int) -> Downlink:
         """The `Downlink` of a scheme."""
         if mcs not in self._downlinks:
             self._downlinks[mcs] = Downlink(mcs, self.config)
         return self._downlinks[mcs]
 
-    def _run(self, function, slot, h_hat, snr_db, slots, bits):
+    def _run(self, function, slot, h_hat, link_snr_db, slots, bits):
         """`[num_drops, num_users, len(slots), ...]` from a function of channels and noise."""
-        no = np.float32(10 ** (-snr_db / 10))
+        no = _noise_power(link_snr_db)
         results = []
         for index in slots:
 
@@ -152,38 +182,156 @@ class LinkRunner:
         return tf.constant(np.stack(draws))
 
     def _function(self, kind, mcs=None):
-        if mcs is None:
-            # The scheme does not matter to it: take one that is there anyway.
-            mcs = next(iter(self._downlinks), _REPRESENTATIVES[4])
-            key = kind
-        else:
-            key = kind, mcs
+        key = kind, mcs
         if key not in self._functions:
-            function = self._make_function(kind, self.downlink(mcs))
+            # To what has no scheme it does not matter: take one that is there anyway.
+            mcs = next(iter(self._downlinks), _REPRESENTATIVES[4]) if mcs is None else mcs
+            function = functools.partial(_COMPUTATIONS[kind], self.downlink(mcs))
             if self._mode != "eager":
                 function = tf.function(function, jit_compile=self._mode == "xla")
             self._functions[key] = function
         return self._functions[key]
 
-    @staticmethod
-    def _make_function(kind, downlink):
-        if kind == "count":
 
-            def function(slot, h_hat, no, noise, bits):
-                bits, bits_hat = downlink(slot, h_hat, no, bits=bits, noise=noise)
-                return tf.math.count_nonzero(tf.not_equal(bits, bits_hat), axis=-1)
+def _count(downlink, slot, h_hat, no, noise, bits):
+    bits, bits_hat = downlink(slot, h_hat, no, bits=bits, noise=noise)
+    return tf.math.count_nonzero(tf.not_equal(bits, bits_hat), axis=-1)
 
-        elif kind == "information":
 
-            def function(slot, h_hat, no, noise, coded):
-                llr = downlink.log_likelihood_ratios(coded, slot, h_hat, no, noise)
-                return bit_information(coded, llr)
+def _information(downlink, slot, h_hat, no, noise, coded):
+    return bit_information(coded, downlink.log_likelihood_ratios(coded, slot, h_hat, no, noise))
 
-        elif kind == "sinr":
 
-            def function(slot, h_hat, no, noise):
-                return downlink.sinr(slot, h_hat, no, noise)
+def _sinr(downlink, slot, h_hat, no, noise):
+    return downlink.data_sinr(downlink.effective_channel(slot, h_hat, no), no, noise)
 
+
+def _rate(downlink, slot, h_hat, no):
+    return downlink.spectral_efficiency(downlink.effective_channel(slot, h_hat, no), no)
+
+
+def _belief(downlink, h_hat, no):
+    return downlink.sinr(downlink.believed_channel(h_hat, no), no)
+
+
+_COMPUTATIONS = {
+    "count": _count,
+    "information": _information,
+    "sinr": _sinr,
+    "rate": _rate,
+    "belief": _belief,
+}
+
+
+def _noise_power(link_snr_db):
+    return np.float32(10 ** (-link_snr_db / 10))
+
+
+def make_sim_ber_model(
+    drops: Any,
+    policy: Callable | Array,
+    mcs: int | Mcs,
+    config: DownlinkConfig | None = None,
+    x_axis: Literal["ebno", "snr"] = "ebno",
+) -> Callable:
+    """A model for `sionna.phy.utils.sim_ber` and `sionna.phy.utils.PlotBER`.
+
+    Every call serves `batch_size` drops drawn at random, with fresh bits and noise from Sionna's
+    generator. It runs eagerly, in graph mode and under XLA (`graph_mode="xla"`).
+
+    Args:
+        drops: `LinkDrops`.
+        policy: `CsiPolicy`, or complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`
+            with one's own estimates.
+        mcs: int or `Mcs`.
+        config: `DownlinkConfig`.
+        x_axis: "ebno" or "snr". With "ebno" the second argument of the model is Eb/N0 [dB] as
+            Sionna defines it (`ebnodb2no` with the resource grid, energy per symbol 1: the total
+            transmit power of the base station). With "snr" it is the link SNR [dB], `1 / no`.
+
+    Returns:
+        Callable `(batch_size, ebno_db) -> (bits, bits_hat)`, float
+        `[batch_size, num_users, num_info_bits]`.
+
+    Example:
+        >>> model = make_sim_ber_model(drops, make_policy("hold"), mcs=13)
+        >>> ber, bler = sim_ber(model, [0.0, 5.0], batch_size=32, max_mc_iter=10, graph_mode="xla")
+    """
+    if x_axis not in ("ebno", "snr"):
+        raise ValueError(f'`x_axis` is "ebno" or "snr". Received: x_axis={x_axis!r}')
+    if config is None:
+        config = DownlinkConfig(
+            num_users=drops.num_users,
+            num_user_antennas=drops.num_user_antennas,
+            streams_per_user=drops.num_user_antennas,
+            num_antennas=drops.target.shape[-2],
+            num_subcarriers=drops.target.shape[-1],
+        )
+    downlink = Downlink(mcs, config)
+    h_hat = policy
+    if callable(policy):
+        h_hat = policy(drops.history, drops.horizon, target=drops.target)
+    slot = tf.constant(drops.slot, downlink.cdtype)
+    h_hat = tf.constant(np.asarray(h_hat), downlink.cdtype)
+
+    def model(batch_size, ebno_db):
+        if x_axis == "snr":
+            no = 10.0 ** (-tf.cast(ebno_db, downlink.rdtype) / 10.0)
         else:
-            function = getattr(downlink, kind)
-        return function
+            no = ebnodb2no(
+                ebno_db,
+                downlink.mcs.num_bits_per_symbol,
+                downlink.num_info_bits / downlink.num_coded_bits,
+                downlink.resource_grid,
+            )
+        index = sionna_config.tf_rng.uniform([batch_size], 0, drops.num_drops, dtype=tf.int32)
+        return downlink(tf.gather(slot, index), tf.gather(h_hat, index), no)
+
+    return model
+
+
+def make_awgn_link(
+    mcs: int | Mcs,
+    num_symbols: int,
+    num_iterations: int = 20,
+    cn_update: str = "boxplus-phi",
+    batch_size: int = 100,
+) -> Callable[[float], tuple[Array, Array]]:
+    """Code, modulation and decoder of the link alone, in white Gaussian noise.
+
+    Args:
+        mcs: int or `Mcs`.
+        num_symbols: int, data symbols that a block fills.
+        num_iterations: int, iterations of the decoder.
+        cn_update: str, check-node update of the decoder.
+        batch_size: int, blocks per call.
+
+    Returns:
+        Callable from an SNR [dB] to the pair of what the decoder is told per bit, float32
+        `[batch_size]`, and whether the block fails, bool `[batch_size]`. The seed is Sionna's
+        (`sionna.phy.config.seed`).
+    """
+    scheme = get_mcs(mcs)
+    num_bits = scheme.num_bits_per_symbol
+    encoder = LDPC5GEncoder(
+        scheme.num_info_bits(num_symbols), num_symbols * num_bits, num_bits_per_symbol=num_bits
+    )
+    decoder = LDPC5GDecoder(encoder, cn_update=cn_update, num_iter=num_iterations)
+    mapper, demapper = Mapper("qam", num_bits), Demapper("app", "qam", num_bits)
+    source = BinarySource()
+
+    @tf.function(jit_compile=True)
+    def run(no):
+        bits = source([batch_size, encoder.k])
+        coded = encoder(bits)
+        x = mapper(coded)
+        noise = complex_normal(tf.shape(x))
+        llr = demapper(x + tf.cast(tf.sqrt(no), noise.dtype) * noise, no)
+        failed = tf.reduce_any(tf.not_equal(decoder(llr), bits), axis=-1)
+        return bit_information(coded, llr), failed
+
+    def simulate(snr_db):
+        information, failed = run(tf.constant(10 ** (-snr_db / 10), tf.float32))
+        return information.numpy(), failed.numpy()
+
+    return simulate

@@ -1,48 +1,60 @@
 """Link adaptation: the scheme of every block, from what the base station believes."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
-__all__ = ["AdaptationConfig", "adapt", "choose_scheme"]
+from lwmt_sionna.link.decoding.tables import DecoderTable, Waterfall
+from lwmt_sionna.link.phy.config import DownlinkConfig, get_mcs
+from lwmt_sionna.link.phy.information import MODULATIONS
+from lwmt_sionna.link.sweep.summary import cluster_mean
+from lwmt_sionna.runs.configuration import Config, NonNegativeInt, Positive
+from lwmt_sionna.typing import Array
+
+__all__ = ["ADAPTATIONS", "AdaptationConfig", "adapt", "choose_scheme", "goodput_rows"]
+
+#: How schemes are chosen, and the words for it: the best one of the sweep for all, by the base
+#: station's belief, by its belief and what the users acknowledge.
+ADAPTATIONS = {
+    "fixed": "the best fixed scheme",
+    "inner": "schemes chosen by the base station's belief",
+    "outer": "schemes adapted by an outer loop",
+}
+# Bound of the outer loop's offset [dB].
+_MAX_OFFSET_DB = 20.0
 
 
 @dataclasses.dataclass(frozen=True)
-class AdaptationConfig:
+class AdaptationConfig(Config):
     """How schemes are chosen.
 
-    Args:
+    Attributes:
         bler_target: float, block error rate that the base station aims at.
         step_db: float, how much an error makes the outer loop more careful [dB]. A block that
             arrives makes it less careful by `step_db * bler_target / (1 - bler_target)`, so that it
             settles where the target is met.
-        max_offset_db: float, bound of the outer loop's offset [dB].
         seed: int, seed of the feedback where blocks are not decoded but have a probability.
     """
 
-    bler_target: float = 0.1
-    step_db: float = 0.5
-    max_offset_db: float = 20.0
-    seed: int = 0
-
-    def __post_init__(self):
-        if not 0 < self.bler_target < 1:
-            raise ValueError(
-                f"`bler_target` must lie between 0 and 1. Received: bler_target={self.bler_target}"
-            )
-        for name in ("step_db", "max_offset_db"):
-            if not getattr(self, name) > 0:
-                raise ValueError(
-                    f"`{name}` must be positive. Received: {name}={getattr(self, name)}"
-                )
+    bler_target: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.1
+    step_db: Positive = 0.5
+    seed: NonNegativeInt = 0
 
 
-def choose_scheme(snr_db, waterfalls, bler_target, offset_db=0.0):
+def choose_scheme(
+    believed_snr_db: Array,
+    waterfalls: Sequence[Waterfall],
+    bler_target: float,
+    offset_db: float = 0.0,
+) -> Array:
     """The fastest scheme that is expected to meet the target, or the slowest one.
 
     Args:
-        snr_db: float `[..., num_schemes]`, effective SNR that the base station believes each
-            scheme to have [dB].
+        believed_snr_db: float `[..., num_schemes]`, effective SNR that the base station believes
+            each scheme to have [dB].
         waterfalls: list of `Waterfall`, of the schemes in order of their rate, the slowest first.
         bler_target: float.
         offset_db: float, what is taken off the belief [dB].
@@ -51,7 +63,7 @@ def choose_scheme(snr_db, waterfalls, bler_target, offset_db=0.0):
         int `[...]`, position in `waterfalls`.
     """
     required = np.array([waterfall.required_snr_db(bler_target) for waterfall in waterfalls])
-    return _fastest(snr_db - required - offset_db)
+    return _fastest(believed_snr_db - required - offset_db)
 
 
 def _fastest(margin):
@@ -61,7 +73,13 @@ def _fastest(margin):
     return np.where(met.any(axis=-1), last, 0)
 
 
-def adapt(failure, snr_db, waterfalls, config=None, outer_loop=True):
+def adapt(
+    failure: Array,
+    believed_snr_db: Array,
+    waterfalls: Sequence[Waterfall],
+    config: AdaptationConfig | None = None,
+    outer_loop: bool = True,
+) -> tuple[Array, Array]:
     """Chooses a scheme for every block of a sequence of drops.
 
     Without the outer loop the base station takes its belief for the truth (inner loop). With it, an
@@ -72,8 +90,8 @@ def adapt(failure, snr_db, waterfalls, config=None, outer_loop=True):
     Args:
         failure: float `[num_schemes, num_drops, num_users, num_slots]`, whether a block of each
             scheme fails (0 or 1), or the probability.
-        snr_db: float `[num_drops, num_users, num_schemes]`, effective SNR that the base station
-            believes [dB].
+        believed_snr_db: float `[num_drops, num_users, num_schemes]`, effective SNR that the base
+            station believes [dB].
         waterfalls: list of `Waterfall`, of the schemes in order of their rate, the slowest first.
         config: `AdaptationConfig`.
         outer_loop: bool.
@@ -92,10 +110,10 @@ def adapt(failure, snr_db, waterfalls, config=None, outer_loop=True):
     chosen = np.zeros((num_drops, num_users, num_slots), int)
     offsets = np.zeros((num_drops, num_slots))
     if not outer_loop:
-        chosen[:] = choose_scheme(snr_db, waterfalls, config.bler_target)[..., None]
+        chosen[:] = choose_scheme(believed_snr_db, waterfalls, config.bler_target)[..., None]
         return chosen, offsets
     required = np.array([w.required_snr_db(config.bler_target) for w in waterfalls])
-    margin = snr_db - required
+    margin = believed_snr_db - required
     down = config.step_db * config.bler_target / (1 - config.bler_target)
     users = np.arange(num_users)
     rng = np.random.default_rng(config.seed)
@@ -108,5 +126,71 @@ def adapt(failure, snr_db, waterfalls, config=None, outer_loop=True):
                 chosen[drop, :, slot] = scheme
                 lost = rng.random(num_users) < failure[scheme, drop, users, slot]
                 offset += np.sum(np.where(lost, config.step_db, -down))
-                offset = float(np.clip(offset, -config.max_offset_db, config.max_offset_db))
+                offset = float(np.clip(offset, -_MAX_OFFSET_DB, _MAX_OFFSET_DB))
     return chosen, offsets
+
+
+def goodput_rows(
+    downlink: DownlinkConfig,
+    schemes: Sequence[int],
+    failure: Sequence[Array],
+    survey: dict[str, Any],
+    table: DecoderTable | None,
+    config: AdaptationConfig | None,
+) -> list[dict[str, Any]]:
+    """Goodput of one policy at one SNR, with each way of choosing schemes.
+
+    Goodput is information bits of blocks that arrive the first time, over all resource elements of
+    the slot, pilots included: no HARQ, no segmentation.
+
+    Args:
+        downlink: `DownlinkConfig`.
+        schemes: tuple of int, ascending in rate.
+        failure: per scheme float or bool `[num_drops, num_users, num_slots]`.
+        survey: dict, result of the task without a scheme.
+        table: `DecoderTable` or None; without one there is no adaptation.
+        config: `AdaptationConfig`.
+
+    Returns:
+        List of dict with `adaptation` (see `ADAPTATIONS`), `goodput` per user [bit/s/Hz] with its
+        interval over drops, its distribution over users (`user_goodput_q05`, `user_goodput_q25`,
+        `user_goodput_median`), `bler` of the blocks sent, `mcs`, the mean index of their schemes,
+        and `offset_db`, where the loop stood on average.
+    """
+    rates = np.array([downlink.rate(mcs) for mcs in schemes])
+    failed = np.stack([np.asarray(x, np.float32) for x in failure])
+    best = int(np.argmax(rates * (1 - failed.mean(axis=(1, 2, 3)))))
+    chosen = {"fixed": np.full(failed.shape[1:], best)}
+    offset = {}
+    if table is not None:
+        waterfalls = [table.waterfall(mcs, downlink.block_symbols) for mcs in schemes]
+        modulation = [MODULATIONS.index(get_mcs(mcs).num_bits_per_symbol) for mcs in schemes]
+        believed = survey["believed_snr_db"][..., modulation].astype(np.float64)
+        for name in ("inner", "outer"):
+            chosen[name], offsets = adapt(
+                failed, believed, waterfalls, config, outer_loop=name == "outer"
+            )
+            offset[name] = float(offsets.mean())
+    rows = []
+    for name, scheme in chosen.items():
+        lost = np.take_along_axis(failed, scheme[None], axis=0)[0]
+        goodput = rates[scheme] * (1 - lost)
+        by_user = goodput.mean(axis=2)
+        low, high = cluster_mean(by_user.mean(axis=1))
+        rows.append(
+            {
+                "adaptation": name,
+                "goodput": float(by_user.mean()),
+                "goodput_low": low,
+                "goodput_high": high,
+                "user_goodput_q05": float(np.quantile(by_user, 0.05)),
+                "user_goodput_q25": float(np.quantile(by_user, 0.25)),
+                "user_goodput_median": float(np.median(by_user)),
+                "bler": float(lost.mean()),
+                "mcs": schemes[best]
+                if name == "fixed"
+                else float(np.mean(np.take(schemes, scheme))),
+                "offset_db": offset.get(name),
+            }
+        )
+    return rows

@@ -1,21 +1,23 @@
 """Figures of a link-level evaluation, from its record and from nothing else."""
 
+import itertools
+import math
 import pathlib
+import textwrap
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from lwmt_sionna.link.sweep.table import goodput_of
-from lwmt_sionna.runs.figures import (
-    as_record,
-    data_caption,
-    panels,
-    plot_bler,
-    plot_goodput,
-    policy_style,
-)
+from lwmt_sionna.link.sweep.adaptation import ADAPTATIONS
+from lwmt_sionna.link.sweep.table import goodput_of, link_record, span
+from lwmt_sionna.runs.figures import STYLES, panels, policy_style
+from lwmt_sionna.typing import PathLike
 
 __all__ = [
     "draw_figures",
+    "plot_bler",
+    "plot_goodput",
     "plot_goodput_over_speed",
     "plot_nmse_goodput",
     "plot_required_snr",
@@ -23,10 +25,12 @@ __all__ = [
     "required_snr_db",
 ]
 
-_KNOWN = ("perfect", "noisy_perfect", "hold", "pooled_ar", "local_ar", "denoised_ar", "model")
+# Of a title that is no wider than its panel.
+_TITLE_CHARACTERS = 44
+_LIMIT = "no errors: upper limit (95 %)"
 
 
-def draw_figures(record, folder):
+def draw_figures(record: dict[str, Any] | PathLike, folder: PathLike) -> list[pathlib.Path]:
     """Draws every figure that a record has the points for.
 
     Args:
@@ -36,11 +40,15 @@ def draw_figures(record, folder):
     Returns:
         List of `pathlib.Path`, the figures written.
     """
-    record, folder = as_record(record), pathlib.Path(folder)
-    drawn = {"link_bler": plot_bler, "link_goodput": plot_goodput, "link_users": plot_user_rate}
+    record, folder = link_record(record), pathlib.Path(folder)
+    drawn: dict[str, Callable] = {
+        "link_bler": plot_bler,
+        "link_goodput": plot_goodput,
+        "link_users": plot_user_rate,
+    }
     if len({row["horizon"] for row in record["goodput"]}) > 1:
         drawn["link_required_snr"] = plot_required_snr
-    if len(_speeds(record)) > 1:
+    if len(_speeds(record)[1]) > 1:
         drawn["link_speed"] = plot_goodput_over_speed
     if "perfect" in {row["policy"] for row in record["goodput"]}:
         drawn["link_nmse"] = plot_nmse_goodput
@@ -51,11 +59,109 @@ def draw_figures(record, folder):
     return paths
 
 
-def required_snr_db(curve, bler=0.1, column="bler"):
-    """SNR at which a curve falls to a block error rate.
+def plot_bler(record: dict[str, Any] | PathLike, path: PathLike, mcs: int | None = None) -> None:
+    """Block error rate over link SNR, one panel per regime and horizon, one curve per policy.
+
+    Shaded bands are 95 % intervals over drops. Where there was no error, an open marker that points
+    down stands at the upper end of the interval: the rate lies somewhere below.
 
     Args:
-        curve: list of dict, points of one policy with `snr_db` and the column.
+        record: dict or path, a record of the link-level evaluation.
+        path: path of the figure; the extension chooses the format.
+        mcs: int or None, scheme to show; the reported one of the record when None.
+
+    Raises:
+        ValueError: the record has no points of that scheme.
+    """
+    record = link_record(record)
+    mcs = record["config"]["report_mcs"] if mcs is None else mcs
+    points = [point for point in record["points"] if point["mcs"] == mcs]
+    if not points:
+        raise ValueError(f"The record has no points of this scheme. Received: mcs={mcs}")
+    floor = 0.5 / max(point["num_blocks"] for point in points)
+    lowest = min(point["bler"] if point["bler"] > 0 else point["bler_high"] for point in points)
+    # The decade of the lowest point; what half an error would be is the least that can be told.
+    bottom = max(floor, 0.8 * 10 ** math.floor(math.log10(max(lowest, floor))))
+
+    def draw(axes, curve, style):
+        x = [point["link_snr_db"] for point in curve]
+        # A limit is not joined to what was measured.
+        y = [point["bler"] if point["bler"] > 0 else math.nan for point in curve]
+        low = [max(point["bler_low"], bottom) for point in curve]
+        high = [point["bler_high"] for point in curve]
+        axes.fill_between(x, low, high, color=style["color"], alpha=0.12, lw=0)
+        axes.plot(x, y, **style)
+        for point in curve:
+            if point["bler"] == 0:
+                _draw_limit(axes, point["link_snr_db"], point["bler_high"], style["color"])
+        axes.set_yscale("log")
+        axes.set_ylim(bottom, 1.4)
+
+    title = f"{points[0]['mcs_name']}, {_scenes(record)}"
+    _draw_over_snr(points, path, draw, "block error rate", title)
+
+
+def _draw_limit(axes, x, y, color):
+    """An upper limit: a marker that points down, named in the legend in no policy's colour."""
+    axes.plot(x, y, marker="$\\downarrow$", ms=9.0, color=color, ls="")
+    if _LIMIT not in axes.get_legend_handles_labels()[1]:
+        axes.plot([], [], marker="$\\downarrow$", ms=9.0, color="#444444", ls="", label=_LIMIT)
+
+
+def plot_goodput(
+    record: dict[str, Any] | PathLike, path: PathLike, adaptation: str | None = None
+) -> None:
+    """Goodput per user over link SNR, one panel per regime and horizon, one curve per policy.
+
+    Args:
+        record: dict or path, a record of the link-level evaluation.
+        path: path of the figure; the extension chooses the format.
+        adaptation: str or None, how schemes are chosen (see `ADAPTATIONS`); the reported way of the
+            record when None.
+    """
+    record = link_record(record)
+    rows = goodput_of(record, adaptation)
+
+    def draw(axes, curve, style):
+        x = [point["link_snr_db"] for point in curve]
+        low, high = ([row[f"goodput_{end}"] for row in curve] for end in ("low", "high"))
+        axes.fill_between(x, low, high, color=style["color"], alpha=0.12, lw=0)
+        axes.plot(x, [point["goodput"] for point in curve], **style)
+
+    num_schemes = len(record["config"]["sweep"]["mcs"])
+    title = f"{ADAPTATIONS[rows[0]['adaptation']]}, out of {num_schemes}; {_scenes(record)}"
+    _draw_over_snr(rows, path, draw, "goodput per user [bit/s/Hz]", title, _from_zero)
+
+
+def _draw_over_snr(rows, path, draw, ylabel, title, finish=lambda grid: None):
+    regimes, horizons, policies, others = _axes_of(rows)
+    with panels(path, len(regimes), len(horizons), title, sharex=True, sharey=True) as grid:
+        for (regime, horizon), axes in zip(itertools.product(regimes, horizons), grid.flat):
+            cell = [r for r in rows if (r["regime"], r["horizon"]) == (regime, horizon)]
+            for policy in policies:
+                curve = sorted(
+                    (row for row in cell if row["policy"] == policy),
+                    key=lambda row: row["link_snr_db"],
+                )
+                if curve:
+                    draw(axes, curve, policy_style(policy, others))
+            age = f" ({horizon * cell[0]['sampling_period'] * 1e3:g} ms)" if cell else ""
+            _set_title(axes, f"{regime}: horizon {horizon}{age}", cell)
+            axes.set_xticks(sorted({row["link_snr_db"] for row in rows}))
+            if regime == regimes[-1]:
+                axes.set_xlabel("link SNR [dB]")
+            if horizon == horizons[0]:
+                axes.set_ylabel(ylabel)
+        finish(grid)
+
+
+def required_snr_db(
+    curve: Sequence[dict[str, Any]], bler: float = 0.1, column: str = "bler"
+) -> float | None:
+    """Link SNR at which a curve falls to a block error rate.
+
+    Args:
+        curve: list of dict, points of one policy with `link_snr_db` and the column.
         bler: float.
         column: str, `bler`, `bler_low` or `bler_high`.
 
@@ -63,8 +169,8 @@ def required_snr_db(curve, bler=0.1, column="bler"):
         float [dB], by interpolation of the logarithm; None where the curve does not fall that far,
         minus infinity where it starts below.
     """
-    curve = sorted(curve, key=lambda point: point["snr_db"])
-    snr = np.array([point["snr_db"] for point in curve])
+    curve = sorted(curve, key=lambda point: point["link_snr_db"])
+    snr = np.array([point["link_snr_db"] for point in curve])
     # Points without errors are somewhere below; half an error stands for them.
     value = np.array([max(point[column], 0.5 / point["num_blocks"]) for point in curve])
     below = np.flatnonzero(value <= bler)
@@ -78,7 +184,7 @@ def required_snr_db(curve, bler=0.1, column="bler"):
     return float(snr[index - 1] + share * (snr[index] - snr[index - 1]))
 
 
-def plot_required_snr(record, path, bler=0.1):
+def plot_required_snr(record: dict[str, Any] | PathLike, path: PathLike, bler: float = 0.1) -> None:
     """Link SNR that a block error rate needs, over the horizon; one panel per regime.
 
     Bars reach to where the 95 % intervals of the block error rate cross it. Policies that do not
@@ -89,86 +195,89 @@ def plot_required_snr(record, path, bler=0.1):
         path: path of the figure; the extension chooses the format.
         bler: float, block error rate.
     """
-    record = as_record(record)
+    record = link_record(record)
     mcs = record["config"]["report_mcs"]
     points = [point for point in record["points"] if point["mcs"] == mcs]
     regimes, horizons, policies, others = _axes_of(points)
-    last = max(point["snr_db"] for point in points)
-    top = last + 1.0
+    last = max(point["link_snr_db"] for point in points)
     spread = 0.03 * max(horizons[-1] - horizons[0], 1)
-    title = f"{100 * bler:g} % block errors, {points[0]['mcs_name']}, {data_caption(record)}"
+    title = f"{100 * bler:g} % block errors, {points[0]['mcs_name']}, {_scenes(record)}"
     with panels(path, 1, len(regimes), title, sharey=True) as grid:
         for axes, regime in zip(grid[0], regimes):
+            own = [point for point in points if point["regime"] == regime]
             for number, policy in enumerate(policies):
-                style = policy_style(policy, others)
-                shift = spread * (number - (len(policies) - 1) / 2)
-                reached = []
-                for horizon in horizons:
-                    curve = [
-                        p
-                        for p in points
-                        if (p["regime"], p["policy"], p["horizon"]) == (regime, policy, horizon)
+                curves = {
+                    horizon + spread * (number - (len(policies) - 1) / 2): [
+                        p for p in own if (p["policy"], p["horizon"]) == (policy, horizon)
                     ]
-                    if not curve:
-                        continue
-                    at, low, high = (
-                        required_snr_db(curve, bler, name)
-                        for name in ("bler", "bler_low", "bler_high")
-                    )
-                    if at is None:
-                        open_style = {**style, "label": None, "mfc": "white", "ls": ""}
-                        axes.plot(horizon + shift, top, **open_style)
-                        continue
-                    if not np.isfinite(at):
-                        continue
-                    reached.append((horizon + shift, at))
-                    low = at if low is None or not np.isfinite(low) else low
-                    axes.vlines(
-                        horizon + shift, low, top if high is None else high, color=style["color"],
-                        lw=1.0, alpha=0.6,
-                    )  # fmt: skip
-                axes.plot(*zip(*reached) if reached else ([], []), **style)
+                    for horizon in horizons
+                }
+                _draw_required(axes, curves, bler, last + 1.0, policy_style(policy, others))
             axes.axhspan(last, last + 2.0, color="#000000", alpha=0.05, lw=0)
             axes.text(horizons[0], last + 1.4, f"not at {last:g} dB", fontsize=7, va="center")
             axes.set_ylim(top=last + 2.0)
-            axes.set_title(regime)
+            _set_title(axes, regime, own)
             axes.set_xlabel("horizon [CSI periods]")
             axes.set_xticks(horizons)
         grid[0][0].set_ylabel("link SNR needed [dB]")
 
 
-def plot_goodput_over_speed(record, path):
+def _draw_required(axes, curves, bler, top, style):
+    """One policy: from places on the axis of horizons to the points of a curve over SNR."""
+    reached = []
+    for place, curve in curves.items():
+        if not curve:
+            continue
+        at, low, high = (
+            required_snr_db(curve, bler, name) for name in ("bler", "bler_low", "bler_high")
+        )
+        if at is None:
+            axes.plot(place, top, **{**style, "label": None, "mfc": "white", "ls": ""})
+        elif np.isfinite(at):
+            reached.append((place, at))
+            low = at if low is None or not np.isfinite(low) else low
+            high = top if high is None else high
+            axes.vlines(place, low, high, color=style["color"], lw=1.0, alpha=0.6)
+    axes.plot(*zip(*reached) if reached else ([], []), **style)
+
+
+def plot_goodput_over_speed(record: dict[str, Any] | PathLike, path: PathLike) -> None:
     """Goodput per user over speed, at the reported SNR; one panel per horizon.
 
     Args:
         record: dict or path, a record of the link-level evaluation.
         path: path of the figure; the extension chooses the format.
     """
-    record = as_record(record)
-    snr = record["config"]["report_snr_db"]
-    period, regimes = next(iter(_speeds(record, True).items()))
-    rows = [r for r in goodput_of(record) if r["snr_db"] == snr and r["regime"] in regimes]
+    record = link_record(record)
+    snr = record["config"]["report_link_snr_db"]
+    period, speeds = _speeds(record)
+    rows = [
+        row
+        for row in goodput_of(record)
+        if row["link_snr_db"] == snr and row["regime"] in set().union(*speeds.values())
+    ]
     _, horizons, policies, others = _axes_of(rows)
-    title = f"{snr:g} dB link SNR, CSI every {period * 1e3:g} ms, {data_caption(record)}"
+    title = f"{snr:g} dB link SNR, CSI every {period * 1e3:g} ms, {_scenes(record)}"
     with panels(path, 1, len(horizons), title, sharey=True) as grid:
         for axes, horizon in zip(grid[0], horizons):
+            cell = sorted(
+                (row for row in rows if row["horizon"] == horizon),
+                key=lambda row: row["speed_kmh"],
+            )
             for policy in policies:
-                curve = sorted(
-                    (r for r in rows if (r["policy"], r["horizon"]) == (policy, horizon)),
-                    key=lambda row: row["speed_kmh"],
-                )
+                curve = [row for row in cell if row["policy"] == policy]
                 style = policy_style(policy, others)
                 speed = [row["speed_kmh"] for row in curve]
                 low, high = ([row[f"goodput_{end}"] for row in curve] for end in ("low", "high"))
                 axes.fill_between(speed, low, high, color=style["color"], alpha=0.12, lw=0)
                 axes.plot(speed, [row["goodput"] for row in curve], **style)
-            axes.set_title(f"horizon {horizon} ({horizon * period * 1e3:g} ms)")
+            _set_title(axes, f"horizon {horizon} ({horizon * period * 1e3:g} ms)", cell)
             axes.set_xlabel("speed [km/h]")
-            axes.set_ylim(bottom=0)
         grid[0][0].set_ylabel("goodput per user [bit/s/Hz]")
+        _from_zero(grid)
 
 
-def plot_nmse_goodput(record, path):
+def plot_nmse_goodput(record: dict[str, Any] | PathLike, path: PathLike) -> None:
     """Do gains in NMSE become gains in rate? Goodput relative to perfect CSI over median NMSE.
 
     One marker per regime, horizon and policy, at the reported SNR; larger for later horizons.
@@ -177,38 +286,36 @@ def plot_nmse_goodput(record, path):
         record: dict or path, a record of the link-level evaluation.
         path: path of the figure; the extension chooses the format.
     """
-    record = as_record(record)
-    snr = record["config"]["report_snr_db"]
-    rows = [row for row in goodput_of(record) if row["snr_db"] == snr]
+    record = link_record(record)
+    snr = record["config"]["report_link_snr_db"]
+    rows = [row for row in goodput_of(record) if row["link_snr_db"] == snr]
     regimes, _, policies, others = _axes_of(rows)
     perfect = {
         (row["regime"], row["horizon"]): row["goodput"]
         for row in rows
         if row["policy"] == "perfect"
     }
-    title = f"{snr:g} dB link SNR, {data_caption(record)}"
+    title = f"{snr:g} dB link SNR, {_scenes(record)}"
     with panels(path, 1, len(regimes), title, sharey=True, sharex=True) as grid:
         for axes, regime in zip(grid[0], regimes):
-            for policy in policies:
-                style = policy_style(policy, others)
-                for row in rows:
-                    best = perfect.get((regime, row["horizon"]))
-                    if (row["regime"], row["policy"]) != (regime, policy) or not best:
-                        continue
-                    if policy == "perfect" or row["nmse_median_db"] is None:
-                        continue
-                    axes.plot(
-                        row["nmse_median_db"],
-                        100 * row["goodput"] / best,
-                        **{**style, "ls": "", "markersize": 4.0 + row["horizon"]},
-                    )
+            own = [row for row in rows if row["regime"] == regime]
+            for row in sorted(own, key=lambda row: policies.index(row["policy"])):
+                best = perfect.get((regime, row["horizon"]))
+                if row["policy"] == "perfect" or not best or row["nmse_median_db"] is None:
+                    continue
+                style = policy_style(row["policy"], others)
+                axes.plot(
+                    row["nmse_median_db"],
+                    100 * row["goodput"] / best,
+                    **{**style, "ls": "", "markersize": 4.0 + row["horizon"]},
+                )
             axes.axhline(100, color="#000000", lw=0.8, ls=":")
-            axes.set_title(regime)
+            _set_title(axes, regime, own)
             axes.set_xlabel("median NMSE [dB]")
         grid[0][0].set_ylabel("goodput, share of perfect CSI [%]")
 
 
-def plot_user_rate(record, path):
+def plot_user_rate(record: dict[str, Any] | PathLike, path: PathLike) -> None:
     """Rate of the weakest 5 %, the median and the mean user, at the reported SNR.
 
     What Gaussian signalling would reach: a user's blocks either arrive or do not, and are too few
@@ -218,47 +325,59 @@ def plot_user_rate(record, path):
         record: dict or path, a record of the link-level evaluation.
         path: path of the figure; the extension chooses the format.
     """
-    record = as_record(record)
-    snr = record["config"]["report_snr_db"]
-    rows = [row for row in goodput_of(record) if row["snr_db"] == snr]
+    record = link_record(record)
+    snr = record["config"]["report_link_snr_db"]
+    rows = [row for row in goodput_of(record) if row["link_snr_db"] == snr]
     regimes, horizons, policies, others = _axes_of(rows)
     title = (
         "users' rates: bars from the weakest 5 % to the median, marker: mean; "
-        f"{snr:g} dB link SNR, {data_caption(record)}"
+        f"{snr:g} dB link SNR, {_scenes(record)}"
     )
     with panels(path, len(regimes), len(horizons), title, sharex=True, sharey=True) as grid:
-        for line, regime in zip(grid, regimes):
-            for axes, horizon in zip(line, horizons):
-                for place, policy in enumerate(policies):
-                    style = policy_style(policy, others)
-                    for row in rows:
-                        cell = row["regime"], row["horizon"], row["policy"]
-                        if cell != (regime, horizon, policy):
-                            continue
-                        ends = [row["user_rate_q05"], row["user_rate_median"]]
-                        axes.plot([place, place], ends, color=style["color"], lw=6, alpha=0.35)
-                        mean = row["sum_rate"] / row["num_users"]
-                        axes.plot(place, mean, **{**style, "ls": ""})
-                axes.set_title(f"{regime}: horizon {horizon}")
-                axes.set_xticks([])
-                axes.set_ylim(bottom=0)
-            line[0].set_ylabel("rate per user [bit/s/Hz]")
+        for (regime, horizon), axes in zip(itertools.product(regimes, horizons), grid.flat):
+            cell = [r for r in rows if (r["regime"], r["horizon"]) == (regime, horizon)]
+            for row in cell:
+                place = policies.index(row["policy"])
+                style = policy_style(row["policy"], others)
+                ends = [row["user_rate_q05"], row["user_rate_median"]]
+                axes.plot([place, place], ends, color=style["color"], lw=6, alpha=0.35)
+                axes.plot(place, row["sum_rate"] / row["num_users"], **{**style, "ls": ""})
+            _set_title(axes, f"{regime}: horizon {horizon}", cell)
+            axes.set_xticks([])
+            if horizon == horizons[0]:
+                axes.set_ylabel("rate per user [bit/s/Hz]")
+        _from_zero(grid)
+
+
+def _from_zero(grid):
+    """Lets the vertical axis that panels share begin at zero, once everything is drawn.
+
+    A limit that is set ends the scaling to what is drawn later.
+    """
+    grid[0][0].set_ylim(bottom=0)
 
 
 def _axes_of(rows):
     regimes = list(dict.fromkeys(row["regime"] for row in rows))
     horizons = sorted({row["horizon"] for row in rows})
     policies = list(dict.fromkeys(row["policy"] for row in rows))
-    return regimes, horizons, policies, [policy for policy in policies if policy not in _KNOWN]
+    return regimes, horizons, policies, [policy for policy in policies if policy not in STYLES]
 
 
-def _speeds(record, by_period=False):
-    """Speeds, or regimes, of the CSI period with the most speeds."""
-    periods = {}
+def _scenes(record):
+    return ", ".join(sorted({str(point["scene"]) for point in record["points"]}))
+
+
+def _set_title(axes, title, rows):
+    """Names a panel, and says what it rests on."""
+    drops = f"{span(row['num_drops'] for row in rows)} drops" if rows else "no points"
+    axes.set_title(f"{textwrap.fill(title, _TITLE_CHARACTERS)}\n{drops}")
+
+
+def _speeds(record):
+    """The CSI period with the most speeds, and the regimes of each of these."""
+    periods: dict[Any, dict[Any, set]] = {}
     for row in record["goodput"]:
         speeds = periods.setdefault(row.get("sampling_period"), {})
         speeds.setdefault(row.get("speed_kmh"), set()).add(row["regime"])
-    period, speeds = max(periods.items(), key=lambda item: len(item[1]))
-    if by_period:
-        return {period: set().union(*speeds.values())}
-    return list(speeds)
+    return max(periods.items(), key=lambda item: len(item[1]))

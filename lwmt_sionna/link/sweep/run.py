@@ -1,42 +1,53 @@
 """The link-level evaluation: from a configuration to points, table, record and figures."""
 
+import collections
 import dataclasses
+import functools
 import itertools
+import logging
+import os
 import pathlib
+import threading
 import time
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from lwmt_sionna.data import read_paths
 from lwmt_sionna.link.csi.drops import DropConfig, DropFactory
-from lwmt_sionna.link.csi.policies import make_policy
+from lwmt_sionna.link.csi.policies import CsiPolicy, make_policy
 from lwmt_sionna.link.csi.sounding import SoundingConfig
 from lwmt_sionna.link.phy.config import DownlinkConfig
-from lwmt_sionna.link.sweep.adaptation import AdaptationConfig
-from lwmt_sionna.link.sweep.points import Workbench
-from lwmt_sionna.link.sweep.statistics import recovered_share
-from lwmt_sionna.link.sweep.store import PointStore
-from lwmt_sionna.link.sweep.summary import ADAPTATIONS
-from lwmt_sionna.link.sweep.sweep import SweepConfig, run_sweep
+from lwmt_sionna.link.sweep.adaptation import AdaptationConfig, goodput_rows
+from lwmt_sionna.link.sweep.points import Bench, SweepConfig, Task
+from lwmt_sionna.link.sweep.summary import recovered_share, scheme_point, survey_columns
 from lwmt_sionna.runs import records
-from lwmt_sionna.runs.configuration import from_toml
+from lwmt_sionna.runs.configuration import FILLED, Config
+from lwmt_sionna.runs.parallel import progress_bar, run_tasks
+from lwmt_sionna.runs.store import RunFolder, Store
+from lwmt_sionna.typing import PathLike
 
-__all__ = ["LinkEvalConfig", "evaluate_link", "make_bench"]
+__all__ = ["LinkEvalConfig", "SweepResult", "evaluate_link", "make_bench", "run_sweep"]
+
+logger = logging.getLogger(__name__)
 
 _VARIABLE = {"downlink": DownlinkConfig, "drops": DropConfig, "sounding": SoundingConfig}
+# The policy that others are compared with, drop by drop.
+_REFERENCE_POLICY = "hold"
 
 
 @dataclasses.dataclass(frozen=True)
-class LinkEvalConfig:
+class LinkEvalConfig(Config):
     """Everything that a link-level evaluation depends on.
 
-    Args:
+    Attributes:
         data: tuple of str, HDF5 files with paths: one scene, speed and sampling period each.
         policies: tuple of str, names for `make_policy`.
         preset: str, preset (name or folder) of the policy `model`.
         report_mcs: int or None, scheme of the BLER that the table and the figure show; the middle
             one of the sweep when None.
-        report_snr_db: float or None, link SNR of the table [dB]; the highest when None.
+        report_link_snr_db: float or None, link SNR of the table [dB]; the highest when None.
         report_adaptation: str, "outer", "inner" or "fixed": how the schemes of the goodput shown
-            are chosen (see `lwmt_sionna.link.sweep.summary.ADAPTATIONS`).
+            are chosen (see `lwmt_sionna.link.sweep.adaptation.ADAPTATIONS`).
         downlink: `DownlinkConfig`.
         drops: `DropConfig`.
         sounding: `SoundingConfig`.
@@ -49,27 +60,29 @@ class LinkEvalConfig:
             `lwmt_sionna.baselines`; the tuned ones where there are none.
     """
 
-    data: tuple = ()
-    policies: tuple = ("perfect", "hold", "pooled_ar", "local_ar", "model")
+    data: tuple[str, ...] = ()
+    policies: Annotated[tuple[str, ...], FILLED] = (
+        "perfect",
+        "hold",
+        "pooled_ar",
+        "local_ar",
+        "model",
+    )
     preset: str = "small"
     report_mcs: int | None = None
-    report_snr_db: float | None = None
-    report_adaptation: str = "outer"
+    report_link_snr_db: float | None = None
+    report_adaptation: Literal["outer", "inner", "fixed"] = "outer"
     downlink: DownlinkConfig = dataclasses.field(default_factory=DownlinkConfig)
     drops: DropConfig = dataclasses.field(default_factory=DropConfig)
     sounding: SoundingConfig = dataclasses.field(default_factory=SoundingConfig)
     adaptation: AdaptationConfig = dataclasses.field(default_factory=AdaptationConfig)
     sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
-    vary: dict = dataclasses.field(default_factory=dict)
-    baselines: dict = dataclasses.field(default_factory=dict)
+    vary: dict[str, Annotated[tuple[Any, ...], FILLED]] = dataclasses.field(default_factory=dict)
+    baselines: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
 
-    def __post_init__(self):
-        for name in ("data", "policies"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                raise ValueError(f"`{name}` is a list. Received: {name}={value!r}")
-            object.__setattr__(self, name, tuple(str(item) for item in value))
-        if not self.policies or len(set(self.policies)) != len(self.policies):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.policies)) != len(self.policies):
             raise ValueError(
                 f"`policies` must be a list of different names. Received: {self.policies}"
             )
@@ -79,49 +92,39 @@ class LinkEvalConfig:
                 f"`baselines` holds settings of policies that are not evaluated: {unknown}. "
                 f"Received: policies={self.policies}"
             )
-        schemes, ratios = self.sweep.mcs, self.sweep.snr_db
+        schemes, ratios = self.sweep.mcs, self.sweep.goodput_link_snr_db
+        told = self.sweep.link_snr_db if ratios is None else ratios
         if self.report_mcs is None:
             object.__setattr__(self, "report_mcs", schemes[len(schemes) // 2])
-        told = ratios if self.sweep.goodput_snr_db is None else self.sweep.goodput_snr_db
-        if self.report_snr_db is None:
-            object.__setattr__(self, "report_snr_db", max(told))
+        if self.report_link_snr_db is None:
+            object.__setattr__(self, "report_link_snr_db", max(told))
         if self.report_mcs not in schemes:
             raise ValueError(
                 f"The reported scheme must be swept: mcs={schemes}. "
                 f"Received: report_mcs={self.report_mcs}"
             )
-        if self.report_snr_db not in told:
+        if self.report_link_snr_db not in told:
             raise ValueError(
                 f"The reported SNR must be one that goodput is told at: {told}. "
-                f"Received: report_snr_db={self.report_snr_db}"
-            )
-        if self.report_adaptation not in ADAPTATIONS:
-            raise ValueError(
-                f"`report_adaptation` is one of {', '.join(ADAPTATIONS)}. "
-                f"Received: report_adaptation={self.report_adaptation!r}"
+                f"Received: report_link_snr_db={self.report_link_snr_db}"
             )
         # Said here rather than when hours of the other variants are done.
         self.variants()
 
-    def variants(self):
+    def variants(self) -> list[tuple[str, dict[str, Config]]]:
         """What every data file is evaluated with.
 
         Returns:
             List of `(label, settings)`: text that names what differs, and a dict of the sections
             `downlink`, `drops` and `sounding`.
         """
-        for key, values in self.vary.items():
-            section, _, name = key.partition(".")
-            known = [
-                f"{s}.{f.name}" for s, cls in _VARIABLE.items() for f in dataclasses.fields(cls)
-            ]
+        known = [f"{s}.{f.name}" for s, cls in _VARIABLE.items() for f in dataclasses.fields(cls)]
+        for key in self.vary:
             if key not in known:
                 raise ValueError(
                     "`vary` knows the settings of downlink, drops and sounding, such as "
                     f"downlink.num_users. Received: vary={key!r}"
                 )
-            if not isinstance(values, list | tuple) or not values:
-                raise ValueError(f"`vary` holds lists of values. Received: {key}={values!r}")
         variants = []
         for combination in itertools.product(*self.vary.values()):
             settings = {section: getattr(self, section) for section in _VARIABLE}
@@ -135,40 +138,151 @@ class LinkEvalConfig:
             variants.append((", ".join(labels), settings))
         return variants
 
-    def with_policies(self, names):
+    def with_policies(self, names: Sequence[str]) -> Self:
         """The same configuration with further policies; those that are there already stay once."""
         names = [name for name in dict.fromkeys(names) if name not in self.policies]
         return dataclasses.replace(self, policies=(*self.policies, *names))
 
-    @classmethod
-    def from_toml(cls, path, overrides=None):
-        """Reads a configuration; an unknown key is an error.
+    def with_swept(
+        self, mcs: Sequence[int] | None = None, link_snr_db: Sequence[float] | None = None
+    ) -> Self:
+        """The same configuration with other schemes or link SNR, where they are given.
 
-        Args:
-            path: path of a TOML file with the fields as keys and the tables `downlink`, `drops`,
-                `sounding`, `adaptation`, `sweep`, `vary` and `baselines`.
-            overrides: dict or None, values in place of those of the file, nested like them.
+        What was to be reported of the old ones, or wanted in more depth, gives way.
         """
-        return from_toml(
-            cls,
-            path,
-            overrides=overrides,
-            downlink=DownlinkConfig,
-            drops=DropConfig,
-            sounding=SoundingConfig,
-            adaptation=AdaptationConfig,
-            sweep=SweepConfig,
+        sweep: dict[str, Any] = {}
+        report: dict[str, Any] = {}
+        if mcs is not None:
+            sweep |= {"mcs": mcs, "target_mcs": None, "goodput_link_snr_db": None}
+            report |= {"report_mcs": None}
+        if link_snr_db is not None:
+            sweep |= {"link_snr_db": link_snr_db, "goodput_link_snr_db": None}
+            report |= {"report_link_snr_db": None}
+        return dataclasses.replace(self, sweep=dataclasses.replace(self.sweep, **sweep), **report)
+
+
+class SweepResult(NamedTuple):
+    """What a sweep found: `points`, one per scheme and SNR, and `goodput` with adapted schemes."""
+
+    points: list[dict[str, Any]]
+    goodput: list[dict[str, Any]]
+
+
+def evaluate_link(
+    config: LinkEvalConfig,
+    out: PathLike,
+    progress: bool | None = None,
+    workers: int = 1,
+    dask: str | None = None,
+) -> dict[str, Any]:
+    """Runs the evaluation; a killed run goes on with the first point that is missing.
+
+    Workers of a cluster need this package, TensorFlow, Sionna and the modules of one's own
+    policies, all of the same versions, and the data files under the same paths.
+
+    Args:
+        config: `LinkEvalConfig`.
+        out: path of a folder. It receives `link_level_eval.json` (the record) and the figures (see
+            `draw_figures`), and keeps finished points.
+        progress: bool or None, show a progress bar; None shows one on a terminal.
+        workers: int, processes on this machine; 1 computes in this one.
+        dask: str or None, address of a Dask scheduler whose workers compute the points.
+
+    Returns:
+        The record, a dict.
+
+    Raises:
+        ValueError: data or policies are missing or do not fit the configuration, another run works
+            in the folder, or a worker has other data, code or policies than this process.
+    """
+    started = time.time()
+    with RunFolder(out) as folder:
+        config = _with_absolute_paths(config)
+        bench = make_bench(config)
+        compute = functools.partial(_compute_in_worker, config)
+        if workers == 1 and dask is None:
+            compute = functools.partial(_compute_here, bench)
+        execute = functools.partial(
+            run_tasks,
+            compute,
+            workers=workers,
+            dask=dask,
+            initializer=functools.partial(_share_cores, workers),
         )
+        result = _run(bench, folder.store, progress, config.adaptation, execute)
+        for quantity in ("goodput", "sum_rate"):
+            for row, share in zip(result.goodput, recovered_share(result.goodput, quantity)):
+                row[f"recovered_{quantity}"] = share
+        record = records.write_record(
+            folder.path / "link_level_eval.json",
+            name="link_level_eval",
+            config=config,
+            points=_rounded(result.points),
+            seeds={"drops": config.drops.seed, "link": config.sweep.seed},
+            inputs=_inputs(config, bench),
+            started=started,
+            extra={
+                "goodput": _rounded(result.goodput),
+                "users": [
+                    {"regime": factory.name, "scene": factory.scene, **factory.counts}
+                    for factory in bench.factories
+                ],
+            },
+        )
+        from lwmt_sionna.link.sweep.figures import draw_figures
+
+        draw_figures(record, folder.path)
+    return record
 
 
-def make_bench(config):
+def run_sweep(
+    factories: Sequence[DropFactory],
+    policies: Sequence[CsiPolicy],
+    config: SweepConfig | None = None,
+    store: Store | None = None,
+    progress: bool | None = None,
+    adaptation: AdaptationConfig | None = None,
+) -> SweepResult:
+    """Runs every policy over every regime, horizon, SNR and scheme.
+
+    All policies meet the same drops, bits and noise and the same receiver: only the precoder's
+    CSI differs.
+
+    Args:
+        factories: list of `DropFactory`, one per regime, or any objects with its `at`, `name`,
+            `downlink`, `num_drops` and `digest`.
+        policies: list of `CsiPolicy`.
+        config: `SweepConfig`.
+        store: `lwmt_sionna.runs.store.Store` or None; results found in it are not computed again.
+        progress: bool or None, show a progress bar; None shows one on a terminal.
+        adaptation: `AdaptationConfig`.
+
+    Returns:
+        `SweepResult` of two lists of dict.
+
+        Points, in order of regime, horizon, policy, scheme and SNR, hold counts and rates:
+        `num_drops`, `num_blocks`, `num_block_errors`, `bler` with `bler_low` and `bler_high` (95 %,
+        over drops), `rate` and `goodput` of the scheme [bit/s/Hz and user], `sum_rate` (mean over
+        drops of the users' summed `log2(1 + SINR)` [bit/s/Hz]), the NMSE of the policy, the
+        difference of its BLER to that of the policy `hold` with its paired interval, and NMSE and
+        BLER of the users without events where events are known.
+
+        Goodput, in order of regime, horizon, policy, SNR and way of choosing schemes, holds what
+        `lwmt_sionna.link.sweep.adaptation.goodput_rows` says.
+    """
+    bench = Bench(factories, policies, SweepConfig() if config is None else config)
+    execute = functools.partial(run_tasks, functools.partial(_compute_here, bench))
+    return _run(bench, Store() if store is None else store, progress, adaptation, execute)
+
+
+def make_bench(config: LinkEvalConfig) -> Bench:
     """Builds what the tasks of an evaluation need.
 
     Args:
         config: `LinkEvalConfig`.
 
     Returns:
-        `Workbench`.
+        `Bench`.
 
     Raises:
         ValueError: data or policies are missing, or do not fit the configuration.
@@ -189,88 +303,131 @@ def make_bench(config):
         )
         for name in config.policies
     ]
-    contents = []
-    for path in config.data:
-        try:
-            contents.append(read_paths(path))
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+    contents = [_told_of(path, read_paths, path) for path in config.data]
     several_scenes = len({paths.scene for paths in contents}) > 1
     factories = []
     for path, paths in zip(config.data, contents):
         for label, settings in config.variants():
             label = ", ".join(filter(None, [paths.scene if several_scenes else "", label]))
-            try:
-                factories.append(
-                    DropFactory(
-                        paths,
-                        settings["downlink"],
-                        settings["drops"],
-                        settings["sounding"],
-                        label=label,
-                    )
-                )
-            except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
-    _check_regimes(factories, config)
-    return Workbench(factories, policies, config.sweep)
+            factories.append(_told_of(path, DropFactory, paths, *settings.values(), label))
+    names = [factory.name for factory in factories]
+    if len(set(names)) != len(names):
+        raise ValueError(f"Every data file needs a regime of its own. Received: {names}")
+    for factory in factories:
+        if max(config.sweep.horizons) > factory.max_horizon:
+            raise ValueError(
+                f"{factory.name}: the sequences allow horizons from 1 to {factory.max_horizon}. "
+                f"Received: horizons={config.sweep.horizons}"
+            )
+    return Bench(factories, policies, config.sweep)
 
 
-def evaluate_link(config, out, progress=None, workers=1, dask=None):
-    """Runs the evaluation; a killed run goes on with the first point that is missing.
+def _told_of(path, function, *arguments):
+    """What a function returns; its errors name the file."""
+    try:
+        return function(*arguments)
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(text if str(path) in text else f"{path}: {text}") from error
 
-    Args:
-        config: `LinkEvalConfig`.
-        out: path of a folder. It receives `link_level_eval.json` (the record) and the figures (see
-            `draw_figures`), and keeps finished points in `points.jsonl`.
-        progress: bool or None, show a progress bar; None shows one on a terminal.
-        workers: int, processes on this machine; 1 computes in this one.
-        dask: str or None, address of a Dask scheduler whose workers compute the points.
 
-    Returns:
-        The record, a dict.
-    """
-    started = time.time()
-    out = pathlib.Path(out)
-    bench = make_bench(config)
-    execute = _executor(config, workers, dask)
-    result = run_sweep(
-        bench.factories,
-        list(bench.policies.values()),
-        config.sweep,
-        PointStore(out / "points.jsonl"),
-        progress=progress,
-        execute=execute,
-        adaptation=config.adaptation,
+def _run(bench, store, progress, adaptation, execute):
+    # That a table does not fit is better said before hours of computing than after.
+    tables = {factory.downlink: None for factory in bench.factories}
+    tables = {downlink: _decoder_table(bench, downlink) for downlink in tables}
+    tasks = bench.tasks()
+    keys = {task: bench.key(task) for task in tasks}
+    results = {task: store.get(key) for task, key in keys.items()}
+    missing = [task for task in tasks if results[task] is None]
+    kept = len(tasks) - len(missing)
+    with progress_bar(
+        unit="point", total=len(tasks), initial=kept, desc="link", show=progress
+    ) as bar:
+        for place, result in execute([(task, keys[task]) for task in missing]):
+            task = missing[place]
+            store.put(keys[task], result, bench.label(task))
+            results[task] = result
+            bar.set_postfix_str(bench.label(task))
+            bar.update()
+    return _summarise(bench, results, tables, adaptation)
+
+
+def _compute_here(bench: Bench, job: tuple[Task, dict]) -> dict[str, Any]:
+    return bench.compute(job[0])
+
+
+# The bench of this process, and the configuration that it was made from. A Dask worker may have
+# several threads; a bench serves one at a time.
+_bench: tuple[LinkEvalConfig, Bench] | None = None
+_lock = threading.Lock()
+
+
+def _compute_in_worker(config: LinkEvalConfig, job: tuple[Task, dict]) -> dict[str, Any]:
+    """Result of a task in a process that may not have computed one before."""
+    global _bench
+    task, key = job
+    with _lock:
+        if _bench is None or _bench[0] != config:
+            _bench = config, make_bench(config)
+        bench = _bench[1]
+        own = bench.key(task)
+        differing = [name for name in key if own[name] != key[name]]
+        if differing:
+            raise ValueError(
+                "A worker has other files or another version than the process that asks it. "
+                f"Received: another {', '.join(differing)} for {bench.label(task)}"
+            )
+        return bench.compute(task)
+
+
+def _share_cores(workers: int) -> None:
+    """Sets up a process before it imports TensorFlow."""
+    threads = max(1, (os.cpu_count() or 1) // workers)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["TF_NUM_INTRAOP_THREADS"] = str(threads)
+    os.environ["TF_NUM_INTEROP_THREADS"] = "1"
+
+
+def _with_absolute_paths(config):
+    """The configuration with paths that hold in any folder: workers may have started in another."""
+
+    def absolute(path):
+        return str(pathlib.Path(path).resolve()) if pathlib.Path(path).exists() else path
+
+    def policy(name):
+        kind, colon, rest = name.partition(":")
+        return f"{kind}:{absolute(rest)}" if colon and kind == "preset" else name
+
+    table = config.sweep.decoder_table
+    return dataclasses.replace(
+        config,
+        data=tuple(map(absolute, config.data)),
+        preset=absolute(config.preset) if pathlib.Path(config.preset).is_dir() else config.preset,
+        policies=tuple(map(policy, config.policies)),
+        sweep=dataclasses.replace(config.sweep, decoder_table=table and absolute(table)),
+        baselines={
+            policy(name): {
+                key: absolute(value) if isinstance(value, str) else value
+                for key, value in settings.items()
+            }
+            for name, settings in config.baselines.items()
+        },
     )
-    for quantity in ("goodput", "sum_rate"):
-        for row, share in zip(result.goodput, recovered_share(result.goodput, quantity)):
-            row[f"recovered_{quantity}"] = share
 
-    inputs = {pathlib.Path(path).stem: path for path in config.data}
+
+def _inputs(config, bench):
+    """What the run read, by names for its record."""
+    count = collections.Counter(pathlib.Path(path).stem for path in config.data)
+    inputs: dict[str, PathLike] = {}
+    for path in config.data:
+        stem = pathlib.Path(path).stem
+        inputs[stem if count[stem] == 1 else path] = path
     for policy in bench.policies.values():
         if policy.source is not None:
             inputs[policy.name] = policy.source
-    record = records.write_record(
-        out / "link_level_eval.json",
-        name="link_level_eval",
-        config=config,
-        points=_rounded(result.points),
-        seeds={"drops": config.drops.seed, "link": config.sweep.seed},
-        inputs=inputs,
-        started=started,
-        extra={
-            "goodput": _rounded(result.goodput),
-            "users": [
-                {"regime": factory.name, "scene": factory.scene, **factory.counts}
-                for factory in bench.factories
-            ],
-        },
-    )
-    from lwmt_sionna.link.sweep.figures import draw_figures
-
-    draw_figures(record, out)
-    return record
+    if config.sweep.decoder_table is not None:
+        inputs["decoder_table"] = config.sweep.decoder_table
+    return inputs
 
 
 def _rounded(rows, digits=6):
@@ -281,27 +438,100 @@ def _rounded(rows, digits=6):
     ]
 
 
-def _executor(config, workers, dask):
-    if workers == 1 and dask is None:
+def _decoder_table(bench, downlink):
+    """The decoder table, or None where it does not belong to this link's decoder."""
+    table = bench.block_errors.table
+    try:
+        table.check(downlink)
+        for mcs in bench.config.mcs:
+            table.waterfall(mcs, 1)
+    except ValueError as error:
+        if bench.block_errors.needs_table:
+            raise
+        logger.warning("Schemes are not adapted. %s", error)
         return None
-    from lwmt_sionna.link.sweep.execute import in_workers
-
-    # Workers may have been started in another folder.
-    paths = [str(pathlib.Path(path).resolve()) for path in config.data]
-    preset = config.preset
-    if pathlib.Path(preset).is_dir():
-        preset = str(pathlib.Path(preset).resolve())
-    config = dataclasses.replace(config, data=paths, preset=preset)
-    return in_workers(config, workers, dask)
+    return table
 
 
-def _check_regimes(factories, config):
-    names = [factory.name for factory in factories]
-    if len(set(names)) != len(names):
-        raise ValueError(f"Every data file needs a regime of its own. Received: {names}")
-    for factory in factories:
-        if max(config.sweep.horizons) > factory.max_horizon:
-            raise ValueError(
-                f"{factory.name}: the sequences allow horizons from 1 to {factory.max_horizon}. "
-                f"Received: horizons={config.sweep.horizons}"
+class _Outcome(NamedTuple):
+    """One policy at one SNR: per scheme failures `[num_drops, num_users, num_slots]`."""
+
+    survey: dict
+    failures: dict
+    bit_errors: dict
+
+
+def _summarise(bench, results, tables, adaptation):
+    config, result = bench.config, SweepResult([], [])
+    for (regime, factory), horizon in itertools.product(
+        enumerate(bench.factories), config.horizons
+    ):
+        found = {
+            (policy, link_snr_db): _outcome(
+                bench, results, Task(regime, horizon, policy, link_snr_db)
             )
+            for policy in bench.policies
+            for link_snr_db in config.link_snr_db
+        }
+        for policy in bench.policies:
+            common = {"regime": factory.name, **getattr(factory, "columns", {})}
+            common |= {"horizon": horizon, "policy": policy}
+            own = {link_snr_db: found[policy, link_snr_db] for link_snr_db in config.link_snr_db}
+            held = {}
+            if policy != _REFERENCE_POLICY:
+                held = {ratio: found.get((_REFERENCE_POLICY, ratio)) for ratio in own}
+            result.points.extend(_points(factory, config, common, own, held))
+            table = tables[factory.downlink]
+            result.goodput.extend(_goodput(factory, config, common, own, table, adaptation))
+    return result
+
+
+def _outcome(bench, results, task):
+    told, downlink = bench.block_errors, bench.factories[task.regime].downlink
+    survey = results[task]
+    found = dict.fromkeys(bench.config.schemes_at(task.link_snr_db), survey)
+    if told.decodes:
+        found = {mcs: results[dataclasses.replace(task, mcs=mcs)] for mcs in found}
+    return _Outcome(
+        survey,
+        {mcs: told.failures(downlink, each, mcs) for mcs, each in found.items()},
+        {mcs: each.get("num_bit_errors") for mcs, each in found.items()},
+    )
+
+
+def _points(factory, config, common, own, held):
+    return [
+        {
+            **common,
+            "link_snr_db": link_snr_db,
+            **survey_columns(outcome.survey),
+            **scheme_point(
+                factory.downlink,
+                mcs,
+                outcome.failures[mcs],
+                outcome.survey["event"],
+                outcome.bit_errors[mcs],
+                held[link_snr_db].failures[mcs] if held.get(link_snr_db) else None,
+            ),
+        }
+        for mcs in config.mcs
+        for link_snr_db, outcome in own.items()
+        if mcs in outcome.failures
+    ]
+
+
+def _goodput(factory, config, common, own, table, adaptation):
+    downlink = factory.downlink
+    schemes = tuple(sorted(config.mcs, key=downlink.rate))
+    rows = []
+    for link_snr_db, (survey, failures, _) in own.items():
+        if len(failures) < len(schemes):
+            continue
+        # The slots that all schemes were simulated for.
+        num_slots = min(failure.shape[2] for failure in failures.values())
+        stacked = [failures[mcs][..., :num_slots] for mcs in schemes]
+        columns = {"link_snr_db": link_snr_db, "num_drops": len(stacked[0])}
+        columns |= survey_columns(survey)
+        for row in goodput_rows(downlink, schemes, stacked, survey, table, adaptation):
+            rows.append({**common, **columns, **row})
+    return rows

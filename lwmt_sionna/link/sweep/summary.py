@@ -1,19 +1,29 @@
-"""From the results of a sweep to its points: rates, intervals, goodput."""
+"""Counts into the columns of points, with honest intervals."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from lwmt_sionna.link.phy.mcs import get_mcs
-from lwmt_sionna.link.sweep.adaptation import adapt
-from lwmt_sionna.link.sweep.statistics import cluster_bootstrap, cluster_mean, paired_bootstrap
+from lwmt_sionna.evaluation import normalized_error, summarize_errors
+from lwmt_sionna.link.phy.config import DownlinkConfig, get_mcs
+from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = ["ADAPTATIONS", "goodput_rows", "scheme_point", "survey_columns"]
+__all__ = [
+    "cluster_bootstrap",
+    "cluster_mean",
+    "nmse_summary",
+    "paired_bootstrap",
+    "recovered_share",
+    "scheme_point",
+    "survey_columns",
+]
 
-#: How schemes are chosen: the best one of the sweep for all, by the base station's belief, by its
-#: belief and what the users acknowledge.
-ADAPTATIONS = ("fixed", "inner", "outer")
+_FLOOR_DB = -200.0
+_NUM_RESAMPLES = 2000
 
 
-def survey_columns(survey):
+def survey_columns(survey: dict[str, Any]) -> dict[str, Any]:
     """Columns of a point that do not depend on the scheme.
 
     Args:
@@ -35,7 +45,14 @@ def survey_columns(survey):
     return columns
 
 
-def scheme_point(downlink, mcs, failure, event, num_bit_errors=None, reference=None):
+def scheme_point(
+    downlink: DownlinkConfig,
+    mcs: int,
+    failure: Array,
+    event: Array | None,
+    num_bit_errors: int | None = None,
+    reference: Array | None = None,
+) -> dict[str, Any]:
     """Columns of a point that depend on the scheme.
 
     Args:
@@ -71,8 +88,7 @@ def scheme_point(downlink, mcs, failure, event, num_bit_errors=None, reference=N
         "goodput": rate * (1 - bler),
     }
     if num_bit_errors is not None:
-        num_symbols = downlink.num_data_symbols * downlink.streams_per_user
-        num_bits = failure.size * scheme.num_info_bits(num_symbols)
+        num_bits = failure.size * scheme.num_info_bits(downlink.block_symbols)
         point |= {
             "num_bits": num_bits,
             "num_bit_errors": num_bit_errors,
@@ -85,70 +101,158 @@ def scheme_point(downlink, mcs, failure, event, num_bit_errors=None, reference=N
     if reference is not None:
         # The same bits and noise met both in the slots that both have.
         common = min(failure.shape[2], reference.shape[2])
-        pair = [x[..., :common].sum(axis=(1, 2)) for x in (failure, reference)]
-        values = paired_bootstrap(*pair, np.full(len(failure), failure[0, :, :common].size))
+        own, other = (x[..., :common].sum(axis=(1, 2)) for x in (failure, reference))
+        values = paired_bootstrap(own, other, np.full(len(own), failure[0, :, :common].size))
         names = ("", "_low", "_high")
         point |= {f"bler_minus_hold{name}": value for name, value in zip(names, values)}
     return point
 
 
-def goodput_rows(downlink, schemes, failure, survey, table, config):
-    """Goodput of one policy at one SNR, with each way of choosing schemes.
+def cluster_bootstrap(
+    errors: ArrayLike, blocks: ArrayLike, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Confidence interval of an error rate whose blocks come in drops.
 
-    Goodput is information bits of blocks that arrive the first time, over all resource elements of
-    the slot, pilots included: no HARQ, no segmentation.
+    Blocks of one drop share a channel, so drops are what is resampled, with replacement. Where
+    every drop failed or none did, resampling sees no spread; the bound is then that of a binomial
+    over drops (with `n` drops and no error: `1 - (1 - level)^(1/n)`), which is cautious.
 
     Args:
-        downlink: `DownlinkConfig`.
-        schemes: tuple of int, ascending in rate.
-        failure: per scheme float or bool `[num_drops, num_users, num_slots]`.
-        survey: dict, result of the task without a scheme.
-        table: `DecoderTable` or None; without one there is no adaptation.
-        config: `AdaptationConfig`.
+        errors: int `[num_drops]`, block errors of every drop.
+        blocks: int `[num_drops]`, blocks of every drop.
+        level: float, confidence level.
+        seed: int, seed of the resampling.
 
     Returns:
-        List of dict with `adaptation` (see `ADAPTATIONS`), `goodput` per user [bit/s/Hz] with its
-        interval over drops, its distribution over users (`user_goodput_q05`, `user_goodput_q25`,
-        `user_goodput_median`), `bler` of the blocks sent, `mcs`, the mean index of their schemes,
-        and `offset_db`, where the loop stood on average.
+        The pair `(low, high)` of floats.
+
+    Example:
+        >>> cluster_bootstrap([0, 0, 4, 0], [4, 4, 4, 4])[0]
+        0.0
     """
-    rates = np.array([downlink.rate(mcs) for mcs in schemes])
-    failure = np.stack([np.asarray(x, np.float32) for x in failure])
-    # Schemes may have been simulated for different numbers of slots; these are common to all.
-    shape = failure.shape[1:]
-    best = int(np.argmax(rates * (1 - failure.mean(axis=(1, 2, 3)))))
-    chosen = {"fixed": np.full(shape, best)}
-    offset = {}
-    if table is not None:
-        num_symbols = downlink.num_data_symbols * downlink.streams_per_user
-        waterfalls = [table.waterfall(mcs, num_symbols) for mcs in schemes]
-        modulation = [get_mcs(mcs).num_bits_per_symbol // 2 - 1 for mcs in schemes]
-        snr_db = survey["believed_snr_db"][..., modulation].astype(np.float64)
-        for name in ("inner", "outer"):
-            chosen[name], offsets = adapt(
-                failure, snr_db, waterfalls, config, outer_loop=name == "outer"
-            )
-            offset[name] = float(offsets.mean())
-    rows = []
-    for name, scheme in chosen.items():
-        lost = np.take_along_axis(failure, scheme[None], axis=0)[0]
-        goodput = rates[scheme] * (1 - lost)
-        by_user = goodput.mean(axis=2)
-        low, high = cluster_mean(by_user.mean(axis=1))
-        rows.append(
-            {
-                "adaptation": name,
-                "goodput": float(by_user.mean()),
-                "goodput_low": low,
-                "goodput_high": high,
-                "user_goodput_q05": float(np.quantile(by_user, 0.05)),
-                "user_goodput_q25": float(np.quantile(by_user, 0.25)),
-                "user_goodput_median": float(np.median(by_user)),
-                "bler": float(lost.mean()),
-                "mcs": schemes[best]
-                if name == "fixed"
-                else float(np.mean(np.take(schemes, scheme))),
-                "offset_db": offset.get(name),
-            }
+    errors = np.asarray(errors, np.float64).ravel()
+    blocks = np.asarray(blocks, np.float64).ravel()
+    if errors.shape != blocks.shape or errors.size == 0 or np.any(blocks <= 0):
+        raise ValueError(
+            "Every drop needs an error count and a positive block count. Received shapes: "
+            f"errors={errors.shape}, blocks={blocks.shape}"
         )
-    return rows
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must lie between 0 and 1. Received: level={level}")
+    rule = 1 - (1 - level) ** (1 / errors.size)
+    if not errors.any():
+        return 0.0, rule
+    if np.array_equal(errors, blocks):
+        return 1 - rule, 1.0
+    return _bootstrap(errors, blocks, level, seed)
+
+
+def paired_bootstrap(
+    errors: ArrayLike,
+    reference: ArrayLike,
+    blocks: ArrayLike,
+    level: float = 0.95,
+    seed: int = 0,
+) -> tuple[float, float, float]:
+    """Confidence interval of the difference of two error rates on the same drops.
+
+    Args:
+        errors: int `[num_drops]`, block errors of every drop.
+        reference: int `[num_drops]`, those of the policy to compare with.
+        blocks: int `[num_drops]`, blocks of every drop.
+        level, seed: as for `cluster_bootstrap`.
+
+    Returns:
+        The triple `(difference, low, high)` of floats; negative where `errors` has fewer.
+    """
+    errors, reference, blocks = (
+        np.asarray(x, np.float64).ravel() for x in (errors, reference, blocks)
+    )
+    difference = errors - reference
+    low, high = _bootstrap(difference, blocks, level, seed)
+    return float(difference.sum() / blocks.sum()), low, high
+
+
+def cluster_mean(values: ArrayLike, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """Confidence interval of a mean over drops.
+
+    Args:
+        values: float `[num_drops]`, one value per drop.
+        level, seed: as for `cluster_bootstrap`.
+
+    Returns:
+        The pair `(low, high)` of floats.
+    """
+    values = np.asarray(values, np.float64).ravel()
+    return _bootstrap(values, np.ones_like(values), level, seed)
+
+
+def _bootstrap(errors, blocks, level, seed):
+    rng = np.random.default_rng(seed)
+    weights = rng.multinomial(errors.size, np.full(errors.size, 1 / errors.size), _NUM_RESAMPLES)
+    rates = (weights @ errors) / (weights @ blocks)
+    tail = (1 - level) / 2
+    low, high = np.quantile(rates, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def recovered_share(
+    rows: Sequence[dict[str, Any]], quantity: str, worst: str = "hold", best: str = "perfect"
+) -> list[float | None]:
+    """Share of what age costs that a policy wins back.
+
+    `(q(policy) - q(worst)) / (q(best) - q(worst))`, per regime, horizon, SNR and, where rows have
+    it, adaptation.
+
+    Args:
+        rows: list of dict with `regime`, `horizon`, `policy`, `link_snr_db` and the quantity; one
+            row per cell.
+        quantity: str, name of the quantity: `goodput` or `sum_rate`.
+        worst: str, policy that wins nothing back.
+        best: str, policy that wins all back.
+
+    Returns:
+        List of float or None, one per row; None where the two are missing or differ by less than
+        1 % of the best: there is nothing to win back.
+    """
+    cells: dict[Any, dict[str, float]] = {}
+    for row in rows:
+        key = _cell(row)
+        cells.setdefault(key, {})[row["policy"]] = row[quantity]
+    shares: list[float | None] = []
+    for row in rows:
+        cell = cells[_cell(row)]
+        low, high = cell.get(worst), cell.get(best)
+        if low is None or high is None or high - low <= 0.01 * high:
+            shares.append(None)
+        else:
+            shares.append((row[quantity] - low) / (high - low))
+    return shares
+
+
+def _cell(row):
+    return row["regime"], row["horizon"], row["link_snr_db"], row.get("adaptation")
+
+
+def nmse_summary(h_hat: Array, h: Array, rms: Array) -> dict[str, float | None]:
+    """NMSE in the three ways of the project, in decibels.
+
+    Args:
+        h_hat: complex `[..., num_antennas, num_subcarriers]`, estimates.
+        h: complex, same shape, true channels.
+        rms: float `[...]`, RMS of each user's true history: the weights of the pooled figure.
+
+    Returns:
+        Dict with `nmse_pooled_db` (sum of errors over sum of powers, every user scaled to unit
+        RMS of its true history), `nmse_mean_db`, `nmse_median_db` and `nmse_q90_db`; None where
+        there is no user.
+    """
+    error, power = normalized_error(
+        h_hat.reshape(-1, *h_hat.shape[-2:]), h.reshape(-1, *h.shape[-2:]), np.ravel(rms)
+    )
+    names = ("nmse_pooled_db", "nmse_mean_db", "nmse_median_db", "nmse_q90_db")
+    if not np.any(power > 0):
+        return dict.fromkeys(names)
+    summary = summarize_errors(error, power)
+    # Perfect CSI has no error at all; a floor keeps records free of infinities.
+    return {name: round(max(summary[name], _FLOOR_DB), 4) for name in names}

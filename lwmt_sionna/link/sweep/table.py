@@ -1,44 +1,100 @@
 """The result of a link-level evaluation as text."""
 
-__all__ = ["cells_lost", "format_comparison", "format_table", "goodput_of", "recovered_goodput"]
+from collections.abc import Iterable
+from typing import Any
 
-# They know what no policy can know.
-_CEILINGS = ("perfect", "noisy_perfect")
-_WAYS = ("fixed", "inner", "outer")
+from lwmt_sionna.link.csi.policies import CEILINGS
+from lwmt_sionna.link.sweep.adaptation import ADAPTATIONS
+from lwmt_sionna.link.sweep.summary import recovered_share
+from lwmt_sionna.runs import records
+from lwmt_sionna.typing import PathLike
+
+__all__ = [
+    "cells_lost",
+    "format_comparison",
+    "format_table",
+    "goodput_of",
+    "link_record",
+    "recovered_goodput",
+    "span",
+]
+
+# Of old records, where one name stood for the SNR of the link, and for that of the history.
+_OLD_NAMES = {
+    "snr_db": "link_snr_db",
+    "report_snr_db": "report_link_snr_db",
+    "goodput_snr_db": "goodput_link_snr_db",
+}
+_WAYS = (*ADAPTATIONS, "own_best")
+_NO_WAYS = {f"{kind}_{way}": None for way in _WAYS for kind in ("goodput", "recovered")}
+_DECODINGS = {
+    "chain": "every block decoded",
+    "information": "decoding told from mutual information",
+    "sys": "decoding told from SINR (Sionna SYS)",
+}
 
 
-def goodput_of(record, adaptation=None):
+def link_record(record: dict[str, Any] | PathLike) -> dict[str, Any]:
+    """A record of `evaluate_link` with the names of today, whenever it was written.
+
+    Args:
+        record: dict or path.
+
+    Returns:
+        Dict; rows of records from before schemes were adapted say that they are of the best fixed
+        one.
+    """
+    if not isinstance(record, dict):
+        record = records.read_record(record)
+
+    def renamed(row):
+        return {_OLD_NAMES.get(name, name): value for name, value in row.items()}
+
+    config = renamed(record["config"])
+    config = {"report_adaptation": "fixed", **config, "sweep": renamed(config["sweep"])}
+    return {
+        **record,
+        "config": config,
+        "points": [renamed(row) for row in record["points"]],
+        "goodput": [{"adaptation": "fixed", **renamed(row)} for row in record["goodput"]],
+    }
+
+
+def goodput_of(
+    record: dict[str, Any] | PathLike, adaptation: str | None = None
+) -> list[dict[str, Any]]:
     """Rows of the goodput with one way of choosing schemes.
 
     Args:
-        record: dict, a record of `evaluate_link`.
-        adaptation: str or None, see `summary.ADAPTATIONS`; the reported one of the
-            record when None. Where schemes were not adapted, the best fixed one is all there is.
+        record: dict or path, a record of `evaluate_link`.
+        adaptation: str or None, one of `ADAPTATIONS`; the reported one of the record when None.
+            Where schemes were not adapted, the best fixed one is all there is.
 
     Returns:
         List of dict.
     """
-    if adaptation is None:
-        adaptation = record["config"].get("report_adaptation", "fixed")
+    record = link_record(record)
+    adaptation = record["config"]["report_adaptation"] if adaptation is None else adaptation
     rows = record["goodput"]
-    chosen = [row for row in rows if row.get("adaptation", "fixed") == adaptation]
-    return chosen if chosen else [row for row in rows if row.get("adaptation", "fixed") == "fixed"]
+    chosen = [row for row in rows if row["adaptation"] == adaptation]
+    return chosen if chosen else [row for row in rows if row["adaptation"] == "fixed"]
 
 
-def format_table(record):
+def format_table(record: dict[str, Any] | PathLike) -> str:
     """The result as text: one line per regime, horizon and policy.
 
     Args:
-        record: dict, a record of `evaluate_link`.
+        record: dict or path, a record of `evaluate_link`.
 
     Returns:
         str of several lines.
     """
-    mcs, snr = record["config"]["report_mcs"], record["config"]["report_snr_db"]
+    record = link_record(record)
+    mcs, snr = record["config"]["report_mcs"], record["config"]["report_link_snr_db"]
     rows = goodput_of(record)
-    goodput = {_cell(row): row for row in rows if row["snr_db"] == snr}
-    chosen = [p for p in record["points"] if p["mcs"] == mcs and p["snr_db"] == snr]
-    lines = [
+    goodput = {_cell(row): row for row in rows if row["link_snr_db"] == snr}
+    chosen = [p for p in record["points"] if p["mcs"] == mcs and p["link_snr_db"] == snr]
+    lines: list[tuple[str, ...]] = [
         ("", "", "", "NMSE [dB]", "event-free", "BLER", "", "goodput", "won", "sum rate", "won",
          "weakest"),
         ("regime", "horizon", "policy", "", "", "", "95 %", "[b/s/Hz]", "back", "[b/s/Hz]", "back",
@@ -66,7 +122,7 @@ def format_table(record):
         )
     return "\n".join(
         [
-            *_caption(record, chosen, rows[0].get("adaptation", "fixed"), snr),
+            *_caption(record, chosen, rows[0]["adaptation"], snr),
             "",
             *_aligned(lines),
             "",
@@ -79,68 +135,70 @@ def format_table(record):
     )
 
 
-def recovered_goodput(record, snr_db=None):
+def recovered_goodput(
+    record: dict[str, Any] | PathLike, link_snr_db: float | None = None
+) -> list[dict[str, Any]]:
     """Share of the goodput that age costs, won back by each policy, with schemes adapted.
 
-    `(g(policy) - g(hold)) / (g(perfect) - g(hold))`, `g` being the mean goodput of a user. Besides
-    each way of choosing schemes (see `summary.ADAPTATIONS`) there is `own_best`:
-    every policy, hold and perfect included, has the way that suits it best.
+    See `recovered_share`. Besides each way of choosing schemes (see `ADAPTATIONS`) there is
+    `own_best`: every policy, hold and perfect included, has the way that suits it best.
 
     Args:
-        record: dict, a record of `evaluate_link`.
-        snr_db: float or None, link SNR [dB]; the reported one when None.
+        record: dict or path, a record of `evaluate_link`.
+        link_snr_db: float or None, link SNR [dB]; the reported one when None.
 
     Returns:
         List of dict with `regime`, `horizon`, `policy` and per way `goodput_WAY` [bit/s/Hz] and
         `recovered_WAY`; None where a way is missing or there is nothing to win back.
     """
-    snr_db = record["config"]["report_snr_db"] if snr_db is None else snr_db
-    cells = {}
-    for row in record["goodput"]:
-        if row["snr_db"] == snr_db:
-            ways = cells.setdefault(_cell(row), {})
-            ways[row.get("adaptation", "fixed")] = row["goodput"]
-    for ways in cells.values():
-        ways["own_best"] = max(ways.values())
-    rows = []
-    for (regime, horizon, policy), ways in cells.items():
-        row = {"regime": regime, "horizon": horizon, "policy": policy}
-        for way in (*_WAYS, "own_best"):
-            low, high = (cells.get((regime, horizon, p), {}).get(way) for p in ("hold", "perfect"))
-            row[f"goodput_{way}"] = value = ways.get(way)
-            known = None not in (low, high, value) and high - low > 0.01 * high
-            row[f"recovered_{way}"] = (value - low) / (high - low) if known else None
-        rows.append(row)
-    return rows
+    record = link_record(record)
+    if link_snr_db is None:
+        link_snr_db = record["config"]["report_link_snr_db"]
+    found = [row for row in record["goodput"] if row["link_snr_db"] == link_snr_db]
+    best: dict[Any, dict[str, Any]] = {}
+    for row in found:
+        kept = best.setdefault(_cell(row), row)
+        best[_cell(row)] = max(kept, row, key=lambda row: row["goodput"])
+    found += [{**row, "adaptation": "own_best"} for row in best.values()]
+    rows: dict[Any, dict[str, Any]] = {}
+    for row, share in zip(found, recovered_share(found, "goodput")):
+        regime, horizon, policy = _cell(row)
+        cell = rows.setdefault(
+            _cell(row), {"regime": regime, "horizon": horizon, "policy": policy, **_NO_WAYS}
+        )
+        cell[f"goodput_{row['adaptation']}"] = row["goodput"]
+        cell[f"recovered_{row['adaptation']}"] = share
+    return list(rows.values())
 
 
-def cells_lost(record, policy="model"):
+def cells_lost(record: dict[str, Any] | PathLike, policy: str = "model") -> list[dict[str, Any]]:
     """Cells in which another policy that knows no more is better.
 
     Args:
-        record: dict, a record of `evaluate_link`.
+        record: dict or path, a record of `evaluate_link`.
         policy: str.
 
     Returns:
-        List of dict with `regime`, `horizon`, `snr_db`, `quantity` ("bler", "goodput" or
+        List of dict with `regime`, `horizon`, `link_snr_db`, `quantity` ("bler", "goodput" or
         "sum_rate"), `detail` (scheme or way of choosing schemes), `winner`, and the values
         `of_winner` and `of_policy`; the best of the winners of a cell.
     """
-    cells = {}
+    record = link_record(record)
+    cells: dict[Any, dict[str, float]] = {}
     for point in record["points"]:
         key = (*_place(point), "bler", point["mcs_name"])
         cells.setdefault(key, {})[point["policy"]] = point["bler"]
     for row in record["goodput"]:
-        key = (*_place(row), "goodput", row.get("adaptation", "fixed"))
+        key = (*_place(row), "goodput", row["adaptation"])
         cells.setdefault(key, {})[row["policy"]] = row["goodput"]
         if "sum_rate" in row:
             cells.setdefault((*_place(row), "sum_rate", ""), {})[row["policy"]] = row["sum_rate"]
     lost = []
-    for (regime, horizon, snr_db, quantity, detail), values in cells.items():
+    for (regime, horizon, link_snr_db, quantity, detail), values in cells.items():
         if policy not in values:
             continue
         sign = -1.0 if quantity == "bler" else 1.0
-        rivals = {name: x for name, x in values.items() if name not in (*_CEILINGS, policy)}
+        rivals = {name: x for name, x in values.items() if name not in (*CEILINGS, policy)}
         winner = max(rivals, key=lambda name: sign * rivals[name], default=None)
         if winner is None or sign * rivals[winner] <= sign * values[policy]:
             continue
@@ -148,7 +206,7 @@ def cells_lost(record, policy="model"):
             {
                 "regime": regime,
                 "horizon": horizon,
-                "snr_db": snr_db,
+                "link_snr_db": link_snr_db,
                 "quantity": quantity,
                 "detail": detail,
                 "winner": winner,
@@ -159,17 +217,18 @@ def cells_lost(record, policy="model"):
     return lost
 
 
-def format_comparison(record, policy="model"):
+def format_comparison(record: dict[str, Any] | PathLike, policy: str = "model") -> str:
     """What each policy wins back of what age costs, and where a rival beats one, as text.
 
     Args:
-        record: dict, a record of `evaluate_link`.
+        record: dict or path, a record of `evaluate_link`.
         policy: str, the policy whose lost cells are listed.
 
     Returns:
         str of several lines.
     """
-    lines = [("regime", "horizon", "policy", *_WAYS, "own best")]
+    record = link_record(record)
+    lines = [("regime", "horizon", "policy", *ADAPTATIONS, "own best")]
     for row in recovered_goodput(record):
         if len(lines) > 1 and lines[-1][:2] != (row["regime"], str(row["horizon"])):
             lines.append(("",) * len(lines[0]))
@@ -177,7 +236,7 @@ def format_comparison(record, policy="model"):
             f"{row[f'goodput_{way}']:.3f} {_percent(row[f'recovered_{way}']):>6s}"
             if row[f"goodput_{way}"] is not None
             else "-"
-            for way in (*_WAYS, "own_best")
+            for way in _WAYS
         )
         lines.append((row["regime"], str(row["horizon"]), row["policy"], *ways))
     lost = cells_lost(record, policy)
@@ -185,7 +244,7 @@ def format_comparison(record, policy="model"):
     cells = [("regime", "horizon", "SNR", "quantity", "", "best rival", "its", policy)]
     cells += [
         (
-            cell["regime"], str(cell["horizon"]), f"{cell['snr_db']:g}", cell["quantity"],
+            cell["regime"], str(cell["horizon"]), f"{cell['link_snr_db']:g}", cell["quantity"],
             cell["detail"], cell["winner"], f"{cell['of_winner']:.4f}", f"{cell['of_policy']:.4f}",
         )
         for cell in lost
@@ -193,8 +252,8 @@ def format_comparison(record, policy="model"):
     return "\n".join(
         [
             "Goodput per user [bit/s/Hz] and its share won back between hold and perfect CSI, at",
-            f"{record['config']['report_snr_db']:g} dB link SNR: with the best fixed scheme, with "
-            "schemes by the base station's belief",
+            f"{record['config']['report_link_snr_db']:g} dB link SNR: with the best fixed scheme, "
+            "with schemes by the base station's belief",
             "(inner) or adapted by an outer loop, and with the way that suits each policy best.",
             "",
             *_aligned(lines),
@@ -213,22 +272,14 @@ def _num_cells(record, policy):
 
 
 def _place(row):
-    return row["regime"], row["horizon"], row["snr_db"]
+    return row["regime"], row["horizon"], row["link_snr_db"]
 
 
 def _caption(record, chosen, adaptation, snr):
-    blocks = _span({point["num_blocks"] for point in chosen})
-    drops = _span({point["num_drops"] for point in chosen})
-    scheme = {
-        "fixed": "the best fixed scheme",
-        "inner": "schemes chosen by the base station's belief",
-        "outer": "schemes adapted by an outer loop",
-    }[adaptation]
-    decoding = {
-        "chain": "every block decoded",
-        "information": "decoding told from mutual information",
-        "sys": "decoding told from SINR (Sionna SYS)",
-    }[record["config"]["sweep"].get("decoding", "chain")]
+    blocks = span({point["num_blocks"] for point in chosen})
+    drops = span({point["num_drops"] for point in chosen})
+    scheme = ADAPTATIONS[adaptation]
+    decoding = _DECODINGS[record["config"]["sweep"].get("decoding", "chain")]
     return [
         f"BLER of {chosen[0]['mcs_name']}, goodput per user with {scheme}, sum rate of all users;",
         f"all at {snr:g} dB link SNR, {blocks} blocks from {drops} drops a point, {decoding}.",
@@ -266,6 +317,8 @@ def _percent(share):
     return "-" if share is None else f"{100 * share:.0f} %"
 
 
-def _span(values):
+def span(values: Iterable[int]) -> str:
+    """str, one number, or the smallest and the largest of several."""
+    values = set(values)
     low, high = min(values), max(values)
     return f"{low}" if low == high else f"{low} to {high}"
