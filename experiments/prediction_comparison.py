@@ -25,15 +25,6 @@ def main(argv=None):
     from lwmt_sionna.runs import records
 
     record = records.read_record(args.record)
-<<<<<<< HEAD
-    if args.history_snr is not None:
-        known = {point["history_snr_db"] for point in record["points"]}
-        if not set(args.history_snr) <= known:
-            raise command_line.UsageError(
-                f"--history-snr must be some of {sorted(known)}. Received: {args.history_snr}"
-            )
-        record["points"] = [p for p in record["points"] if p["history_snr_db"] in args.history_snr]
-=======
     chosen = args.history_snr
     if chosen is not None:
         known = {point["history_snr_db"] for point in record["points"]}
@@ -42,7 +33,6 @@ def main(argv=None):
                 f"--history-snr must be some of {sorted(known)}. Received: {chosen}"
             )
         record["points"] = [p for p in record["points"] if p["history_snr_db"] in chosen]
->>>>>>> main
     print(format_prediction_comparison(record, args.predictor, args.seeds))
 
 

@@ -27,23 +27,14 @@ def main(argv=None):
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--config", type=pathlib.Path, help="TOML file of a GridConfig")
     command_line.add_options(source, "data")
-<<<<<<< HEAD
-    command_line.add_options(parser, "history_snr", "limit", "seed", "workdir")
-    parser.add_argument("--preset", nargs="*", help="names or folders, or none [small]")
-    parser.add_argument("--baselines", nargs="*", help="training-free baselines [all]")
-=======
     command_line.add_options(parser, "preset", "history_snr", "link_snr", "horizons")
     parser.add_argument("--baselines", nargs="+", help="training-free baselines [all]")
->>>>>>> main
     parser.add_argument("--num-ant", type=int, help="antennas of the linear array [32]")
     parser.add_argument("--num-subcarriers", type=int, help="subcarriers of the grid [32]")
     parser.add_argument("--subcarrier-spacing", type=float, help="hertz [540e3]")
     parser.add_argument("--num-history", type=int, help="snapshots of history [16]")
     parser.add_argument("--only", help="regimes whose file's name holds this [all]")
-<<<<<<< HEAD
-=======
     command_line.add_options(parser, "limit", "seed", "workdir")
->>>>>>> main
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs/prediction_eval.json"), help="record"
     )
@@ -54,19 +45,12 @@ def main(argv=None):
     from lwmt_sionna.evaluation.grid import GridConfig, Regime, load_regime
 
     overrides = {
-<<<<<<< HEAD
         "presets": args.preset, "baselines": args.baselines, "history_snr_db": args.history_snr,
-        "num_ant": args.num_ant, "num_subcarriers": args.num_subcarriers,
-        "subcarrier_spacing": args.subcarrier_spacing, "num_history": args.num_history,
-        "num_horizons": args.num_horizons, "limit": args.limit, "seed": args.seed,
-=======
-        "presets": args.preset, "baselines": args.baselines, "snr_db": args.history_snr,
         "link_snr_db": args.link_snr, "num_ant": args.num_ant,
         "num_subcarriers": args.num_subcarriers, "subcarrier_spacing": args.subcarrier_spacing,
         "num_history": args.num_history, "rate_horizons": args.horizons,
         "num_horizons": None if args.horizons is None else max(args.horizons),
         "limit": args.limit, "seed": args.seed,
->>>>>>> main
     }  # fmt: skip
     overrides = {name: value for name, value in overrides.items() if value is not None}
     if args.config is not None:
@@ -88,14 +72,8 @@ def main(argv=None):
     from lwmt_sionna.runs import records
     from lwmt_sionna.runs.store import RunFolder
 
-<<<<<<< HEAD
-    workdir = args.workdir or pathlib.Path("runs") / f"{args.out.stem}.cells"
-    with RunFolder(workdir, None) as folder:
+    with RunFolder(command_line.workdir(args)) as folder:
         result, inputs, parameters = run_grid(config, regimes, folder.store)
-=======
-    store = CellStore(command_line.workdir(args))
-    result, inputs, parameters = run_grid(config, regimes, store)
->>>>>>> main
     points = result.pop("points")
     best = [
         {"by": by, **point}
@@ -117,46 +95,14 @@ def main(argv=None):
         started=started,
         extra={**result, "best_classical": best, "num_parameters": parameters},
     )
-<<<<<<< HEAD
-    print(f"\n{format_points(points)}")
-=======
-    print_table(points, sorted({1, *config.rate_horizons}))
->>>>>>> main
+    print(f"\n{format_points(points, sorted({1, *config.rate_horizons}))}")
     if args.figures is not None:
         args.figures.mkdir(parents=True, exist_ok=True)
         figures.plot_prediction_errors(record, args.figures / "prediction_nmse.png")
-        if config.presets:
-            figures.plot_error_scatter(record, args.figures / "prediction_scatter.png")
+        figures.plot_error_scatter(record, args.figures / "prediction_scatter.png")
         figures.plot_sum_rates(record, args.figures / "prediction_rates.png")
     print(f"record: {args.out}")
 
 
-<<<<<<< HEAD
-=======
-def print_table(points, horizons):
-    from lwmt_sionna.evaluation.grid import cell_key
-
-    cells = {(cell_key(p)[:4], p["predictor"], p["horizon"], p["subset"]): p for p in points}
-    for key in sorted({cell[0] for cell in cells}):
-        scene, speed, period, snr_db = key
-        print(
-            f"\n{scene}, {speed:.0f} km/h, CSI every {1e3 * period:g} ms, history SNR "
-            f"{snr_db:g} dB: NMSE pooled / median [dB]"
-        )
-        header = "".join(f"{f'h={h} {s}':>26}" for h in horizons for s in ("event-free", "quiet"))
-        print(f"{'predictor':<14}{header}")
-        for name in dict.fromkeys(p["predictor"] for p in points):
-            row = ""
-            for horizon in horizons:
-                for subset in ("event_free", "quiet"):
-                    point = cells.get((key, name, horizon, subset))
-                    text = "-"
-                    if point is not None:
-                        text = f"{point['nmse_pooled_db']:.1f} / {point['nmse_median_db']:.1f}"
-                    row += f"{text:>26}"
-            print(f"{name:<14}{row}")
-
-
->>>>>>> main
 if __name__ == "__main__":
     command_line.run(main)

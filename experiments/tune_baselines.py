@@ -100,17 +100,10 @@ def main(argv=None):
     parser.add_argument(
         "--config", type=pathlib.Path, required=True, help="TOML file of a TrainConfig"
     )
-<<<<<<< HEAD
-    parser.add_argument("--predictors", nargs="+", choices=list(GRID), help="some of them [all]")
-    command_line.add_options(
-        parser, "history_snr", "limit", "workdir", history_snr=[5.0, 15.0, 25.0], limit=16
-    )
-=======
     command_line.add_options(
         parser, "history_snr", "limit", "workdir", history_snr=[5.0, 15.0, 25.0], limit=8
     )
     parser.add_argument("--predictors", nargs="+", choices=list(GRID), help="some of them [all]")
->>>>>>> main
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs/tune_baselines.json"), help="record"
     )
@@ -134,53 +127,31 @@ def main(argv=None):
         "config": config.to_dict(),
         "limit": args.limit,
         "data": {name: records.sha256(path) for name, path in inputs.items()},
-<<<<<<< HEAD
-        "code": code_digest("lwmt_sionna.baselines.tuned"),
-=======
         "code": code_digest("lwmt_sionna.baselines", "lwmt_sionna.data.synthesis"),
->>>>>>> main
     }
     names = args.predictors or list(GRID)
-    trials = [
-        (name, settings, history_snr_db)
-        for name in names
-        for settings in GRID[name]
-        for history_snr_db in args.history_snr
-    ]
+    trials = [(name, settings) for name in names for settings in GRID[name]]
     points = []
-<<<<<<< HEAD
-    with RunFolder(args.workdir or args.out.with_suffix(""), None) as folder:
-        predictor, made = None, None
-        for name, settings, history_snr_db in progress_bar(trials, unit="setting"):
-            key = {**common, "predictor": name, "settings": settings}
-            found = folder.store.get({**key, "history_snr_db": history_snr_db})
-            if found is None:
-                # The same predictor at all SNRs: it compiles once.
-                if made != (name, settings):
-                    predictor, made = baselines.CLASSICAL[name](**settings), (name, settings)
-                found = score(predictor, h, history_snr_db, config, add_noise, np)
-                folder.store.put({**key, "history_snr_db": history_snr_db}, found)
-            points.append(
-                {
-                    **found,
-                    "predictor": name,
-                    "history_snr_db": history_snr_db,
-                    "settings": repr(settings),
-                }
-            )
-=======
     with RunFolder(command_line.workdir(args)) as folder:
         for name, settings in progress_bar(trials, unit="setting"):
             predictor = baselines.CLASSICAL[name](**settings)
-            for snr_db in args.history_snr:
+            for history_snr_db in args.history_snr:
                 points.append(
                     folder.store.compute(
-                        {**common, "predictor": name, "settings": settings, "snr_db": snr_db},
-                        lambda p=predictor, s=snr_db: score(p, h, s, config, add_noise, np),
+                        {
+                            **common,
+                            "predictor": name,
+                            "settings": settings,
+                            "history_snr_db": history_snr_db,
+                        },
+                        lambda p=predictor, s=history_snr_db: score(p, h, s, config, add_noise, np),
                     )
-                    | {"predictor": name, "history_snr_db": snr_db, "settings": repr(settings)}
+                    | {
+                        "predictor": name,
+                        "history_snr_db": history_snr_db,
+                        "settings": repr(settings),
+                    }
                 )
->>>>>>> main
     winners = {
         (point["predictor"], point["history_snr_db"]): point
         for point in sorted(points, key=lambda p: -p["score_db"])

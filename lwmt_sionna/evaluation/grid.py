@@ -37,11 +37,8 @@ from lwmt_sionna.runs.store import Store
 __all__ = ["CEILINGS", "GridConfig", "Regime", "evaluate_cell", "load_regime", "run_grid"]
 
 CEILINGS = ("perfect", "noisy_perfect")
-# Rates, errors per sequence and controls are computed at one pilot SNR, for these horizons; the
-# rates at these SNRs of the link.
-RATE_HISTORY_SNR_DB = 15.0
-RATE_LINK_SNR_DB = (0.0, 10.0, 20.0)
-_RATE_HORIZONS = (1, 5)
+# Rates, errors per sequence and controls are computed at one pilot SNR.
+_RATE_HISTORY_SNR_DB = 15.0
 _RATIO_RANGE = (1e-7, 1e3)
 
 
@@ -80,6 +77,8 @@ class GridConfig(Config):
         num_horizons: Snapshots to predict.
         limit: Sequences per regime at most, the first ones; all if 0.
         subsets: Subsets of sequences that are reported.
+        link_snr_db: Link SNRs of the rates in decibels.
+        rate_horizons: Horizons of the rates and of the errors per sequence, as far as predicted.
         seed: Seed of noise and user groups.
     """
 
@@ -95,6 +94,8 @@ class GridConfig(Config):
     num_horizons: PositiveInt = 5
     limit: NonNegativeInt = 0
     subsets: tuple[Literal["event_free", "events", "quiet", "all"], ...] = SUBSETS
+    link_snr_db: tuple[float, ...] = (0.0, 10.0, 20.0)
+    rate_horizons: tuple[PositiveInt, ...] = (1, 5)
     seed: NonNegativeInt = 0
 
 
@@ -170,19 +171,19 @@ def evaluate_cell(
         "controls": [],
         "costs": [{**cell, "predictor": name, **each.cost} for name, each in timed.items()],
     }
-    if history_snr_db != RATE_HISTORY_SNR_DB:
+    if history_snr_db != _RATE_HISTORY_SNR_DB:
         return result
     predicted = {name: each.predicted for name, each in timed.items()}
     result["sequences"] = [
         {**cell, "predictor": name, **row}
         for name, values in predicted.items()
-        for row in _per_sequence(values, trial)
+        for row in _per_sequence(values, trial, config)
     ]
     predicted |= _ceilings(trial, history_snr_db, config.seed)
     result["rates"] = [
         {**cell, "predictor": name, **row}
         for name, values in predicted.items()
-        for row in _rates(values, trial, config.seed)
+        for row in _rates(values, trial, config)
     ]
     if controls:
         result["controls"] = [
@@ -290,17 +291,19 @@ def _ceilings(trial, history_snr_db, seed):
     return dict(zip(CEILINGS, (trial.future, noisy.future), strict=True))
 
 
-def _horizons(trial):
-    return [horizon for horizon in _RATE_HORIZONS if horizon <= trial.future.shape[1]]
+def _rate_horizons(config):
+    return [horizon for horizon in config.rate_horizons if horizon <= config.num_horizons]
 
 
-def _rates(predicted, trial, seed):
+def _rates(predicted, trial, config):
     # Users of equal mean power: differences come from the CSI alone.
     unit = history_scale(trial.history)[:, 0]
-    for horizon in _horizons(trial):
+    for horizon in _rate_horizons(config):
         guess, truth = predicted[:, horizon - 1] / unit, trial.future[:, horizon - 1] / unit
-        for link_snr_db in RATE_LINK_SNR_DB:
-            rates = zero_forcing_rates(guess, truth, link_snr_db, groups=trial.groups, seed=seed)
+        for link_snr_db in config.link_snr_db:
+            rates = zero_forcing_rates(
+                guess, truth, link_snr_db, groups=trial.groups, seed=config.seed
+            )
             if len(rates):
                 yield {
                     "horizon": horizon,
@@ -310,8 +313,8 @@ def _rates(predicted, trial, seed):
                 }
 
 
-def _per_sequence(predicted, trial):
-    for horizon in _horizons(trial):
+def _per_sequence(predicted, trial, config):
+    for horizon in _rate_horizons(config):
         error, power = normalized_error(predicted[:, horizon - 1], trial.future[:, horizon - 1])
         ratio = np.clip(error / np.maximum(power, 1e-30), *_RATIO_RANGE)
         event = trial.subsets["events"][horizon - 1]

@@ -171,22 +171,21 @@ def format_prediction_comparison(
     return "\n".join(lines).rstrip()
 
 
-def format_points(points: Sequence[dict[str, Any]]) -> str:
-    """Tables of errors, one per regime and SNR: the first and the last horizon.
+def format_points(points: Sequence[dict[str, Any]], horizons: Sequence[int] | None = None) -> str:
+    """Tables of errors, one per regime and SNR.
 
     Args:
         points: Points of `evaluate_cell` or `evaluate_paths`.
+        horizons: Horizons that are told; the first and the last if `None`.
 
     Returns:
         String of several lines.
     """
     cells = {(cell_key(p)[:4], p["predictor"], p["horizon"], p["subset"]): p for p in points}
-    horizons = sorted({p["horizon"] for p in points})
-    columns = [
-        (horizon, subset)
-        for horizon in dict.fromkeys((horizons[0], horizons[-1]))
-        for subset in ("event_free", "quiet")
-    ]
+    if horizons is None:
+        known = [p["horizon"] for p in points]
+        horizons = sorted({min(known), max(known)})
+    columns = [(horizon, subset) for horizon in horizons for subset in ("event_free", "quiet")]
     lines = []
     for key in sorted({cell[0] for cell in cells}):
         scene, speed, period, history_snr_db = key
