@@ -6,9 +6,9 @@ goodput, its distribution over users, the SNR needed over the horizon. A killed 
 stopped when started again with the same arguments.
 
 Policies: perfect, noisy_perfect, every baseline by its name (hold, pooled_ar, local_ar, ...), model
-(see --preset), every shipped preset by its name, preset:PATH for a further model, and module:object
-for your own: a Keras model, or a callable (history, num_horizons) -> prediction on complex arrays
-[batch, time, antenna, subcarrier].
+(the first --preset; further ones have policies of their own), every shipped preset by its name,
+preset:PATH for a further model, and module:object for your own: a Keras model, or a callable
+(history, num_horizons) -> prediction on complex arrays [batch, time, antenna, subcarrier].
 
 Example:
     python experiments/link_level_eval.py --config experiments/configs/link_demo.toml \\
@@ -28,15 +28,12 @@ def main(argv=None):
     add("--config", type=pathlib.Path, required=True, help="TOML file: what to evaluate")
     add("--out", type=pathlib.Path, required=True, help="folder for record, figures and points")
     group = parser.add_argument_group("in place of configured values")
+    shared = ("data", "preset", "horizons", "history_snr", "link_snr", "seed")
+    command_line.add_options(group, *shared)
     add = group.add_argument
-    add("--data", nargs="+", metavar="FILE", help="HDF5 files with paths, one regime each")
     add("--policies", nargs="+", metavar="POLICY", help="CSI policies")
     add("--policy", action="append", metavar="POLICY", help="one more CSI policy; repeatable")
-    add("--preset", help="name or folder of the preset behind the policy `model`")
-    add("--horizons", nargs="+", type=int, metavar="H", help="snapshots ahead")
-    add("--link-snr", nargs="+", type=float, metavar="DB", help="link SNR in dB")
     add("--mcs", nargs="+", type=int, metavar="INDEX", help="schemes of 3GPP TS 38.214, table 1")
-    add("--history-snr", type=float, metavar="DB", help="SNR of the measured history in dB")
     add("--drops", type=int, metavar="N", help="drops of users per regime")
     add("--slots", type=int, metavar="N", help="slots with fresh bits and noise per drop")
     add(
@@ -46,18 +43,16 @@ def main(argv=None):
     )
     add("--batch-size", type=int, metavar="N", help="drops per call of the compiled link")
     add("--receiver", choices=("ls", "lmmse", "perfect"), help="channel knowledge of the users")
-    add("--seed", type=int, help="seed of grouping, history noise, bits and noise")
     group = parser.add_argument_group("where to compute")
-    add = group.add_argument
-    add("--workers", type=int, default=1, metavar="N", help="processes on this machine [1]")
-    add("--dask", metavar="ADDRESS", help="Dask scheduler, such as tcp://10.0.0.1:8786")
+    command_line.add_options(group, "workers", "dask", workers=1)
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
 
     from lwmt_sionna.link import LinkEvalConfig, evaluate_link, format_table
 
     config = LinkEvalConfig.from_toml(args.config, overrides=_overrides(args))
-    config = config.with_swept(args.mcs, args.link_snr).with_policies(args.policy or ())
+    further = [*_further_models(args.preset), *(args.policy or ())]
+    config = config.with_swept(args.mcs, args.link_snr).with_policies(further)
     record = evaluate_link(
         config,
         args.out,
@@ -69,15 +64,25 @@ def main(argv=None):
     print(f"\n{args.out}: {', '.join(sorted(path.name for path in args.out.glob('link_*')))}")
 
 
+def _further_models(presets):
+    """Policies of the presets after the first, which stands behind the policy `model`."""
+    from lwmt_sionna.models import list_presets
+
+    names = presets[1:] if presets else ()
+    return [name if name in list_presets() else f"preset:{name}" for name in names]
+
+
 def _overrides(args):
+    histories = args.history_snr
+    several = histories is not None and len(histories) > 1
     return {
         "data": args.data,
         "policies": args.policies,
-        "preset": args.preset,
+        "preset": args.preset[0] if args.preset else None,
         "downlink": {"receiver": args.receiver},
         "drops": {
             "num_drops": args.drops,
-            "history_snr_db": args.history_snr,
+            "history_snr_db": None if histories is None else histories[0],
             "seed": args.seed,
         },
         "sweep": {
@@ -87,6 +92,8 @@ def _overrides(args):
             "batch_size": args.batch_size,
             "seed": args.seed,
         },
+        # A regime for each.
+        "vary": {"drops.history_snr_db": histories if several else None},
     }
 
 

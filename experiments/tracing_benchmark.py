@@ -11,6 +11,7 @@ Example:
 
 import argparse
 import dataclasses
+import functools
 import json
 import pathlib
 import subprocess
@@ -22,10 +23,12 @@ import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
 from lwmt_sionna.data import read_paths, write_paths
 from lwmt_sionna.runs import command_line, records
+from lwmt_sionna.runs.digests import code_digest
+from lwmt_sionna.runs.parallel import progress_bar
+from lwmt_sionna.runs.store import RunFolder
 
 NAME = "tracing_benchmark"
 # Okabe and Ito's palette, as in the other figures of the project.
@@ -226,7 +229,7 @@ def to_db(ratio):
     return 10 * np.log10(np.maximum(ratio, 1e-12))
 
 
-def measure_cost(config, bar):
+def measure_cost(config):
     """Cost per snapshot of several ways, and their errors against the reference."""
     from lwmt_sionna.rt import TracingConfig, Tracks
 
@@ -234,17 +237,14 @@ def measure_cost(config, bar):
     default = TracingConfig().samples_per_source
     common = {"part": "cost", "scene": bench.scene}
     loop = bench.loop(config.loop_samples, config.num_loop)
-    bar.update()
     chosen = np.linspace(0, config.num_snapshots - 1, config.num_reference).round().astype(int)
     # Every one of few positions shoots its own rays, as Sionna RT does by itself.
     few = Tracks(bench.tracks.position[:, chosen], config.sampling_period)
     reference, _ = bench.trace(
         few, samples_per_source=config.reference_samples, candidate_spacing=0.0
     )
-    bar.update()
     # The loop shoots for every position too: these are the paths that it finds.
     looped, _ = bench.trace(few, samples_per_source=config.loop_samples, candidate_spacing=0.0)
-    bar.update()
     yield {
         **common,
         "way": "loop",
@@ -268,7 +268,6 @@ def measure_cost(config, bar):
         ),
     ):  # fmt: skip
         paths, seconds = bench.timed(samples_per_source=samples, **settings)
-        bar.update()
         cost = seconds / paths.valid[..., 0].size
         ways[way, samples] = paths, cost
         point = {
@@ -301,16 +300,14 @@ def _pick(paths, snapshots):
     return dataclasses.replace(paths, **per_path)
 
 
-def measure_repeatability(config, bar):
+def measure_repeatability(config):
     """A solve against the same one again: in this process, and in another with one thread."""
     bench = Bench(config, *config.scenes[0])
     first, second = bench.trace()[0], bench.trace()[0]
-    bar.update()
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "paths.h5"
         in_process("--paths-to", file, "--num-tracks", config.num_tracks)
         third = read_paths(file)
-    bar.update()
     for where, again in (("same process", second), ("another process, one thread", third)):
         yield {
             "part": "repeatability",
@@ -329,7 +326,7 @@ def write_one_thread(config, path):
     write_paths(path, Bench(config, *config.scenes[0]).trace()[0])
 
 
-def measure_artefacts(config, scene, station, bar):
+def measure_artefacts(config, scene, station):
     """Births and deaths by the solver, before and after, and the correlation over time."""
     from lwmt_sionna.data.events import unexplained_events
     from lwmt_sionna.rt.tracing import solver
@@ -337,7 +334,6 @@ def measure_artefacts(config, scene, station, bar):
     bench = Bench(config, scene, station, config.num_artefact_tracks)
     samples = {"samples_per_source": config.artefact_samples}
     truth = bench.trace_all_candidates(config.artefact_samples)
-    bar.update()
     table = solver.PATH_TABLE_SIZE
     for way, settings, size in (
         ("Sionna RT's default path table", {"candidate_spacing": 0.0}, 1_000_000),
@@ -349,7 +345,6 @@ def measure_artefacts(config, scene, station, bar):
             paths, _ = bench.trace(**samples, **settings)
         finally:
             solver.PATH_TABLE_SIZE = table
-        bar.update()
         events = {
             f"share_{-level}db": unexplained_events(paths, truth, level)
             for level in (-20, -30, -40)
@@ -406,7 +401,7 @@ def _correlation(h, lag):
     return inner / (np.linalg.norm(first, axis=1) * np.linalg.norm(later, axis=1))
 
 
-def measure_memory(config, bar):
+def measure_memory(config):
     """Largest resident memory of a process that traces, in processes of their own."""
     default, shooting = "pooled candidates", "every snapshot shoots"
     for scene, way in (
@@ -415,7 +410,6 @@ def measure_memory(config, bar):
         (config.large_scene[0], default),
     ):
         said = in_process("--memory-of", scene, way)
-        bar.update()
         yield {"part": "memory", "scene": scene, "way": way, **json.loads(said)}
 
 
@@ -531,6 +525,7 @@ def main(argv=None):
         "--redraw", action="store_true", help="draw the record --out again, measure nothing"
     )
     parser.add_argument("--num-tracks", type=int, help="in place of 24: a smaller, rougher run")
+    command_line.add_options(parser, "workdir")
     # What the script starts in processes of their own.
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--paths-to", type=pathlib.Path, help=argparse.SUPPRESS)
@@ -552,12 +547,24 @@ def main(argv=None):
         return
     started = time.time()
     points = []
-    with tqdm(total=13 + 4 * len(config.scenes), disable=True if args.quiet else None) as bar:
-        points += measure_cost(config, bar)
-        points += measure_repeatability(config, bar)
-        for scene, station in config.scenes:
-            points += measure_artefacts(config, scene, station, bar)
-        points += measure_memory(config, bar)
+    parts = {"cost": measure_cost, "repeatability": measure_repeatability}
+    parts |= {
+        f"artefacts in {scene}": functools.partial(measure_artefacts, scene=scene, station=station)
+        for scene, station in config.scenes
+    }
+    parts["memory"] = measure_memory
+    # What was measured is kept as long as code, machine and settings are the same.
+    here = {
+        "config": dataclasses.asdict(config),
+        "code": code_digest("lwmt_sionna.rt", "lwmt_sionna.data.synthesis"),
+        "machine": records.machine_info(),
+        "versions": records.package_versions(),
+    }
+    with RunFolder(command_line.workdir(args)) as folder:
+        for part in progress_bar(parts, unit="part", show=False if args.quiet else None):
+            points += folder.store.compute(
+                here | {"part": part}, lambda part=part: list(parts[part](config))
+            )
     records.write_record(
         args.out,
         name=NAME,

@@ -86,7 +86,7 @@ _REQUIRED_KEYS = (
 
 
 @contextlib.contextmanager
-def atomic_path(path: PathLike) -> Iterator[pathlib.Path]:
+def atomic_path(path: PathLike, num_bytes: int = 0) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`, which becomes `path` when the block succeeds.
 
     Readers see the old file or the whole new one. A block that raises leaves `path` as it was and
@@ -94,6 +94,8 @@ def atomic_path(path: PathLike) -> Iterator[pathlib.Path]:
 
     Args:
         path: Path of the file to be written. Missing parent folders are made.
+        num_bytes: Room that is made sure of before: HDF5 ends the process where a disk fills up
+            under it.
 
     Returns:
         A context manager whose value is the `pathlib.Path` to write to. Its name ends like that
@@ -112,6 +114,9 @@ def atomic_path(path: PathLike) -> Iterator[pathlib.Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{path.name}")
     try:
+        if num_bytes:
+            with open(temporary, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
         yield temporary
         # Without this a crash of the machine could leave the new name with half of the content.
         with open(temporary, "rb") as file:

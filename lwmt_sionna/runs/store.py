@@ -162,10 +162,11 @@ class Store:
         """Removes a piece and its file, if there are any."""
         self._memory.pop(_name(key), None)
         if self.folder is not None:
+            content = self.get(key)
             # The note goes first, as it comes last.
             (self.folder / f"{_name(key)}.json").unlink(missing_ok=True)
-            for path in self.folder.glob(f"{_name(key)}.*"):
-                path.unlink(missing_ok=True)
+            if isinstance(content, dict) and _FILE in content:
+                (self.folder / pathlib.Path(content[_FILE]).name).unlink(missing_ok=True)
 
     def keys(self) -> Iterator[Any]:
         """The keys of all pieces that are whole."""

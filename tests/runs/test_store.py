@@ -8,6 +8,7 @@ import resource
 import numpy as np
 import pytest
 
+from lwmt_sionna.runs.records import atomic_path
 from lwmt_sionna.runs.store import RunFolder, Store
 
 VALUE = {
@@ -137,6 +138,9 @@ def test_a_full_disk_is_told_by_path_and_costs_nothing_finished(tmp_path):
             store.put("next", large)
         with pytest.raises(OSError, match=str(tmp_path)):
             store.put_file("file", lambda path: np.save(path, large), ".npy")
+        with pytest.raises(OSError, match=str(tmp_path)):
+            with atomic_path(tmp_path / "weights.h5", num_bytes=100_000):
+                raise AssertionError("the room was not made sure of")
     check(store.get("finished"))
     assert len(store) == 1 and len(list(tmp_path.iterdir())) == 1
 
