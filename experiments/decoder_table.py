@@ -9,6 +9,7 @@ Example:
     python experiments/decoder_table.py --iterations 8 --mcs 4 13 22 --out runs/decoder_table.json
 """
 
+import functools
 import json
 import pathlib
 
@@ -24,17 +25,19 @@ def main(argv=None):
     add("--iterations", type=int, default=20, help="iterations of the decoder")
     add("--cn-update", default="boxplus-phi", help="check-node update of the decoder")
     add("--blocks", type=int, default=1600, help="blocks per scheme and size")
-    add("--seed", type=int, default=1)
+    command_line.add_options(parser, "seed", "workdir", seed=1)
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
 
     import dataclasses
 
     import sionna.phy
-    from tqdm import tqdm
 
     from lwmt_sionna.link.decoding.tables import measure_waterfall
     from lwmt_sionna.runs import records
+    from lwmt_sionna.runs.digests import code_digest
+    from lwmt_sionna.runs.parallel import progress_bar
+    from lwmt_sionna.runs.store import RunFolder
 
     settings = {
         "num_iterations": args.iterations,
@@ -42,29 +45,27 @@ def main(argv=None):
         "num_blocks": args.blocks,
         "seed": args.seed,
     }
-    rows = []
-    if args.out.is_file():
-        known = records.read_json(args.out)
-        if not isinstance(known, dict) or known | settings != known:
-            raise command_line.UsageError(
-                f"{args.out} was made with other settings; remove it or choose another file"
-            )
-        rows = known["waterfalls"]
-    done = {(row["mcs"], row["num_symbols"]) for row in rows}
-    grid = [(mcs, size) for size in args.symbols for mcs in args.mcs if (mcs, size) not in done]
-    for mcs, size in tqdm(grid, unit="code", disable=None if not args.quiet else True):
+    code = code_digest("lwmt_sionna.link.decoding.tables")
+
+    def measure(mcs, size):
         # A seed per code: it comes out the same whether or not others were measured before.
         sionna.phy.config.seed = 10_000 * args.seed + 100 * mcs + size % 97
         waterfall, num_blocks = measure_waterfall(
             mcs, size, args.iterations, args.cn_update, args.blocks
         )
         row = {"mcs": mcs, "num_symbols": size, "blocks": num_blocks}
-        row |= {name: round(x, 5) for name, x in dataclasses.asdict(waterfall).items()}
-        rows = sorted([*rows, row], key=lambda row: (row["num_symbols"], row["mcs"]))
-        text = ",\n  ".join(json.dumps(row) for row in rows)
-        head = json.dumps(settings)[1:-1]
-        with records.atomic_path(args.out) as temporary:
-            temporary.write_text(f'{{{head},\n "waterfalls": [\n  {text}\n]}}\n', encoding="utf-8")
+        return row | {name: round(x, 5) for name, x in dataclasses.asdict(waterfall).items()}
+
+    rows = []
+    codes = [(mcs, size) for size in sorted(args.symbols) for mcs in sorted(args.mcs)]
+    with RunFolder(command_line.workdir(args)) as folder:
+        for mcs, size in progress_bar(codes, unit="code", show=False if args.quiet else None):
+            key = {**settings, "code": code, "mcs": mcs, "num_symbols": size}
+            rows.append(folder.store.compute(key, functools.partial(measure, mcs, size)))
+    text = ",\n  ".join(json.dumps(row) for row in rows)
+    head = json.dumps(settings)[1:-1]
+    with records.atomic_path(args.out) as temporary:
+        temporary.write_text(f'{{{head},\n "waterfalls": [\n  {text}\n]}}\n', encoding="utf-8")
     print(f"{args.out}: {len(rows)} codes")
 
 

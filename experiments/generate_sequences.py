@@ -11,7 +11,6 @@ Example:
         --dask tcp://127.0.0.1:8786
 """
 
-import dataclasses
 import os
 import pathlib
 
@@ -42,10 +41,7 @@ def main(argv=None):
     from lwmt_sionna.rt import GenerationConfig, estimate, generate, num_shards
 
     overrides = {"scene": args.scene, "num_sequences": args.num_sequences, "seed": args.seed}
-    config = dataclasses.replace(
-        GenerationConfig.from_toml(args.config),
-        **{name: value for name, value in overrides.items() if value is not None},
-    )
+    config = GenerationConfig.from_toml(args.config, overrides)
     out = args.out
     if out is None:
         out = pathlib.Path("data") / f"{args.config.stem.removeprefix('data_')}.h5"

@@ -35,8 +35,7 @@ def main(argv=None):
     from lwmt_sionna.link.sweep.figures import required_snr_db
     from lwmt_sionna.runs import records
 
-    overrides = {} if args.drops is None else {"drops": {"num_drops": args.drops}}
-    config = LinkEvalConfig.from_toml(args.config, overrides)
+    config = LinkEvalConfig.from_toml(args.config, {"drops": {"num_drops": args.drops}})
     curves = {}
     for decoding in DECODINGS:
         sweep = dataclasses.replace(config.sweep, decoding=decoding)

@@ -22,7 +22,7 @@ def main(argv=None):
     add("--drops", type=int, default=64, help="drops per point")
     add("--batch-size", type=int, default=32, help="drops per call")
     add("--mcs", type=int, default=22, help="scheme of 3GPP TS 38.214, table 1")
-    add("--link-snr", nargs="+", type=float, default=[6.0, 9.0, 12.0, 15.0], metavar="DB")
+    command_line.add_options(parser, "link_snr", "workdir", link_snr=[6.0, 9.0, 12.0, 15.0])
     add("--rounds", type=int, default=3, help="timings of every steady case; the median counts")
     add("--out", type=pathlib.Path, default=pathlib.Path("runs/link_benchmark.json"))
     args = parser.parse_args(argv)
@@ -31,6 +31,8 @@ def main(argv=None):
     from lwmt_sionna.data import read_paths
     from lwmt_sionna.link import DropConfig, DropFactory, LinkRunner
     from lwmt_sionna.runs import records
+    from lwmt_sionna.runs.digests import code_digest
+    from lwmt_sionna.runs.store import RunFolder
 
     factory = DropFactory(read_paths(args.data), config=DropConfig(num_drops=args.drops))
     drops = factory.at(1)
@@ -83,26 +85,32 @@ def main(argv=None):
         ),
         "one point at a time": (one_point_at_a_time, True),
     }
+    left_out = ("debug", "out", "quiet", "workdir")
+    config = {key: value for key, value in vars(args).items() if key not in left_out}
+    # A time is kept as long as code, machine, data and settings are the same.
+    here = config | {
+        "code": code_digest("lwmt_sionna.link.phy.runner", "lwmt_sionna.link.csi.drops"),
+        "machine": records.machine_info(),
+        "sha256": records.sha256(args.data),
+    }
     points = []
     num_blocks = len(args.link_snr) * args.drops * num_users
-    for name, (run, compiles) in cases.items():
-        seconds = run()
-        point = {
-            "case": name,
-            "includes_compilation": compiles,
-            "num_points": len(args.link_snr),
-            "num_blocks": num_blocks,
-            "num_timings": len(seconds),
-            "seconds": round(statistics.median(seconds), 3),
-            "seconds_min": round(min(seconds), 3),
-            "seconds_max": round(max(seconds), 3),
-            "blocks_per_s": round(num_blocks / statistics.median(seconds), 1),
-        }
-        points.append(point)
-        print(f"{name:24s} {point['blocks_per_s']:8.1f} blocks/s", flush=True)
-    config = {
-        key: value for key, value in vars(args).items() if key not in ("out", "debug", "quiet")
-    }
+    with RunFolder(command_line.workdir(args)) as folder:
+        for name, (run, compiles) in cases.items():
+            seconds = folder.store.compute(here | {"case": name}, run)
+            point = {
+                "case": name,
+                "includes_compilation": compiles,
+                "num_points": len(args.link_snr),
+                "num_blocks": num_blocks,
+                "num_timings": len(seconds),
+                "seconds": round(statistics.median(seconds), 3),
+                "seconds_min": round(min(seconds), 3),
+                "seconds_max": round(max(seconds), 3),
+                "blocks_per_s": round(num_blocks / statistics.median(seconds), 1),
+            }
+            points.append(point)
+            print(f"{name:24s} {point['blocks_per_s']:8.1f} blocks/s", flush=True)
     records.write_record(
         args.out,
         name="link_benchmark",

@@ -6,9 +6,9 @@ goodput, its distribution over users, the SNR needed over the horizon. A killed 
 stopped when started again with the same arguments.
 
 Policies: perfect, noisy_perfect, every baseline by its name (hold, pooled_ar, local_ar, ...), model
-(the first --preset), every shipped preset by its name, preset:PATH for a further model, and
-module:object for your own: a Keras model, or a callable (history, num_horizons) -> prediction on
-complex arrays [batch, time, antenna, subcarrier].
+(the first --preset; further ones have policies of their own), every shipped preset by its name,
+preset:PATH for a further model, and module:object for your own: a Keras model, or a callable
+(history, num_horizons) -> prediction on complex arrays [batch, time, antenna, subcarrier].
 
 Example:
     python experiments/link_level_eval.py --config experiments/configs/link_demo.toml \\
@@ -28,6 +28,8 @@ def main(argv=None):
     add("--config", type=pathlib.Path, required=True, help="TOML file: what to evaluate")
     add("--out", type=pathlib.Path, required=True, help="folder for record, figures and points")
     group = parser.add_argument_group("in place of configured values")
+    shared = ("data", "preset", "horizons", "history_snr", "link_snr", "seed")
+    command_line.add_options(group, *shared)
     add = group.add_argument
     add("--policies", nargs="+", metavar="POLICY", help="CSI policies")
     add("--policy", action="append", metavar="POLICY", help="one more CSI policy; repeatable")
@@ -41,8 +43,6 @@ def main(argv=None):
     )
     add("--batch-size", type=int, metavar="N", help="drops per call of the compiled link")
     add("--receiver", choices=("ls", "lmmse", "perfect"), help="channel knowledge of the users")
-    options = ("data", "preset", "horizons", "link_snr", "history_snr", "seed")
-    command_line.add_options(group, *options)
     group = parser.add_argument_group("where to compute")
     command_line.add_options(group, "workers", "dask", workers=1)
     args = parser.parse_args(argv)
@@ -51,10 +51,8 @@ def main(argv=None):
     from lwmt_sionna.link import LinkEvalConfig, evaluate_link, format_table
 
     config = LinkEvalConfig.from_toml(args.config, overrides=_overrides(args))
-    config = config.with_swept(args.mcs, args.link_snr)
-    # The first model is the policy `model`.
-    presets = [f"preset:{name}" for name in (args.preset or [])[1:]]
-    config = config.with_policies([*presets, *(args.policy or [])])
+    further = [*_further_models(args.preset), *(args.policy or ())]
+    config = config.with_swept(args.mcs, args.link_snr).with_policies(further)
     record = evaluate_link(
         config,
         args.out,
@@ -66,18 +64,25 @@ def main(argv=None):
     print(f"\n{args.out}: {', '.join(sorted(path.name for path in args.out.glob('link_*')))}")
 
 
+def _further_models(presets):
+    """Policies of the presets after the first, which stands behind the policy `model`."""
+    from lwmt_sionna.models import list_presets
+
+    names = presets[1:] if presets else ()
+    return [name if name in list_presets() else f"preset:{name}" for name in names]
+
+
 def _overrides(args):
-    # Several SNR of the histories are as many regimes.
-    several = args.history_snr is not None and len(args.history_snr) > 1
+    histories = args.history_snr
+    several = histories is not None and len(histories) > 1
     return {
-        "vary": {"drops.history_snr_db": args.history_snr} if several else None,
         "data": args.data,
         "policies": args.policies,
-        "preset": args.preset and args.preset[0],
+        "preset": args.preset[0] if args.preset else None,
         "downlink": {"receiver": args.receiver},
         "drops": {
             "num_drops": args.drops,
-            "history_snr_db": args.history_snr and args.history_snr[0],
+            "history_snr_db": None if histories is None else histories[0],
             "seed": args.seed,
         },
         "sweep": {
@@ -87,6 +92,8 @@ def _overrides(args):
             "batch_size": args.batch_size,
             "seed": args.seed,
         },
+        # A regime for each.
+        "vary": {"drops.history_snr_db": histories if several else None},
     }
 
 

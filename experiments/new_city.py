@@ -42,11 +42,8 @@ def main(argv=None):
 
     from lwmt_sionna.data.figures import animate_angle_delay, plot_angle_delay, plot_tracks
     from lwmt_sionna.rt import GenerationConfig, TrajectoryConfig, build_city, city_config, generate
-    from lwmt_sionna.rt.check import check_scene
-    from lwmt_sionna.rt.describe import plot_coverage
-    from lwmt_sionna.rt.maps import ground_map
-    from lwmt_sionna.rt.pictures import render_scene
-    from lwmt_sionna.rt.scenes import load_scene
+    from lwmt_sionna.rt.motion import ground_map
+    from lwmt_sionna.rt.tracing import check_scene, load_scene, plot_coverage, render_scene
     from lwmt_sionna.runs import records
 
     steps = {}
@@ -85,8 +82,6 @@ def main(argv=None):
         sampling_period=args.period,
         speed_kmh=tuple(args.speed),
         carrier_frequency=args.carrier,
-        # A shard for every base station.
-        shard_size=-(-args.num_trajectories // len(facts["base_stations"])),
         tracks_per_solve=4,
         max_distance=150.0,
         seed=args.seed,

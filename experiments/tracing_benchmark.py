@@ -11,6 +11,7 @@ Example:
 
 import argparse
 import dataclasses
+import functools
 import json
 import pathlib
 import subprocess
@@ -18,14 +19,26 @@ import sys
 import tempfile
 import time
 
+import matplotlib
 import numpy as np
-from tqdm import tqdm
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from lwmt_sionna.data import read_paths, write_paths
-from lwmt_sionna.rt.figures import plot_tracing_benchmark
 from lwmt_sionna.runs import command_line, records
+from lwmt_sionna.runs.digests import code_digest
+from lwmt_sionna.runs.parallel import progress_bar
+from lwmt_sionna.runs.store import RunFolder
 
 NAME = "tracing_benchmark"
+# Okabe and Ito's palette, as in the other figures of the project.
+GREY, ORANGE, BLUE = "#999999", "#D55E00", "#0072B2"
+WAYS = (
+    ("Sionna RT's default path table", "Sionna RT's own path table", ORANGE),
+    ("large path table", "large path table", GREY),
+    ("pooled candidates", "pooled candidates (default)", BLUE),
+)
+LEVELS = (-20, -30, -40)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +87,7 @@ class Bench:
     """One scene and its tracks, traced in several ways."""
 
     def __init__(self, config, scene, station, num_tracks=None):
-        from lwmt_sionna.rt import Tracks, load_scene, sample_straight_tracks
+        from lwmt_sionna.rt import Clock, Ring, Tracks, load_scene, sample_straight_tracks
 
         self.config, self.scene, self.station = config, scene, station
         self.loaded = load_scene(scene, config.carrier_frequency)
@@ -82,10 +95,9 @@ class Bench:
             self.loaded,
             np.random.default_rng(config.seed),
             num_tracks=config.num_tracks if num_tracks is None else num_tracks,
-            num_snapshots=config.num_snapshots,
+            clock=Clock(config.num_snapshots, config.sampling_period),
             speed=config.speed_kmh / 3.6,
-            sampling_period=config.sampling_period,
-            centre=station[:2],
+            ring=Ring(station),
         )
         self.tracks = Tracks(drawn.position, config.sampling_period)
 
@@ -127,7 +139,7 @@ class Bench:
     def loop(self, samples, count):
         """What a user writes after Sionna's tutorials: move the one receiver, trace, and again."""
         from lwmt_sionna.rt import TracingConfig
-        from lwmt_sionna.rt._sionna import sionna_rt
+        from lwmt_sionna.rt.tracing._sionna import sionna_rt
 
         scene, config = self.loaded.scene, TracingConfig()
         for name in [*scene.receivers, *scene.transmitters]:
@@ -217,7 +229,7 @@ def to_db(ratio):
     return 10 * np.log10(np.maximum(ratio, 1e-12))
 
 
-def measure_cost(config, bar):
+def measure_cost(config):
     """Cost per snapshot of several ways, and their errors against the reference."""
     from lwmt_sionna.rt import TracingConfig, Tracks
 
@@ -225,17 +237,14 @@ def measure_cost(config, bar):
     default = TracingConfig().samples_per_source
     common = {"part": "cost", "scene": bench.scene}
     loop = bench.loop(config.loop_samples, config.num_loop)
-    bar.update()
     chosen = np.linspace(0, config.num_snapshots - 1, config.num_reference).round().astype(int)
     # Every one of few positions shoots its own rays, as Sionna RT does by itself.
     few = Tracks(bench.tracks.position[:, chosen], config.sampling_period)
     reference, _ = bench.trace(
         few, samples_per_source=config.reference_samples, candidate_spacing=0.0
     )
-    bar.update()
     # The loop shoots for every position too: these are the paths that it finds.
     looped, _ = bench.trace(few, samples_per_source=config.loop_samples, candidate_spacing=0.0)
-    bar.update()
     yield {
         **common,
         "way": "loop",
@@ -259,7 +268,6 @@ def measure_cost(config, bar):
         ),
     ):  # fmt: skip
         paths, seconds = bench.timed(samples_per_source=samples, **settings)
-        bar.update()
         cost = seconds / paths.valid[..., 0].size
         ways[way, samples] = paths, cost
         point = {
@@ -292,16 +300,14 @@ def _pick(paths, snapshots):
     return dataclasses.replace(paths, **per_path)
 
 
-def measure_repeatability(config, bar):
+def measure_repeatability(config):
     """A solve against the same one again: in this process, and in another with one thread."""
     bench = Bench(config, *config.scenes[0])
     first, second = bench.trace()[0], bench.trace()[0]
-    bar.update()
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder) / "paths.h5"
         in_process("--paths-to", file, "--num-tracks", config.num_tracks)
         third = read_paths(file)
-    bar.update()
     for where, again in (("same process", second), ("another process, one thread", third)):
         yield {
             "part": "repeatability",
@@ -314,33 +320,31 @@ def measure_repeatability(config, bar):
 
 
 def write_one_thread(config, path):
-    from lwmt_sionna.rt._sionna import drjit
+    from lwmt_sionna.rt.tracing._sionna import drjit
 
     drjit.set_thread_count(1)
     write_paths(path, Bench(config, *config.scenes[0]).trace()[0])
 
 
-def measure_artefacts(config, scene, station, bar):
+def measure_artefacts(config, scene, station):
     """Births and deaths by the solver, before and after, and the correlation over time."""
     from lwmt_sionna.data.events import unexplained_events
-    from lwmt_sionna.rt import tracing
+    from lwmt_sionna.rt.tracing import solver
 
     bench = Bench(config, scene, station, config.num_artefact_tracks)
     samples = {"samples_per_source": config.artefact_samples}
     truth = bench.trace_all_candidates(config.artefact_samples)
-    bar.update()
-    table = tracing.PATH_TABLE_SIZE
+    table = solver.PATH_TABLE_SIZE
     for way, settings, size in (
         ("Sionna RT's default path table", {"candidate_spacing": 0.0}, 1_000_000),
         ("large path table", {"candidate_spacing": 0.0}, table),
         ("pooled candidates", {}, table),
     ):
-        tracing.PATH_TABLE_SIZE = size
+        solver.PATH_TABLE_SIZE = size
         try:
             paths, _ = bench.trace(**samples, **settings)
         finally:
-            tracing.PATH_TABLE_SIZE = table
-        bar.update()
+            solver.PATH_TABLE_SIZE = table
         events = {
             f"share_{-level}db": unexplained_events(paths, truth, level)
             for level in (-20, -30, -40)
@@ -397,7 +401,7 @@ def _correlation(h, lag):
     return inner / (np.linalg.norm(first, axis=1) * np.linalg.norm(later, axis=1))
 
 
-def measure_memory(config, bar):
+def measure_memory(config):
     """Largest resident memory of a process that traces, in processes of their own."""
     default, shooting = "pooled candidates", "every snapshot shoots"
     for scene, way in (
@@ -406,7 +410,6 @@ def measure_memory(config, bar):
         (config.large_scene[0], default),
     ):
         said = in_process("--memory-of", scene, way)
-        bar.update()
         yield {"part": "memory", "scene": scene, "way": way, **json.loads(said)}
 
 
@@ -435,6 +438,83 @@ def peak_memory():
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024 / 1e9
 
 
+def plot_tracing_benchmark(record, path):
+    """Draws cost per snapshot of every way of tracing, and births and deaths by the solver.
+
+    Args:
+        record: dict or path, a record of `experiments/tracing_benchmark.py`.
+        path: Path of the figure; the extension chooses the format.
+
+    Raises:
+        ValueError: If the record has no points of costs or of artefacts.
+    """
+    record = record if isinstance(record, dict) else records.read_record(record)
+    parts = {}
+    for point in record["points"]:
+        parts.setdefault(point["part"], []).append(point)
+    for name in ("cost", "artefacts"):
+        if name not in parts:
+            raise ValueError(
+                f"The record has no points of the part {name!r}. Received: name="
+                f"{record.get('name')!r}, parts={sorted(parts)}"
+            )
+    scenes = list(dict.fromkeys(point["scene"] for point in parts["artefacts"]))
+    style = {"font.size": 8.5, "axes.spines.top": False, "axes.spines.right": False}
+    with matplotlib.rc_context(style):
+        figure = Figure(figsize=(9.6, 3.4), layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(1, 1 + len(scenes), width_ratios=(2.0, *[1.0] * len(scenes)))
+        draw_costs(axes[0], parts["cost"])
+        for panel, scene in zip(axes[1:], scenes, strict=True):
+            panel.sharey(axes[1])
+            draw_artefacts(panel, [p for p in parts["artefacts"] if p["scene"] == scene])
+            panel.set_title(scene, fontsize=9)
+        axes[1].set_ylabel("steps with a path born or dead\nthat geometry does not explain [%]")
+        figure.legend(
+            *axes[1].get_legend_handles_labels(), loc="outside lower right", ncols=3, frameon=False
+        )
+        with records.atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=150)
+
+
+def draw_costs(axes, points):
+    cost = np.array([point["cpu_ms_per_snapshot"] for point in points])
+    place = np.arange(len(points))[::-1]
+    color = [
+        ORANGE if p["way"] == "loop" else BLUE if p.get("is_default") else GREY for p in points
+    ]
+    axes.barh(place, cost, color=color, height=0.7)
+    labels = []
+    for at, point in zip(place, points, strict=True):
+        name = "loop of one receiver" if point["way"] == "loop" else point["way"]
+        rays = f"{point['samples'] / 1e6:g}e6 rays"
+        labels.append(f"{name}{' (default)' if point.get('is_default') else ''}, {rays}")
+        axes.annotate(
+            f"{point['cpu_ms_per_snapshot']:,.0f} ms, {point['error_median_db']:.0f} dB",
+            (point["cpu_ms_per_snapshot"], at),
+            xytext=(3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+        )
+    axes.set_yticks(place, labels)
+    axes.set(xscale="log", xlim=(min(1.0, cost.min()), 20 * cost.max()))
+    axes.set_xlabel("processor time per snapshot [ms]; behind it the median error")
+    axes.set_title(points[0]["scene"], fontsize=9)
+
+
+def draw_artefacts(axes, points):
+    place = np.arange(len(LEVELS))
+    for index, (way, label, color) in enumerate(WAYS):
+        [point] = [point for point in points if point["way"] == way]
+        share = [100 * point[f"share_{-level}db"] for level in LEVELS]
+        # A sliver shows where the share is zero.
+        shown = np.maximum(share, 0.4)
+        axes.bar(place + 0.27 * (index - 1), shown, 0.25, color=color, label=label)
+    axes.set_xticks(place, [f"{level}" for level in LEVELS])
+    axes.set_xlabel("path at least [dB]")
+
+
 def main(argv=None):
     parser = command_line.build_parser(__doc__)
     parser.add_argument(
@@ -445,6 +525,7 @@ def main(argv=None):
         "--redraw", action="store_true", help="draw the record --out again, measure nothing"
     )
     parser.add_argument("--num-tracks", type=int, help="in place of 24: a smaller, rougher run")
+    command_line.add_options(parser, "workdir")
     # What the script starts in processes of their own.
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--paths-to", type=pathlib.Path, help=argparse.SUPPRESS)
@@ -466,12 +547,24 @@ def main(argv=None):
         return
     started = time.time()
     points = []
-    with tqdm(total=13 + 4 * len(config.scenes), disable=True if args.quiet else None) as bar:
-        points += measure_cost(config, bar)
-        points += measure_repeatability(config, bar)
-        for scene, station in config.scenes:
-            points += measure_artefacts(config, scene, station, bar)
-        points += measure_memory(config, bar)
+    parts = {"cost": measure_cost, "repeatability": measure_repeatability}
+    parts |= {
+        f"artefacts in {scene}": functools.partial(measure_artefacts, scene=scene, station=station)
+        for scene, station in config.scenes
+    }
+    parts["memory"] = measure_memory
+    # What was measured is kept as long as code, machine and settings are the same.
+    here = {
+        "config": dataclasses.asdict(config),
+        "code": code_digest("lwmt_sionna.rt", "lwmt_sionna.data.synthesis"),
+        "machine": records.machine_info(),
+        "versions": records.package_versions(),
+    }
+    with RunFolder(command_line.workdir(args)) as folder:
+        for part in progress_bar(parts, unit="part", show=False if args.quiet else None):
+            points += folder.store.compute(
+                here | {"part": part}, lambda part=part: list(parts[part](config))
+            )
     records.write_record(
         args.out,
         name=NAME,

@@ -43,7 +43,7 @@ print(json.dumps({"backend": backend, "devices": devices}))
 """
 _LINK_PROBE = "import sionna.phy; print('{}')"
 _TRACING_PROBE = """
-from lwmt_sionna.rt.llvm import load_libllvm
+from lwmt_sionna.rt.tracing.llvm import load_libllvm
 load_libllvm()
 import sionna.rt
 import mitsuba
@@ -215,7 +215,7 @@ def _link():
 
 
 def _tracing():
-    from lwmt_sionna.rt.llvm import find_libllvm
+    from lwmt_sionna.rt.tracing.llvm import find_libllvm
 
     path = find_libllvm()
     if path is None:

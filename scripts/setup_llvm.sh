@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 python=$1
 
 found() {
-    "$python" -c 'import sys; from lwmt_sionna.rt.llvm import find_libllvm; sys.exit(find_libllvm() is None)' 2>/dev/null
+    "$python" -c 'import sys; from lwmt_sionna.rt.tracing.llvm import find_libllvm; sys.exit(find_libllvm() is None)' 2>/dev/null
 }
 
 apt_install() {

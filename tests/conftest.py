@@ -14,7 +14,7 @@ import hypothesis
 import numpy as np
 import pytest
 
-from lwmt_sionna.rt.llvm import find_libllvm
+from lwmt_sionna.rt.tracing.llvm import find_libllvm
 
 SEED = 42
 

@@ -60,7 +60,7 @@ def modules_after(code):
         "lwmt_sionna",
         "lwmt_sionna.runs.records",
         "lwmt_sionna.runs.command_line",
-        "lwmt_sionna.rt.llvm",
+        "lwmt_sionna.rt.tracing.llvm",
     ],
 )
 def test_import_is_light(module):

@@ -123,7 +123,6 @@ def _ground(scene, carrier_frequency):
     import numpy as np
 
     from lwmt_sionna.rt import load_scene
-    from lwmt_sionna.rt.scenes import drop_to_ground
 
     loaded = load_scene(scene, carrier_frequency)
     lower, upper = loaded.bounds
@@ -131,7 +130,7 @@ def _ground(scene, carrier_frequency):
     x = np.arange(lower[0] + step / 2, upper[0], step)
     y = np.arange(lower[1] + step / 2, upper[1], step)
     points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    height, _ = drop_to_ground(loaded, points)
+    height, _ = loaded.drop_to_ground(points)
     return height.reshape(len(y), len(x)), (lower[0], upper[0], lower[1], upper[1])
 
 

@@ -14,13 +14,14 @@ Example:
 import json
 import pathlib
 import sys
+from collections.abc import Sequence
 
 from lwmt_sionna.runs import command_line
 
 _MARKS = {"ok": "ok   ", "note": "note ", "warning": "WARN ", "fault": "FAULT"}
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int | None:
     parser = command_line.build_parser(__doc__)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("list-scenes", help="names of scenes")
@@ -48,7 +49,7 @@ def _say(text):
 
 
 def _list(args):
-    from lwmt_sionna.rt.scene_names import SCENES, own_scenes
+    from lwmt_sionna.rt.scenes import SCENES, own_scenes
 
     for name in SCENES:
         _say(f"{name:<32} Sionna RT")
@@ -57,7 +58,7 @@ def _list(args):
 
 
 def _base_stations(args):
-    from lwmt_sionna.rt.scene_names import resolve_scene
+    from lwmt_sionna.rt.scenes import resolve_scene
 
     if args.base_station is not None:
         return args.base_station
@@ -65,8 +66,8 @@ def _base_stations(args):
 
 
 def _check(args):
-    from lwmt_sionna.rt.check import check_scene
-    from lwmt_sionna.rt.describe import plot_coverage
+    from lwmt_sionna.rt.tracing.check import check_scene
+    from lwmt_sionna.rt.tracing.show import plot_coverage
 
     stations = _base_stations(args)
     report = check_scene(args.scene, args.carrier, stations, coverage=not args.no_coverage)
@@ -100,8 +101,7 @@ def _check(args):
 
 
 def _describe(args):
-    from lwmt_sionna.rt.describe import describe_scene
-    from lwmt_sionna.rt.pictures import render_scene
+    from lwmt_sionna.rt.tracing.show import describe_scene, render_scene
 
     facts = describe_scene(args.scene, args.carrier)
     loaded = facts.pop("loaded")

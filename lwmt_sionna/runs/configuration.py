@@ -5,6 +5,8 @@ import functools
 import json
 import math
 import pathlib
+import re
+import reprlib
 import tomllib
 import types
 import typing
@@ -42,10 +44,14 @@ NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Interval = Annotated[tuple[float, float], ORDERED]
 
-# A file larger than this is no configuration, and would take minutes to parse.
-_MAX_TOML_BYTES = 2_000_000
+# What no configuration has, and takes minutes to parse: larger files, longer paths of keys.
+_MAX_TOML_BYTES = 1_000_000
+_LONG_PATH = re.compile(r"""(?<![\w"'-])(?:[\w"'-]++\s*+\.\s*+){64}""")
 _MAX_INTEGER = 2**63 - 1
 _MAX_SHOWN = 120
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxtuple, _SHORT.maxdict = 4, 8, 8, 8
+_SHORT.maxstring = _SHORT.maxother = _MAX_SHOWN
 _WORDS = {
     Any: "anything",
     bool: "true or false",
@@ -187,7 +193,10 @@ def read_toml(path: PathLike) -> dict[str, Any]:
             f"{path.stat().st_size} bytes"
         )
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if _LONG_PATH.search(text):
+            raise RecursionError
+        return tomllib.loads(text)
     except RecursionError as error:
         raise ValueError(f"The file is nested too deeply. Received: path={path}") from error
     except ValueError as error:
@@ -280,7 +289,7 @@ def _is_list(hint):
 
 
 def _show(value):
-    text = repr(value)
+    text = _SHORT.repr(value)
     return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 

@@ -46,7 +46,7 @@ SCHEMA_VERSION = 2
 # Records of version 1 carry no digest of their own.
 _READABLE = (1, SCHEMA_VERSION)
 # A file larger than this is no record, and would take the machine's memory.
-_MAX_JSON_BYTES = 512_000_000
+_MAX_JSON_BYTES = 200_000_000
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -86,7 +86,7 @@ _REQUIRED_KEYS = (
 
 
 @contextlib.contextmanager
-def atomic_path(path: PathLike) -> Iterator[pathlib.Path]:
+def atomic_path(path: PathLike, num_bytes: int = 0) -> Iterator[pathlib.Path]:
     """Yields a temporary path beside `path`, which becomes `path` when the block succeeds.
 
     Readers see the old file or the whole new one. A block that raises leaves `path` as it was and
@@ -94,6 +94,8 @@ def atomic_path(path: PathLike) -> Iterator[pathlib.Path]:
 
     Args:
         path: Path of the file to be written. Missing parent folders are made.
+        num_bytes: Room that is made sure of before: HDF5 ends the process where a disk fills up
+            under it.
 
     Returns:
         A context manager whose value is the `pathlib.Path` to write to. Its name ends like that
@@ -112,14 +114,19 @@ def atomic_path(path: PathLike) -> Iterator[pathlib.Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{uuid.uuid4().hex[:8]}-{path.name}")
     try:
+        if num_bytes:
+            with open(temporary, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
         yield temporary
         # Without this a crash of the machine could leave the new name with half of the content.
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
-        if error.errno in _NO_ROOM:
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        # NumPy tells a full disk by a sentence of its own, without a number.
+        if error.errno in _NO_ROOM or "requested and" in str(error):
+            number = errno.ENOSPC if error.errno is None else error.errno
+            raise OSError(number, os.strerror(number), str(path)) from error
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -421,7 +428,10 @@ def _refuse(constant):
 def _digest(record):
     """SHA-256 of a record's content, without the digest itself."""
     content = {key: value for key, value in record.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    try:
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    except RecursionError:  # nested as deeply as no record is
+        return ""
 
 
 def _command():

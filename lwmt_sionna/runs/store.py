@@ -71,7 +71,7 @@ class Store:
         entry = self._read(self.folder / f"{name}.json")
         if entry is None:
             return default
-        if entry["key"] != json.loads(json.dumps(key)):
+        if entry.get("key") != json.loads(json.dumps(key)):
             logger.warning("%s: passed over, for it has another key", self.folder / f"{name}.json")
             return default
         return _unpack(entry["value"])
@@ -119,6 +119,7 @@ class Store:
         suffix: str,
         notes: Any = None,
         label: str = "",
+        name: str | None = None,
     ) -> pathlib.Path:
         """Keeps a file as a piece: an HDF5 file, weights, a state.
 
@@ -128,13 +129,14 @@ class Store:
             suffix: How the file's name ends, such as `".h5"`.
             notes: Value kept beside the file.
             label: See `put`.
+            name: How the file's name begins, for people who look for it; the key's digest if None.
 
         Returns:
             Path of the file.
         """
         if self.folder is None:
             raise ValueError("A store in memory keeps no files. Received: folder=None")
-        path = self.folder / f"{_name(key)}{suffix}"
+        path = self.folder / f"{_name(key) if name is None else name}{suffix}"
         with atomic_path(path) as temporary:
             write(temporary)
         # The note comes last: without it the file does not count.
@@ -160,10 +162,11 @@ class Store:
         """Removes a piece and its file, if there are any."""
         self._memory.pop(_name(key), None)
         if self.folder is not None:
+            content = self.get(key)
             # The note goes first, as it comes last.
             (self.folder / f"{_name(key)}.json").unlink(missing_ok=True)
-            for path in self.folder.glob(f"{_name(key)}.*"):
-                path.unlink(missing_ok=True)
+            if isinstance(content, dict) and _FILE in content:
+                (self.folder / pathlib.Path(content[_FILE]).name).unlink(missing_ok=True)
 
     def keys(self) -> Iterator[Any]:
         """The keys of all pieces that are whole."""
@@ -172,7 +175,7 @@ class Store:
             return
         for path in sorted(self.folder.glob("*.json")):
             entry = self._read(path)
-            if entry is not None and path.stem == _name(entry["key"]):
+            if entry is not None and path.stem == _name(entry.get("key")):
                 yield entry["key"]
 
     def __contains__(self, key: Any) -> bool:
@@ -233,6 +236,9 @@ class RunFolder:
             self._clear()
             if self.claim is not None:
                 self._compare()
+            kept = sum(1 for _ in self.path.glob("pieces/*.json"))
+            if kept:
+                logger.info("%s: kept from before: %d finished pieces", self.path, kept)
         except BaseException:
             self.__exit__()
             raise

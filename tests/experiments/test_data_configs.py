@@ -19,7 +19,7 @@ def read(path):
 
 
 def test_pretraining_is_large_and_of_all_regimes():
-    from lwmt_sionna.rt.scene_names import own_scenes
+    from lwmt_sionna.rt.scenes import own_scenes
 
     configs = [read(path) for path in PRETRAINING]
     assert sum(config.num_sequences for config in configs) >= 4000
@@ -50,7 +50,7 @@ SCENES = sorted({path.stem.rpartition("_")[0] for path in PRETRAINING})
 @pytest.mark.parametrize("scene", ["old_town", *SCENES])
 def test_base_stations_stand_where_they_may(scene):
     """One check for every scene; its files share their base stations."""
-    from lwmt_sionna.rt.check import check_scene
+    from lwmt_sionna.rt.tracing.check import check_scene
 
     paths = [*CONFIGS.glob(f"data_{scene}_*kmh_*.toml")]
     paths += [path for path in PRETRAINING if path.stem.rpartition("_")[0] == scene]

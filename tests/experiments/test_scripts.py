@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lwmt_sionna.runs import command_line
+from lwmt_sionna.runs.store import RunFolder
 from tests.experiments.scripts import CONFIGS, ROOT, SCRIPTS, read_config, script
 
 SHIPPED = ROOT / "experiments" / "data" / "san_francisco_30kmh_5ms.h5"
@@ -95,6 +96,17 @@ def test_evaluation_refuses_wrong_input(run, tmp_path):
     refused(
         run("prediction_eval.py", "--data", SHIPPED, "--preset", "--figures", tmp_path), "--preset"
     )
+
+
+def test_two_runs_in_one_folder_are_refused(run, tmp_path):
+    arguments = ("--data", SHIPPED, "--out", tmp_path / "x.json", "--workdir", tmp_path / "work")
+    with RunFolder(tmp_path / "work"):
+        refused(
+            run("position_codes.py", *arguments),
+            "another run works in this folder",
+            "folder=",
+            "work",
+        )
 
 
 def test_training_runs_resumes_and_makes_a_preset(run, tmp_path):

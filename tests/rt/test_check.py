@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from lwmt_sionna.rt.cities import build_city, city_config
-from lwmt_sionna.rt.meshes import Mesh
-from lwmt_sionna.rt.ply import read_ply, write_ply
+from lwmt_sionna.rt.scenes import Mesh, read_mesh, write_ply
 
 pytestmark = pytest.mark.rt
 
@@ -32,7 +31,7 @@ def city(tmp_path):
 
 
 def check(folder, station=STATION, carrier=CARRIER):
-    from lwmt_sionna.rt.check import check_scene
+    from lwmt_sionna.rt.tracing.check import check_scene
 
     return check_scene(folder / "scene.xml", carrier, [station], coverage=False)
 
@@ -113,7 +112,7 @@ def test_base_station_on_a_wall_may_be_high(city):
 
 
 def test_inverted_normals(city):
-    mesh = read_ply(a_mesh(city))
+    mesh = read_mesh(a_mesh(city))
     faces = mesh.faces.copy()
     faces[::3] = faces[::3, ::-1]
     write_ply(a_mesh(city), Mesh(mesh.vertices, faces))
@@ -121,7 +120,7 @@ def test_inverted_normals(city):
 
 
 def test_faces_without_area(city):
-    mesh = read_ply(a_mesh(city))
+    mesh = read_mesh(a_mesh(city))
     degenerate = np.concatenate([mesh.faces, [[0, 1, 1], [2, 3, 2]]])
     write_ply(a_mesh(city), Mesh(mesh.vertices, degenerate))
     assert the_fault(city, "2 faces have no area", a_mesh(city).stem) == "faces"
@@ -134,7 +133,7 @@ def test_no_ground(city):
 
 def test_y_up(city):
     for path in (city / "meshes").glob("*.ply"):
-        mesh = read_ply(path)
+        mesh = read_mesh(path)
         write_ply(path, Mesh(mesh.vertices[:, [1, 2, 0]], mesh.faces))
     assert the_fault(city, "y up") == "ground"
 
@@ -142,7 +141,7 @@ def test_y_up(city):
 @pytest.mark.parametrize(("scale", "unit"), [(1e3, "millimetres"), (1e-3, "kilometres")])
 def test_scale_off_by_a_thousand(city, scale, unit):
     for path in (city / "meshes").glob("*.ply"):
-        mesh = read_ply(path)
+        mesh = read_mesh(path)
         write_ply(path, Mesh(scale * mesh.vertices, mesh.faces))
     faults = check(city, station=np.array(STATION) * scale).faults
     units = [finding for finding in faults if finding.check == "units"]
@@ -172,7 +171,7 @@ def test_damaged_mesh_and_xml(city):
 
 def test_vertices_of_their_own_are_warned_of(city):
     for path in (city / "meshes").glob("*.ply"):
-        mesh = read_ply(path)
+        mesh = read_mesh(path)
         corners = mesh.corners.reshape(-1, 3)
         write_ply(path, Mesh(corners, np.arange(len(corners)).reshape(-1, 3)))
     report = check(city)
@@ -183,8 +182,8 @@ def test_vertices_of_their_own_are_warned_of(city):
 
 @pytest.mark.parametrize("name", OWN)
 def test_own_scenes_pass_with_coverage(name):
-    from lwmt_sionna.rt.check import check_scene
-    from lwmt_sionna.rt.scene_names import resolve_scene
+    from lwmt_sionna.rt.scenes import resolve_scene
+    from lwmt_sionna.rt.tracing.check import check_scene
 
     stations = resolve_scene(name).facts["base_stations"]
     report = check_scene(name, CARRIER, stations, coverage=False)
@@ -204,7 +203,7 @@ def test_own_scenes_pass_with_coverage(name):
     ],
 )
 def test_scenes_of_sionna_pass(name, station):
-    from lwmt_sionna.rt.check import check_scene
+    from lwmt_sionna.rt.tracing.check import check_scene
 
     report = check_scene(name, CARRIER, [station], coverage=False)
     assert report.is_fit, report.faults
@@ -213,7 +212,7 @@ def test_scenes_of_sionna_pass(name, station):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["florence", "san_francisco"])
 def test_large_scenes_of_sionna_pass(name):
-    from lwmt_sionna.rt.check import check_scene
+    from lwmt_sionna.rt.tracing.check import check_scene
 
     assert check_scene(name, CARRIER).is_fit
 
@@ -221,7 +220,8 @@ def test_large_scenes_of_sionna_pass(name):
 def test_coverage_agrees_with_traced_positions():
     """The map and the paths of a solve are two ways to the same power."""
     from lwmt_sionna.rt import TracingConfig, load_scene, trace_positions
-    from lwmt_sionna.rt.maps import coverage_map, ground_map
+    from lwmt_sionna.rt.motion import ground_map
+    from lwmt_sionna.rt.tracing import coverage_map
 
     loaded = load_scene("simple_street_canyon", CARRIER)
     ground = ground_map(loaded, 1.0, lower=(0.0, -4.0), upper=(30.0, 4.0))

@@ -2,8 +2,9 @@
 
 import pytest
 
-from lwmt_sionna.rt.figures import plot_tracing_benchmark
+from tests.experiments.scripts import script
 
+plot_tracing_benchmark = script("tracing_benchmark.py").plot_tracing_benchmark
 WAYS = ("Sionna RT's default path table", "large path table", "pooled candidates")
 
 
@@ -37,7 +38,6 @@ def test_figure_shows_every_way_and_scene(tmp_path, monkeypatch):
         Figure, "savefig", lambda self, *a, **k: (figures.append(self), save(self, *a, **k))
     )
     plot_tracing_benchmark({"points": make_points()}, tmp_path / "figure.png")
-    assert (tmp_path / "figure.png").stat().st_size > 10_000
     cost, *artefacts = figures[0].axes
     assert [axes.get_title() for axes in artefacts] == ["munich", "etoile"]
     labels = [label.get_text() for label in cost.get_yticklabels()]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lwmt_sionna.rt.routes import Drive, Route, offset_polyline, simplify_polyline
+from lwmt_sionna.rt.motion.routes import Drive, Route, offset_polyline, simplify_polyline
 
 CORNERS = np.array([[0.0, 0.0], [40.0, 0.0], [40.0, 30.0], [80.0, 50.0]])
 LIMITS = {"acceleration": 2.0, "deceleration": 3.0, "lateral_acceleration": 2.5}

@@ -89,11 +89,11 @@ def test_pooled_candidates_find_the_paths_of_every_position(street):
 
 
 def test_candidates_beyond_the_room_are_not_lost(street, monkeypatch):
-    from lwmt_sionna.rt import tracing
+    from lwmt_sionna.rt.tracing import solver
 
     whole = trace(street, tracks(5))
-    monkeypatch.setattr(tracing, "_CANDIDATES_PER_RECEIVER", 1)
-    monkeypatch.setattr(tracing, "_LEAST_ROOM", 50)
+    monkeypatch.setattr(solver, "_CANDIDATES_PER_RECEIVER", 1)
+    monkeypatch.setattr(solver, "_LEAST_ROOM", 50)
     crowded = trace(street, tracks(5))
     assert crowded.valid.sum() == whole.valid.sum()
     assert error_db(crowded, whole).max() < -50
@@ -116,7 +116,7 @@ def test_evolved_snapshots_are_close_to_traced_ones_and_seams_are_measured(stree
 
 
 def test_choice_of_snapshots_and_shooters():
-    from lwmt_sionna.rt.sequences import choose_shooters, choose_traced
+    from lwmt_sionna.rt.tracing.sequences import choose_shooters, choose_traced
 
     slow, fast = np.arange(21) * 0.01, np.arange(21) * 0.05
     assert choose_traced(np.stack([slow]), 0.0).all()
@@ -135,7 +135,7 @@ def test_choice_of_snapshots_and_shooters():
 
 
 def test_coplanar_faces_share_a_representative(street):
-    from lwmt_sionna.rt.tracing import face_groups
+    from lwmt_sionna.rt.tracing.solver import face_groups
 
     groups = face_groups(street.scene)
     names = sorted(street.scene.objects)
@@ -181,8 +181,8 @@ print(*sorted(traced["path_key"][traced["valid"]]))
 @pytest.fixture
 def cars():
     """The street with cars, each of them an object of its own."""
-    from lwmt_sionna.rt._sionna import sionna_rt
-    from lwmt_sionna.rt.scenes import LoadedScene
+    from lwmt_sionna.rt.tracing import LoadedScene
+    from lwmt_sionna.rt.tracing._sionna import sionna_rt
 
     scene = sionna_rt.load_scene(sionna_rt.scene.simple_street_canyon_with_cars, merge_shapes=False)
     scene.frequency = CARRIER
@@ -199,7 +199,7 @@ def corners_of(scene, name):
 
 def test_moving_objects_are_posed_and_put_back(cars):
     from lwmt_sionna.rt import MovingObject
-    from lwmt_sionna.rt.moving import moving_scene
+    from lwmt_sionna.rt.tracing.sequences import moving_scene
 
     name = car_names(cars.scene)[0]
     rest = corners_of(cars.scene, name)

@@ -105,8 +105,9 @@ def test_default_path_table_loses_paths():
     """The enlarged table is what makes large solves right: with the default one paths are lost."""
     program = f"""
 import numpy as np
-from lwmt_sionna.rt import load_scene, tracing, TracingConfig
-default = tracing.path_table_size()
+from lwmt_sionna.rt import load_scene, TracingConfig
+from lwmt_sionna.rt.tracing import solver as tracing
+default = tracing.SBCandidateGenerator.MIN_SPEC_COUNT_SIZE
 street = load_scene("munich", {CARRIER})
 position = np.array([10.0, 80.0, 1.5]) + 0.05 * np.arange(128)[:, None] * np.array([0.0, 1.0, 0.0])
 config = TracingConfig(diffraction=False, samples_per_source=100_000)
@@ -133,7 +134,7 @@ print(default, trace(default), trace(100_000_000))
 )
 def test_synthesis_equals_cfr_of_sionna(street, array, num_rows, num_cols, polarization):
     from lwmt_sionna.rt import TracingConfig, trace_positions
-    from lwmt_sionna.rt._sionna import sionna_rt
+    from lwmt_sionna.rt.tracing._sionna import sionna_rt
 
     position = straight_track(2.0, 6)
     velocity = np.tile([8.0, 3.0, 0.0], (6, 1))
@@ -233,7 +234,6 @@ def test_temporal_correlation_follows_geometry(street):
 
 def test_generated_tracks_are_outdoors_and_evenly_spaced(tmp_path):
     from lwmt_sionna.rt import GenerationConfig, TracingConfig, generate, load_scene
-    from lwmt_sionna.rt.scenes import drop_to_ground
 
     config = GenerationConfig(
         scene="simple_street_canyon",
@@ -248,9 +248,8 @@ def test_generated_tracks_are_outdoors_and_evenly_spaced(tmp_path):
     whole = generate(config, tmp_path / "whole.h5", progress=False)
     reread = read_paths(tmp_path / "whole.h5")
     assert reread.metadata["num_vanishing"] >= 0
-    _, is_ground = drop_to_ground(
-        load_scene("simple_street_canyon", CARRIER), whole.position.reshape(-1, 3)[:, :2]
-    )
+    street = load_scene("simple_street_canyon", CARRIER)
+    _, is_ground = street.drop_to_ground(whole.position.reshape(-1, 3)[:, :2])
     assert is_ground.all()
     step = np.linalg.norm(np.diff(whole.position, axis=1), axis=-1)
     np.testing.assert_allclose(

@@ -20,17 +20,15 @@ def town():
     return loaded, resolve_scene("old_town").facts["base_stations"][0]
 
 
-def sample(town, rng, kind, regime, **options):
-    from lwmt_sionna.rt import TrajectoryConfig, sample_tracks
+def sample(town, rng, kind, regime, clock=(LONG, PERIOD), **options):
+    from lwmt_sionna.rt import Clock, Ring, TrajectoryConfig, sample_tracks
 
     loaded, station = town
     settings = {
         "num_tracks": 4,
-        "num_snapshots": LONG,
+        "clock": Clock(*clock),
         "speed": 1.4 if regime == "pedestrian" else 9.0,
-        "sampling_period": PERIOD,
-        "centre": station[:2],
-        "max_distance": 120.0,
+        "ring": Ring(station, max_distance=120.0),
     }
     config = TrajectoryConfig(kind=kind, regime=regime, slowest_kmh=options.pop("slowest", 0.0))
     return sample_tracks(loaded, rng, config, **settings | options)
@@ -38,16 +36,14 @@ def sample(town, rng, kind, regime, **options):
 
 def crosses_a_wall(loaded, position):
     """Looks at every step of the way from above and along it, apart from the code under test."""
-    from lwmt_sionna.rt.scenes import cast_rays
-
     for track in position:
         step = np.diff(track, axis=0)
         length = np.linalg.norm(step, axis=1)
         moved = length > 0
         direction = step[moved] / length[moved, None]
-        distance, _ = cast_rays(loaded, track[:-1][moved], direction)
+        distance, _ = loaded.cast_rays(track[:-1][moved], direction)
         above = track + np.array([0.0, 0.0, 200.0])
-        down, shape = cast_rays(loaded, above, np.tile([0.0, 0, -1], (len(track), 1)))
+        down, shape = loaded.cast_rays(above, np.tile([0.0, 0, -1], (len(track), 1)))
         if np.any(distance < length[moved]) or not np.isin(shape, loaded.ground_ids).all():
             return True
         np.testing.assert_allclose(down, 201.5, atol=1e-2)
@@ -86,7 +82,7 @@ def test_users_stay_outdoors_and_within_their_limits(town, rng, kind, regime, cr
 
 def test_speeds_vary_along_streets_and_stops_are_made(town):
     tracks = sample(
-        town, np.random.default_rng(3), "street", "vehicular", num_tracks=6, num_snapshots=301
+        town, np.random.default_rng(3), "street", "vehicular", (301, PERIOD), num_tracks=6
     )
     speed = np.linalg.norm(tracks.velocity, axis=-1)
     assert speed.std(axis=1).max() > 1.0
@@ -100,8 +96,7 @@ def test_speeds_vary_along_streets_and_stops_are_made(town):
 
 
 def test_standing_users_are_drawn_again_when_asked(town, rng):
-    short = {"num_snapshots": 5, "sampling_period": 2.5e-3, "num_tracks": 12}
-    tracks = sample(town, rng, "street", "pedestrian", slowest=0.5, **short)
+    tracks = sample(town, rng, "street", "pedestrian", (5, 2.5e-3), slowest=0.5, num_tracks=12)
     assert tracks.speed.min() * 3.6 > 0.5
 
 
@@ -119,8 +114,7 @@ def test_straight_users_have_the_speed_they_were_given(town, rng):
 
 
 def test_users_keep_their_height_on_slopes():
-    from lwmt_sionna.rt import TrajectoryConfig, load_scene, sample_tracks
-    from lwmt_sionna.rt.scenes import drop_to_ground
+    from lwmt_sionna.rt import Clock, Ring, TrajectoryConfig, load_scene, sample_tracks
 
     loaded = load_scene("san_francisco", CARRIER)
     tracks = sample_tracks(
@@ -128,19 +122,18 @@ def test_users_keep_their_height_on_slopes():
         np.random.default_rng(1),
         TrajectoryConfig(kind="street", slowest_kmh=0.0),
         num_tracks=3,
-        num_snapshots=LONG,
+        clock=Clock(LONG, PERIOD),
         speed=9.0,
-        sampling_period=PERIOD,
-        centre=(220.05, -36.03),
+        ring=Ring((220.05, -36.03)),
     )
-    height, is_ground = drop_to_ground(loaded, tracks.position.reshape(-1, 3)[:, :2])
+    height, is_ground = loaded.drop_to_ground(tracks.position.reshape(-1, 3)[:, :2])
     assert is_ground.all()
     np.testing.assert_allclose(tracks.position[..., 2].ravel() - height, 1.5, atol=1e-3)
     assert np.ptp(tracks.position[..., 2], axis=1).max() > 0.1
 
 
 def test_trips_come_from_csv_and_numpy(town, rng, tmp_path):
-    from lwmt_sionna.rt import TrajectoryConfig, read_trips, sample_tracks
+    from lwmt_sionna.rt import Clock, Ring, TrajectoryConfig, read_trips, sample_tracks
 
     loaded, station = town
     time = np.arange(0.0, 12.0, 0.5)
@@ -155,8 +148,7 @@ def test_trips_come_from_csv_and_numpy(town, rng, tmp_path):
         assert np.ptp(trip.at(np.linspace(6.0, 11.0, 77)), axis=0).max() < 1e-9
         config = TrajectoryConfig(kind="file", file=str(tmp_path / name))
         tracks = sample_tracks(
-            loaded, rng, config, num_tracks=5, num_snapshots=21, speed=1.0,
-            sampling_period=0.02, centre=station[:2],
+            loaded, rng, config, num_tracks=5, clock=Clock(21, 0.02), speed=1.0, ring=Ring(station),
         )  # fmt: skip
         assert tracks.speed.min() > 0.1 and tracks.speed.max() < 1.25
         np.testing.assert_allclose(tracks.position[..., 2], 1.5, atol=1e-3)
@@ -166,7 +158,7 @@ def test_trips_come_from_csv_and_numpy(town, rng, tmp_path):
     ("text", "words"),
     [
         ("time,x\n0,1\n", "missing: y"),
-        ("time,x,y\n0,1,2\n1,one,2\n", "line=3"),
+        ("time,x,y\n0,1,2\n1,one,2\n", "line 3"),
         ("time,x,y\n0,1,2\n0,1,3\n", "ascend"),
         ("time,x,y\n", "no rows"),
         ("time,x,y\n0,0,0\n5,inf,0\n", "finite"),
@@ -181,15 +173,16 @@ def test_wrong_files_of_trips_are_refused(tmp_path, text, words):
 
 
 def test_trips_through_walls_and_short_ones_are_refused(town, rng, tmp_path):
-    from lwmt_sionna.rt import TrajectoryConfig, sample_tracks
+    from lwmt_sionna.rt import Clock, Ring, TrajectoryConfig, sample_tracks
 
     loaded, station = town
 
-    def run(text, **options):
+    def run(text, period=0.1):
         (tmp_path / "trips.csv").write_text(text)
         config = TrajectoryConfig(kind="file", file=str(tmp_path / "trips.csv"))
-        settings = {"num_tracks": 2, "num_snapshots": 5, "speed": 1.0, "sampling_period": 0.1}
-        return sample_tracks(loaded, rng, config, centre=station[:2], **settings | options)
+        return sample_tracks(
+            loaded, rng, config, num_tracks=2, clock=Clock(5, period), speed=1.0, ring=Ring(station)
+        )
 
     x, y = station[:2]
     with pytest.raises(ValueError, match=r"leaves the open ground.*user=0.*time="):
@@ -197,7 +190,7 @@ def test_trips_through_walls_and_short_ones_are_refused(town, rng, tmp_path):
     with pytest.raises(ValueError, match=r"crosses a wall.*user=bob"):
         run(f"time,x,y,z,user\n0,{x},{y},1.5,bob\n60,{x + 120},{y},1.5,bob\n")
     with pytest.raises(ValueError, match="at most 1 s, sequences of 4"):
-        run(f"time,x,y\n0,{x},{y}\n1,{x + 1},{y}\n", sampling_period=1.0)
+        run(f"time,x,y\n0,{x},{y}\n1,{x + 1},{y}\n", 1.0)
     with pytest.raises(ValueError, match="stand most of the time"):
         run(f"time,x,y\n0,{x},{y}\n9,{x},{y}\n")
 
@@ -205,11 +198,11 @@ def test_trips_through_walls_and_short_ones_are_refused(town, rng, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"kind": "flying"}, "kind must be one of straight.*'flying'"),
-        ({"regime": "maritime"}, "regime must be one of pedestrian, vehicular"),
+        ({"kind": "flying"}, "kind: expected one of .straight.*'flying'"),
+        ({"regime": "maritime"}, "regime: expected one of .pedestrian., .vehicular."),
         ({"kind": "file"}, "wants a file"),
         ({"file": "x.csv"}, "wants a file"),
-        ({"radius": [9.0, 2.0]}, "radius must be"),
+        ({"radius": [9.0, 2.0]}, "radius: expected"),
         ({"slowest_kmh": -1}, "slowest_kmh=-1"),
     ],
 )
@@ -226,17 +219,16 @@ def test_no_room_is_said(town, rng):
 
 
 def test_cars_drive_along_streets_and_keep_apart():
-    from lwmt_sionna.rt import load_scene, sample_moving_objects
+    from lwmt_sionna.rt import Clock, Ring, load_scene, sample_moving_objects
 
     loaded = load_scene("boulevard", CARRIER)
     cars = sample_moving_objects(
         loaded,
         np.random.default_rng(2),
         loaded.cars[:3],
-        num_snapshots=LONG,
-        sampling_period=PERIOD,
+        clock=Clock(LONG, PERIOD),
         speed=8.0,
-        centre=(0.0, 0.0),
+        ring=Ring((0.0, 0.0), 0.0, 150.0),
     )
     assert [car.name for car in cars] == ["car_1", "car_2", "car_3"]
     for car in cars:
@@ -256,8 +248,8 @@ def test_cars_drive_along_streets_and_keep_apart():
             assert gap.min() > 4.4
     with pytest.raises(ValueError, match=r"car_1.*Received: tram"):
         sample_moving_objects(
-            loaded, np.random.default_rng(2), ["tram"], num_snapshots=5, sampling_period=PERIOD,
-            speed=8.0, centre=(0.0, 0.0),
+            loaded, np.random.default_rng(2), ["tram"], clock=Clock(5, PERIOD), speed=8.0,
+            ring=Ring((0.0, 0.0)),
         )  # fmt: skip
 
 

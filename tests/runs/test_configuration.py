@@ -147,7 +147,13 @@ def test_overrides_replace_values_and_leave_their_neighbours(tmp_path):
         (b"\xff\xfe\x00", "no TOML"),
         (b"x = " + b"9" * 5000, "no TOML"),
         (b"x = " + b"[" * 100_000 + b"]" * 100_000, "nested too deeply"),
-        (b"#" * 3_000_000, "at most 2000000 bytes"),
+        (b"x = " + b"{a=" * 50_000 + b"1" + b"}" * 50_000, "nested too deeply"),
+        (b"a." * 200_000 + b"a = 1", "nested too deeply"),
+        (b"[" + b"a." * 200_000 + b"a]", "nested too deeply"),
+        (b"[a.b.c.d.e]\n" * 2, "no TOML"),
+        (b"x = '" + b"a" * 900_000 + b"'", "x: unknown key"),
+        (b"x.y.z." * 10 + b"w = 1", "x: unknown key"),
+        (b"#" * 3_000_000, "at most 1000000 bytes"),
     ],
 )
 def test_wrong_files_name_themselves(tmp_path, content, message):

@@ -1,8 +1,10 @@
 """Task lists, without ray tracing."""
 
 import io
+import json
 import logging
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -11,6 +13,8 @@ import time
 import pytest
 
 from lwmt_sionna.runs.parallel import progress_bar, run_tasks
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def square(task):
@@ -57,6 +61,62 @@ def test_a_missing_scheduler_is_told(monkeypatch):
     monkeypatch.setattr(distributed, "Client", refuse)
     with pytest.raises(ValueError, match=r"dask=tcp://127\.0\.0\.1:1"):
         list(run_tasks(square, [1], dask="tcp://127.0.0.1:1"))
+
+
+class Cluster:
+    """A scheduler and a worker in processes of their own."""
+
+    def __init__(self, folder):
+        self.note = folder / "scheduler.json"
+        environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{folder}"}
+        shared = ("--scheduler-file", self.note, "--dashboard-address", ":0")
+        commands = {
+            "scheduler": ("--port", 0, *shared),
+            "worker": ("--nthreads", 1, "--no-nanny", *shared),
+        }
+        self.processes = {
+            name: subprocess.Popen(
+                [sys.executable, "-m", f"distributed.cli.dask_{name}", *map(str, options)],
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            for name, options in commands.items()
+        }
+
+    def address(self):
+        wait_for(self.note.exists)
+        return json.loads(self.note.read_text())["address"]
+
+    def kill(self, name):
+        self.processes[name].kill()
+        self.processes[name].wait()
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    pytest.importorskip("distributed")
+    (tmp_path / "on_cluster.py").write_text(
+        "import time\ndef work(task):\n    time.sleep(task)\n    return task\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    cluster = Cluster(tmp_path)
+    yield cluster
+    for name in cluster.processes:
+        cluster.kill(name)
+
+
+def test_a_lost_scheduler_is_told_and_what_was_finished_is_kept(cluster):
+    import on_cluster
+
+    address = cluster.address()
+    finished = []
+    with pytest.raises(ConnectionError, match=f"cluster was lost.*dask={address}"):
+        # The second task waits for longer than any machine takes to note the loss.
+        for place, result in run_tasks(on_cluster.work, [0, 600], dask=address):
+            finished.append((place, result))
+            cluster.kill("scheduler")
+    assert finished == [(0, 0)]
 
 
 def test_workers_end_with_the_process_that_started_them(tmp_path):

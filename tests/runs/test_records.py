@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import pathlib
 import time
 
@@ -173,6 +174,14 @@ def test_read_refuses(tmp_path, content, message):
     with pytest.raises(ValueError, match=message) as error:
         records.read_record(path)
     assert str(path) in str(error.value)
+
+
+def test_an_enormous_file_is_told_at_once(tmp_path):
+    path = tmp_path / "record.json"
+    path.touch()
+    os.truncate(path, 10**12)
+    with pytest.raises(ValueError, match=r"at most .*record\.json"):
+        records.read_record(path)
 
 
 def test_failed_write_leaves_the_old_file(tmp_path):

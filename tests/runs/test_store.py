@@ -1,11 +1,14 @@
 """Finished work is believed whole or not at all, and a folder serves one run."""
 
+import contextlib
 import json
 import logging
+import resource
 
 import numpy as np
 import pytest
 
+from lwmt_sionna.runs.records import atomic_path
 from lwmt_sionna.runs.store import RunFolder, Store
 
 VALUE = {
@@ -115,6 +118,33 @@ def test_a_file_without_its_note_does_not_count(tmp_path):
     assert store.get_file("key") is None and not list(tmp_path.iterdir())
 
 
+@contextlib.contextmanager
+def full_disk(num_bytes):
+    """No file may grow beyond some bytes: what a writer meets on a full disk, without one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_told_by_path_and_costs_nothing_finished(tmp_path):
+    store = Store(tmp_path)
+    store.put("finished", VALUE)
+    large = np.random.default_rng(0).random(10_000)
+    with full_disk(4096):
+        with pytest.raises(OSError, match=str(tmp_path)):
+            store.put("next", large)
+        with pytest.raises(OSError, match=str(tmp_path)):
+            store.put_file("file", lambda path: np.save(path, large), ".npy")
+        with pytest.raises(OSError, match=str(tmp_path)):
+            with atomic_path(tmp_path / "weights.h5", num_bytes=100_000):
+                raise AssertionError("the room was not made sure of")
+    check(store.get("finished"))
+    assert len(store) == 1 and len(list(tmp_path.iterdir())) == 1
+
+
 def test_one_run_works_in_a_folder(tmp_path):
     with RunFolder(tmp_path / "run", {"seed": 1}):
         with pytest.raises(ValueError, match="another run works in this folder"):
@@ -137,6 +167,15 @@ def test_a_folder_belongs_to_one_claim_once_work_lies_there(tmp_path):
     with pytest.raises(ValueError, match=r"another configuration.*differs in seed"):
         RunFolder(tmp_path, {"seed": 1, "sizes": [1, 2]}).__enter__()
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 2
+
+
+def test_a_resumed_run_says_what_it_keeps(tmp_path, caplog):
+    with caplog.at_level(logging.INFO, "lwmt_sionna"):
+        with RunFolder(tmp_path) as folder:
+            folder.store.put("one", 1)
+        assert not caplog.messages
+        RunFolder(tmp_path).__enter__().__exit__()
+    assert caplog.messages == [f"{tmp_path}: kept from before: 1 finished pieces"]
 
 
 def test_a_damaged_claim_is_one_line(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lwmt_sionna.rt.cities import CITIES, build_city, city_config
-from lwmt_sionna.rt.meshes import join, winding_number
+from lwmt_sionna.rt.scenes.meshes import join, winding_number
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCENES = ROOT / "scenes"
@@ -92,14 +92,17 @@ def test_another_seed_is_another_city(tmp_path):
     ("values", "words"),
     [
         ({"kind": "atlantis"}, "street_canyon.*'atlantis'"),
-        ({"kind": "campus", "towers": 3}, "expected.*buildings.*towers"),
-        ({"kind": "campus", "height": [20.0, 3.0]}, r"height must be.*height=\[20.0, 3.0\]"),
-        ({"kind": "campus", "trees": 3.5}, "trees must be a whole number"),
-        ({"kind": "campus", "facades": ["gold"]}, "facades must be some of.*gold"),
+        ({"kind": "campus", "towers": 3}, "towers: unknown key, expected.*buildings"),
+        (
+            {"kind": "campus", "height": [20.0, 3.0]},
+            r"height: expected.*lowest first.*height=\[20.0, 3.0\]",
+        ),
+        ({"kind": "campus", "trees": 3.5}, "trees: expected an integer.*trees=3.5"),
+        ({"kind": "campus", "facades": ["gold"]}, "facades: expected.*gold"),
         ({"kind": "campus", "buildings": 500}, "no room.*buildings=500"),
         ({"kind": "street_canyon", "cross_streets": 30}, "cross_streets=30"),
         ({"kind": "street_canyon", "cars": 900}, "room for .* cars=900"),
-        ({"kind": "suburb", "lawn": "grass"}, "lawn must be one of.*'grass'"),
+        ({"kind": "suburb", "lawn": "grass"}, "lawn: expected one of.*'grass'"),
     ],
 )
 def test_wrong_parameters_are_refused(values, words):
@@ -125,7 +128,6 @@ def test_the_builder_takes_parameters_and_refuses_wrong_ones(tmp_path):
 @pytest.mark.rt
 def test_sionna_rt_loads_every_scene():
     from lwmt_sionna.rt import load_scene
-    from lwmt_sionna.rt.scenes import drop_to_ground
 
     for name in NAMES:
         loaded = load_scene(name, CARRIER)
@@ -135,7 +137,7 @@ def test_sionna_rt_loads_every_scene():
         rng = np.random.default_rng(0)
         lower, upper = loaded.bounds
         points = rng.uniform(lower[:2] + 1, upper[:2] - 1, (2000, 2))
-        height, is_ground = drop_to_ground(loaded, points)
+        height, is_ground = loaded.drop_to_ground(points)
         # Open ground, and what stands on it, are both there; below a roof is no ground.
         assert 0.2 < is_ground.mean() < 0.97
         np.testing.assert_allclose(height[is_ground], 0.0, atol=1e-3)
@@ -160,7 +162,7 @@ def test_scenes_are_found_by_name_path_and_folder(tmp_path, monkeypatch):
 
 
 def test_words_of_names_tell_ground_and_cars():
-    from lwmt_sionna.rt.scene_names import is_car_name, is_ground_name
+    from lwmt_sionna.rt.scenes.names import is_car_name, is_ground_name
 
     assert all(map(is_ground_name, ["ground", "mesh-Plane", "GroundPlane", "osm_roads", "floor_2"]))
     assert not any(map(is_ground_name, ["Broadway", "Airplane", "Undergroundcafe", "wall"]))

@@ -1,0 +1,247 @@
+"""Loaded scenes, and what their geometry says about outdoor ground."""
+
+import contextlib
+import dataclasses
+import re
+from typing import Any
+
+import numpy as np
+
+from lwmt_sionna.rt.scenes.files import SceneXML, ShapeEntry, read_scene_xml
+from lwmt_sionna.rt.scenes.meshes import read_mesh
+from lwmt_sionna.rt.scenes.names import is_car_name, is_ground_name, resolve_scene
+from lwmt_sionna.rt.tracing._sionna import drjit, mitsuba, sionna_rt
+from lwmt_sionna.typing import Array, ArrayLike, PathLike
+
+__all__ = ["LoadedScene", "load_scene", "load_shapes"]
+
+# Float32 tells 0.02 mm apart at 250 m, a thousandth of a turn at 15 GHz: scenes that keep further
+# off the origin than this, such as those in map coordinates, are moved.
+_FARTHEST = 50.0
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedScene:
+    """A Sionna RT scene with its name and the objects that make up its ground.
+
+    Everything that is asked of it, and said by it, is in the coordinates of the scene's file. The
+    scene inside is moved to a local origin where those are large, because Sionna RT computes in
+    float32.
+
+    Attributes:
+        scene: `sionna.rt.Scene`, in local coordinates: those of the file less `origin`.
+        name: Name of the scene.
+        ground_ids: Shape identifiers (as Mitsuba's intersections report them) of the ground.
+        origin: Where the local origin lies, metres, float `[3]`; zeros where nothing was moved.
+    """
+
+    scene: Any
+    name: str
+    ground_ids: tuple[int, ...]
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        """`(lower, upper)` corners of the scene, each float64 `[3]`, in metres."""
+        box = self.scene.mi_scene.bbox()
+        lower, upper = (np.ravel(np.array(corner, np.float64)) for corner in (box.min, box.max))
+        return lower + self.origin, upper + self.origin
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Names of the objects of the scene."""
+        return tuple(self.scene.objects)
+
+    @property
+    def cars(self) -> tuple[str, ...]:
+        """Names of the objects that may move: vehicles by their names."""
+        return tuple(sorted(filter(is_car_name, self.scene.objects), key=_natural))
+
+    def local(self, places: ArrayLike) -> Array:
+        """Places in the coordinates of the scene inside, float64 `[..., 3]`, metres."""
+        return np.asarray(places, dtype=np.float64) - self.origin
+
+    def vertices_of(self, name: str) -> Array:
+        """Corners of an object of the scene in metres, float64 `[num_vertices, 3]`."""
+        return _vertices(self.scene.objects[name].mi_mesh) + self.origin
+
+    def drop_to_ground(self, xy: ArrayLike) -> tuple[Array, Array]:
+        """Looks straight down at points of the map.
+
+        Args:
+            xy: Horizontal coordinates in metres, float `[num_points, 2]`.
+
+        Returns:
+            Tuple of the height in metres of what is hit first from above, float64 `[num_points]`,
+            NaN where there is nothing, and whether that is open ground, bool `[num_points]`.
+        """
+        xy = np.asarray(xy, dtype=np.float64)
+        # Whole metres are exact in float32.
+        origin = np.column_stack([xy, np.full(len(xy), np.ceil(self.bounds[1][2]) + 10.0)])
+        distance, shape = self.cast_rays(origin, np.broadcast_to([0.0, 0.0, -1.0], origin.shape))
+        valid = np.isfinite(distance)
+        height = np.where(valid, origin[:, 2] - distance, np.nan)
+        return height, valid & np.isin(shape, self.ground_ids)
+
+    def segment_is_free(self, start: ArrayLike, stop: ArrayLike) -> Array:
+        """Whether straight segments cross no surface.
+
+        Args:
+            start: Points in metres, float `[num_segments, 3]`.
+            stop: Points in metres, float `[num_segments, 3]`.
+
+        Returns:
+            bool `[num_segments]`.
+        """
+        start = self.local(start).astype(np.float32)
+        offset = self.local(stop).astype(np.float32) - start
+        length = np.linalg.norm(offset, axis=-1)
+        rays = _rays(start, offset / np.maximum(length, 1e-9)[:, None], length)
+        return ~np.array(self.scene.mi_scene.ray_test(rays), dtype=bool)
+
+    def cast_rays(self, origin: ArrayLike, direction: ArrayLike) -> tuple[Array, Array]:
+        """What rays meet first.
+
+        Args:
+            origin: Points in metres, float `[num_rays, 3]`.
+            direction: Unit vectors, float `[num_rays, 3]`.
+
+        Returns:
+            Tuple of the distance in metres, float `[num_rays]`, infinite where nothing is met, and
+            the identifier of the shape that is met, uint32 `[num_rays]`.
+        """
+        rays = _rays(self.local(origin).astype(np.float32), np.asarray(direction, np.float32))
+        hit = self.scene.mi_scene.ray_intersect(rays)
+        shape = np.array(drjit.reinterpret_array(mitsuba.UInt32, hit.shape))
+        return np.where(np.array(hit.is_valid(), dtype=bool), np.array(hit.t), np.inf), shape
+
+
+def load_scene(
+    name: PathLike, carrier_frequency: float, *, ground: str | None = None
+) -> LoadedScene:
+    """Loads a scene of Sionna RT, of this project, or from a Mitsuba XML file.
+
+    Sionna RT makes one object of all shapes of a material. Ground and vehicles are kept apart
+    whatever their material, so that open ground can be told from roofs and cars can be moved. A
+    scene in map coordinates is moved to a local origin, see `LoadedScene`.
+
+    Args:
+        name: What `resolve_scene` takes: one of `SCENES`, the name of a folder in `scenes/`, or the
+            path of a scene's XML file.
+        carrier_frequency: Carrier frequency in hertz; the radio materials are evaluated there.
+        ground: Name of the object users stand on. By default every level object whose name has the
+            word "ground", "terrain", "plane", "floor" or "road".
+
+    Returns:
+        A `LoadedScene`.
+
+    Raises:
+        ValueError: If the scene is unknown, one of its files is damaged, Sionna RT does not load
+            it, or no ground object is found in it.
+    """
+    file = resolve_scene(name)
+    entries = read_scene_xml(file.path)
+    if "" in entries.materials:
+        raise ValueError(f"A material of the scene has no id. Received: path={file.path}")
+    for shape in entries.shapes:
+        # What Mitsuba does with a damaged mesh is not for the process to find out.
+        if shape.mesh is not None and shape.mesh.suffix.lower() in (".ply", ".obj"):
+            read_mesh(shape.mesh)
+    apart = [
+        each.identifier
+        for each in entries.shapes
+        if each.identifier
+        and (each.name == ground or is_ground_name(each.name) or is_car_name(each.name))
+    ]
+    pattern = "|".join(map(re.escape, apart))
+    exclude = f"^(?:{pattern})$" if apart else None
+    with _told(file.path):
+        scene = _load(entries, (0.0, 0.0, 0.0), exclude)
+        origin = _local_origin(scene.mi_scene.bbox())
+        if any(origin):
+            scene = _load(entries, origin, exclude)
+        scene.frequency = carrier_frequency
+    if ground is not None:
+        ground_names = [key for key in scene.objects if key == ground]
+    else:
+        ground_names = [k for k in scene.objects if is_ground_name(k) and _is_level(scene, k)]
+    if not ground_names:
+        raise ValueError(
+            "No ground object was found in the scene; name one with `ground`, or have the word "
+            "ground in its name. Its objects are "
+            f"{', '.join([each.name for each in entries.shapes][:20])}. Received: name={name}, "
+            f"ground={ground}"
+        )
+    ids = tuple(int(scene.objects[key].object_id) for key in ground_names)
+    return LoadedScene(scene=scene, name=file.name, ground_ids=ids, origin=origin)
+
+
+def load_shapes(entries: SceneXML) -> list[tuple[ShapeEntry, Any]]:
+    """The shapes of a scene as Sionna RT reads them, none merged with another.
+
+    Args:
+        entries: `SceneXML`.
+
+    Returns:
+        list of pairs of what the file says of a shape, and the `mitsuba.Shape`; only triangle
+        meshes (`mitsuba.Mesh`) can be traced.
+
+    Raises:
+        ValueError: If Mitsuba does not load the scene.
+    """
+    with _told(entries.path):
+        text = sionna_rt.scene_utils.process_xml(entries.text(numbered=True), merge_shapes=False)
+        shapes = mitsuba.load_string(text, optimize=False).shapes()
+    known = {str(number): entry for number, entry in enumerate(entries.shapes)}
+    return [(known.get(s.id(), ShapeEntry(s.id(), "included", None, None)), s) for s in shapes]
+
+
+@contextlib.contextmanager
+def _told(path):
+    """One line that names the file in place of whatever Mitsuba and Sionna RT raise."""
+    try:
+        yield
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise ValueError(
+            f"Sionna RT does not load the scene: {' '.join(lines)[-400:]}. Received: path={path}"
+        ) from error
+
+
+def _load(entries, origin, exclude):
+    text = entries.text(tuple(-c for c in origin))
+    return sionna_rt.scene.load_scene_from_string(text, merge_shapes_exclude_regex=exclude)
+
+
+def _local_origin(box):
+    """Whole metres near the middle of a box along the axes that it keeps far off zero of."""
+    lower, upper = (np.ravel(np.array(corner, np.float64)) for corner in (box.min, box.max))
+    is_far = (lower > _FARTHEST) | (upper < -_FARTHEST)
+    return tuple(np.where(is_far, np.round((lower + upper) / 2), 0.0).tolist())
+
+
+def _vertices(mesh):
+    return np.array(mesh.vertex_positions_buffer(), dtype=np.float64).reshape(-1, 3)
+
+
+def _is_level(scene, name):
+    """Whether most of an object's surface lies flat; a "Road House" has walls."""
+    mesh = scene.objects[name].mi_mesh
+    corners = _vertices(mesh)[np.array(mesh.faces_buffer()).reshape(-1, 3)]
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    area = np.linalg.norm(normal, axis=-1)
+    return np.abs(normal[:, 2]).sum() > 0.7 * area.sum()
+
+
+def _natural(name):
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+
+
+def _rays(origin, direction, length=None):
+    ray = mitsuba.Ray3f(
+        mitsuba.Point3f(*[mitsuba.Float(np.ascontiguousarray(c)) for c in origin.T]),
+        mitsuba.Vector3f(*[mitsuba.Float(np.ascontiguousarray(c)) for c in direction.T]),
+    )
+    if length is not None:
+        ray.maxt = mitsuba.Float(np.ascontiguousarray(length, dtype=np.float32))
+    return ray
