@@ -135,13 +135,22 @@ def main(argv=None):
     with RunFolder(command_line.workdir(args)) as folder:
         for name, settings in progress_bar(trials, unit="setting"):
             predictor = baselines.CLASSICAL[name](**settings)
-            for snr_db in args.history_snr:
+            for history_snr_db in args.history_snr:
                 points.append(
                     folder.store.compute(
-                        {**common, "predictor": name, "settings": settings, "snr_db": snr_db},
-                        lambda p=predictor, s=snr_db: score(p, h, s, config, add_noise, np),
+                        {
+                            **common,
+                            "predictor": name,
+                            "settings": settings,
+                            "history_snr_db": history_snr_db,
+                        },
+                        lambda p=predictor, s=history_snr_db: score(p, h, s, config, add_noise, np),
                     )
-                    | {"predictor": name, "history_snr_db": snr_db, "settings": repr(settings)}
+                    | {
+                        "predictor": name,
+                        "history_snr_db": history_snr_db,
+                        "settings": repr(settings),
+                    }
                 )
     winners = {
         (point["predictor"], point["history_snr_db"]): point
@@ -159,9 +168,9 @@ def main(argv=None):
         started=started,
         extra={"num_sequences": len(h)},
     )
-    for (name, snr_db), point in sorted(winners.items()):
+    for (name, history_snr_db), point in sorted(winners.items()):
         print(
-            f"{name:<12} {snr_db:4g} dB: {point['score_db']:7.2f} dB (h=1 "
+            f"{name:<12} {history_snr_db:4g} dB: {point['score_db']:7.2f} dB (h=1 "
             f"{point['score_h1_db']:7.2f}, last {point['score_last_db']:7.2f})  {point['settings']}"
         )
     print(f"record: {args.out}")
@@ -194,12 +203,12 @@ def validation_channels(config, limit, np):
     return np.concatenate(channels)
 
 
-def score(predictor, h, snr_db, config, add_noise, np):
+def score(predictor, h, history_snr_db, config, add_noise, np):
     """Mean error in decibels over sequences and horizons."""
     from lwmt_sionna.evaluation import normalized_error, to_db
 
     past, future = h[:, : config.num_history], h[:, config.num_history :]
-    history = add_noise(past, snr_db, np.random.default_rng(config.seed))
+    history = add_noise(past, history_snr_db, np.random.default_rng(config.seed))
     predicted = predictor(history, config.num_horizons)
     ratios = []
     for horizon in range(config.num_horizons):

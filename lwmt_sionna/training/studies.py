@@ -8,7 +8,7 @@ import numpy as np
 
 from lwmt_sionna.baselines import ModelPredictor
 from lwmt_sionna.data import PlanarArray, subcarrier_frequencies
-from lwmt_sionna.evaluation import evaluate_predictors
+from lwmt_sionna.evaluation import evaluate_paths
 from lwmt_sionna.runs.records import atomic_path
 from lwmt_sionna.training.finetuning import as_predictor
 from lwmt_sionna.training.reconstruction import draw_views, reconstruction_points
@@ -122,12 +122,12 @@ def prediction_points(model, config, test_sets, snr_db=15.0, horizons=(1, 3, 5))
     frequencies = subcarrier_frequencies(config.num_subcarriers, spacing)
     points = []
     for name, paths in test_sets.items():
-        for point in evaluate_predictors(
+        for point in evaluate_paths(
             {"model": predictor},
             paths,
             array,
             frequencies,
-            snr_db=snr_db,
+            history_snr_db=snr_db,
             num_history=config.num_history,
             num_horizons=config.num_horizons,
         ):

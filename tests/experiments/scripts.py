@@ -14,7 +14,7 @@ _CLASSES = {
     "data": ("lwmt_sionna.rt", "GenerationConfig"),
     "finetune": ("lwmt_sionna.training", "FinetuneConfig"),
     "link": ("lwmt_sionna.link", "LinkEvalConfig"),
-    "prediction": ("lwmt_sionna.evaluation.regimes", "GridConfig"),
+    "prediction": ("lwmt_sionna.evaluation.grid", "GridConfig"),
     "predictor": ("lwmt_sionna.training", "TrainConfig"),
     "pretrain": ("lwmt_sionna.training", "PretrainConfig"),
     "pretraining": ("lwmt_sionna.rt", "GenerationConfig"),
