@@ -96,7 +96,7 @@ def main(argv=None):
                 here | {"grid": grid, "head_size": head_size, "mode": mode},
                 functools.partial(run_case, args, grid, head_size, mode),
             )
-    records.write_record(
+    record = records.write_record(
         args.out,
         name="attention_benchmark",
         config=config,
@@ -106,7 +106,7 @@ def main(argv=None):
         started=started,
     )
     figure = args.out.with_suffix(".png") if args.figure is None else args.figure
-    plot(points, figure)
+    plot_attention_benchmark(record, figure)
     print_table(points)
     print(f"record: {args.out}\nfigure: {figure}")
 
@@ -400,13 +400,14 @@ def print_table(points):
                     print(f"{'':<34}  growth exponent {growth_exponent(mine):.2f}")
 
 
-def plot(points, path):
+def plot_attention_benchmark(record, path):
     """Training (or else forward) time and memory over tokens, one column per head size."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
+    points = record["points"]
     mode = "train" if any(p["mode"] == "train" for p in points) else "forward"
     points = [p for p in points if p["mode"] == mode]
     sizes = sorted({p["head_size"] for p in points})

@@ -42,10 +42,10 @@ def main(argv=None):
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
 
-    from lwmt_sionna.evaluation.regimes import GridConfig, Regime, load_regime
+    from lwmt_sionna.evaluation.grid import GridConfig, Regime, load_regime
 
     overrides = {
-        "presets": args.preset, "baselines": args.baselines, "snr_db": args.history_snr,
+        "presets": args.preset, "baselines": args.baselines, "history_snr_db": args.history_snr,
         "link_snr_db": args.link_snr, "num_ant": args.num_ant,
         "num_subcarriers": args.num_subcarriers, "subcarrier_spacing": args.subcarrier_spacing,
         "num_history": args.num_history, "rate_horizons": args.horizons,
@@ -63,16 +63,17 @@ def main(argv=None):
     if args.figures is not None and not config.presets:
         raise command_line.UsageError("figures show a preset; expected one. Received: --preset")
     # Before the slow imports: a wrong file is told at once.
-    regimes = [(regime, *load_regime(regime, config)) for regime in config.regimes]
+    regimes = [(regime, load_regime(regime, config)) for regime in config.regimes]
 
     from lwmt_sionna.baselines import CLASSICAL
     from lwmt_sionna.evaluation import figures
-    from lwmt_sionna.evaluation.grid import best_classical, run_grid
+    from lwmt_sionna.evaluation.grid import run_grid
+    from lwmt_sionna.evaluation.table import best_classical, format_points
     from lwmt_sionna.runs import records
-    from lwmt_sionna.runs.store import CellStore
+    from lwmt_sionna.runs.store import RunFolder
 
-    store = CellStore(command_line.workdir(args))
-    result, inputs, parameters = run_grid(config, regimes, store)
+    with RunFolder(command_line.workdir(args)) as folder:
+        result, inputs, parameters = run_grid(config, regimes, folder.store)
     points = result.pop("points")
     best = [
         {"by": by, **point}
@@ -94,37 +95,13 @@ def main(argv=None):
         started=started,
         extra={**result, "best_classical": best, "num_parameters": parameters},
     )
-    print_table(points, sorted({1, *config.rate_horizons}))
+    print(f"\n{format_points(points, sorted({1, *config.rate_horizons}))}")
     if args.figures is not None:
         args.figures.mkdir(parents=True, exist_ok=True)
         figures.plot_prediction_errors(record, args.figures / "prediction_nmse.png")
         figures.plot_error_scatter(record, args.figures / "prediction_scatter.png")
         figures.plot_sum_rates(record, args.figures / "prediction_rates.png")
     print(f"record: {args.out}")
-
-
-def print_table(points, horizons):
-    from lwmt_sionna.evaluation.grid import cell_key
-
-    cells = {(cell_key(p)[:4], p["predictor"], p["horizon"], p["subset"]): p for p in points}
-    for key in sorted({cell[0] for cell in cells}):
-        scene, speed, period, snr_db = key
-        print(
-            f"\n{scene}, {speed:.0f} km/h, CSI every {1e3 * period:g} ms, history SNR "
-            f"{snr_db:g} dB: NMSE pooled / median [dB]"
-        )
-        header = "".join(f"{f'h={h} {s}':>26}" for h in horizons for s in ("event-free", "quiet"))
-        print(f"{'predictor':<14}{header}")
-        for name in dict.fromkeys(p["predictor"] for p in points):
-            row = ""
-            for horizon in horizons:
-                for subset in ("event_free", "quiet"):
-                    point = cells.get((key, name, horizon, subset))
-                    text = "-"
-                    if point is not None:
-                        text = f"{point['nmse_pooled_db']:.1f} / {point['nmse_median_db']:.1f}"
-                    row += f"{text:>26}"
-            print(f"{name:<14}{row}")
 
 
 if __name__ == "__main__":

@@ -15,14 +15,13 @@ import collections
 import functools
 import hashlib
 import importlib
-import json
 import pathlib
 import re
 import runpy
 import statistics
 import sys
 
-from lwmt_sionna.runs import command_line
+from lwmt_sionna.runs import command_line, records
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/results.md")
@@ -63,34 +62,33 @@ MARGIN_DB = 0.5
 NO_ERROR_DB = -60.0
 BLOCKS = {}
 FIGURES = ROOT / "docs" / "figures"
-# Figure -> record, module or script, and the function that draws one from the other.
+# Figure -> record, and the function that draws one from the other.
 DRAWN = {
-    "attention_benchmark": ("attention_benchmark", "experiments/attention_benchmark.py", "plot"),
+    "attention_benchmark": (
+        "attention_benchmark",
+        "experiments/attention_benchmark.py:plot_attention_benchmark",
+    ),
     "attention_comparison": (
         "attention_comparison",
-        "lwmt_sionna.training.figures",
-        "plot_attention_comparison",
+        "lwmt_sionna.training.figures:plot_attention_comparison",
     ),
-    "finetuning": ("finetuning", "lwmt_sionna.training.figures", "plot_label_shares"),
-    "link_bler": ("link_level_eval", "lwmt_sionna.link.sweep.figures", "plot_bler"),
-    "link_goodput": ("link_level_eval", "lwmt_sionna.link.sweep.figures", "plot_goodput"),
-    "link_nmse": ("link_level_eval", "lwmt_sionna.link.sweep.figures", "plot_nmse_goodput"),
-    "link_speed": ("link_wide", "lwmt_sionna.link.sweep.figures", "plot_goodput_over_speed"),
+    "finetuning": ("finetuning", "lwmt_sionna.training.figures:plot_label_shares"),
+    "link_bler": ("link_level_eval", "lwmt_sionna.link.sweep.figures:plot_bler"),
+    "link_goodput": ("link_level_eval", "lwmt_sionna.link.sweep.figures:plot_goodput"),
+    "link_nmse": ("link_level_eval", "lwmt_sionna.link.sweep.figures:plot_nmse_goodput"),
+    "link_speed": ("link_wide", "lwmt_sionna.link.sweep.figures:plot_goodput_over_speed"),
     "prediction_nmse": (
         "prediction_eval",
-        "lwmt_sionna.evaluation.figures",
-        "plot_prediction_errors",
+        "lwmt_sionna.evaluation.figures:plot_prediction_errors",
     ),
     "prediction_scatter": (
         "prediction_eval",
-        "lwmt_sionna.evaluation.figures",
-        "plot_error_scatter",
+        "lwmt_sionna.evaluation.figures:plot_error_scatter",
     ),
-    "pretraining": ("pretraining", "lwmt_sionna.training.figures", "plot_mask_ablation"),
+    "pretraining": ("pretraining", "lwmt_sionna.training.figures:plot_mask_ablation"),
     "tracing_benchmark": (
         "tracing_benchmark",
-        "experiments/tracing_benchmark.py",
-        "plot_tracing_benchmark",
+        "experiments/tracing_benchmark.py:plot_tracing_benchmark",
     ),
 }
 
@@ -104,7 +102,7 @@ def block(function):
 @functools.cache
 def read(name):
     """Record `experiments/results/NAME.json`."""
-    return json.loads((ROOT / "experiments" / "results" / f"{name}.json").read_text())
+    return records.read_record(ROOT / "experiments" / "results" / f"{name}.json")
 
 
 def link_snr(row):
@@ -706,7 +704,7 @@ def stale_figures():
     from PIL import Image
 
     stale = []
-    for name, (record, *_) in DRAWN.items():
+    for name, (record, _) in DRAWN.items():
         path = FIGURES / f"{name}.png"
         drawn_from = None
         if path.is_file():
@@ -717,16 +715,20 @@ def stale_figures():
     return stale
 
 
+def drawing(name):
+    """The function `(record, path)` that draws a figure."""
+    home, _, function = DRAWN[name][1].partition(":")
+    if home.endswith(".py"):
+        return runpy.run_path(str(ROOT / home))[function]
+    return getattr(importlib.import_module(home), function)
+
+
 def draw(name):
     """Draws a figure and writes into it which record it shows."""
     from PIL import Image, PngImagePlugin
 
-    record, home, function = DRAWN[name]
-    path = FIGURES / f"{name}.png"
-    if home.endswith(".py"):
-        runpy.run_path(str(ROOT / home))[function](read(record)["points"], path)
-    else:
-        getattr(importlib.import_module(home), function)(read(record), path)
+    record, path = DRAWN[name][0], FIGURES / f"{name}.png"
+    drawing(name)(read(record), path)
     note = PngImagePlugin.PngInfo()
     note.add_text("Record", digest_of(record))
     with Image.open(path) as image:

@@ -122,7 +122,7 @@ def main(argv=None):
 
     config = TrainConfig.from_toml(args.config)
     h = validation_channels(config, args.limit, np)
-    inputs = {pathlib.Path(path).stem: path for path in config.data}
+    inputs = {pathlib.Path(path).stem: path for path in config.inputs()}
     common = {
         "config": config.to_dict(),
         "limit": args.limit,
@@ -135,13 +135,22 @@ def main(argv=None):
     with RunFolder(command_line.workdir(args)) as folder:
         for name, settings in progress_bar(trials, unit="setting"):
             predictor = baselines.CLASSICAL[name](**settings)
-            for snr_db in args.history_snr:
+            for history_snr_db in args.history_snr:
                 points.append(
                     folder.store.compute(
-                        {**common, "predictor": name, "settings": settings, "snr_db": snr_db},
-                        lambda p=predictor, s=snr_db: score(p, h, s, config, add_noise, np),
+                        {
+                            **common,
+                            "predictor": name,
+                            "settings": settings,
+                            "history_snr_db": history_snr_db,
+                        },
+                        lambda p=predictor, s=history_snr_db: score(p, h, s, config, add_noise, np),
                     )
-                    | {"predictor": name, "history_snr_db": snr_db, "settings": repr(settings)}
+                    | {
+                        "predictor": name,
+                        "history_snr_db": history_snr_db,
+                        "settings": repr(settings),
+                    }
                 )
     winners = {
         (point["predictor"], point["history_snr_db"]): point
@@ -159,9 +168,9 @@ def main(argv=None):
         started=started,
         extra={"num_sequences": len(h)},
     )
-    for (name, snr_db), point in sorted(winners.items()):
+    for (name, history_snr_db), point in sorted(winners.items()):
         print(
-            f"{name:<12} {snr_db:4g} dB: {point['score_db']:7.2f} dB (h=1 "
+            f"{name:<12} {history_snr_db:4g} dB: {point['score_db']:7.2f} dB (h=1 "
             f"{point['score_h1_db']:7.2f}, last {point['score_last_db']:7.2f})  {point['settings']}"
         )
     print(f"record: {args.out}")
@@ -178,31 +187,32 @@ def validation_channels(config, limit, np):
         vanishing_mask,
     )
 
-    rng = np.random.default_rng(config.seed)
-    frequencies = subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing)
-    snapshots = np.arange(config.num_history + config.num_horizons)
+    data, rng = config.data, np.random.default_rng(config.seed)
+    frequencies = subcarrier_frequencies(data.num_subcarriers, data.subcarrier_spacing)
+    snapshots = np.arange(data.num_history + config.predictor.num_horizons)
     channels = []
-    for path in config.data:
+    for path in data.files:
         paths = read_paths(path)
         paths = paths.select(~vanishing_mask(paths))
-        held_out = split_by_trajectory(paths, config.validation_share, seed=config.seed)[1]
+        held_out = split_by_trajectory(paths, data.validation_share, seed=config.seed)[1]
         chosen = np.sort(rng.permutation(held_out.num_sequences)[:limit])
-        array = PlanarArray(1, config.num_ant)
+        array = PlanarArray(1, data.num_ant)
         channels.append(
             synthesize(held_out.select(chosen), array, frequencies, snapshots=snapshots)
         )
     return np.concatenate(channels)
 
 
-def score(predictor, h, snr_db, config, add_noise, np):
+def score(predictor, h, history_snr_db, config, add_noise, np):
     """Mean error in decibels over sequences and horizons."""
     from lwmt_sionna.evaluation import normalized_error, to_db
 
-    past, future = h[:, : config.num_history], h[:, config.num_history :]
-    history = add_noise(past, snr_db, np.random.default_rng(config.seed))
-    predicted = predictor(history, config.num_horizons)
+    num_history, num_horizons = config.data.num_history, config.predictor.num_horizons
+    past, future = h[:, :num_history], h[:, num_history:]
+    history = add_noise(past, history_snr_db, np.random.default_rng(config.seed))
+    predicted = predictor(history, num_horizons)
     ratios = []
-    for horizon in range(config.num_horizons):
+    for horizon in range(num_horizons):
         error, power = normalized_error(predicted[:, horizon], future[:, horizon])
         ratios.append(error / np.maximum(power, 1e-30))
     by_horizon = to_db(np.clip(ratios, 1e-5, 1e2)).mean(axis=1)

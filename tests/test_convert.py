@@ -160,7 +160,7 @@ def test_the_configuration_beside_a_checkpoint_is_read(tmp_path, state, caplog):
     metadata = json.loads((tmp_path / "other" / "metadata.json").read_text())
     assert len(metadata["assumed"]) == 2
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(ValueError, match=r"damaged.*config\.json"):
+    with pytest.raises(ValueError, match=r"config\.json"):
         convert(checkpoint, tmp_path / "third", OPTIONS)
 
 

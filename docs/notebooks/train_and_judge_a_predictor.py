@@ -40,7 +40,7 @@ from lwmt_sionna.data import (
     vanishing_mask,
     write_paths,
 )
-from lwmt_sionna.evaluation import evaluate_predictors
+from lwmt_sionna.evaluation import evaluate_paths
 from lwmt_sionna.layers import AngleDelayTransform, InverseAngleDelayTransform
 
 QUICK = os.environ.get("LWMT_QUICK") == "1"
@@ -149,12 +149,12 @@ predictors = {
     "local_ar": baselines.LocalAutoregression(),
     "mine": baselines.ModelPredictor(model, "mine"),
 }
-points = evaluate_predictors(
+points = evaluate_paths(
     predictors,
     test,
     array,
     frequencies,
-    snr_db=15.0,
+    history_snr_db=15.0,
     num_history=NUM_HISTORY,
     num_horizons=NUM_HORIZONS,
 )

@@ -1,23 +1,23 @@
 """Predictors that the model is held against, all behind one call: history in, future out."""
 
 from lwmt_sionna.baselines.autoregression import (
+    ClampedAutoregression,
     DenoisedAutoregression,
+    DirectAutoregression,
     LocalAutoregression,
     PooledAutoregression,
 )
-from lwmt_sionna.baselines.base import Predictor
-from lwmt_sionna.baselines.ceiling import PerfectCsi
-from lwmt_sionna.baselines.hold import Hold, PhaseAlignedHold, ZeroPredictor
+from lwmt_sionna.baselines.base import Predictor, check_array
 from lwmt_sionna.baselines.kalman import KalmanPredictor
 from lwmt_sionna.baselines.model import ModelPredictor
-from lwmt_sionna.baselines.multistep import ClampedAutoregression, DirectAutoregression
-from lwmt_sionna.baselines.neural import (
-    ConvolutionalPredictor,
-    FactoredBackbone,
-    RecurrentPredictor,
-)
 from lwmt_sionna.baselines.parametric import PathPredictor
 from lwmt_sionna.baselines.prony import PronyPredictor
+from lwmt_sionna.baselines.reference import (
+    Hold,
+    PerfectCsi,
+    PhaseAlignedHold,
+    ZeroPredictor,
+)
 from lwmt_sionna.baselines.tuned import (
     CLASSICAL,
     TUNED,
@@ -32,10 +32,8 @@ __all__ = [
     "TUNED",
     "TUNED_SNR_DB",
     "ClampedAutoregression",
-    "ConvolutionalPredictor",
     "DenoisedAutoregression",
     "DirectAutoregression",
-    "FactoredBackbone",
     "Hold",
     "KalmanPredictor",
     "LocalAutoregression",
@@ -46,9 +44,9 @@ __all__ = [
     "PooledAutoregression",
     "Predictor",
     "PronyPredictor",
-    "RecurrentPredictor",
     "WienerPredictor",
     "ZeroPredictor",
+    "check_array",
     "tuned_baselines",
     "tuned_settings",
 ]

@@ -1,13 +1,31 @@
-"""Linear prediction, pooled over a channel or local in the angle-delay domain."""
+"""Linear prediction: pooled over a channel, local in the angle-delay domain, direct, clamped."""
+
+from typing import Any
 
 import keras
 import numpy as np
 
-from lwmt_sionna.baselines.base import CompiledPredictor, Predictor
+from lwmt_sionna.baselines.base import CompiledPredictor, Predictor, require
+from lwmt_sionna.baselines.bins import (
+    BinPredictor,
+    chosen_covariance,
+    clamp_poles,
+    pool,
+    prediction_coefficients,
+)
 from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
 from lwmt_sionna.ops.linear_prediction import burg_coefficients, denoise, extrapolate
+from lwmt_sionna.typing import Array, Shape
 
-__all__ = ["DenoisedAutoregression", "LocalAutoregression", "PooledAutoregression"]
+__all__ = [
+    "ClampedAutoregression",
+    "DenoisedAutoregression",
+    "DirectAutoregression",
+    "LocalAutoregression",
+    "PooledAutoregression",
+]
+
+_TINY = 1e-30
 
 
 class PooledAutoregression(Predictor):
@@ -22,12 +40,12 @@ class PooledAutoregression(Predictor):
 
     name = "pooled_ar"
 
-    def __init__(self, order=8, ridge=1e-3):
-        _check_order(order)
+    def __init__(self, order: int = 8, ridge: float = 1e-3) -> None:
+        _check(order, ridge)
         self.order = int(order)
         self.ridge = float(ridge)
 
-    def predict(self, history, num_horizons):
+    def predict(self, history: Array, num_horizons: int) -> Array:
         order, num_snapshots = self.order, history.shape[1]
         _check_length(order, num_snapshots)
         samples = history.reshape(len(history), num_snapshots, -1).astype(np.complex128)
@@ -51,7 +69,7 @@ class LocalAutoregression(CompiledPredictor):
     """One autoregressive model per angle-delay bin, estimated from the 3 x 3 bins around it.
 
     A resolved path is one tone in a few neighbouring bins, so a few coefficients describe it. Needs
-    no training.
+    no training. Burg's method bounds the forecasts.
 
     Args:
         order: Number of coefficients.
@@ -65,22 +83,22 @@ class LocalAutoregression(CompiledPredictor):
 
     def __init__(
         self,
-        order=6,
-        pool_weight=1.0,
-        array_shape=None,
-        batch_size=32,
-    ):
+        order: int = 6,
+        pool_weight: float = 1.0,
+        array_shape: Shape | None = None,
+        batch_size: int = 32,
+    ) -> None:
         super().__init__(batch_size)
-        _check_order(order)
+        _check(order)
         self.order = int(order)
         self.pool_weight = float(pool_weight)
         self.array_shape = array_shape
 
-    def predict(self, history, num_horizons):
+    def predict(self, history: Array, num_horizons: int) -> Array:
         _check_length(self.order, history.shape[1])
         return super().predict(history, num_horizons)
 
-    def make_model(self, num_horizons):
+    def make_model(self, num_horizons: int) -> keras.Model:
         return LinearPredictionModel(self, num_horizons)
 
 
@@ -100,11 +118,133 @@ class DenoisedAutoregression(LocalAutoregression):
 
     name = "denoised_ar"
 
-    def __init__(self, order=7, denoise_radius=3, pool_weight=0.5, array_shape=None, batch_size=32):
-        super().__init__(
-            order=order, pool_weight=pool_weight, array_shape=array_shape, batch_size=batch_size
-        )
+    def __init__(
+        self,
+        order: int = 7,
+        denoise_radius: int = 3,
+        pool_weight: float = 0.5,
+        array_shape: Shape | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        super().__init__(order, pool_weight, array_shape, batch_size)
         self._denoise_radius = int(denoise_radius)
+
+
+class DirectAutoregression(BinPredictor):
+    """One regression per horizon and bin, in place of iterating a one-step model.
+
+    Ridge regression of `x[t + h]` on the last `order` snapshots, over the sequence's own history
+    and the 3 x 3 bins around; the time-reversed, conjugated history counts as well.
+
+    Args:
+        order: Number of coefficients.
+        ridge: Regularisation relative to the mean power of the regressors.
+        pool_weight: Weight of a neighbouring bin along an axis.
+        **kwargs: Arguments of `BinPredictor`.
+
+    Reference:
+        Marcellino, Stock and Watson 2006, A comparison of direct and iterated multistep AR methods.
+    """
+
+    name = "direct_ar"
+
+    def __init__(
+        self,
+        order: int = 4,
+        ridge: float = 3e-3,
+        pool_weight: float = 1.0,
+        denoise_radius: int | None = 3,
+        significance: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(denoise_radius=denoise_radius, significance=significance, **kwargs)
+        _check(order, ridge)
+        self.order = int(order)
+        self.ridge = float(ridge)
+        self.pool_weight = float(pool_weight)
+
+    def extrapolate(self, x: Array, noise: Array, chosen: Array, num_horizons: int) -> Array:
+        order, num_snapshots = self.order, x.shape[1]
+        mirrored = x[:, ::-1].conj()
+        recent = np.stack([_pick(x[:, -1 - k], chosen) for k in range(order)], axis=-1)
+        futures = []
+        for horizon in range(1, num_horizons + 1):
+            # The farthest horizons leave few equations; as many as coefficients stay.
+            lags = min(order, max(1, (num_snapshots - horizon + 1) // 2))
+            first, last = lags - 1, num_snapshots - horizon
+            if last <= first:
+                raise ValueError(
+                    "The history is too short for this horizon. Received: "
+                    f"num_snapshots={num_snapshots}, num_horizons={num_horizons}"
+                )
+            normal = np.empty((len(chosen), lags, lags), np.complex128)
+            target = np.empty((len(chosen), lags), np.complex128)
+            for i in range(lags):
+                for j in range(i, lags):
+                    normal[:, i, j] = self._product(x, mirrored, chosen, (first, last), i, j)
+                    normal[:, j, i] = normal[:, i, j].conj()
+                target[:, i] = self._product(x, mirrored, chosen, (first, last), i, -horizon)
+            load = self.ridge * np.trace(normal, axis1=1, axis2=2).real / lags + _TINY
+            normal += load[:, None, None] * np.eye(lags)
+            coefficients = np.linalg.solve(normal, target[..., None])[..., 0]
+            futures.append(np.sum(coefficients * recent[:, :lags], axis=1))
+        return np.stack(futures, axis=1)
+
+    def _product(self, x, mirrored, chosen, span, i, j):
+        """Pooled sum over `t` in a span of `conj(x[t - i]) x[t - j]`, both directions of time."""
+        first, last = span
+        total = sum(
+            np.sum(y[:, first - i : last - i].conj() * y[:, first - j : last - j], axis=1)
+            for y in (x, mirrored)
+        )
+        return _pick(pool(total, self.pool_weight), chosen)
+
+
+class ClampedAutoregression(BinPredictor):
+    """Least-squares linear prediction whose poles are drawn back to the unit circle.
+
+    The covariance method is exact for as many noiseless tones as its order, but its iterated
+    forecasts grow without bound where a pole lies outside of the unit circle. Here every pole keeps
+    its frequency and gets at most the given radius.
+
+    Args:
+        order: Number of coefficients.
+        ridge: Regularisation relative to the mean power of the regressors.
+        radius: Largest modulus of a pole.
+        pool_weight: Weight of a neighbouring bin along an axis.
+        **kwargs: Arguments of `BinPredictor`.
+
+    Reference:
+        Marple 1987, Digital Spectral Analysis with Applications, section 8.5 (modified covariance
+        method).
+    """
+
+    name = "clamped_ar"
+
+    def __init__(
+        self,
+        order: int = 6,
+        ridge: float = 1e-4,
+        radius: float = 1.0,
+        pool_weight: float = 0.5,
+        denoise_radius: int | None = 3,
+        significance: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(denoise_radius=denoise_radius, significance=significance, **kwargs)
+        _check(order, ridge)
+        require("radius", radius, 0 < radius <= 2, "in (0, 2]")
+        self.order = int(order)
+        self.ridge = float(ridge)
+        self.radius = float(radius)
+        self.pool_weight = float(pool_weight)
+
+    def extrapolate(self, x: Array, noise: Array, chosen: Array, num_horizons: int) -> Array:
+        covariance = chosen_covariance(x, chosen, self.order + 1, self.pool_weight)
+        coefficients = prediction_coefficients(covariance, self.ridge)
+        coefficients = clamp_poles(coefficients, self.radius)[0]
+        recent = np.stack([_pick(x[:, -1 - k], chosen) for k in range(self.order)], axis=-1)
+        return _iterate(recent, coefficients, num_horizons)
 
 
 class LinearPredictionModel(keras.Model):
@@ -126,9 +266,23 @@ class LinearPredictionModel(keras.Model):
         return inverse_angle_delay_transform(future, settings.array_shape) * scale
 
 
-def _check_order(order):
-    if int(order) != order or order < 1:
-        raise ValueError(f"order must be a positive integer. Received: order={order}")
+def _iterate(recent, coefficients, num_horizons):
+    """Iterated linear prediction from `recent` and `coefficients`, both `[n, order]`, complex."""
+    futures = []
+    for _ in range(num_horizons):
+        future = np.sum(coefficients * recent, axis=1)
+        futures.append(future)
+        recent = np.concatenate([future[:, None], recent[:, :-1]], axis=1)
+    return np.stack(futures, axis=1)
+
+
+def _pick(values, chosen):
+    return values.reshape(-1)[chosen]
+
+
+def _check(order, ridge=0.0):
+    require("order", order, int(order) == order and order >= 1, "a positive integer")
+    require("ridge", ridge, ridge >= 0, "not negative")
 
 
 def _check_length(order, num_snapshots):

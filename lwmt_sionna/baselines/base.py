@@ -3,11 +3,22 @@
 import abc
 import concurrent.futures
 import os
+from typing import Any
 
 import keras
 import numpy as np
 
-__all__ = ["CompiledPredictor", "Predictor", "batch_shape"]
+from lwmt_sionna.typing import Array, ArrayLike, Shape
+
+__all__ = [
+    "CompiledPredictor",
+    "Predictor",
+    "as_complex",
+    "as_pairs",
+    "batch_shape",
+    "check_array",
+    "require",
+]
 
 
 class Predictor(abc.ABC):
@@ -27,27 +38,79 @@ class Predictor(abc.ABC):
 
     name = "predictor"
 
-    def __call__(self, history, num_horizons):
+    def __call__(self, history: ArrayLike, num_horizons: int) -> Array:
         history = np.asarray(history)
         if history.ndim != 4 or not np.iscomplexobj(history):
             raise ValueError(
                 "The history must be complex [batch, num_snapshots, num_ant, num_subcarriers]. "
                 f"Received: history.shape={history.shape}, history.dtype={history.dtype}"
             )
-        if num_horizons < 1:
-            raise ValueError(
-                f"num_horizons must be positive. Received: num_horizons={num_horizons}"
-            )
+        require("num_horizons", num_horizons, num_horizons >= 1, "positive")
         if not np.isfinite(history).all():
             raise ValueError("The history holds NaN or infinity; expected finite values")
+        if not len(history):
+            return np.zeros((0, num_horizons, *history.shape[2:]), np.complex64)
         return np.asarray(self.predict(history.astype(np.complex64), num_horizons), np.complex64)
 
     @abc.abstractmethod
-    def predict(self, history, num_horizons):
+    def predict(self, history: Array, num_horizons: int) -> Array:
         """Does what the call promises, on checked input."""
 
 
-def batch_shape(count, largest):
+def require(name: str, value: Any, good: bool, expected: str) -> None:
+    """Refuses a setting that is not what is expected.
+
+    Args:
+        name: Name of the setting.
+        value: What it is.
+        good: Whether it is as expected.
+        expected: What is expected, after "must be".
+
+    Raises:
+        ValueError: If it is not good.
+    """
+    if not good:
+        raise ValueError(f"{name} must be {expected}. Received: {name}={value}")
+
+
+def as_pairs(x: Array) -> Array:
+    """Complex numbers as pairs: float32 of the shape of `x`, with a last axis of 2."""
+    return np.ascontiguousarray(x, np.complex64).view(np.float32).reshape(*x.shape, 2)
+
+
+def as_complex(x: ArrayLike) -> Array:
+    """Pairs as complex numbers, the inverse of `as_pairs`."""
+    return np.ascontiguousarray(x, np.float32).view(np.complex64)[..., 0]
+
+
+def check_array(predictor: Any, name: str, array_shape: Shape) -> None:
+    """Refuses a predictor that takes the antennas of an array for those of another.
+
+    What works antenna by antenna, or on the last channel alone, suits every array.
+
+    Args:
+        predictor: Anything that predicts; what has an `array_shape` (itself, or its `model`) is
+            made for one kind of array, a line where that is `None`.
+        name: What to call it.
+        array_shape: Number of rows, columns and polarisations of the array.
+
+    Raises:
+        ValueError: If it is made for another array.
+    """
+    predictor = getattr(predictor, "model", predictor)
+    if not hasattr(predictor, "array_shape"):
+        return
+    array_shape = tuple(array_shape)
+    own = predictor.array_shape
+    line = (1, int(np.prod(array_shape)), 1)
+    if (line if own is None else tuple(own)) != array_shape:
+        raise ValueError(
+            f"{name} is made for another array; expected array_shape={array_shape} (rows, columns, "
+            f"polarisations). Received: array_shape={own}"
+        )
+
+
+def batch_shape(count: int, largest: int) -> int:
     """Size of the batches for some sequences: a power of two, so that few programs serve all.
 
     Args:
@@ -69,26 +132,31 @@ class CompiledPredictor(Predictor):
         num_threads: Calls of the compiled model at a time. Defaults to the number of cores.
     """
 
-    def __init__(self, batch_size=32, num_threads=None):
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be positive. Received: batch_size={batch_size}")
+    def __init__(self, batch_size: int = 32, num_threads: int | None = None) -> None:
+        require("batch_size", batch_size, batch_size >= 1, "positive")
+        require("num_threads", num_threads, num_threads is None or num_threads >= 1, "positive")
         self.batch_size = int(batch_size)
-        if num_threads is not None and num_threads < 1:
-            raise ValueError(f"num_threads must be positive. Received: num_threads={num_threads}")
         self.num_threads = num_threads
         self._models = {}
+        self._last = {}
         self._compiled = set()
 
     def _num_threads(self):
         return len(os.sched_getaffinity(0)) if self.num_threads is None else self.num_threads
 
-    def predict(self, history, num_horizons):
-        if num_horizons not in self._models:
+    def predict(self, history: Array, num_horizons: int) -> Array:
+        # One program for each shape: TensorFlow forgets axes that differ from call to call.
+        kind = (num_horizons, history.shape[1:])
+        if kind not in self._models:
             model = self.make_model(num_horizons)
             model.compile(jit_compile=keras.backend.backend() != "torch")
-            self._models[num_horizons] = model
-        model = self._models[num_horizons]
-        stacked = np.ascontiguousarray(history).view(np.float32).reshape(*history.shape, 2)
+            self._models[kind] = model
+        model = self._models[kind]
+        if self._last.setdefault(id(model), kind) != kind:
+            model.make_predict_function(force=True)
+            self._compiled.clear()
+            self._last[id(model)] = kind
+        stacked = as_pairs(history)
         # A compiled program runs on one core: the cores share the sequences of a call.
         workers = self._num_threads()
         size = batch_shape(-(-len(stacked) // workers), self.batch_size)
@@ -99,16 +167,12 @@ class CompiledPredictor(Predictor):
             return np.asarray(model.predict_on_batch(padded))[: len(part), :num_horizons]
 
         # The first call of a shape compiles, which no two threads should do.
-        shape = (num_horizons, size, *stacked.shape[1:])
-        futures = [] if shape in self._compiled else [run(part) for part in parts[:1]]
-        self._compiled.add(shape)
+        futures = [] if (kind, size) in self._compiled else [run(part) for part in parts[:1]]
+        self._compiled.add((kind, size))
         with concurrent.futures.ThreadPoolExecutor(workers) as pool:
             futures += pool.map(run, parts[len(futures) :])
-        if not futures:
-            return np.zeros((0, num_horizons, *history.shape[2:]), np.complex64)
-        future = np.ascontiguousarray(np.concatenate(futures), dtype=np.float32)
-        return future.view(np.complex64)[..., 0]
+        return as_complex(np.concatenate(futures))
 
     @abc.abstractmethod
-    def make_model(self, num_horizons):
+    def make_model(self, num_horizons: int) -> keras.Model:
         """Keras model from real-stacked history to real-stacked future."""

@@ -1,4 +1,4 @@
-"""Classical predictors that work bin by bin in the angle-delay domain, in NumPy."""
+"""What classical predictors share that work bin by bin in the angle-delay domain, in NumPy."""
 
 import abc
 import functools
@@ -6,49 +6,121 @@ import functools
 import keras
 import numpy as np
 
-from lwmt_sionna.baselines.base import Predictor, batch_shape
-from lwmt_sionna.ops.angle_delay import check_array_shape
-from lwmt_sionna.ops.linear_prediction import denoise
+from lwmt_sionna.baselines.base import Predictor, as_complex, as_pairs, batch_shape, require
+from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
+from lwmt_sionna.ops.linear_prediction import denoise, noise_power
+from lwmt_sionna.typing import Array, Shape
 
 __all__ = [
     "BinPredictor",
     "chosen_covariance",
     "chosen_snapshots",
-    "from_bins",
+    "clamp_poles",
+    "companion",
     "lag_covariance",
-    "noise_power",
+    "normal_equations",
     "pool",
-    "to_bins",
+    "prediction_coefficients",
 ]
 
 _TINY = 1e-30
 
 
-def to_bins(h, array_shape=None):
-    """Unitary transform to angle and delay bins, as `lwmt_sionna.ops.angle_delay_transform`.
+class BinPredictor(Predictor):
+    """Continues the bins of the angle-delay domain, each from itself and its neighbours.
 
     Args:
-        h: complex `[..., num_ant, num_subcarriers]`.
-        array_shape: Number of rows, columns and polarisations; a linear array if `None`.
-
-    Returns:
-        complex, shape as `h`.
+        denoise_radius: Arm of the denoising cross in bins, see
+            `lwmt_sionna.ops.linear_prediction.denoise`; `None` to work on the bins as they are.
+        significance: Mean power over the noise power from which a bin is continued; the others are
+            taken for noise and predicted to be zero.
+        array_shape: Number of rows, columns and polarisations; a linear array if left out.
+        batch_size: Sequences per step.
     """
-    rows, cols, polarizations = check_array_shape(array_shape, h.shape[-2])
-    x = h.reshape(*h.shape[:-2], polarizations, cols, rows, h.shape[-1])
-    x = np.fft.fft2(x, axes=(-3, -2), norm="ortho")
-    return np.fft.ifft(x, axis=-1, norm="ortho").reshape(h.shape)
+
+    def __init__(
+        self,
+        denoise_radius: int | None = None,
+        significance: float = 0.0,
+        array_shape: Shape | None = None,
+        batch_size: int = 32,
+    ) -> None:
+        require("batch_size", batch_size, batch_size >= 1, "positive")
+        require("significance", significance, significance >= 0, "not negative")
+        self.denoise_radius = None if denoise_radius is None else int(denoise_radius)
+        self.significance = float(significance)
+        self.array_shape = None if array_shape is None else tuple(array_shape)
+        self.batch_size = int(batch_size)
+
+    def predict(self, history: Array, num_horizons: int) -> Array:
+        self.check_length(history.shape[1])
+        future = np.zeros((len(history), num_horizons, *history.shape[2:]), np.complex64)
+        to_bins = _to_bins(self.denoise_radius, self.array_shape, history.shape[1:])
+        for begin in range(0, len(history), self.batch_size):
+            part = slice(begin, begin + self.batch_size)
+            scale = np.abs(history[part]).max(axis=(1, 2, 3), keepdims=True)
+            scale = np.where(scale > 0, scale, 1.0)
+            # Batches of constant size: one compiled program serves all.
+            size = batch_shape(len(scale), self.batch_size)
+            padded = as_pairs(history[part] / scale)
+            padded = np.pad(padded, [(0, size - len(scale))] + [(0, 0)] * 4, mode="edge")
+            clean, noise = (np.asarray(x)[: len(scale)] for x in to_bins.predict_on_batch(padded))
+            clean, noise = as_complex(clean).astype(np.complex128), noise.astype(np.float64)
+            power = np.mean(np.abs(clean) ** 2, axis=1)
+            chosen = np.flatnonzero(power > self.significance * noise[:, None, None])
+            bins = self.extrapolate(clean, noise, chosen, num_horizons)
+            flat = np.zeros((num_horizons, power.size), np.complex64)
+            flat[:, chosen] = bins.T
+            shaped = flat.reshape(num_horizons, *power.shape).swapaxes(0, 1)
+            h = inverse_angle_delay_transform(
+                keras.ops.convert_to_tensor(as_pairs(shaped)), self.array_shape
+            )
+            future[part] = as_complex(keras.ops.convert_to_numpy(h)) * scale
+        return future
+
+    def check_length(self, num_snapshots: int) -> None:
+        """Refuses a history that is too short: not longer than the order, where there is one."""
+        order = getattr(self, "order", 0)
+        if num_snapshots <= order:
+            raise ValueError(
+                "The history must be longer than the order. Received: "
+                f"num_snapshots={num_snapshots}, order={order}"
+            )
+
+    @abc.abstractmethod
+    def extrapolate(self, x: Array, noise: Array, chosen: Array, num_horizons: int) -> Array:
+        """Continues the chosen bins.
+
+        Args:
+            x: complex128 `[batch, num_snapshots, num_angle, num_delay]`, denoised if so configured.
+            noise: Noise power per bin before denoising, float64 `[batch]`.
+            chosen: Flat indices into (batch, angle, delay).
+            num_horizons: Snapshots to predict.
+
+        Returns:
+            complex `[len(chosen), num_horizons]`.
+        """
 
 
-def from_bins(x, array_shape=None):
-    """Inverse of `to_bins`."""
-    rows, cols, polarizations = check_array_shape(array_shape, x.shape[-2])
-    h = x.reshape(*x.shape[:-2], polarizations, cols, rows, x.shape[-1])
-    h = np.fft.ifft2(h, axes=(-3, -2), norm="ortho")
-    return np.fft.fft(h, axis=-1, norm="ortho").reshape(x.shape)
+@functools.lru_cache(maxsize=16)
+def _to_bins(radius, array_shape, shape):
+    """Model from histories to (denoised) bins and their noise power, compiled once for all.
+
+    One for each shape of histories: TensorFlow forgets axes that differ from call to call.
+    """
+
+    class ToBins(keras.Model):
+        def call(self, history):
+            x = angle_delay_transform(history, array_shape)
+            noise = noise_power(x)
+            return (x if radius is None else denoise(x, radius=radius)), noise
+
+    model = ToBins()
+    model.compile(jit_compile=keras.backend.backend() != "torch")
+    return model
 
 
-def pool(x, weight, axes=(-2, -1)):
+def pool(x: Array, weight: float, axes: tuple[int, int] = (-2, -1)) -> Array:
     """Weighted sum over the 3 x 3 bins around each bin, cyclic.
 
     Args:
@@ -66,27 +138,9 @@ def pool(x, weight, axes=(-2, -1)):
     return x
 
 
-def noise_power(x):
-    """Noise power per bin, from the bins that hold little else.
-
-    The same estimate as `lwmt_sionna.ops.linear_prediction.noise_power`: the lower quartile of the
-    bins' mean powers over time, corrected for the bias of a quantile (Wilson and Hilferty 1931).
-
-    Args:
-        x: complex `[batch, num_snapshots, num_angle, num_delay]`.
-
-    Returns:
-        float64 `[batch]`; at least -120 dB of the mean power.
-    """
-    num_snapshots = x.shape[1]
-    power = np.mean(np.abs(x) ** 2, axis=1, dtype=np.float64).reshape(len(x), -1)
-    bias = (1 - 1 / (9 * num_snapshots) - 0.67449 / (3 * np.sqrt(num_snapshots))) ** 3
-    ordered = np.sort(power, axis=1)
-    quantile = ordered[:, int(0.25 * (power.shape[1] - 1))]
-    return np.maximum(quantile / bias, 1e-12 * power.mean(axis=1) + _TINY)
-
-
-def lag_covariance(x, size, forward_backward=True, pool_weight=0.0):
+def lag_covariance(
+    x: Array, size: int, forward_backward: bool = True, pool_weight: float = 0.0
+) -> Array:
     """Covariance of windows of successive snapshots around every bin.
 
     Element (i, j) is the sum over windows of `x[t + i] conj(x[t + j])`; with `forward_backward` the
@@ -113,7 +167,7 @@ def lag_covariance(x, size, forward_backward=True, pool_weight=0.0):
     return covariance
 
 
-def chosen_covariance(x, chosen, size, pool_weight):
+def chosen_covariance(x: Array, chosen: Array, size: int, pool_weight: float) -> Array:
     """Covariances of windows around some bins, see `lag_covariance`.
 
     Args:
@@ -128,98 +182,64 @@ def chosen_covariance(x, chosen, size, pool_weight):
     return lag_covariance(x, size, pool_weight=pool_weight).reshape(-1, size, size)[chosen]
 
 
-def chosen_snapshots(x, chosen):
+def chosen_snapshots(x: Array, chosen: Array) -> Array:
     """Some bins over time, complex `[len(chosen), num_snapshots]`: see `chosen_covariance`."""
     return np.moveaxis(x, 1, -1).reshape(-1, x.shape[1])[chosen]
 
 
-class BinPredictor(Predictor):
-    """Continues the bins of the angle-delay domain, each from itself and its neighbours.
+def prediction_coefficients(covariance: Array, ridge: float = 0.0) -> Array:
+    """Coefficients of the linear prediction of the last snapshot of a window from the others.
 
     Args:
-        denoise_radius: Arm of the denoising cross in bins, see
-            `lwmt_sionna.ops.linear_prediction.denoise`; `None` to work on the bins as they are.
-        significance: Mean power over the noise power from which a bin is continued; the others are
-            taken for noise and predicted to be zero.
-        array_shape: Number of rows, columns and polarisations; a linear array if left out.
-        batch_size: Sequences per step.
+        covariance: complex `[n, order + 1, order + 1]`, see `lag_covariance`.
+        ridge: Regularisation relative to the mean diagonal.
+
+    Returns:
+        complex `[n, order]`, the nearest lag first.
     """
-
-    def __init__(self, denoise_radius=None, significance=0.0, array_shape=None, batch_size=32):
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be positive. Received: batch_size={batch_size}")
-        if significance < 0:
-            raise ValueError(
-                f"significance must not be negative. Received: significance={significance}"
-            )
-        self.denoise_radius = None if denoise_radius is None else int(denoise_radius)
-        self.significance = float(significance)
-        self.array_shape = array_shape
-        self.batch_size = int(batch_size)
-
-    def predict(self, history, num_horizons):
-        self.check_length(history.shape[1])
-        future = np.zeros((len(history), num_horizons, *history.shape[2:]), np.complex64)
-        for begin in range(0, len(history), self.batch_size):
-            part = slice(begin, begin + self.batch_size)
-            scale = np.abs(history[part]).max(axis=(1, 2, 3), keepdims=True)
-            scale = np.where(scale > 0, scale, 1.0)
-            x = to_bins(history[part] / scale, self.array_shape)
-            noise = noise_power(x)
-            clean = x
-            if self.denoise_radius is not None:
-                clean = _denoise(x, self.denoise_radius, self.batch_size)
-            clean = clean.astype(np.complex128)
-            power = np.mean(np.abs(clean) ** 2, axis=1)
-            chosen = np.flatnonzero(power > self.significance * noise[:, None, None])
-            bins = self.extrapolate(clean, noise, chosen, num_horizons)
-            flat = np.zeros((num_horizons, clean[:, 0].size), np.complex128)
-            flat[:, chosen] = bins.T
-            shaped = flat.reshape(num_horizons, *clean[:, 0].shape).swapaxes(0, 1)
-            future[part] = from_bins(shaped, self.array_shape) * scale
-        return future
-
-    def check_length(self, num_snapshots):
-        """Refuses a history that is too short: not longer than the order, where there is one."""
-        order = getattr(self, "order", 0)
-        if num_snapshots <= order:
-            raise ValueError(
-                "The history must be longer than the order. Received: "
-                f"num_snapshots={num_snapshots}, order={order}"
-            )
-
-    @abc.abstractmethod
-    def extrapolate(self, x, noise, chosen, num_horizons):
-        """Continues the chosen bins.
-
-        Args:
-            x: complex128 `[batch, num_snapshots, num_angle, num_delay]`, denoised if so configured.
-            noise: Noise power per bin before denoising, float64 `[batch]`.
-            chosen: Flat indices into (batch, angle, delay).
-            num_horizons: Snapshots to predict.
-
-        Returns:
-            complex `[len(chosen), num_horizons]`.
-        """
+    normal, target = normal_equations(covariance)
+    order = normal.shape[-1]
+    load = ridge * np.trace(normal, axis1=1, axis2=2).real / order + _TINY
+    normal = normal + load[:, None, None] * np.eye(order)
+    return np.linalg.solve(normal, target[..., None])[..., 0]
 
 
-@functools.lru_cache(maxsize=8)
-def _denoiser(radius):
-    """The denoising of `lwmt_sionna.ops`, compiled once for all predictors."""
-
-    class Denoise(keras.Model):
-        def call(self, x):
-            return denoise(x, radius=radius)
-
-    model = Denoise()
-    model.compile(jit_compile=keras.backend.backend() != "torch")
-    return model
+def normal_equations(covariance: Array) -> tuple[Array, Array]:
+    """Matrix `[n, order, order]` and right side `[n, order]` for `prediction_coefficients`."""
+    order = covariance.shape[-1] - 1
+    # conj(x[t - i]) x[t - j] is element (order - j, order - i) of the covariance.
+    lags = order - np.arange(1, order + 1)
+    return covariance[:, lags[None, :], lags[:, None]], covariance[:, order, lags]
 
 
-def _denoise(x, radius, batch_size):
-    """Denoised bins, in batches of constant size: one compiled program serves all."""
-    stacked = np.ascontiguousarray(x, np.complex64).view(np.float32).reshape(*x.shape, 2)
-    room = batch_shape(len(x), batch_size) - len(x)
-    padded = np.pad(stacked, [(0, room)] + [(0, 0)] * 4, mode="edge")
-    clean = np.ascontiguousarray(_denoiser(radius).predict_on_batch(padded)[: len(x)])
-    return clean.view(np.complex64)[..., 0]
+def clamp_poles(coefficients: Array, radius: float) -> tuple[Array, Array]:
+    """Moves the poles of linear predictions into a disc; their frequencies stay.
+
+    Args:
+        coefficients: complex `[n, order]`, the nearest lag first.
+        radius: Largest modulus.
+
+    Returns:
+        Tuple of the new coefficients and the poles, complex `[n, order]` both.
+    """
+    order = coefficients.shape[1]
+    poles = np.linalg.eigvals(companion(coefficients))
+    modulus = np.abs(poles)
+    poles = poles * np.minimum(1.0, radius / np.maximum(modulus, _TINY))
+    polynomial = np.zeros((len(coefficients), order + 1), np.complex128)
+    polynomial[:, 0] = 1.0
+    for k in range(order):
+        polynomial[:, 1 : k + 2] -= poles[:, k : k + 1] * polynomial[:, : k + 1].copy()
+    clamped = np.where(
+        (modulus > radius).any(axis=1, keepdims=True), -polynomial[:, 1:], coefficients
+    )
+    return clamped, poles
+
+
+def companion(coefficients: Array) -> Array:
+    """Transition `[n, order, order]` of the last snapshots of processes, the latest first."""
+    order = coefficients.shape[1]
+    transition = np.zeros((len(coefficients), order, order), np.complex128)
+    transition[:, 0] = coefficients
+    transition[:, np.arange(1, order), np.arange(order - 1)] = 1.0
+    return transition

@@ -1,9 +1,19 @@
 """Kalman prediction with an autoregressive state per angle-delay bin."""
 
+from typing import Any
+
 import numpy as np
 
-from lwmt_sionna.baselines.bins import BinPredictor, chosen_covariance, chosen_snapshots
-from lwmt_sionna.baselines.multistep import clamp_poles, prediction_coefficients
+from lwmt_sionna.baselines.base import require
+from lwmt_sionna.baselines.bins import (
+    BinPredictor,
+    chosen_covariance,
+    chosen_snapshots,
+    clamp_poles,
+    companion,
+    prediction_coefficients,
+)
+from lwmt_sionna.typing import Array
 
 __all__ = ["KalmanPredictor", "autoregressive_covariance", "kalman_forecast"]
 
@@ -38,30 +48,27 @@ class KalmanPredictor(BinPredictor):
 
     def __init__(
         self,
-        order=4,
-        ridge=1e-4,
-        radius=0.999,
-        noise_factor=0.1,
-        pool_weight=0.5,
-        denoise_radius=3,
-        significance=0.1,
-        **kwargs,
-    ):
+        order: int = 4,
+        ridge: float = 1e-4,
+        radius: float = 0.999,
+        noise_factor: float = 0.1,
+        pool_weight: float = 0.5,
+        denoise_radius: int | None = 3,
+        significance: float = 0.1,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(denoise_radius=denoise_radius, significance=significance, **kwargs)
-        if int(order) != order or order < 1:
-            raise ValueError(f"order must be a positive integer. Received: order={order}")
-        if not 0 < radius < 1:
-            raise ValueError(f"radius must lie in (0, 1). Received: radius={radius}")
+        require("order", order, int(order) == order and order >= 1, "a positive integer")
+        require("radius", radius, 0 < radius < 1, "in (0, 1)")
         for name, value in (("ridge", ridge), ("noise_factor", noise_factor)):
-            if value < 0:
-                raise ValueError(f"{name} must not be negative. Received: {name}={value}")
+            require(name, value, value >= 0, "not negative")
         self.order = int(order)
         self.ridge = float(ridge)
         self.radius = float(radius)
         self.noise_factor = float(noise_factor)
         self.pool_weight = float(pool_weight)
 
-    def extrapolate(self, x, noise, chosen, num_horizons):
+    def extrapolate(self, x: Array, noise: Array, chosen: Array, num_horizons: int) -> Array:
         covariance = chosen_covariance(x, chosen, self.order + 1, self.pool_weight)
         coefficients = prediction_coefficients(covariance, self.ridge)
         coefficients = clamp_poles(coefficients, self.radius)[0]
@@ -72,7 +79,9 @@ class KalmanPredictor(BinPredictor):
         return kalman_forecast(samples, coefficients, power, floor, num_horizons)
 
 
-def kalman_forecast(samples, coefficients, power, noise, num_horizons):
+def kalman_forecast(
+    samples: Array, coefficients: Array, power: Array, noise: Array, num_horizons: int
+) -> Array:
     """Filters noisy samples of stationary autoregressive processes and forecasts them.
 
     Args:
@@ -87,9 +96,7 @@ def kalman_forecast(samples, coefficients, power, noise, num_horizons):
     """
     order = coefficients.shape[1]
     covariance, driving = autoregressive_covariance(coefficients, power)
-    transition = np.zeros((len(samples), order, order), np.complex128)
-    transition[:, 0] = coefficients
-    transition[:, np.arange(1, order), np.arange(order - 1)] = 1.0
+    transition = companion(coefficients)
     adjoint = transition.conj().swapaxes(1, 2)
     state = np.zeros((len(samples), order), np.complex128)
     for instant in range(samples.shape[1]):
@@ -109,7 +116,7 @@ def kalman_forecast(samples, coefficients, power, noise, num_horizons):
     return np.stack(futures, axis=1)
 
 
-def autoregressive_covariance(coefficients, power):
+def autoregressive_covariance(coefficients: Array, power: Array) -> tuple[Array, Array]:
     """Stationary covariance of the last snapshots of autoregressive processes.
 
     Args:
@@ -121,9 +128,7 @@ def autoregressive_covariance(coefficients, power):
         conj(x[t - j])], and the power of the driving noise, float `[n]`.
     """
     order = coefficients.shape[1]
-    transition = np.zeros((len(coefficients), order, order), np.complex128)
-    transition[:, 0] = coefficients
-    transition[:, np.arange(1, order), np.arange(order - 1)] = 1.0
+    transition = companion(coefficients)
     # P = F P F^H + q e e^H, vectorised row by row: (I - F (x) conj(F)) vec(P) = q vec(e e^H).
     kron = np.einsum("nij,nkl->nikjl", transition, transition.conj())
     system = np.eye(order**2) - kron.reshape(-1, order**2, order**2)

@@ -3,9 +3,9 @@
 import keras
 
 from lwmt_sionna.baselines.base import CompiledPredictor
-from lwmt_sionna.baselines.neural import RefiningPredictor
 from lwmt_sionna.models import ChannelPredictor
 from lwmt_sionna.models.presets import load_preset
+from lwmt_sionna.typing import PathLike
 
 __all__ = ["ModelPredictor"]
 
@@ -21,12 +21,18 @@ class ModelPredictor(CompiledPredictor):
         num_threads: See `CompiledPredictor`.
     """
 
-    def __init__(self, model, name="model", batch_size=32, num_threads=None):
+    def __init__(
+        self,
+        model: keras.Model | PathLike,
+        name: str = "model",
+        batch_size: int = 32,
+        num_threads: int | None = None,
+    ) -> None:
         super().__init__(batch_size, num_threads)
         self.name = name
         self.model = model if isinstance(model, keras.Model) else _load(model)
 
-    def make_model(self, num_horizons):
+    def make_model(self, num_horizons: int) -> keras.Model:
         trained = getattr(self.model, "num_horizons", None)
         if trained is not None and num_horizons > trained:
             raise ValueError(
@@ -36,8 +42,6 @@ class ModelPredictor(CompiledPredictor):
 
 
 def _load(preset):
-    """A channel predictor or a neural baseline; anything else is refused."""
+    """A channel predictor or one of its contestants; anything else is refused."""
     model = load_preset(preset)
-    if isinstance(model, RefiningPredictor | ChannelPredictor):
-        return model
-    return ChannelPredictor.from_preset(preset)
+    return model if hasattr(model, "num_horizons") else ChannelPredictor.from_preset(preset)

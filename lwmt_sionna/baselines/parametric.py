@@ -1,12 +1,19 @@
 """Prediction by the paths behind the channel."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from lwmt_sionna.baselines.base import CompiledPredictor
-from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
+from lwmt_sionna.baselines.base import CompiledPredictor, require
+from lwmt_sionna.ops.angle_delay import (
+    angle_delay_transform,
+    check_array_shape,
+    inverse_angle_delay_transform,
+)
 from lwmt_sionna.ops.linear_prediction import burg_coefficients, denoise, extrapolate
 from lwmt_sionna.ops.path_fit import PathFit
+from lwmt_sionna.typing import Shape, Tensor
 
 __all__ = ["PathPredictor"]
 
@@ -14,47 +21,70 @@ __all__ = ["PathPredictor"]
 class PathPredictor(CompiledPredictor):
     """Resolves the history into moving paths and continues each of them.
 
-    See `lwmt_sionna.ops.path_fit`. Linear arrays only.
+    See `lwmt_sionna.ops.path_fit`, which knows lines of antennas. Of other arrays every row, or
+    every column where those are longer, of each polarisation is a line by itself.
 
     Args:
         residual_order: Order of the local linear prediction, on denoised bins, that continues what
             the paths leave; 0 leaves it out.
+        array_shape: Number of rows, columns and polarisations; a linear array if left out.
         batch_size: Sequences per call.
         **settings: Arguments of `PathFit` but for the shape.
     """
 
     name = "path_fit"
 
-    def __init__(self, residual_order=0, batch_size=16, **settings):
+    def __init__(
+        self,
+        residual_order: int = 0,
+        array_shape: Shape | None = None,
+        batch_size: int = 16,
+        **settings: Any,
+    ) -> None:
         super().__init__(batch_size)
-        if int(residual_order) != residual_order or residual_order < 0:
-            raise ValueError(
-                f"residual_order must not be negative. Received: residual_order={residual_order}"
-            )
+        good = int(residual_order) == residual_order and residual_order >= 0
+        require("residual_order", residual_order, good, "an integer, not negative")
         PathFit(16, 8, 8, **settings)  # a wrong setting is told at once
         self.residual_order = int(residual_order)
+        self.array_shape = array_shape
         self.settings = settings
 
-    def make_model(self, num_horizons):
-        return PathModel(num_horizons, self.residual_order, self.settings)
+    def make_model(self, num_horizons: int) -> keras.Model:
+        return PathModel(num_horizons, self.residual_order, self.array_shape, self.settings)
 
 
 class PathModel(keras.Model):
-    def __init__(self, num_horizons, residual_order, settings):
+    def __init__(self, num_horizons, residual_order, array_shape, settings):
         super().__init__()
         self.num_horizons = num_horizons
         self.residual_order = residual_order
+        self.array_shape = array_shape
         self.settings = settings
 
-    def call(self, history):
+    def call(self, history: Tensor) -> Tensor:
         square = 2.0 * ops.mean(ops.square(history), axis=(1, 2, 3, 4), keepdims=True)
         scale = ops.sqrt(square)
         scale = ops.where(scale > 0, scale, ops.ones_like(scale))
-        fit = PathFit(*history.shape[1:4], **self.settings)
-        future, residual = fit.continued(history / scale, self.num_horizons)
+        rows, cols, polarizations = check_array_shape(self.array_shape, history.shape[2])
+        if min(rows, cols) == polarizations == 1:
+            return self._continue(history / scale) * scale
+        # b batch, t time, p polarisation, c column, r row, k subcarrier, 2 real and imaginary
+        x = history / scale
+        x = ops.reshape(x, (-1, x.shape[1], polarizations, cols, rows, *x.shape[3:]))
+        order = (0, 2, 4, 1, 3, 5, 6) if cols >= rows else (0, 2, 3, 1, 4, 5, 6)
+        lines = ops.transpose(x, order)
+        future = self._continue(ops.reshape(lines, (-1, *lines.shape[3:])))
+        future = ops.reshape(future, (-1, *lines.shape[1:3], *future.shape[1:]))
+        back = [order.index(axis) for axis in range(7)]
+        future = ops.transpose(future, back)
+        return ops.reshape(future, (-1, self.num_horizons, *history.shape[2:])) * scale
+
+    def _continue(self, x):
+        fit = PathFit(*x.shape[1:4], **self.settings)
+        future, residual = fit.continued(x, self.num_horizons)
         if self.residual_order:
-            x = denoise(angle_delay_transform(residual), radius=3)
-            taps = burg_coefficients(x, self.residual_order)[-1]
-            rest = extrapolate(x, taps, self.num_horizons)
+            rest = denoise(angle_delay_transform(residual), radius=3)
+            taps = burg_coefficients(rest, self.residual_order)[-1]
+            rest = extrapolate(rest, taps, self.num_horizons)
             future = future + inverse_angle_delay_transform(rest)
-        return future * scale
+        return future

@@ -1,9 +1,18 @@
 """Prony's method per angle-delay bin."""
 
+from typing import Any
+
 import numpy as np
 
-from lwmt_sionna.baselines.bins import BinPredictor, chosen_covariance, chosen_snapshots
-from lwmt_sionna.baselines.multistep import clamp_poles
+from lwmt_sionna.baselines.base import require
+from lwmt_sionna.baselines.bins import (
+    BinPredictor,
+    chosen_covariance,
+    chosen_snapshots,
+    clamp_poles,
+    normal_equations,
+)
+from lwmt_sionna.typing import Array
 
 __all__ = ["PronyPredictor", "prony_poles"]
 
@@ -36,30 +45,26 @@ class PronyPredictor(BinPredictor):
 
     def __init__(
         self,
-        order=8,
-        rank=3,
-        tolerance=1e-3,
-        ridge=1e-3,
-        pool_weight=0.5,
-        denoise_radius=3,
-        significance=0.5,
-        **kwargs,
-    ):
+        order: int = 8,
+        rank: int = 3,
+        tolerance: float = 1e-3,
+        ridge: float = 1e-3,
+        pool_weight: float = 0.5,
+        denoise_radius: int | None = 3,
+        significance: float = 0.5,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(denoise_radius=denoise_radius, significance=significance, **kwargs)
-        if not 1 <= rank <= order:
-            raise ValueError(
-                f"rank must lie between 1 and order. Received: rank={rank}, order={order}"
-            )
+        require("rank", rank, 1 <= rank <= order, f"between 1 and order={order}")
         for name, value in (("tolerance", tolerance), ("ridge", ridge)):
-            if value < 0:
-                raise ValueError(f"{name} must not be negative. Received: {name}={value}")
+            require(name, value, value >= 0, "not negative")
         self.order = int(order)
         self.rank = int(rank)
         self.tolerance = float(tolerance)
         self.ridge = float(ridge)
         self.pool_weight = float(pool_weight)
 
-    def extrapolate(self, x, noise, chosen, num_horizons):
+    def extrapolate(self, x: Array, noise: Array, chosen: Array, num_horizons: int) -> Array:
         num_snapshots = x.shape[1]
         covariance = chosen_covariance(x, chosen, self.order + 1, self.pool_weight)
         poles, is_path = prony_poles(covariance, self.rank, self.tolerance)
@@ -78,7 +83,7 @@ class PronyPredictor(BinPredictor):
         return np.einsum("nhi,ni->nh", future, amplitudes[..., 0])
 
 
-def prony_poles(covariance, rank, tolerance=0.0):
+def prony_poles(covariance: Array, rank: int, tolerance: float = 0.0) -> tuple[Array, Array]:
     """Poles of the exponentials in windows of snapshots.
 
     Args:
@@ -90,10 +95,7 @@ def prony_poles(covariance, rank, tolerance=0.0):
         Tuple of the poles, complex `[n, rank]`, of modulus 1 at most, the largest first; and
         which of them count, bool `[n, rank]`.
     """
-    order = covariance.shape[-1] - 1
-    lags = order - np.arange(1, order + 1)
-    normal = covariance[:, lags[None, :], lags[:, None]]
-    target = covariance[:, order, lags]
+    normal, target = normal_equations(covariance)
     values, vectors = np.linalg.eigh(normal)
     values, vectors = values[:, ::-1][:, :rank], vectors[:, :, ::-1][:, :, :rank]
     kept = values > np.maximum(tolerance * values[:, :1], _TINY)

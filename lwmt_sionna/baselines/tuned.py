@@ -6,18 +6,24 @@ scenes played no part. `experiments/tune_baselines.py` repeats it, its record is
 """
 
 import functools
+from collections.abc import Iterable
+from typing import Any
 
 from lwmt_sionna.baselines.autoregression import (
+    ClampedAutoregression,
     DenoisedAutoregression,
+    DirectAutoregression,
     LocalAutoregression,
     PooledAutoregression,
 )
-from lwmt_sionna.baselines.hold import Hold, PhaseAlignedHold, ZeroPredictor
+from lwmt_sionna.baselines.base import Predictor
+from lwmt_sionna.baselines.bins import BinPredictor
 from lwmt_sionna.baselines.kalman import KalmanPredictor
-from lwmt_sionna.baselines.multistep import ClampedAutoregression, DirectAutoregression
 from lwmt_sionna.baselines.parametric import PathPredictor
 from lwmt_sionna.baselines.prony import PronyPredictor
+from lwmt_sionna.baselines.reference import Hold, PhaseAlignedHold, ZeroPredictor
 from lwmt_sionna.baselines.wiener import WienerPredictor
+from lwmt_sionna.typing import Shape
 
 __all__ = ["CLASSICAL", "TUNED", "TUNED_SNR_DB", "tuned_baselines", "tuned_settings"]
 
@@ -86,28 +92,31 @@ TUNED = {
 }
 
 
-def tuned_settings(name, snr_db):
+def tuned_settings(name: str, history_snr_db: float) -> dict[str, Any]:
     """Arguments of a training-free baseline's constructor, tuned at the nearest pilot SNR.
 
     Args:
         name: Name of the baseline; one that has nothing to tune gives no arguments.
-        snr_db: Pilot SNR of the histories in decibels.
+        history_snr_db: Pilot SNR of the histories in decibels.
 
     Returns:
         Dictionary.
     """
-    snr_db = min(max(snr_db, TUNED_SNR_DB[0]), TUNED_SNR_DB[-1])  # infinity is far from all
-    nearest = min(range(len(TUNED_SNR_DB)), key=lambda i: abs(TUNED_SNR_DB[i] - snr_db))
+    # Infinity is far from all.
+    ratio = min(max(history_snr_db, TUNED_SNR_DB[0]), TUNED_SNR_DB[-1])
+    nearest = min(range(len(TUNED_SNR_DB)), key=lambda i: abs(TUNED_SNR_DB[i] - ratio))
     return dict(TUNED.get(name, ({}, {}, {}))[nearest])
 
 
-def tuned_baselines(snr_db, names=None, array_shape=None):
+def tuned_baselines(
+    history_snr_db: float, names: Iterable[str] | None = None, array_shape: Shape | None = None
+) -> dict[str, Predictor]:
     """Training-free baselines with the settings tuned at the nearest pilot SNR.
 
     Equal settings give the same predictor, which compiles once.
 
     Args:
-        snr_db: Pilot SNR of the histories in decibels.
+        history_snr_db: Pilot SNR of the histories in decibels.
         names: Which of `CLASSICAL`; all of them if `None` or empty.
         array_shape: Number of rows, columns and polarisations; a linear array if left out.
 
@@ -127,10 +136,11 @@ def tuned_baselines(snr_db, names=None, array_shape=None):
     for name, make in CLASSICAL.items():
         if name not in names:
             continue
-        settings = tuned_settings(name, snr_db)
-        by_bins = name not in ("zero", "hold", "aligned_hold", "pooled_ar", "path_fit")
-        if array_shape is not None and by_bins:
-            settings["array_shape"] = array_shape
+        settings = tuned_settings(name, history_snr_db)
+        # The others do not ask which antenna is where.
+        by_array = issubclass(make, BinPredictor | LocalAutoregression | PathPredictor)
+        if array_shape is not None and by_array:
+            settings["array_shape"] = tuple(array_shape)
         predictors[name] = _make(make, tuple(sorted(settings.items())))
     return predictors
 

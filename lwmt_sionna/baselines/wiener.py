@@ -1,10 +1,13 @@
 """Wiener prediction with a known or an estimated Doppler spectrum."""
 
 import functools
+from typing import Any
 
 import numpy as np
 
+from lwmt_sionna.baselines.base import require
 from lwmt_sionna.baselines.bins import BinPredictor, chosen_snapshots
+from lwmt_sionna.typing import Array, ArrayLike
 
 __all__ = ["WienerPredictor", "jakes_autocorrelation", "wiener_forecast"]
 
@@ -35,21 +38,21 @@ class WienerPredictor(BinPredictor):
     name = "wiener"
     _NUM_BINS = 64
 
-    def __init__(self, normalized_doppler=None, noise_factor=1.0, denoise_radius=None, **kwargs):
+    def __init__(
+        self,
+        normalized_doppler: float | None = None,
+        noise_factor: float = 1.0,
+        denoise_radius: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(denoise_radius=denoise_radius, **kwargs)
-        if normalized_doppler is not None and not normalized_doppler >= 0:
-            raise ValueError(
-                "normalized_doppler must not be negative. Received: "
-                f"normalized_doppler={normalized_doppler}"
-            )
-        if not noise_factor > 0:
-            raise ValueError(
-                f"noise_factor must be positive. Received: noise_factor={noise_factor}"
-            )
+        known = normalized_doppler is None or normalized_doppler >= 0
+        require("normalized_doppler", normalized_doppler, known, "not negative")
+        require("noise_factor", noise_factor, noise_factor > 0, "positive")
         self.normalized_doppler = None if normalized_doppler is None else float(normalized_doppler)
         self.noise_factor = float(noise_factor)
 
-    def extrapolate(self, x, noise, chosen, num_horizons):
+    def extrapolate(self, x: Array, noise: Array, chosen: Array, num_horizons: int) -> Array:
         num_snapshots = x.shape[1]
         samples = chosen_snapshots(x, chosen)
         owner = chosen // (x.shape[2] * x.shape[3])
@@ -81,7 +84,7 @@ class WienerPredictor(BinPredictor):
         return finer[int(np.argmin(_costs(eigen, samples, power, floor)))]
 
 
-def jakes_autocorrelation(normalized_doppler, num_lags):
+def jakes_autocorrelation(normalized_doppler: float, num_lags: int) -> Array:
     r"""Autocorrelation of Jakes' spectrum, $J_0(2 \pi f k)$ for lags k = 0, 1, ...
 
     Args:
@@ -97,7 +100,9 @@ def jakes_autocorrelation(normalized_doppler, num_lags):
     return np.mean(np.cos(phase[:, None] * np.sin(directions)), axis=1)
 
 
-def wiener_forecast(samples, correlation, noise_ratio, num_horizons):
+def wiener_forecast(
+    samples: Array, correlation: ArrayLike, noise_ratio: Array, num_horizons: int
+) -> Array:
     """Best linear forecast of a stationary process in white noise.
 
     Args:

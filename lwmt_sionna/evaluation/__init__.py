@@ -1,9 +1,10 @@
-"""How predictions are judged: figures of merit, controls against leaks, the grid of regimes.
+"""How predictions are judged: figures of merit, controls against leaks, one `evaluate`.
 
-The modules: `metrics` and `leaks` (importable from here), `regimes` (what is evaluated), `grid`
-(one cell after the other), `table` and `figures` (from records).
+The modules: `metrics`, `leaks` and `evaluator` (importable from here), `grid` (regimes and noise,
+one cell after the other), `table` and `figures` (from records).
 """
 
+from lwmt_sionna.evaluation.evaluator import Trial, draw_trial, evaluate, evaluate_paths
 from lwmt_sionna.evaluation.leaks import (
     check_causal,
     check_held_out,
@@ -11,7 +12,7 @@ from lwmt_sionna.evaluation.leaks import (
     shuffled_histories,
 )
 from lwmt_sionna.evaluation.metrics import (
-    evaluate_predictors,
+    aligned_error,
     normalized_error,
     sgcs,
     summarize_errors,
@@ -20,9 +21,13 @@ from lwmt_sionna.evaluation.metrics import (
 )
 
 __all__ = [
+    "Trial",
+    "aligned_error",
     "check_causal",
     "check_held_out",
-    "evaluate_predictors",
+    "draw_trial",
+    "evaluate",
+    "evaluate_paths",
     "normalized_error",
     "other_histories",
     "sgcs",

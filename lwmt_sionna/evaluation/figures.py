@@ -1,19 +1,26 @@
 """Figures of the prediction evaluation, drawn from its records."""
 
 import itertools
+from typing import Any
 
 from lwmt_sionna.runs.figures import as_record, panels, policy_style
+from lwmt_sionna.typing import PathLike
 
 __all__ = ["plot_error_scatter", "plot_prediction_errors", "plot_sum_rates"]
 
 
-def plot_prediction_errors(record, path, snr_db=15.0, subset="event_free"):
+def plot_prediction_errors(
+    record: dict[str, Any] | PathLike,
+    path: PathLike,
+    history_snr_db: float = 15.0,
+    subset: str = "event_free",
+) -> None:
     """Median prediction error over horizon, one panel per regime, one curve per predictor.
 
     Args:
         record: dict or path, a record of the prediction evaluation.
         path: path of the figure; the extension chooses the format.
-        snr_db: history SNR in decibels.
+        history_snr_db: history SNR in decibels.
         subset: subset of sequences.
 
     Raises:
@@ -21,11 +28,14 @@ def plot_prediction_errors(record, path, snr_db=15.0, subset="event_free"):
     """
     record = as_record(record)
     points = [
-        p for p in record["points"] if p["history_snr_db"] == snr_db and p["subset"] == subset
+        p
+        for p in record["points"]
+        if p["history_snr_db"] == history_snr_db and p["subset"] == subset
     ]
     if not points:
         raise ValueError(
-            f"The record has no such points. Received: snr_db={snr_db}, subset={subset}"
+            "The record has no such points. Received: "
+            f"history_snr_db={history_snr_db}, subset={subset}"
         )
 
     def draw(axes, curve, style):
@@ -33,11 +43,15 @@ def plot_prediction_errors(record, path, snr_db=15.0, subset="event_free"):
         axes.plot([p["horizon"] for p in curve], [p["nmse_median_db"] for p in curve], **style)
         axes.set(xticks=[p["horizon"] for p in curve], xlabel="horizon")
 
-    title = f"median NMSE [dB], {subset.replace('_', '-')} sequences, history at {snr_db:g} dB"
+    title = (
+        f"median NMSE [dB], {subset.replace('_', '-')} sequences, history at {history_snr_db:g} dB"
+    )
     _draw_regimes(points, path, draw, "NMSE [dB]", title)
 
 
-def plot_sum_rates(record, path, horizon=None):
+def plot_sum_rates(
+    record: dict[str, Any] | PathLike, path: PathLike, horizon: int | None = None
+) -> None:
     """Sum rate over link SNR, one panel per regime, one curve per predictor.
 
     Args:
@@ -60,7 +74,9 @@ def plot_sum_rates(record, path, horizon=None):
     _draw_regimes(points, path, draw, "sum rate [bit/s/Hz]", f"four users, horizon {horizon}")
 
 
-def plot_error_scatter(record, path, model=None, horizon=1):
+def plot_error_scatter(
+    record: dict[str, Any] | PathLike, path: PathLike, model: str | None = None, horizon: int = 1
+) -> None:
     """Errors of a model over those of the best baseline, a dot per sequence, a panel per regime.
 
     The best baseline is the one with the smallest median error over the event-free sequences.
@@ -74,8 +90,8 @@ def plot_error_scatter(record, path, model=None, horizon=1):
     """
     record = as_record(record)
     presets = list(record["num_parameters"])
-    if model is None and not presets:
-        raise ValueError("The record has no model to compare. Received: model=None")
+    if (model is None and not presets) or not record["sequences"]:
+        raise ValueError(f"The record has no model to compare. Received: model={model}")
     model = presets[-1] if model is None else model
     errors = {}
     for row in record["sequences"]:
@@ -87,10 +103,10 @@ def plot_error_scatter(record, path, model=None, horizon=1):
         for p in record["best_classical"]
         if p["by"] == "nmse_median_db" and p["horizon"] == horizon
     }
-    snr_db = record["config"]["rate_snr_db"]
+    history_snr_db = record["sequences"][0]["history_snr_db"]
 
     def draw(axes, regime):
-        name = best[regime, snr_db]
+        name = best[regime, history_snr_db]
         for event, marker in ((False, "."), (True, "x")):
             pairs = [
                 (b, m)
@@ -104,7 +120,8 @@ def plot_error_scatter(record, path, model=None, horizon=1):
         axes.set(xlabel=f"{policy_style(name, [name])['label']}: NMSE [dB]")
 
     title = (
-        f"a dot per sequence (cross: with an event), horizon {horizon}, history at {snr_db:g} dB"
+        f"a dot per sequence (cross: with an event), horizon {horizon}, history at "
+        f"{history_snr_db:g} dB"
     )
     _draw_grid(list(errors), path, draw, f"{model}: NMSE [dB]", title)
 

@@ -1,140 +1,208 @@
 """The evaluation of channel predictors over regimes and noise, one cell after the other."""
 
 import dataclasses
-import hashlib
 import pathlib
 import time
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from tqdm import tqdm
 
 from lwmt_sionna.data import (
+    PathSequences,
     PlanarArray,
-    add_noise,
-    event_mask,
     history_scale,
+    interpolate,
     read_paths,
+    retime,
     subcarrier_frequencies,
-    synthesize,
+    vanishing_mask,
 )
-from lwmt_sionna.evaluation import (
-    normalized_error,
-    sgcs,
-    summarize_errors,
-    to_db,
-    zero_forcing_rates,
-)
-from lwmt_sionna.evaluation.leaks import (
-    check_causal,
-    check_held_out,
-    other_histories,
-    shuffled_histories,
-)
+from lwmt_sionna.evaluation.evaluator import SUBSETS, Forecast, draw_trial, evaluate
+from lwmt_sionna.evaluation.leaks import check_held_out, other_histories, shuffled_histories
+from lwmt_sionna.evaluation.metrics import normalized_error, to_db, zero_forcing_rates
 from lwmt_sionna.runs import records
-
-__all__ = [
-    "best_classical",
-    "cell_key",
-    "evaluate_cell",
-    "run_grid",
-]
-
-# What the figures depend on: another version of it computes its cells anew.
-_PACKAGE = pathlib.Path(__file__).parents[1]
-_CODE = (
-    "baselines/*.py",
-    "data/*.py",
-    "models/*.py",
-    "ops/*.py",
-    "evaluation/grid.py",
-    "evaluation/metrics.py",
+from lwmt_sionna.runs.configuration import (
+    FILLED,
+    Config,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
 )
+from lwmt_sionna.runs.digests import code_digest
+from lwmt_sionna.runs.parallel import progress_bar
+from lwmt_sionna.runs.store import Store
+
+__all__ = ["CEILINGS", "GridConfig", "Regime", "evaluate_cell", "load_regime", "run_grid"]
+
 CEILINGS = ("perfect", "noisy_perfect")
+# Rates, errors per sequence and controls are computed at one pilot SNR.
+_RATE_HISTORY_SNR_DB = 15.0
 _RATIO_RANGE = (1e-7, 1e3)
 
 
-def evaluate_cell(predictors, paths, snr_db, config, *, num_vanishing=0, controls=False):
-    """Judges predictors on the same noisy histories of one regime at one SNR.
+@dataclasses.dataclass(frozen=True)
+class Regime(Config):
+    """Stored sequences, as they are or met at another pace.
 
-    Targets are the true channels. Sequences are told apart by events, paths that are born or die
-    between the last measured snapshot and the target.
+    Attributes:
+        data: Path of an HDF5 file.
+        interpolate: Snapshots per stored snapshot, see `lwmt_sionna.data.interpolate`.
+        sampling_period: Time between snapshots in seconds to which the sequences are brought by
+            another speed, see `lwmt_sionna.data.retime`; after interpolation. As it is if 0.
+        controls: Whether the controls with wrong histories run.
+    """
+
+    data: str
+    interpolate: PositiveInt = 1
+    sampling_period: NonNegative = 0.0
+    controls: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class GridConfig(Config):
+    """What is evaluated.
+
+    Attributes:
+        regimes: Tables of `Regime`.
+        presets: Names or folders of presets.
+        baselines: Names of the training-free baselines; all of them if empty.
+        training: HDF5 files that were trained or tuned on: the evaluated must be others.
+        history_snr_db: Pilot SNRs of the histories in decibels.
+        num_ant: Antennas of the linear array.
+        num_subcarriers: Subcarriers.
+        subcarrier_spacing: Hertz.
+        num_history: Snapshots of history.
+        num_horizons: Snapshots to predict.
+        limit: Sequences per regime at most, the first ones; all if 0.
+        subsets: Subsets of sequences that are reported.
+        link_snr_db: Link SNRs of the rates in decibels.
+        rate_horizons: Horizons of the rates and of the errors per sequence, as far as predicted.
+        seed: Seed of noise and user groups.
+    """
+
+    regimes: Annotated[tuple[Regime, ...], FILLED]
+    presets: tuple[str, ...] = ("small",)
+    baselines: tuple[str, ...] = ()
+    training: tuple[str, ...] = ()
+    history_snr_db: Annotated[tuple[float, ...], FILLED] = (5.0, 15.0, 25.0)
+    num_ant: PositiveInt = 32
+    num_subcarriers: PositiveInt = 32
+    subcarrier_spacing: Positive = 540e3
+    num_history: PositiveInt = 16
+    num_horizons: PositiveInt = 5
+    limit: NonNegativeInt = 0
+    subsets: tuple[Literal["event_free", "events", "quiet", "all"], ...] = SUBSETS
+    link_snr_db: tuple[float, ...] = (0.0, 10.0, 20.0)
+    rate_horizons: tuple[PositiveInt, ...] = (1, 5)
+    seed: NonNegativeInt = 0
+
+
+def load_regime(regime: Regime, config: GridConfig) -> PathSequences:
+    """Reads the sequences of a regime.
+
+    Args:
+        regime: `Regime`.
+        config: `GridConfig`.
+
+    Returns:
+        `PathSequences`.
+
+    Raises:
+        ValueError: If they are too short, or every channel vanishes. The message names the file.
+    """
+    paths = read_paths(regime.data)
+    length = config.num_history + config.num_horizons
+    if config.limit:
+        paths = paths.select(slice(0, config.limit))
+    if regime.interpolate > 1:
+        paths = interpolate(paths, regime.interpolate, length)
+    elif paths.num_snapshots < length:
+        raise ValueError(
+            f"The sequences are too short: expected at least {length} snapshots. Received: "
+            f"data={regime.data}, num_snapshots={paths.num_snapshots}"
+        )
+    if regime.sampling_period:
+        paths = retime(paths, regime.sampling_period)
+    if vanishing_mask(paths).all():
+        raise ValueError(f"No sequence has a channel throughout. Received: data={regime.data}")
+    return paths
+
+
+def evaluate_cell(
+    predictors: Mapping[str, Forecast],
+    paths: PathSequences,
+    history_snr_db: float,
+    config: GridConfig,
+    *,
+    controls: bool = False,
+) -> dict[str, list[dict[str, Any]]]:
+    """Judges predictors on the same noisy histories of one regime at one SNR.
 
     Args:
         predictors: Dictionary of names and `lwmt_sionna.baselines.Predictor`.
         paths: `lwmt_sionna.data.PathSequences` of one speed and period.
-        snr_db: Pilot SNR of the histories in decibels.
+        history_snr_db: Pilot SNR of the histories in decibels.
         config: `GridConfig`.
-        num_vanishing: Sequences left out before, for the record.
         controls: Whether to run the controls with wrong histories as well, at the SNR of the rates.
 
     Returns:
-        Dictionary of lists of flat dictionaries: `"points"` (one per predictor, horizon and
-        subset), `"rates"`, `"sequences"` (errors of every sequence), `"controls"` and `"costs"`.
+        Dictionary of lists of flat dictionaries: `"points"` (see `evaluate`), `"rates"`,
+        `"sequences"` (errors of every sequence), `"controls"` and `"costs"`.
     """
-    num_history, num_horizons = config.num_history, config.num_horizons
-    array = PlanarArray(1, config.num_ant)
-    frequencies = subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing)
-    h = synthesize(paths, array, frequencies, snapshots=np.arange(num_history + num_horizons))
-
-    def measure(channels):
-        return add_noise(
-            channels[:, :num_history], snr_db, np.random.default_rng([config.seed, int(snr_db)])
-        )
-
-    check_causal(measure, h[:4], num_history)
-    past, future = h[:, :num_history], h[:, num_history:]
-    history = measure(h)
-    scale = np.sqrt(np.mean(np.abs(past) ** 2, axis=(1, 2, 3), dtype=np.float64))
-    cell = {
-        "scene": paths.scene,
-        "speed_kmh": round(float(np.mean(paths.speed) * 3.6), 3),
-        "sampling_period_s": round(float(paths.sampling_period), 9),
-        "normalized_doppler": round(float(np.mean(paths.normalized_doppler)), 4),
-        "history_snr_db": float(snr_db),
+    trial = draw_trial(
+        paths,
+        PlanarArray(1, config.num_ant),
+        subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing),
+        history_snr_db=history_snr_db,
+        num_history=config.num_history,
+        num_horizons=config.num_horizons,
+        seed=config.seed,
+    )
+    timed = {name: _Timed(predictor) for name, predictor in predictors.items()}
+    subsets = {name: trial.subsets[name] for name in config.subsets}
+    points = evaluate(timed, trial.history, trial.future, scale=trial.scale, subsets=subsets)
+    cell = {name: value for name, value in trial.labels.items() if name != "num_vanishing"}
+    result = {
+        "points": [_rounded({**trial.labels, **point}) for point in points],
+        "rates": [],
+        "sequences": [],
+        "controls": [],
+        "costs": [{**cell, "predictor": name, **each.cost} for name, each in timed.items()],
     }
-    masks = _subsets(paths, num_history, num_horizons)
-    result = {"points": [], "rates": [], "sequences": [], "controls": [], "costs": []}
-    for name, predictor in {**predictors, **_ceilings(future, snr_db, config)}.items():
-        start, busy = time.perf_counter(), time.process_time()
-        predicted = predictor(history, num_horizons)
-        cost = {
-            "wall_ms": 1e3 * (time.perf_counter() - start) / len(h),
-            "cpu_ms": 1e3 * (time.process_time() - busy) / len(h),
-        }
-        if name not in CEILINGS:
-            result["costs"].append({**cell, "predictor": name, **cost})
-            for horizon in range(1, num_horizons + 1):
-                rows = _points(predicted, future, scale, horizon, masks[horizon - 1], config)
-                for row in rows:
-                    row = {"predictor": name, "horizon": horizon, **row}
-                    result["points"].append({**cell, "num_vanishing": num_vanishing, **row})
-        if snr_db == config.rate_snr_db:
-            result["rates"] += _rates(name, predicted, future, history, paths, config, cell)
-            if name not in CEILINGS:
-                result["sequences"] += _per_sequence(name, predicted, future, masks, config, cell)
-        if controls and snr_db == config.rate_snr_db and name not in CEILINGS:
-            for kind, wrong in (
-                ("shuffled", shuffled_histories(history, config.seed)),
-                ("other", other_histories(history)),
-            ):
-                guess = predictor(wrong, num_horizons)[:, 0]  # the program is compiled already
-                if kind == "other":  # brought to the power of the own history, as hold would be
-                    guess = guess * (history_scale(history) / history_scale(wrong))[:, 0]
-                error, power = normalized_error(guess, future[:, 0], scale)
-                median = to_db(np.median(error / np.maximum(power, 1e-30)))
-                result["controls"].append(
-                    {**cell, "predictor": name, "control": kind, "nmse_median_db": _round(median)}
-                )
+    if history_snr_db != _RATE_HISTORY_SNR_DB:
+        return result
+    predicted = {name: each.predicted for name, each in timed.items()}
+    result["sequences"] = [
+        {**cell, "predictor": name, **row}
+        for name, values in predicted.items()
+        for row in _per_sequence(values, trial, config)
+    ]
+    predicted |= _ceilings(trial, history_snr_db, config.seed)
+    result["rates"] = [
+        {**cell, "predictor": name, **row}
+        for name, values in predicted.items()
+        for row in _rates(values, trial, config)
+    ]
+    if controls:
+        result["controls"] = [
+            {**cell, "predictor": name, **row}
+            for name, each in predictors.items()
+            for row in _controls(each, trial, config.seed)
+        ]
     return result
 
 
-def run_grid(config, regimes, store):
+def run_grid(
+    config: GridConfig, regimes: list[tuple[Regime, PathSequences]], store: Store
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any], dict[str, int]]:
     """Evaluates every regime at every SNR; finished cells are not computed again.
 
     Args:
         config: `GridConfig`.
         regimes: List of tuples of a `Regime` and what `load_regime` made of it.
-        store: `CellStore`.
+        store: `lwmt_sionna.runs.store.Store`.
 
     Returns:
         Tuple of the joined results of `evaluate_cell` (and `"splits"`: distances from the training
@@ -152,11 +220,58 @@ def run_grid(config, regimes, store):
         models[name] = ModelPredictor(preset, name)
         parameters[name] = int(models[name].model.count_params())
         inputs[f"preset_{name}"] = preset_folder(preset)
-    training = [read_paths(path) for path in config.training]
     inputs |= {f"training_{pathlib.Path(path).stem}": path for path in config.training}
+    splits = _splits(config, regimes)
+    settings = config.to_dict()
+    del settings["regimes"], settings["history_snr_db"]
+    common = {
+        "settings": settings,
+        "code": code_digest(__name__),
+        "presets": {name: records.sha256(inputs[f"preset_{name}"]) for name in models},
+    }
+    joined = {}
+    cells = [(*regime, snr) for regime in regimes for snr in config.history_snr_db]
+    for regime, paths, history_snr_db in progress_bar(cells, unit="cell"):
+        key = {
+            **common,
+            "regime": regime.to_dict(),
+            "data": records.sha256(regime.data),
+            "history_snr_db": history_snr_db,
+        }
+
+        def compute(regime=regime, paths=paths, history_snr_db=history_snr_db):
+            predictors = {**tuned_baselines(history_snr_db, config.baselines), **models}
+            return evaluate_cell(
+                predictors, paths, history_snr_db, config, controls=regime.controls
+            )
+
+        label = f"{pathlib.Path(regime.data).name}, {history_snr_db:g} dB"
+        for name, rows in store.compute(key, compute, label).items():
+            joined.setdefault(name, []).extend(rows)
+    return {**joined, "splits": splits}, inputs, parameters
+
+
+class _Timed:
+    """A predictor that keeps what it predicted, and what that cost per sequence."""
+
+    def __init__(self, predictor):
+        self.predictor = predictor
+
+    def __call__(self, history, num_horizons):
+        start, busy = time.perf_counter(), time.process_time()
+        self.predicted = self.predictor(history, num_horizons)
+        self.cost = {
+            "wall_ms": 1e3 * (time.perf_counter() - start) / len(history),
+            "cpu_ms": 1e3 * (time.process_time() - busy) / len(history),
+        }
+        return self.predicted
+
+
+def _splits(config, regimes):
+    training = [read_paths(path) for path in config.training]
     splits = []
-    for regime, paths, _ in regimes if training else ():
-        nearest = check_held_out(training, paths)
+    for regime, paths in regimes if training else ():
+        nearest = check_held_out(training, paths.select(~vanishing_mask(paths)))
         splits.append(
             {
                 "scene": paths.scene,
@@ -166,163 +281,72 @@ def run_grid(config, regimes, store):
                 "nearest_training_m": round(nearest, 2) if np.isfinite(nearest) else None,
             }
         )
-    settings = {k: v for k, v in config.to_dict().items() if k not in ("regimes", "snr_db")}
-    common = {
-        "settings": settings,
-        "code": _code_digest(),
-        "presets": {name: records.sha256(inputs[f"preset_{name}"]) for name in models},
-    }
-    joined = {}
-    cells = [(regime, snr_db) for regime in regimes for snr_db in config.snr_db]
-    for (regime, paths, num_vanishing), snr_db in tqdm(cells, unit="cell", disable=None):
-        key = {
-            **common,
-            "regime": dataclasses.asdict(regime),
-            "data": records.sha256(regime.data),
-            "snr_db": snr_db,
-        }
-
-        def compute(regime=regime, paths=paths, vanishing=num_vanishing, snr_db=snr_db):
-            predictors = {**tuned_baselines(snr_db, config.baselines), **models}
-            return evaluate_cell(
-                predictors,
-                paths,
-                snr_db,
-                config,
-                num_vanishing=vanishing,
-                controls=regime.controls,
-            )
-
-        for name, rows in store.get(key, compute).items():
-            joined.setdefault(name, []).extend(rows)
-    return {**joined, "splits": splits}, inputs, parameters
+    return splits
 
 
-def _code_digest():
-    files = [file for name in _CODE for file in sorted(_PACKAGE.glob(name))]
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def _ceilings(future, snr_db, config):
+def _ceilings(trial, history_snr_db, seed):
     from lwmt_sionna.baselines import PerfectCsi
 
-    if snr_db != config.rate_snr_db:
-        return {}
-    return {
-        "perfect": PerfectCsi(future),
-        "noisy_perfect": PerfectCsi(future, snr_db, config.seed + 1),
-    }
+    noisy = PerfectCsi(trial.future, history_snr_db, seed + 1)
+    return dict(zip(CEILINGS, (trial.future, noisy.future), strict=True))
 
 
-def _subsets(paths, num_history, num_horizons):
-    """Masks of the subsets for every horizon."""
-    births = [event_mask(paths, t, t + 1) for t in range(num_history - 1)]
-    quiet = ~np.any(births, axis=0) if births else np.ones(paths.num_sequences, bool)
-    masks = []
-    for horizon in range(1, num_horizons + 1):
-        events = event_mask(paths, num_history - 1, num_history - 1 + horizon)
-        masks.append(
-            {
-                "event_free": ~events,
-                "events": events,
-                "quiet": quiet & ~events,
-                "all": np.ones_like(events),
-            }
-        )
-    return masks
+def _rate_horizons(config):
+    return [horizon for horizon in config.rate_horizons if horizon <= config.num_horizons]
 
 
-def _points(predicted, future, scale, horizon, masks, config):
-    truth, guess = future[:, horizon - 1], predicted[:, horizon - 1]
-    error, power = normalized_error(guess, truth, scale)
-    similarity = sgcs(guess, truth)
-    for subset in config.subsets:
-        chosen = masks[subset]
-        if not (chosen & (power > 0)).any():
-            continue
-        row = summarize_errors(error[chosen], power[chosen])
-        row = {k: _round(v) if k.endswith("_db") else v for k, v in row.items()}
-        yield {
-            "subset": subset,
-            "share": round(float(chosen.mean()), 4),
-            **row,
-            "sgcs": round(float(similarity[chosen].mean()), 5),
-        }
-
-
-def _rates(name, predicted, future, history, paths, config, cell):
+def _rates(predicted, trial, config):
     # Users of equal mean power: differences come from the CSI alone.
-    unit = history_scale(history)[:, 0]
-    rows = []
-    for horizon in config.rate_horizons:
-        guess, truth = predicted[:, horizon - 1] / unit, future[:, horizon - 1] / unit
+    unit = history_scale(trial.history)[:, 0]
+    for horizon in _rate_horizons(config):
+        guess, truth = predicted[:, horizon - 1] / unit, trial.future[:, horizon - 1] / unit
         for link_snr_db in config.link_snr_db:
             rates = zero_forcing_rates(
-                guess, truth, link_snr_db, groups=paths.bs_index, seed=config.seed
+                guess, truth, link_snr_db, groups=trial.groups, seed=config.seed
             )
-            rows.append(
-                {
-                    **cell,
-                    "predictor": name,
+            if len(rates):
+                yield {
                     "horizon": horizon,
-                    "link_snr_db": float(link_snr_db),
+                    "link_snr_db": link_snr_db,
                     "sum_rate": round(float(rates.mean()), 4),
                     "num_groups": len(rates),
                 }
-            )
-    return rows
 
 
-def _per_sequence(name, predicted, future, masks, config, cell):
-    rows = []
-    for horizon in config.rate_horizons:
-        error, power = normalized_error(predicted[:, horizon - 1], future[:, horizon - 1])
+def _per_sequence(predicted, trial, config):
+    for horizon in _rate_horizons(config):
+        error, power = normalized_error(predicted[:, horizon - 1], trial.future[:, horizon - 1])
         ratio = np.clip(error / np.maximum(power, 1e-30), *_RATIO_RANGE)
-        event = masks[horizon - 1]["events"]
+        event = trial.subsets["events"][horizon - 1]
         for index, value in enumerate(to_db(ratio)):
-            rows.append(
-                {
-                    **cell,
-                    "predictor": name,
-                    "horizon": horizon,
-                    "sequence": index,
-                    "event": bool(event[index]),
-                    "nmse_db": _round(value),
-                }
-            )
-    return rows
+            yield {
+                "horizon": horizon,
+                "sequence": index,
+                "event": bool(event[index]),
+                "nmse_db": round(float(value), 3),
+            }
 
 
-def best_classical(points, classical, by="nmse_median_db", subset="event_free"):
-    """The strongest training-free baseline of every cell and horizon.
-
-    Args:
-        points: Points of `evaluate_cell`.
-        classical: Names of the training-free baselines.
-        by: Figure that decides; the smallest wins.
-        subset: Subset of sequences that it is taken from.
-
-    Returns:
-        Dictionary from (scene, speed, period, history SNR, horizon) to the point that wins.
-    """
-    best = {}
-    for point in points:
-        if point["predictor"] not in classical or point["subset"] != subset:
-            continue
-        key = cell_key(point)
-        if key not in best or point[by] < best[key][by]:
-            best[key] = point
-    return best
+def _controls(predictor, trial, seed):
+    history, future = trial.history, trial.future
+    for kind, wrong in (
+        ("shuffled", shuffled_histories(history, seed)),
+        ("other", other_histories(history)),
+    ):
+        guess = predictor(wrong, future.shape[1])[:, 0]  # the program is compiled already
+        if kind == "other":  # brought to the power of the own history, as hold would be
+            guess = guess * (history_scale(history) / history_scale(wrong))[:, 0]
+        error, power = normalized_error(guess, future[:, 0], trial.scale)
+        median = to_db(np.median(error / np.maximum(power, 1e-30)))
+        yield {"control": kind, "nmse_median_db": round(float(median), 3)}
 
 
-def cell_key(point):
-    """(scene, speed, period, history SNR, horizon) of a point."""
-    names = ("scene", "speed_kmh", "sampling_period_s", "history_snr_db", "horizon")
-    return tuple(point[name] for name in names)
-
-
-def _round(value):
-    return round(float(value), 3)
+def _rounded(point):
+    """What a record needs: thousandths of a decibel, and shares."""
+    digits = {"share": 4, "sgcs": 5}
+    return {
+        name: round(value, digits.get(name, 3))
+        if name in digits or name.startswith("nmse_")
+        else value
+        for name, value in point.items()
+    }

@@ -1,13 +1,17 @@
 """Checks that an evaluation is one: nothing of the future, nothing of the training."""
 
+from collections.abc import Callable, Sequence
+from typing import Any
+
 import numpy as np
 
-from lwmt_sionna.data.splits import check_disjoint, track_distance
+from lwmt_sionna.data import PathSequences, check_disjoint, track_distance
+from lwmt_sionna.typing import Array
 
 __all__ = ["check_causal", "check_held_out", "other_histories", "shuffled_histories"]
 
 
-def check_causal(measure, h, num_history):
+def check_causal(measure: Callable[[Array], Any], h: Array, num_history: int) -> None:
     """Refuses a preparation of histories that knows anything of the future.
 
     The preparation runs twice, on sequences that differ after the history only. Whatever it makes
@@ -42,7 +46,7 @@ def check_causal(measure, h, num_history):
             )
 
 
-def check_held_out(training, evaluation):
+def check_held_out(training: Sequence[PathSequences], evaluation: PathSequences) -> float:
     """Refuses an evaluation on what was trained on, and measures how far it is.
 
     Args:
@@ -63,7 +67,7 @@ def check_held_out(training, evaluation):
     return nearest
 
 
-def shuffled_histories(history, seed=0):
+def shuffled_histories(history: Array, seed: int = 0) -> Array:
     """A control: the snapshots of every history in random order, the same for all.
 
     What a predictor loses is what it takes from the order of time. Hold and the like lose nothing
@@ -83,7 +87,7 @@ def shuffled_histories(history, seed=0):
     return history[:, order]
 
 
-def other_histories(history):
+def other_histories(history: Array) -> Array:
     """A control: every sequence is predicted from the history of the next one.
 
     Nothing can be won: an error below that of predicting zero shows a leak of the targets.

@@ -1,9 +1,13 @@
 """Figures of merit of predicted channels."""
 
+from typing import Any
+
 import numpy as np
 
+from lwmt_sionna.typing import Array, ArrayLike
+
 __all__ = [
-    "evaluate_predictors",
+    "aligned_error",
     "normalized_error",
     "sgcs",
     "summarize_errors",
@@ -12,13 +16,13 @@ __all__ = [
 ]
 
 
-def to_db(ratio):
+def to_db(ratio: ArrayLike) -> Array:
     """Decibels of a power ratio; minus infinity for zero."""
     with np.errstate(divide="ignore"):
         return 10.0 * np.log10(ratio)
 
 
-def normalized_error(h_hat, h, scale=None):
+def normalized_error(h_hat: Array, h: Array, scale: ArrayLike | None = None) -> tuple[Array, Array]:
     """Squared errors and powers per sequence.
 
     Args:
@@ -44,7 +48,41 @@ def normalized_error(h_hat, h, scale=None):
     return error, power
 
 
-def summarize_errors(error, power):
+def aligned_error(h_hat: ArrayLike, h: ArrayLike) -> Array:
+    r"""Squared errors that are left after the best common phase and delay of every snapshot.
+
+    The phase of a user's oscillator and the start of its frame are common to all antennas and
+    change nothing for a precoder: $\min_{\phi, \tau} \sum_{m,k} |e^{j(\phi + 2 \pi k \tau)}
+    \hat h_{mk} - h_{mk}|^2$, which is the sum of both powers less twice the largest modulus of
+    $\sum_k r_k e^{j 2 \pi k \tau}$ with $r_k = \sum_m h_{mk}^* \hat h_{mk}$.
+
+    Args:
+        h_hat: Predicted channels, complex `[batch, num_ant, num_subcarriers]`.
+        h: True channels, same shape; subcarriers equally spaced.
+
+    Returns:
+        float64 `[batch]`.
+    """
+    h_hat, h = np.asarray(h_hat, np.complex128), np.asarray(h, np.complex128)
+    correlation = np.sum(np.conj(h) * h_hat, axis=1)
+    size = 8 * correlation.shape[1]
+    index = np.arange(correlation.shape[1]) - correlation.shape[1] // 2
+    tau = np.argmax(np.abs(np.fft.ifft(correlation, size, axis=1)), axis=1) / size
+    # Newton's steps from the nearest point of the grid to the peak of the squared modulus.
+    for _ in range(4):
+        turned = correlation * np.exp(2j * np.pi * index * tau[:, None])
+        slope = 2j * np.pi * index
+        value, first, second = (np.sum(turned * slope**n, axis=1) for n in range(3))
+        rise = np.real(np.conj(value) * first)
+        bend = np.abs(first) ** 2 + np.real(np.conj(value) * second)
+        step = np.where(bend < 0, -rise / np.where(bend < 0, bend, 1.0), 0.0)
+        tau = tau + np.clip(step, -0.5 / size, 0.5 / size)
+    turned = correlation * np.exp(2j * np.pi * index * tau[:, None])
+    power = np.sum(np.abs(h) ** 2, axis=(1, 2)) + np.sum(np.abs(h_hat) ** 2, axis=(1, 2))
+    return np.maximum(power - 2 * np.abs(turned.sum(axis=1)), 0.0)
+
+
+def summarize_errors(error: Array, power: Array) -> dict[str, Any]:
     """Normalised mean squared error in its four forms, which differ by 5 dB and more.
 
     Args:
@@ -70,7 +108,7 @@ def summarize_errors(error, power):
     }
 
 
-def sgcs(h_hat, h):
+def sgcs(h_hat: ArrayLike, h: ArrayLike) -> Array:
     """Squared generalised cosine similarity over the antennas, mean over subcarriers.
 
     Args:
@@ -86,7 +124,14 @@ def sgcs(h_hat, h):
     return np.mean(inner / np.where(norms > 0, norms, 1.0), axis=-1)
 
 
-def zero_forcing_rates(h_hat, h, snr_db, num_users=4, groups=None, seed=0):
+def zero_forcing_rates(
+    h_hat: Array,
+    h: Array,
+    link_snr_db: float,
+    num_users: int = 4,
+    groups: ArrayLike | None = None,
+    seed: int = 0,
+) -> Array:
     """Sum rates of users that a base station precodes to together, from what it believes.
 
     Regularised zero-forcing on every subcarrier, equal power per user and unit power in all,
@@ -97,7 +142,7 @@ def zero_forcing_rates(h_hat, h, snr_db, num_users=4, groups=None, seed=0):
     Args:
         h_hat: Predicted channels, complex `[batch, num_ant, num_subcarriers]`.
         h: True channels, same shape.
-        snr_db: Link SNR in decibels.
+        link_snr_db: Link SNR in decibels.
         num_users: Users per group.
         groups: Labels of the users that may share a group (their base stations), `[batch]`; all
             may if `None`.
@@ -114,8 +159,8 @@ def zero_forcing_rates(h_hat, h, snr_db, num_users=4, groups=None, seed=0):
         members = rng.permutation(np.flatnonzero(labels == label))
         members = members[: len(members) // num_users * num_users]
         teams.append(members.reshape(-1, num_users))
-    teams = np.concatenate(teams)
-    snr = 10.0 ** (snr_db / 10.0)
+    teams = np.concatenate(teams) if teams else np.empty((0, num_users), int)
+    snr = 10.0 ** (link_snr_db / 10.0)
     # g group, k subcarrier, u user, a antenna
     believed, true = (np.moveaxis(x[teams], -1, 1).astype(np.complex128) for x in (h_hat, h))
     gram = believed @ believed.conj().swapaxes(-1, -2)
@@ -128,73 +173,3 @@ def zero_forcing_rates(h_hat, h, snr_db, num_users=4, groups=None, seed=0):
     interference = received.sum(axis=-1) - signal
     rate = np.log2(1 + snr * signal / (1 + snr * interference))
     return rate.sum(axis=-1).mean(axis=-1)
-
-
-def evaluate_predictors(
-    predictors, paths, array, frequencies, *, snr_db, num_history, num_horizons, seed=0
-):
-    """Judges predictors on the same noisy histories of stored sequences.
-
-    Targets are the true channels. Sequences whose channel vanishes in a snapshot are left out and
-    counted; the others are told apart by events, paths that are born or die between the last
-    measured snapshot and the target.
-
-    Args:
-        predictors: Dictionary of names and `lwmt_sionna.baselines.Predictor`.
-        paths: `lwmt_sionna.data.PathSequences` of one speed and period.
-        array: `lwmt_sionna.data.PlanarArray`.
-        frequencies: Subcarrier frequencies in hertz, float `[num_subcarriers]`.
-        snr_db: Pilot SNR of the histories in decibels.
-        num_history: Snapshots of history.
-        num_horizons: Snapshots to predict.
-        seed: Seed of the noise.
-
-    Yields:
-        One flat dictionary per predictor, horizon and subset: `"event_free"` and `"events"` (told
-        by the window from the last measured snapshot to the target), `"quiet"` (no event from the
-        first measured snapshot on) and `"all"`.
-    """
-    from lwmt_sionna.data import add_noise, event_mask, synthesize, vanishing_mask
-
-    vanishing = vanishing_mask(paths)
-    paths = paths.select(~vanishing)
-    length = num_history + num_horizons
-    h = synthesize(paths, array, frequencies, snapshots=np.arange(length))
-    past, future = h[:, :num_history], h[:, num_history:]
-    history = add_noise(past, snr_db, np.random.default_rng(seed))
-    scale = np.sqrt(np.mean(np.abs(past) ** 2, axis=(1, 2, 3), dtype=np.float64))
-    doppler = paths.normalized_doppler
-    quiet = ~np.any([event_mask(paths, t, t + 1) for t in range(num_history - 1)], axis=0)
-    common = {
-        "scene": paths.scene,
-        "speed_kmh": float(np.mean(paths.speed) * 3.6),
-        "sampling_period_s": float(paths.sampling_period),
-        "normalized_doppler": float(np.mean(doppler)),
-        "history_snr_db": float(snr_db),
-        "num_vanishing": int(vanishing.sum()),
-    }
-    for name, predictor in predictors.items():
-        predicted = predictor(history, num_horizons)
-        for horizon in range(1, num_horizons + 1):
-            truth, guess = future[:, horizon - 1], predicted[:, horizon - 1]
-            error, power = normalized_error(guess, truth, scale)
-            similarity = sgcs(guess, truth)
-            has_event = event_mask(paths, num_history - 1, num_history - 1 + horizon)
-            subsets = {
-                "event_free": ~has_event,
-                "events": has_event,
-                "quiet": quiet & ~has_event,
-                "all": np.ones_like(has_event),
-            }
-            for subset, chosen in subsets.items():
-                if not (chosen & (power > 0)).any():
-                    continue
-                yield {
-                    **common,
-                    "predictor": name,
-                    "horizon": horizon,
-                    "subset": subset,
-                    "share": float(chosen.mean()),
-                    **summarize_errors(error[chosen], power[chosen]),
-                    "sgcs": float(similarity[chosen].mean()),
-                }

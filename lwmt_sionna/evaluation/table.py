@@ -2,18 +2,62 @@
 
 import collections
 import statistics
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from lwmt_sionna.baselines import CLASSICAL
-from lwmt_sionna.evaluation.grid import best_classical, cell_key
 
-__all__ = ["format_prediction_comparison", "leads", "seed_gains"]
+__all__ = [
+    "best_classical",
+    "cell_key",
+    "format_points",
+    "format_prediction_comparison",
+    "leads",
+    "seed_gains",
+]
 
 FIGURES = ("nmse_median_db", "nmse_pooled_db")
 BIN_BY_BIN = "best bin by bin"
 _RESOLVING = "path_fit"
+# Published work sees as much between seeds: from here on a predictor counts as behind.
+_MARGIN_DB = 0.5
 
 
-def leads(record, predictor, by, subset="event_free"):
+def best_classical(
+    points: Sequence[dict[str, Any]],
+    classical: Collection[str],
+    by: str = "nmse_median_db",
+    subset: str = "event_free",
+) -> dict[tuple[Any, ...], dict[str, Any]]:
+    """The strongest training-free baseline of every cell and horizon.
+
+    Args:
+        points: Points of `evaluate_cell`.
+        classical: Names of the training-free baselines.
+        by: Figure that decides; the smallest wins.
+        subset: Subset of sequences that it is taken from.
+
+    Returns:
+        Dictionary from (scene, speed, period, history SNR, horizon) to the point that wins.
+    """
+    best = {}
+    for point in points:
+        if point["predictor"] in classical and point["subset"] == subset:
+            key = cell_key(point)
+            if key not in best or point[by] < best[key][by]:
+                best[key] = point
+    return best
+
+
+def cell_key(point: dict[str, Any]) -> tuple[Any, ...]:
+    """(scene, speed, period, history SNR, horizon) of a point."""
+    names = ("scene", "speed_kmh", "sampling_period_s", "history_snr_db", "horizon")
+    return tuple(point[name] for name in names)
+
+
+def leads(
+    record: dict[str, Any], predictor: str, by: str, subset: str = "event_free"
+) -> dict[str, dict[tuple[Any, ...], float]]:
     """By how many decibels a predictor is ahead of every other, cell by cell.
 
     Args:
@@ -51,7 +95,14 @@ def leads(record, predictor, by, subset="event_free"):
     return dict(rivals)
 
 
-def seed_gains(record, names, reference, by, horizon, subset="event_free"):
+def seed_gains(
+    record: dict[str, Any],
+    names: Sequence[str],
+    reference: str,
+    by: str,
+    horizon: int,
+    subset: str = "event_free",
+) -> list[float]:
     """Mean over the cells of one horizon of what trainings of several seeds win over a predictor.
 
     Args:
@@ -72,7 +123,12 @@ def seed_gains(record, names, reference, by, horizon, subset="event_free"):
     return gains
 
 
-def format_prediction_comparison(record, predictor, kinds=(), reference=_RESOLVING, margin=0.5):
+def format_prediction_comparison(
+    record: dict[str, Any],
+    predictor: str,
+    kinds: Sequence[Sequence[str]] = (),
+    reference: str = _RESOLVING,
+) -> str:
     """Tables of the leads of a predictor, of the best classical ones, and of seeds.
 
     Args:
@@ -80,7 +136,6 @@ def format_prediction_comparison(record, predictor, kinds=(), reference=_RESOLVI
         predictor: Name of the predictor whose leads are told.
         kinds: Lists of names of predictors that differ in their seed alone.
         reference: Predictor that the seeds are compared with.
-        margin: Decibels from which on a predictor counts as behind.
 
     Returns:
         String of several lines.
@@ -89,14 +144,14 @@ def format_prediction_comparison(record, predictor, kinds=(), reference=_RESOLVI
     for by in FIGURES:
         lines += [
             f"{predictor} against others, {by}, event-free sequences [dB]:",
-            f"{'rival':<18}{'cells':>6}{'ahead':>7}{f'behind > {margin:g}':>14}"
+            f"{'rival':<18}{'cells':>6}{'ahead':>7}{f'behind > {_MARGIN_DB:g}':>14}"
             f"{'lead: least':>13}{'middle':>8}{'most':>8}",
         ]
         for name, lead in leads(record, predictor, by).items():
             values = list(lead.values())
             lines.append(
                 f"{name:<18}{len(values):>6}{sum(v > 0 for v in values):>7}"
-                f"{sum(v < -margin for v in values):>14}{min(values):>13.1f}"
+                f"{sum(v < -_MARGIN_DB for v in values):>14}{min(values):>13.1f}"
                 f"{statistics.median(values):>8.1f}{max(values):>8.1f}"
             )
         best = best_classical(record["points"], CLASSICAL, by)
@@ -113,4 +168,39 @@ def format_prediction_comparison(record, predictor, kinds=(), reference=_RESOLVI
                 lines.append(
                     f"  {by}, horizon {horizon}: {statistics.fmean(gains):.2f} +- {spread:.2f} dB"
                 )
+    return "\n".join(lines).rstrip()
+
+
+def format_points(points: Sequence[dict[str, Any]], horizons: Sequence[int] | None = None) -> str:
+    """Tables of errors, one per regime and SNR.
+
+    Args:
+        points: Points of `evaluate_cell` or `evaluate_paths`.
+        horizons: Horizons that are told; the first and the last if `None`.
+
+    Returns:
+        String of several lines.
+    """
+    cells = {(cell_key(p)[:4], p["predictor"], p["horizon"], p["subset"]): p for p in points}
+    if horizons is None:
+        known = [p["horizon"] for p in points]
+        horizons = sorted({min(known), max(known)})
+    columns = [(horizon, subset) for horizon in horizons for subset in ("event_free", "quiet")]
+    lines = []
+    for key in sorted({cell[0] for cell in cells}):
+        scene, speed, period, history_snr_db = key
+        lines += [
+            f"{scene}, {speed:.0f} km/h, CSI every {1e3 * period:g} ms, history SNR "
+            f"{history_snr_db:g} dB: NMSE pooled / median [dB]",
+            f"{'predictor':<14}"
+            + "".join(f"{f'h={h} {s}':>26}".replace("_", "-") for h, s in columns),
+        ]
+        for name in dict.fromkeys(p["predictor"] for p in points):
+            found = [cells.get((key, name, *column)) for column in columns]
+            texts = (
+                "-" if p is None else f"{p['nmse_pooled_db']:.1f} / {p['nmse_median_db']:.1f}"
+                for p in found
+            )
+            lines.append(f"{name:<14}" + "".join(f"{text:>26}" for text in texts))
+        lines.append("")
     return "\n".join(lines).rstrip()

@@ -1,5 +1,6 @@
 """Presets: folders with a configuration, weights, metadata and a README."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -16,6 +17,8 @@ from lwmt_sionna.typing import PathLike
 __all__ = ["PresetModel", "list_presets", "load_preset", "preset_folder", "save_preset"]
 
 _SHIPPED = pathlib.Path(__file__).parent / "preset_files"
+# Modules that presets of earlier versions name.
+_MOVED = {"lwmt_sionna.baselines.neural": "lwmt_sionna.training.contestants"}
 _CONFIG, _WEIGHTS, _METADATA = "config.json", "model.weights.h5", "metadata.json"
 
 
@@ -125,8 +128,9 @@ def load_preset(
     if dtype is not None:
         config = _with_dtype(config, keras.dtype_policies.get(dtype).name)
     try:
+        _register(config)
         model = keras.saving.deserialize_keras_object(config)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"The preset's configuration is of no model that is known here: {_first_line(error)}. "
             f"Received: {folder / _CONFIG}"
@@ -170,11 +174,9 @@ def load_preset(
 def _read(path):
     """The dictionary that a JSON file holds."""
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, RecursionError, ValueError) as error:
-        raise ValueError(
-            f"The preset's file is damaged: {_first_line(error)}. Received: {path}"
-        ) from error
+        value = records.read_json(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"The preset's file is damaged: {_first_line(error)}") from error
     if not isinstance(value, dict):
         raise ValueError(f"The preset's file is damaged: no dictionary. Received: {path}")
     return value
@@ -193,6 +195,19 @@ def _check_sum(path, sums):
 
 def _first_line(error):
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _register(config):
+    """Imports the modules of the package that a model's classes are registered in."""
+    if isinstance(config, list):
+        for item in config:
+            _register(item)
+    elif isinstance(config, dict):
+        for value in config.values():
+            _register(value)
+        module = config.get("module")
+        if isinstance(module, str) and module.startswith("lwmt_sionna."):
+            importlib.import_module(_MOVED.get(module, module))
 
 
 def _with_dtype(config, name):

@@ -6,7 +6,6 @@ stands in the `config.json` that `save_pretrained` writes beside.
 """
 
 import dataclasses
-import json
 import logging
 import math
 import os
@@ -124,6 +123,8 @@ def options_from_config(config: dict[str, Any]) -> tuple[PublishedOptions, list[
     Raises:
         ValueError: If it describes a model that this package cannot build.
     """
+    if not isinstance(config, dict):
+        raise ValueError(f"The published configuration is no dictionary. Received: {config!r:.80}")
     rest, usual = _Config(config), Neighborhood.published()
     phase = rest.take("phase_mode")
     if phase is not None and re.sub("[^a-z]", "", str(phase).lower()) not in ("realimag", "reim"):
@@ -259,7 +260,7 @@ def convert(
     if config is None and source.with_name("config.json").is_file():
         config = source.with_name("config.json")
     if config is not None:
-        told, unknown = options_from_config(_read_json(config))
+        told, unknown = options_from_config(records.read_json(config))
         options = options.over(told)
         if unknown:
             logger.warning("%s: not known here, and left out: %s", config, ", ".join(unknown))
@@ -508,16 +509,6 @@ def _dense(layer, state, name):
 def _norm(layer, state, name):
     layer.gamma.assign(state[f"{name}.weight"])
     layer.beta.assign(state[f"{name}.bias"])
-
-
-def _read_json(path):
-    try:
-        value = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (RecursionError, ValueError) as error:
-        raise ValueError(f"The configuration is damaged: {error}. Received: {path}") from error
-    if not isinstance(value, dict):
-        raise ValueError(f"The configuration is no dictionary. Received: {path}")
-    return value
 
 
 def _read_torch(path):

@@ -78,3 +78,47 @@ def test_wrong_histories_are_refused(history, message):
 def test_order_must_fit_the_history():
     with pytest.raises(ValueError, match="order=5"):
         baselines.LocalAutoregression(order=5)(np.zeros((1, 5, 4, 4), np.complex64), 1)
+
+
+@pytest.fixture(scope="module")
+def tuned():
+    return baselines.tuned_baselines(15.0)
+
+
+@pytest.mark.parametrize("grid", [(1, 1), (7, 3)])
+def test_any_grid_means_any_grid(rng, tuned, grid):
+    """One antenna, one subcarrier, primes: what no patch, cross or search grid tiles."""
+    shape = (2, 16, *grid)
+    history = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
+    for name, predictor in tuned.items():
+        future = predictor(history, 2)
+        assert future.shape == (2, 2, *grid) and np.isfinite(future).all(), name
+        assert predictor(history[:0], 2).shape == (0, 2, *grid), name
+
+
+def planar_path(num_rows, num_cols, num_polarizations, num_snapshots=21):
+    """One path seen by a planar array, antennas in Sionna's order."""
+    t, p, c, r, k = np.ogrid[:num_snapshots, :num_polarizations, :num_cols, :num_rows, :16]
+    turns = 0.13 * t + 3 / num_cols * c + 1 / num_rows * r - 5 / 16 * k
+    h = np.exp(2j * np.pi * turns) * np.array([1.0, 0.5j])[p]
+    return h.reshape(1, num_snapshots, -1, 16).astype(np.complex64)
+
+
+@pytest.mark.parametrize("name", ["local_ar", "denoised_ar", "clamped_ar", "kalman", "path_fit"])
+@pytest.mark.parametrize("shape", [(2, 8, 2), (8, 1, 2)])
+def test_the_shape_of_an_array_is_used(name, shape):
+    """A path that a planar array resolves is followed; taken for a line, it is not one bin."""
+    predictor = baselines.tuned_baselines(25.0, [name], shape)[name]
+    assert predictor.array_shape == shape
+    h = planar_path(*shape)
+    assert error_db(predictor(h[:, :16], 3), h[:, 16:19]) < -30
+
+
+def test_another_array_is_refused():
+    line = baselines.KalmanPredictor()
+    baselines.check_array(line, "kalman", (1, 32, 1))
+    baselines.check_array(baselines.Hold(), "hold", (4, 4, 2))
+    with pytest.raises(ValueError, match=r"kalman.*expected array_shape=\(4, 4, 2\)"):
+        baselines.check_array(line, "kalman", (4, 4, 2))
+    with pytest.raises(ValueError, match="array_shape"):
+        baselines.KalmanPredictor(array_shape=(4, 4, 1))(np.ones((1, 16, 8, 4), np.complex64), 1)

@@ -3,6 +3,8 @@
 import ast
 import pathlib
 
+import pytest
+
 from lwmt_sionna.baselines import (
     CLASSICAL,
     TUNED,
@@ -31,6 +33,14 @@ def test_settings_are_those_of_the_record():
 def test_all_can_be_made():
     for snr_db in TUNED_SNR_DB:
         assert list(tuned_baselines(snr_db)) == list(CLASSICAL)
+
+
+def test_some_are_chosen_and_made_once():
+    chosen = tuned_baselines(12.0, names=("kalman", "hold"), array_shape=(2, 4, 1))
+    assert list(chosen) == ["hold", "kalman"] and chosen["kalman"].array_shape == (2, 4, 1)
+    assert tuned_baselines(15.0, names=["hold"])["hold"] is chosen["hold"]
+    with pytest.raises(ValueError, match="oracle"):
+        tuned_baselines(15.0, names=["oracle"])
 
 
 def test_the_nearest_ratio_decides():

@@ -106,6 +106,11 @@ def test_readme_is_one_screen():
     assert len(re.findall(r"\d+(?:\.\d+)?", text)) <= 60
 
 
+def test_every_figure_can_be_drawn_again():
+    report = script("report.py")
+    assert all(callable(report.drawing(name)) for name in report.DRAWN)
+
+
 def test_tables_and_figures_equal_the_records(capsys):
     script("report.py").main(["--check"])
     assert "equals the records" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """The evaluation's own arithmetic, on channels whose figures are known."""
 
+import contextlib
 import dataclasses
 import json
 
@@ -11,22 +12,27 @@ from lwmt_sionna.baselines import (
     PerfectCsi,
     PooledAutoregression,
     ZeroPredictor,
-    tuned_baselines,
 )
 from lwmt_sionna.baselines.base import Predictor
-from lwmt_sionna.data import ClusterConfig, draw_clusters, write_paths
+from lwmt_sionna.data import ClusterConfig, concatenate, draw_clusters, write_paths
 from lwmt_sionna.evaluation import figures, grid, zero_forcing_rates
-from lwmt_sionna.evaluation.grid import best_classical, evaluate_cell, run_grid
-from lwmt_sionna.evaluation.regimes import GridConfig, Regime, load_regime
+from lwmt_sionna.evaluation.grid import (
+    GridConfig,
+    Regime,
+    evaluate_cell,
+    load_regime,
+    run_grid,
+)
+from lwmt_sionna.evaluation.table import best_classical, format_points
 from lwmt_sionna.runs import records
-from lwmt_sionna.runs.store import CellStore
+from lwmt_sionna.runs.store import Store
 
 SMALL = {
     "num_ant": 4,
     "num_subcarriers": 4,
     "presets": (),
     "baselines": ("zero", "hold", "pooled_ar"),
-    "snr_db": (15.0,),
+    "history_snr_db": (15.0,),
 }
 
 
@@ -56,7 +62,10 @@ class Cheat(Predictor):
 def test_a_cell_reports_what_is_known(paths):
     config = GridConfig([Regime("unused")], **SMALL)
     predictors = {"zero": ZeroPredictor(), "hold": Hold(), "pooled_ar": PooledAutoregression(4)}
-    result = evaluate_cell(predictors, paths, 15.0, config, num_vanishing=2, controls=True)
+    gone = paths.valid.copy()
+    gone[[3, 20], 7] = False
+    paths = concatenate([paths, dataclasses.replace(paths, valid=gone).select([3, 20])])
+    result = evaluate_cell(predictors, paths, 15.0, config, controls=True)
     records.check_points(result["points"])
     by = {(p["predictor"], p["horizon"], p["subset"]): p for p in result["points"]}
     for point in result["points"]:
@@ -96,9 +105,9 @@ def test_the_control_shows_a_cheat(paths):
 
 def test_regimes_are_derived(file, paths):
     config = GridConfig([Regime(file)], **SMALL, limit=10)
-    same, _ = load_regime(Regime(file), config)
+    same = load_regime(Regime(file), config)
     assert same.num_sequences == 10
-    slower, _ = load_regime(Regime(file, interpolate=10, sampling_period=2.5e-3), config)
+    slower = load_regime(Regime(file, interpolate=10, sampling_period=2.5e-3), config)
     assert slower.sampling_period == 2.5e-3
     np.testing.assert_allclose(slower.speed, paths.speed[:10] / 10, rtol=1e-5)
     with pytest.raises(ValueError, match="too short"):
@@ -106,9 +115,11 @@ def test_regimes_are_derived(file, paths):
 
 
 def test_a_killed_run_loses_one_cell(file, tmp_path, monkeypatch):
-    config = GridConfig([Regime(file, controls=True)], **{**SMALL, "snr_db": (5.0, 15.0)}, limit=8)
-    regimes = [(r, *load_regime(r, config)) for r in config.regimes]
-    store = CellStore(tmp_path / "cells")
+    config = GridConfig(
+        [Regime(file, controls=True)], **{**SMALL, "history_snr_db": (5.0, 15.0)}, limit=8
+    )
+    regimes = [(r, load_regime(r, config)) for r in config.regimes]
+    store = Store(tmp_path / "cells")
     whole, inputs, parameters = run_grid(config, regimes, store)
     assert len(list(store.folder.iterdir())) == 2 and parameters == {} and "some" in inputs
     next(iter(store.folder.iterdir())).unlink()
@@ -119,24 +130,26 @@ def test_a_killed_run_loses_one_cell(file, tmp_path, monkeypatch):
         "evaluate_cell",
         lambda *args, **kwargs: computed.append(args[2]) or original(*args, **kwargs),
     )
-    again, _, _ = run_grid(config, regimes, CellStore(tmp_path / "cells"))
+    again, _, _ = run_grid(config, regimes, Store(tmp_path / "cells"))
     assert len(computed) == 1
     for name in ("points", "rates", "sequences", "controls"):
         assert again[name] == json.loads(json.dumps(whole[name]))
     # Other scenes are far, other tracks of the same scene are measured, the same ones refused.
     elsewhere = tmp_path / "elsewhere.h5"
     write_paths(elsewhere, dataclasses.replace(regimes[0][1], scene="elsewhere"))
-    far = GridConfig(config.regimes, **{**SMALL, "snr_db": (5.0,)}, training=[str(elsewhere)])
+    far = GridConfig(
+        config.regimes, **{**SMALL, "history_snr_db": (5.0,)}, training=[str(elsewhere)]
+    )
     assert [s["nearest_training_m"] for s in run_grid(far, regimes, store)[0]["splits"]] == [None]
     leaky = GridConfig([Regime(file)], **SMALL, training=[file])
     with pytest.raises(ValueError, match="share trajectories"):
         run_grid(leaky, regimes, store)
 
 
-def test_figures(file, tmp_path):
+def test_figures_show_the_points(file, tmp_path, monkeypatch):
     config = GridConfig([Regime(file)], **SMALL)
-    regimes = [(r, *load_regime(r, config)) for r in config.regimes]
-    result, _, _ = run_grid(config, regimes, CellStore(tmp_path / "cells"))
+    regimes = [(r, load_regime(r, config)) for r in config.regimes]
+    result, _, _ = run_grid(config, regimes, Store())
     record = {
         **result,
         "config": config.to_dict(),
@@ -146,15 +159,35 @@ def test_figures(file, tmp_path):
             for p in best_classical(result["points"], ("hold",)).values()
         ],
     }
-    for draw in (
-        figures.plot_prediction_errors,
-        figures.plot_sum_rates,
-        figures.plot_error_scatter,
-    ):
-        draw(record, tmp_path / "figure.png")
-        assert (tmp_path / "figure.png").stat().st_size > 5000
-    with pytest.raises(ValueError, match="snr_db=3"):
-        figures.plot_prediction_errors(record, tmp_path / "figure.png", snr_db=3.0)
+    drawn = []
+    original = figures.panels
+
+    @contextlib.contextmanager
+    def watched(*args, **options):
+        with original(*args, **options) as grid:
+            yield grid
+            drawn.append({x.get_label(): x.get_xydata() for x in grid.ravel()[0].get_lines()})
+
+    monkeypatch.setattr(figures, "panels", watched)
+    path = tmp_path / "figure.png"
+    figures.plot_prediction_errors(record, path, subset="all")
+    figures.plot_sum_rates(record, path)
+    figures.plot_error_scatter(record, path)
+    chosen = [p for p in result["points"] if (p["predictor"], p["subset"]) == ("hold", "all")]
+    expected = [(p["horizon"], p["nmse_median_db"]) for p in chosen]
+    np.testing.assert_allclose(drawn[0]["hold"], expected)
+    chosen = [p for p in result["rates"] if (p["predictor"], p["horizon"]) == ("perfect", 5)]
+    expected = [(p["link_snr_db"], p["sum_rate"]) for p in chosen]
+    np.testing.assert_allclose(drawn[1]["perfect CSI"], expected)
+    dots = sum(len(xy) for label, xy in drawn[2].items() if len(xy) != 2 or xy[0, 0] != xy[0, 1])
+    assert dots == 24 and path.is_file()
+    with pytest.raises(ValueError, match="history_snr_db=3"):
+        figures.plot_prediction_errors(record, path, history_snr_db=3.0)
+    with pytest.raises(ValueError, match="no model"):
+        figures.plot_error_scatter({**record, "num_parameters": {}}, path)
+    text = format_points(result["points"])
+    assert "clusters, 30 km/h, CSI every 2.5 ms, history SNR 15 dB" in text
+    assert "h=5 event-free" in text and text.count("pooled_ar") == 1
 
 
 def test_rates_of_orthogonal_users():
@@ -169,18 +202,12 @@ def test_rates_of_orthogonal_users():
     assert PerfectCsi(h[:, None])(h[:, None].repeat(3, 1), 1).shape == (4, 1, 8, 2)
 
 
-def test_tuned_baselines():
-    chosen = tuned_baselines(12.0, names=("kalman", "hold"), array_shape=(2, 4, 1))
-    assert list(chosen) == ["hold", "kalman"] and chosen["kalman"].array_shape == (2, 4, 1)
-    assert tuned_baselines(15.0, names=["hold"])["hold"] is chosen["hold"]
-    with pytest.raises(ValueError, match="oracle"):
-        tuned_baselines(15.0, names=["oracle"])
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"regimes": []}, "must not be empty"),
+        ({"regimes": []}, "at least 1"),
+        ({"regimes": [{"data": "x"}], "history_snr_db": [np.nan]}, "finite"),
+        ({"regimes": [{"data": "x"}], "num_ant": True}, "num_ant=True"),
         ({"regimes": [{"data": "x", "interpolate": 0}]}, "interpolate=0"),
         ({"regimes": [{"data": "x"}], "subsets": ["best"]}, "best"),
         ({"regimes": [{"data": "x"}], "num_horizons": 0}, "num_horizons=0"),

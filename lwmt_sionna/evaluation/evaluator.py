@@ -1,0 +1,303 @@
+"""The one way in which channel predictors are judged: from arrays, or from stored paths."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+
+from lwmt_sionna.baselines import ModelPredictor, check_array
+from lwmt_sionna.data import (
+    PathSequences,
+    PlanarArray,
+    add_noise,
+    event_mask,
+    history_scale,
+    synthesize,
+    vanishing_mask,
+)
+from lwmt_sionna.evaluation.leaks import check_causal
+from lwmt_sionna.evaluation.metrics import (
+    aligned_error,
+    normalized_error,
+    sgcs,
+    summarize_errors,
+    to_db,
+    zero_forcing_rates,
+)
+from lwmt_sionna.typing import Array, ArrayLike
+
+__all__ = ["SUBSETS", "Forecast", "Trial", "draw_trial", "evaluate", "evaluate_paths"]
+
+Forecast: TypeAlias = Callable[[Array, int], Any]
+SUBSETS = ("event_free", "events", "quiet", "all")
+
+
+class Trial(NamedTuple):
+    """Sequences that predictors are judged on.
+
+    Attributes:
+        history: Noisy channels, complex64 `[batch, num_history, num_ant, num_subcarriers]`.
+        future: True channels, complex64 `[batch, num_horizons, num_ant, num_subcarriers]`.
+        scale: Root mean square of each true history, float64 `[batch]`.
+        subsets: Who counts, by subset: bool `[num_horizons, batch]`. `"event_free"` and `"events"`
+            are told by the window from the last measured snapshot to the target; `"quiet"` has no
+            event from the first measured snapshot on.
+        groups: Base station of each sequence, `[batch]`.
+        labels: What the sequences are, for records.
+    """
+
+    history: Array
+    future: Array
+    scale: Array
+    subsets: dict[str, Array]
+    groups: Array
+    labels: dict[str, Any]
+
+
+def evaluate(
+    predictors: Mapping[str, Forecast],
+    history: ArrayLike,
+    future: ArrayLike,
+    *,
+    scale: ArrayLike | None = None,
+    subsets: Mapping[str, ArrayLike] | None = None,
+    link_snr_db: float | None = None,
+    groups: ArrayLike | None = None,
+) -> list[dict[str, Any]]:
+    """Judges predictors on the same histories.
+
+    Args:
+        predictors: By name: `lwmt_sionna.baselines.Predictor`, Keras models that predict like
+            `ChannelPredictor`, or any callable `(history, num_horizons) -> prediction`.
+        history: Measured channels, the most recent last, complex `[batch, num_snapshots, num_ant,
+            num_subcarriers]`, or real with (real, imaginary) as a last axis more.
+        future: True channels, without noise, `[batch, num_horizons, num_ant, num_subcarriers]`, in
+            either form.
+        scale: Root mean square of each true history, float `[batch]`, by which sequences are
+            weighed in pooled figures. That of the measured history if `None`, which gives the same
+            figures where all have the same signal-to-noise ratio.
+        subsets: Who counts, by the subset's name: bool `[batch]` or `[num_horizons, batch]`. All if
+            `None`.
+        link_snr_db: Link SNR in decibels of the sum rate of groups of four users; no rate if
+            `None`.
+        groups: Labels of the users that may share a group, `[batch]`; see `zero_forcing_rates`.
+
+    Returns:
+        List of flat dictionaries, one per predictor, horizon and subset that holds a sequence with
+        power: `predictor`, `horizon` (from 1 on), `subset`, `share` of the sequences, the figures
+        of `summarize_errors`, `nmse_aligned_median_db` (see `aligned_error`), `sgcs` and, where
+        asked for, `sum_rate` [bit/s/Hz].
+
+    Raises:
+        ValueError: If shapes do not fit each other, there is no sequence, or a predictor returns
+            what is no prediction.
+
+    Example:
+
+    >>> from lwmt_sionna.baselines import Hold, KalmanPredictor
+    >>> points = evaluate({"hold": Hold(), "kalman": KalmanPredictor()}, h[:, :16], h[:, 16:])
+    >>> points[0]["nmse_median_db"]
+    -3.1
+    """
+    history, future = _as_complex("history", history), _as_complex("future", future)
+    if len(history) != len(future) or history.shape[2:] != future.shape[2:] or not len(history):
+        raise ValueError(
+            "history and future must be of the same sequences, at least one. Received: "
+            f"history.shape={history.shape}, future.shape={future.shape}"
+        )
+    num_horizons = future.shape[1]
+    shape = (num_horizons, len(future))
+    scale = history_scale(history).reshape(-1) if scale is None else np.asarray(scale, np.float64)
+    everyone = {"all": np.ones(len(future), bool)}
+    masks = {
+        name: np.broadcast_to(np.asarray(mask, bool), shape)
+        for name, mask in (everyone if subsets is None else subsets).items()
+    }
+    # Users of equal mean power: differences of rates come from the CSI alone.
+    unit = history_scale(history)[:, 0]
+    points = []
+    for name, predictor in predictors.items():
+        predicted = _predict(name, _as_forecast(predictor, name), history, future)
+        for index in range(num_horizons):
+            guess, truth = predicted[:, index], future[:, index]
+            error, power = normalized_error(guess, truth, scale)
+            aligned = aligned_error(guess, truth) / scale**2
+            similarity = sgcs(guess, truth)
+            for subset, mask in masks.items():
+                chosen = mask[index]
+                if not (chosen & (power > 0)).any():
+                    continue
+                seen = chosen & (power > 0)
+                point = {
+                    "predictor": name,
+                    "horizon": index + 1,
+                    "subset": subset,
+                    "share": float(chosen.mean()),
+                    **summarize_errors(error[chosen], power[chosen]),
+                    "nmse_aligned_median_db": float(to_db(np.median(aligned[seen] / power[seen]))),
+                    "sgcs": float(similarity[chosen].mean()),
+                }
+                if link_snr_db is not None:
+                    labels = None if groups is None else np.asarray(groups)[chosen]
+                    rates = zero_forcing_rates(
+                        (guess / unit)[chosen], (truth / unit)[chosen], link_snr_db, groups=labels
+                    )
+                    point["sum_rate"] = float(rates.mean()) if len(rates) else None
+                points.append(point)
+    return points
+
+
+def evaluate_paths(
+    predictors: Mapping[str, Forecast],
+    paths: PathSequences,
+    array: PlanarArray,
+    frequencies: ArrayLike,
+    *,
+    history_snr_db: float,
+    num_history: int = 16,
+    num_horizons: int = 5,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """Judges predictors on stored sequences: `draw_trial`, then `evaluate`.
+
+    Args:
+        predictors: See `evaluate`.
+        paths: `PathSequences` of one speed and period.
+        array: `PlanarArray` of the base station.
+        frequencies: Subcarrier frequencies in hertz, float `[num_subcarriers]`.
+        history_snr_db: Pilot SNR of the histories in decibels.
+        num_history: Snapshots of history.
+        num_horizons: Snapshots to predict.
+        seed: Seed of the noise.
+
+    Returns:
+        The points of `evaluate` with the labels of the trial, one per predictor, horizon and
+        subset of `SUBSETS`.
+
+    Raises:
+        ValueError: If a predictor is made for another array, the sequences are too short, or every
+            channel vanishes.
+    """
+    shape = (array.num_rows, array.num_cols, array.num_polarizations)
+    for name, predictor in predictors.items():
+        check_array(predictor, name, shape)
+    trial = draw_trial(
+        paths,
+        array,
+        frequencies,
+        history_snr_db=history_snr_db,
+        num_history=num_history,
+        num_horizons=num_horizons,
+        seed=seed,
+    )
+    points = evaluate(
+        predictors, trial.history, trial.future, scale=trial.scale, subsets=trial.subsets
+    )
+    return [{**trial.labels, **point} for point in points]
+
+
+def draw_trial(
+    paths: PathSequences,
+    array: PlanarArray,
+    frequencies: ArrayLike,
+    *,
+    history_snr_db: float,
+    num_history: int = 16,
+    num_horizons: int = 5,
+    seed: int = 0,
+) -> Trial:
+    """Channels of stored sequences, their noisy histories, and who meets an event.
+
+    Targets are the true channels. Sequences whose channel vanishes in a snapshot are left out and
+    counted; the others are told apart by events, paths that are born or die between the last
+    measured snapshot and the target. The noise depends on the seed and on the SNR in whole
+    decibels.
+
+    Args:
+        paths: `PathSequences` of one speed and period.
+        array: `PlanarArray` of the base station.
+        frequencies: Subcarrier frequencies in hertz, float `[num_subcarriers]`.
+        history_snr_db: Pilot SNR of the histories in decibels.
+        num_history: Snapshots of history.
+        num_horizons: Snapshots to predict.
+        seed: Seed of the noise.
+
+    Returns:
+        `Trial`.
+
+    Raises:
+        ValueError: If the sequences are too short, or every channel vanishes.
+    """
+    length = num_history + num_horizons
+    if paths.num_snapshots < length:
+        raise ValueError(
+            f"The sequences are too short: expected at least {length} snapshots. Received: "
+            f"paths.num_snapshots={paths.num_snapshots}"
+        )
+    vanishing = vanishing_mask(paths)
+    if vanishing.all():
+        raise ValueError(
+            "No sequence has a channel throughout. Received: "
+            f"paths.num_sequences={paths.num_sequences}"
+        )
+    paths = paths.select(~vanishing)
+    h = synthesize(paths, array, frequencies, snapshots=np.arange(length))
+    whole_db = int(history_snr_db) % 2**32 if math.isfinite(history_snr_db) else 0
+
+    def measure(channels):
+        rng = np.random.default_rng([seed, whole_db])
+        return add_noise(channels[:, :num_history], history_snr_db, rng)
+
+    check_causal(measure, h[:4], num_history)
+    power = np.mean(np.abs(h[:, :num_history]) ** 2, axis=(1, 2, 3), dtype=np.float64)
+    labels = {
+        "scene": paths.scene,
+        "speed_kmh": round(float(np.mean(paths.speed) * 3.6), 3),
+        "sampling_period_s": round(float(paths.sampling_period), 9),
+        "normalized_doppler": round(float(np.mean(paths.normalized_doppler)), 4),
+        "history_snr_db": float(history_snr_db),
+        "num_vanishing": int(vanishing.sum()),
+    }
+    subsets = _subsets(paths, num_history, num_horizons)
+    return Trial(measure(h), h[:, num_history:], np.sqrt(power), subsets, paths.bs_index, labels)
+
+
+def _subsets(paths, num_history, num_horizons):
+    steps = [event_mask(paths, t, t + 1) for t in range(num_history - 1)]
+    quiet = ~np.any(steps, axis=0) if steps else np.ones(paths.num_sequences, bool)
+    last = num_history - 1
+    events = np.stack([event_mask(paths, last, last + h) for h in range(1, num_horizons + 1)])
+    everyone = np.ones_like(events)
+    return dict(zip(SUBSETS, (~events, events, quiet & ~events, everyone), strict=True))
+
+
+def _as_complex(name, value):
+    value = np.asarray(value)
+    if not np.iscomplexobj(value) and value.ndim == 5 and value.shape[-1] == 2:
+        value = value[..., 0] + 1j * value[..., 1]
+    if value.ndim != 4 or not np.iscomplexobj(value):
+        raise ValueError(
+            f"{name} must be complex [batch, time, num_ant, num_subcarriers], or real with (real, "
+            f"imaginary) last. Received: {name}.shape={value.shape}, {name}.dtype={value.dtype}"
+        )
+    if not np.isfinite(value).all():
+        raise ValueError(f"{name} holds NaN or infinity; expected finite values")
+    return value.astype(np.complex64)
+
+
+def _as_forecast(predictor, name):
+    # A Keras model: compiled once, fed in batches of one size.
+    if hasattr(predictor, "predict_on_batch"):
+        return ModelPredictor(predictor, name)
+    return predictor
+
+
+def _predict(name, predictor, history, future):
+    predicted = _as_complex(name, predictor(history, future.shape[1]))
+    if predicted.shape != future.shape:
+        raise ValueError(
+            f"The predictor {name!r} must return channels of shape {future.shape}. Received: "
+            f"predicted.shape={predicted.shape}"
+        )
+    return predicted

@@ -1,0 +1,162 @@
+"""One predictor on the same data has one figure, whatever door the data came in by."""
+
+import numpy as np
+import pytest
+
+from lwmt_sionna.baselines import Hold, LocalAutoregression, PooledAutoregression, ZeroPredictor
+from lwmt_sionna.data import (
+    ClusterConfig,
+    PlanarArray,
+    add_noise,
+    draw_clusters,
+    subcarrier_frequencies,
+    synthesize,
+)
+from lwmt_sionna.evaluation import (
+    aligned_error,
+    evaluate,
+    evaluate_paths,
+    normalized_error,
+    sgcs,
+    to_db,
+    zero_forcing_rates,
+)
+from lwmt_sionna.evaluation.grid import GridConfig, Regime, evaluate_cell
+
+PAST, FUTURE = 16, 5
+PREDICTORS = {"hold": Hold(), "pooled_ar": PooledAutoregression(4), "zero": ZeroPredictor()}
+ARRAY, FREQUENCIES = PlanarArray(1, 8), subcarrier_frequencies(8, 540e3)
+
+
+@pytest.fixture
+def paths(rng):
+    return draw_clusters(24, PAST + FUTURE, 2.5e-3, rng, ClusterConfig(speed_kmh=(30.0, 30.0)))
+
+
+def stacked(h):
+    return np.stack([h.real, h.imag], axis=-1)
+
+
+def by_key(points):
+    return {(p["predictor"], p["horizon"], p["subset"]): p for p in points}
+
+
+def test_every_door_gives_the_same_figure(paths):
+    h = synthesize(paths, ARRAY, FREQUENCIES)
+    truth = h[:, :PAST]
+    history = add_noise(truth, 15.0, np.random.default_rng([0, 15]))
+    scale = np.sqrt(np.mean(np.abs(truth) ** 2, axis=(1, 2, 3), dtype=np.float64))
+    arrays = by_key(evaluate(PREDICTORS, history, h[:, PAST:], scale=scale))
+    pairs = by_key(evaluate(PREDICTORS, stacked(history), stacked(h[:, PAST:]), scale=scale))
+    stored = by_key(evaluate_paths(PREDICTORS, paths, ARRAY, FREQUENCIES, history_snr_db=15.0))
+    config = GridConfig([Regime("unused")], num_ant=8, num_subcarriers=8)
+    cell = by_key(evaluate_cell(PREDICTORS, paths, 15.0, config)["points"])
+    assert set(stored) == set(cell) > set(arrays) == set(pairs)
+    for key, point in arrays.items():
+        for name, value in point.items():
+            assert pairs[key][name] == stored[key][name] == value
+            assert cell[key][name] == (
+                pytest.approx(value, abs=6e-4) if isinstance(value, float) else value
+            )
+    # One SNR for all: the scale of what was measured gives the same figures.
+    measured = by_key(evaluate(PREDICTORS, history, h[:, PAST:]))
+    for key, point in arrays.items():
+        assert measured[key]["nmse_pooled_db"] == pytest.approx(point["nmse_pooled_db"], abs=0.05)
+        assert measured[key]["nmse_median_db"] == pytest.approx(point["nmse_median_db"], abs=1e-6)
+
+
+def test_a_predictor_for_another_array_is_refused(paths):
+    with pytest.raises(ValueError, match=r"local_ar is made for another array.*\(2, 4, 1\)"):
+        evaluate_paths(
+            {"local_ar": LocalAutoregression()}, paths, PlanarArray(2, 4), FREQUENCIES,
+            history_snr_db=15.0,
+        )  # fmt: skip
+
+
+def test_figures_by_hand(rng):
+    shape = (9, 3, 4, 6)
+    truth = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
+    wrong = truth + rng.uniform(0, 1, (9, 1, 1, 1)) * (1 + 0.5j)
+    history = np.ones((9, 2, 4, 6), np.complex64)
+    mask = np.arange(9) < 6
+    points = evaluate(
+        {"some": lambda history, num_horizons: wrong[:, :num_horizons]},
+        history, truth, scale=np.arange(1.0, 10.0), subsets={"few": mask}, link_snr_db=10.0,
+    )  # fmt: skip
+    assert [p["horizon"] for p in points] == [1, 2, 3]
+    guess, truth = wrong[:6, 1].astype(np.complex64), truth[:6, 1]
+    error = np.sum(np.abs(guess - truth) ** 2, axis=(1, 2))
+    power = np.sum(np.abs(truth) ** 2, axis=(1, 2))
+    weight = np.arange(1.0, 7.0) ** -2
+    expected = {
+        "nmse_pooled_db": to_db(np.sum(weight * error) / np.sum(weight * power)),
+        "nmse_mean_db": to_db(np.mean(error / power)),
+        "nmse_median_db": to_db(np.median(error / power)),
+        "nmse_q90_db": to_db(np.quantile(error / power, 0.9)),
+        "nmse_aligned_median_db": to_db(np.median(aligned_error(guess, truth) / power)),
+        "sgcs": sgcs(guess, truth).mean(),
+        "sum_rate": zero_forcing_rates(guess, truth, 10.0).mean(),
+        "share": 6 / 9,
+        "num_sequences": 6,
+    }
+    for name, value in expected.items():
+        assert points[1][name] == pytest.approx(value, rel=1e-5), name
+
+
+def test_a_common_phase_and_delay_do_not_count(rng):
+    """Whatever the phase and the delay: between bins, negative, half the range."""
+    shape = (6, 8, 32)
+    h = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+    tau = np.array([0.0, 0.013, 0.1234, -0.2, 0.5, 0.03125])[:, None, None]
+    turned = h * np.exp(1j * (0.7 + 2 * np.pi * np.arange(32) * tau))
+    power = np.sum(np.abs(h) ** 2, axis=(1, 2))
+    assert (aligned_error(turned, h) < 1e-9 * power).all()
+    assert (normalized_error(turned, h)[0] > 0.1 * power).all()
+    np.testing.assert_allclose(aligned_error(0 * h, h), power)
+    # The best phase of all: no other pair of phase and delay on a fine grid does better.
+    other = 0.7 * turned + rng.standard_normal(shape)
+    found = aligned_error(other, h)
+    ramps = np.exp(2j * np.pi * np.arange(32) * np.linspace(0, 1, 2000)[:, None])
+    r = np.sum(np.conj(h) * other, axis=1)
+    best = power + np.sum(np.abs(other) ** 2, axis=(1, 2)) - 2 * np.abs(r @ ramps.T).max(axis=1)
+    assert (found <= best * (1 + 1e-9)).all() and (found > best * (1 - 1e-3)).all()
+
+
+def test_a_keras_model_is_judged_as_it_is():
+    import keras
+
+    class LastOne(keras.Model):
+        num_horizons = 2
+
+        def call(self, history):
+            return keras.ops.repeat(history[:, -1:], 2, axis=1)
+
+    history = np.ones((3, 4, 2, 2), np.complex64) * np.arange(1, 4).reshape(3, 1, 1, 1)
+    points = evaluate({"mine": LastOne()}, history, 2 * history[:, :2])
+    assert [p["nmse_median_db"] for p in points] == pytest.approx([to_db(0.25)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("history", "future", "message"),
+    [
+        (np.zeros((2, 4, 3, 3)), np.zeros((2, 1, 3, 3), complex), r"history.dtype=float64"),
+        (np.zeros((2, 4, 3, 3), complex), np.zeros((3, 1, 3, 3), complex), "same sequences"),
+        (np.zeros((0, 4, 3, 3), complex), np.zeros((0, 1, 3, 3), complex), "at least one"),
+        (np.full((2, 4, 3, 3), np.nan + 0j), np.zeros((2, 1, 3, 3), complex), "history holds NaN"),
+        (np.zeros((2, 4, 3, 3), complex), np.full((2, 1, 3, 3), np.inf + 0j), "future holds NaN"),
+    ],
+)
+def test_wrong_arrays_are_refused(history, future, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate({"hold": Hold()}, history, future)
+
+
+def test_what_is_no_prediction_is_refused():
+    h = np.ones((2, 4, 3, 3), complex)
+    for wrong, message in (
+        (lambda history, n: history[:, :1], "must return channels of shape"),
+        (lambda history, n: np.abs(history[:, :n]), "'float64|float32'|dtype=float"),
+        (lambda history, n: history[:, :n] * np.nan, "mine holds NaN"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate({"mine": wrong}, h, h[:, :2])
