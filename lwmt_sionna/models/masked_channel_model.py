@@ -73,7 +73,7 @@ class MaskedChannelModel(PresetModel):
                 backbone.width, name="level_features", dtype=self.dtype_policy
             )
 
-    def build(self, input_shape: Shape) -> None:
+    def build(self, input_shape: Any = None) -> None:
         channel_shape = (None, None, None, None, 2)
         if not self.backbone.built:
             self.backbone.build(channel_shape)
