@@ -8,22 +8,22 @@
 Example:
     python -m lwmt_sionna.data check experiments/data/*.h5
     python -m lwmt_sionna.data summary experiments/data/*.h5 --json
-    python -m lwmt_sionna.data plot data/munich.h5 --scene munich --sequence 3 --animate
+    python -m lwmt_sionna.data plot data/munich.h5 --sequence 3 --animate
     python -m lwmt_sionna.data convert deepmimo_scenarios/asu_campus_3p5 --out data
 """
 
 import json
 import pathlib
+import re
 import sys
+from collections.abc import Sequence
 
 from lwmt_sionna.data.storage import check_file, read_paths
 from lwmt_sionna.data.summary import summarize
 from lwmt_sionna.runs import command_line
 
-_MAP_POINTS = 400
 
-
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     parser = command_line.build_parser(__doc__)
     parser.add_argument("command", choices=tuple(_COMMANDS))
     parser.add_argument(
@@ -39,7 +39,6 @@ def main(argv=None):
     parser.add_argument(
         "--sampling-period", type=float, help="convert: seconds between scenes that change in time"
     )
-    parser.add_argument("--scene", help="plot: name or scene.xml to draw underneath (traces it)")
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
     return _COMMANDS[args.command](args)
@@ -53,11 +52,17 @@ def _files(args):
     """The files asked for, each folder replaced by the HDF5 files in it."""
     found = []
     for path in args.files:
-        inside = sorted(path.glob("*.h5")) if path.is_dir() else [path]
+        # What a killed writer left is hidden; numbers in names are numbers.
+        inside = [file for file in path.glob("*.h5") if not file.name.startswith(".")]
+        inside = sorted(inside, key=_natural) if path.is_dir() else [path]
         if not inside:
             raise command_line.UsageError(f"there is no file *.h5 in the folder {path}")
         found += inside
     return found
+
+
+def _natural(path):
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
 
 
 def _check(args):
@@ -89,16 +94,13 @@ def _summary(args):
 def _plot(args):
     from lwmt_sionna.data.figures import animate_angle_delay, plot_angle_delay, plot_tracks
 
-    ground = None
     for path in _files(args):
         paths = read_paths(path)
-        if args.scene is not None and ground is None:
-            ground = _ground(args.scene, paths.carrier_frequency)
         folder = path.parent if args.out is None else args.out
         tracks = folder / f"{path.stem}_tracks.png"
         strip = folder / f"{path.stem}_sequence{args.sequence}.png"
         plot_angle_delay(paths, args.sequence, strip)
-        plot_tracks(paths, tracks, ground)
+        plot_tracks(paths, tracks)
         _say(f"{tracks}\n{strip}")
         if args.animate:
             animate_angle_delay(paths, args.sequence, strip.with_suffix(".gif"))
@@ -116,22 +118,6 @@ def _convert(args):
         write_paths(target, paths)
         _say(f"{target}: {paths.num_sequences} sequences of {paths.num_snapshots} snapshots")
     return 0
-
-
-def _ground(scene, carrier_frequency):
-    """Heights of a scene seen from above, and their extent."""
-    import numpy as np
-
-    from lwmt_sionna.rt import load_scene
-
-    loaded = load_scene(scene, carrier_frequency)
-    lower, upper = loaded.bounds
-    step = max(upper[:2] - lower[:2]) / _MAP_POINTS
-    x = np.arange(lower[0] + step / 2, upper[0], step)
-    y = np.arange(lower[1] + step / 2, upper[1], step)
-    points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    height, _ = loaded.drop_to_ground(points)
-    return height.reshape(len(y), len(x)), (lower[0], upper[0], lower[1], upper[1])
 
 
 _COMMANDS = {"check": _check, "summary": _summary, "plot": _plot, "convert": _convert}

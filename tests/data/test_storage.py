@@ -227,10 +227,16 @@ def test_a_folder_stands_for_its_files(rng, tmp_path, capsys):
     from lwmt_sionna.data.__main__ import main
     from lwmt_sionna.runs.command_line import UsageError
 
-    for name in ("one", "two"):
+    for name in ("city2", "city10", "city1"):
         write_paths(tmp_path / "data" / f"{name}.h5", sequences(rng, num_sequences=2))
+    # What a killed writer left does not count.
+    (tmp_path / "data" / ".tmp-1234-city1.h5").write_bytes(b"half")
     assert main(["check", str(tmp_path / "data")]) == 0
-    assert "2 of 2 files are sound" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "3 of 3 files are sound" in told
+    assert [told.index(f"city{n}.h5") for n in (1, 2, 10)] == sorted(
+        told.index(f"city{n}.h5") for n in (1, 2, 10)
+    )
     with pytest.raises(UsageError, match="no file"):
         main(["summary", str(tmp_path)])
 
