@@ -25,6 +25,7 @@ __all__ = [
     "new_file",
     "own_array",
     "read_content",
+    "read_schema",
     "read_shapes",
 ]
 
@@ -125,6 +126,12 @@ def read_content(path: PathLike, schema: str, major: int) -> Content:
             f"schema_version={attributes.get('schema_version')}"
         )
     return Content(attributes, arrays, units, has_checksum)
+
+
+def read_schema(path: PathLike) -> Any:
+    """The schema that a file names, or `None`; see `read_content` for what is raised."""
+    with _opened(path) as (file, _):
+        return file.attrs.get("schema")
 
 
 def read_shapes(path: PathLike) -> dict[str, tuple[int, ...]]:
