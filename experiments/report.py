@@ -15,14 +15,13 @@ import collections
 import functools
 import hashlib
 import importlib
-import json
 import pathlib
 import re
 import runpy
 import statistics
 import sys
 
-from lwmt_sionna.runs import command_line
+from lwmt_sionna.runs import command_line, records
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PAGES = ("README.md", "docs/results.md")
@@ -103,7 +102,7 @@ def block(function):
 @functools.cache
 def read(name):
     """Record `experiments/results/NAME.json`."""
-    return json.loads((ROOT / "experiments" / "results" / f"{name}.json").read_text())
+    return records.read_record(ROOT / "experiments" / "results" / f"{name}.json")
 
 
 def link_snr(row):

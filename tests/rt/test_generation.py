@@ -6,7 +6,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -95,26 +94,6 @@ def shards_of(path):
     return sorted(p.name for p in path.with_name(f"{path.name}.shards").glob("[0-9]*.h5"))
 
 
-def kill_at(config, path, seconds, workers=1):
-    """Starts a run and kills it with signal 9; returns the shards left, `None` if it was done."""
-    process = run_program(config, path, workers)
-    time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
-    ended = process.wait()
-    process.stdout.close()
-    assert ended in (-signal.SIGKILL, 0)
-    return None if ended == 0 else len(shards_of(path))
-
-
-def duration_of(config, path, workers=1):
-    """Seconds of an uninterrupted run in a process of its own, which makes `path`."""
-    process = run_program(config, path, workers)
-    start = time.monotonic()
-    assert process.wait() == 0
-    process.stdout.close()
-    return time.monotonic() - start
-
-
 def errors_by_shard(path, reference):
     """Relative errors of the channels, after checking that all else is the same."""
     one, other = read_paths(path), read_paths(reference)
@@ -148,37 +127,21 @@ def test_a_run_that_is_killed_resumes(config, whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_ten_kills_at_random_moments(config, whole, tmp_path, rng):
+def test_ten_kills_at_random_shards(config, whole, tmp_path, rng):
     """Kills of runs of their own, of one process and of two; prints what was measured."""
     from lwmt_sionna.rt import generate
 
-    durations, repeats = [], []
-    for number, workers in enumerate((1, 2, 2, 2)):
-        path = tmp_path / f"uninterrupted_{number}.h5"
-        durations.append(duration_of(config, path, workers))
-        repeats.append(errors_by_shard(path, whole))
-        print(f"\n{workers} workers: {durations[-1]:.1f} s, {describe(repeats[-1])}", end="")
-    print()
-    killed, left, number = [], [], 0
-    while len(left) < 10:
+    for number, at in enumerate(rng.integers(1, 7, 10)):
         path = tmp_path / f"killed_{number}.h5"
         workers = 1 + number % 2
-        number += 1
-        moment = rng.uniform(0.0, durations[workers - 1])
-        count = kill_at(config, path, moment, workers)
-        if count is None:
-            # It was through before its time: no kill.
-            continue
-        left.append(count)
+        process = run_program(config, path, workers, kill_at_shard=int(at))
+        assert process.wait() == -signal.SIGKILL
+        process.stdout.close()
+        assert len(shards_of(path)) == at - 1
         generate(config, path, progress=False)
-        killed.append(errors_by_shard(path, whole))
-        print(
-            f"killed after {moment:.1f} s, {workers} workers, {count} of {len(killed[-1])} shards "
-            f"left: {describe(killed[-1])}"
-        )
-    assert np.max(repeats) < REPEATABILITY and np.max(killed) < REPEATABILITY
-    # Some in the middle of it: neither all before the first shard nor all after the last.
-    assert any(0 < count < len(killed[0]) for count in left)
+        errors = errors_by_shard(path, whole)
+        print(f"{workers} workers, killed at shard {at}: {describe(errors)}")
+        assert errors.max() < REPEATABILITY
 
 
 def describe(errors):
@@ -198,7 +161,7 @@ def test_two_dask_workers_trace_the_same_data_set(config, whole, tmp_path):
     assert errors_by_shard(path, whole).max() < REPEATABILITY
     [estimate] = said
     assert estimate.num_sequences == config.num_sequences
-    assert 0 < estimate.seconds < 300
+    assert estimate.seconds > 0
     # The estimate is for the file that came out.
     assert 0.3 < estimate.bytes / path.stat().st_size < 3
 

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 
-from lwmt_sionna.rt.scenes import read_mesh, read_scene_xml
+from lwmt_sionna.rt.cities import city_config
+from lwmt_sionna.rt.motion import read_trips
+from lwmt_sionna.rt.scenes import Mesh, read_mesh, read_scene_xml, write_ply
 from tests.rt.towns import MATERIAL, MESHES, REFERENCE, shape, write_town
 
 pytestmark = pytest.mark.rt
@@ -159,6 +161,19 @@ def test_shapes_that_are_no_meshes_are_a_finding(kind, tmp_path):
         assert report.is_fit
 
 
+def test_shapes_without_an_id_are_examined(tmp_path):
+    """All of them, though they share the name of none."""
+    shapes = [shape(name).replace(f' id="mesh-{name}"', "") for name in ("house_1", "house_2")]
+    path = write_town(tmp_path, shapes=["ground", *shapes])
+    assert "26 triangles" in texts(check(path), "ok")
+    mesh = MESHES["house_1"]
+    turned = mesh.faces.copy()
+    turned[::3] = turned[::3, ::-1]
+    write_ply(tmp_path / "meshes" / "house_1.ply", Mesh(mesh.vertices, turned))
+    [text] = texts(check(path))
+    assert "inverted normals" in text and "number 2" in text
+
+
 def write_obj(path, mesh):
     lines = [f"v {x} {y} {z}" for x, y, z in mesh.vertices]
     lines += [f"f {a} {b} {c}" for a, b, c in mesh.faces + 1]
@@ -192,7 +207,7 @@ def test_obj_and_big_endian_ply_are_examined_like_ply(tmp_path):
     turned[::3] = turned[::3, ::-1]
     write_obj(
         tmp_path / "meshes" / "yard.obj",
-        type(MESHES["house_3"])(MESHES["house_3"].vertices, turned),
+        Mesh(MESHES["house_3"].vertices, turned),
     )
     [text] = texts(check(path))
     assert "inverted normals" in text and "yard" in text
@@ -237,20 +252,54 @@ def test_damaged_meshes_end_in_one_line(name, tmp_path):
         load_scene(path, CARRIER)
 
 
-def test_bits_that_flip_in_meshes_are_no_traceback(rng, tmp_path):
-    """Whatever comes of a mesh with one bit flipped, it is a mesh or one line."""
-    path = write_town(tmp_path).parent / "meshes" / "house_1.ply"
+def write_csv(path):
+    rows = [f"{t:.1f},{10 + 8 * t:.2f},-30,anna" for t in np.arange(0, 2, 0.1)]
+    path.write_text("\n".join(["time,x,y,user", *rows]))
+
+
+READERS = {
+    "scene.xml": (lambda path: write_town(path.parent), read_scene_xml),
+    "text.ply": (lambda path: path.write_text(TEXT_PLY), read_mesh),
+    "binary.ply": (lambda path: write_ply(path, MESHES["house_1"]), read_mesh),
+    "house.obj": (lambda path: write_obj(path, MESHES["house_1"]), read_mesh),
+    "trips.csv": (write_csv, read_trips),
+    "trips.npz": (
+        lambda path: np.savez_compressed(path, time=np.arange(20), position=np.ones((1, 20, 2))),
+        read_trips,
+    ),
+    "city.toml": (
+        lambda path: path.write_text('kind = "campus"\nseed = 3\nheight = [7.0, 26.0]\n'),
+        city_config,
+    ),
+}
+TEXT_PLY = (
+    "ply\nformat ascii 1.0\nelement vertex 4\nproperty float x\nproperty float y\n"
+    "property float z\nelement face 1\nproperty list uchar int vertex_index\nend_header\n"
+    "0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3\n"
+)
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_damaged_files_are_read_or_refused_by_name(name, rng, tmp_path):
+    """Bits that flip, and files that are cut: whatever comes of them, it is no traceback."""
+    write, read = READERS[name]
+    path = tmp_path / name
+    write(path)
     good = path.read_bytes()
+    read(path)
     outcomes = {"read": 0, "refused": 0}
-    for _ in range(300):
+    for number in range(150):
         data = bytearray(good)
-        data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        if number % 3:
+            data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        else:
+            data = data[: rng.integers(len(data))]
         path.write_bytes(data)
         try:
-            read_mesh(path)
+            read(path)
             outcomes["read"] += 1
         except ValueError as error:
-            assert "house_1.ply" in str(error)
+            assert name in str(error)
             outcomes["refused"] += 1
     assert min(outcomes.values()) > 0
 

@@ -205,3 +205,22 @@ command_line.run(main, [])
     assert done.returncode == 2
     [line] = done.stderr.splitlines()
     assert "sionna-rt 1.2.2" in line and "sionna-rt 2.2.0" in line and "pip install" in line
+
+
+def test_a_full_disk_is_one_line(town, tmp_path):
+    """A limit on the size of files stands for it."""
+    config = configure(town)
+    program = f"""
+import resource
+from lwmt_sionna.rt import GenerationConfig, generate
+from lwmt_sionna.runs import command_line
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+config = GenerationConfig.from_dict({config.to_dict()!r})
+command_line.run(lambda argv: generate(config, {str(tmp_path / "a.h5")!r}, progress=False), [])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 2, done.stderr
+    assert "00000.h5" in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "a.h5").exists() and not list(tmp_path.rglob("*.tmp-*"))

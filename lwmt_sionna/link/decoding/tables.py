@@ -6,7 +6,6 @@ which half of the blocks fail in white Gaussian noise, and the width of the tran
 """
 
 import dataclasses
-import json
 import logging
 import pathlib
 
@@ -96,7 +95,7 @@ class DecoderTable:
     def __init__(self, path: PathLike | None = None) -> None:
         path = _SHIPPED if path is None else pathlib.Path(path)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = records.read_json(path)
             #: str, SHA-256 of the file.
             self.digest = records.sha256(path)
             self.num_iterations = int(content["num_iterations"])

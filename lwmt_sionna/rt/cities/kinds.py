@@ -413,10 +413,13 @@ def city_config(source: PathLike | Mapping[str, Any]) -> CityConfig:
         ValueError: If the kind or an attribute is unknown or out of range.
     """
     values = dict(source) if isinstance(source, Mapping) else read_toml(source)
-    kind = values.get("kind")
-    if kind not in CITIES:
-        raise ValueError(f"kind: expected one of {', '.join(CITIES)}. Received: kind={kind!r}")
-    return CITIES[kind].from_dict(values)
+    try:
+        kind = values.get("kind")
+        if kind not in CITIES:
+            raise ValueError(f"kind: expected one of {', '.join(CITIES)}. Received: kind={kind!r}")
+        return CITIES[kind].from_dict(values)
+    except ValueError as error:
+        raise error if isinstance(source, Mapping) else ValueError(f"{source}: {error}") from error
 
 
 def build_city(config: CityConfig, folder: PathLike) -> dict[str, Any]:

@@ -45,7 +45,8 @@ class City:
         self._grounds: list[tuple[str, str, Mesh]] = []
         self._buildings: dict[str, list[Mesh]] = {}
         self._cars: list[Mesh] = []
-        self._groves: list[_Grove] = []
+        self._trunks: list[Mesh] = []
+        self._crowns: list[Mesh] = []
 
     @property
     def objects(self) -> list[MeshObject]:
@@ -53,11 +54,9 @@ class City:
         objects = [MeshObject(*ground) for ground in self._grounds]
         for material, solids in sorted(self._buildings.items()):
             objects.append(MeshObject(f"buildings_{material}", material, join(solids)))
-        trunks = [trunk for grove in self._groves for trunk in grove.trunks]
-        crowns = [crown for grove in self._groves for crown in grove.crowns]
-        if trunks:
-            objects.append(MeshObject("trunks", "wood", join(trunks)))
-            objects.append(MeshObject("crowns", "foliage", join(crowns)))
+        if self._trunks:
+            objects.append(MeshObject("trunks", "wood", join(self._trunks)))
+            objects.append(MeshObject("crowns", "foliage", join(self._crowns)))
         for index, body in enumerate(self._cars):
             objects.append(MeshObject(f"car_{index + 1}", "metal", body))
         return objects
@@ -92,10 +91,19 @@ class City:
         height: tuple[float, float] = (6.0, 11.0),
     ) -> None:
         """Plants trees at `(x, y)` places; heights in metres are drawn from the range."""
-        grove = _Grove()
         for place in places:
-            grove.plant(place, rng.uniform(*height), rng)
-        self._groves.append(grove)
+            self._plant(place, rng.uniform(*height), rng)
+
+    def _plant(self, place, height, rng):
+        """A tree: a hexagonal trunk, and a crown of twenty faces in which it ends."""
+        radius = 0.25 * height * rng.uniform(0.8, 1.2)
+        half = 0.35 * height
+        angle = np.arange(6) * np.pi / 3
+        girth = 0.025 * height
+        hexagon = np.asarray(place) + girth * np.column_stack([np.cos(angle), np.sin(angle)])
+        self._trunks.append(extrude(hexagon, 0.0, height - 1.5 * half))
+        crown = ellipsoid((0.0, 0.0, height - half), (radius, radius, half))
+        self._crowns.append(crown.moved((*place, 0.0), rng.uniform(0, 2 * np.pi)))
 
     def add_mast(self, place: Sequence[float], height: float) -> None:
         """Notes a base station on a pole of its own at `(x, y)`, `height` metres up."""
@@ -112,26 +120,6 @@ class City:
         corner, centre = np.asarray(corner, float), np.asarray(centre, float)
         back = (centre - corner) / np.linalg.norm(centre - corner)
         self.add_mast(corner + _EDGE * back, roof + _MAST)
-
-
-class _Grove:
-    """Trees: hexagonal trunks and crowns of twenty faces."""
-
-    def __init__(self) -> None:
-        self.trunks: list[Mesh] = []
-        self.crowns: list[Mesh] = []
-
-    def plant(self, place, height, rng):
-        """Adds one tree of the given height in metres at `(x, y)`."""
-        radius = 0.25 * height * rng.uniform(0.8, 1.2)
-        half = 0.35 * height
-        angle = np.arange(6) * np.pi / 3
-        girth = 0.025 * height
-        hexagon = np.asarray(place) + girth * np.column_stack([np.cos(angle), np.sin(angle)])
-        # The trunk ends inside the crown.
-        self.trunks.append(extrude(hexagon, 0.0, height - 1.5 * half))
-        crown = ellipsoid((0.0, 0.0, height - half), (radius, radius, half))
-        self.crowns.append(crown.moved((*place, 0.0), rng.uniform(0, 2 * np.pi)))
 
 
 def _car():

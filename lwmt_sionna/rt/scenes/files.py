@@ -129,11 +129,12 @@ class SceneXML:
                 digest.update(f"{element.get(name)} {inner}".encode())
         return digest.hexdigest()
 
-    def moved(self, offset: Sequence[float]) -> str:
-        """The text of the scene with all shapes shifted, and with the paths of files absolute.
+    def text(self, offset: Sequence[float] = (0.0, 0.0, 0.0), numbered: bool = False) -> str:
+        """The scene with the paths of its files absolute, and with all shapes shifted.
 
         Args:
             offset: Metres, float `[3]`.
+            numbered: Whether shapes get their places in `shapes` as identifiers.
 
         Returns:
             str, the XML text.
@@ -144,9 +145,10 @@ class SceneXML:
             # Mitsuba would look into the working directory first.
             if (folder / element.get(name, "")).is_file():
                 element.set(name, str(folder / element.get(name, "")))
-        for shape in root.iter("shape") if any(offset) else ():
-            if shape.get("type") == "merge":
-                continue
+        shapes = [shape for shape in root.iter("shape") if shape.get("type") != "merge"]
+        for number, shape in enumerate(shapes if numbered else ()):
+            shape.set("id", str(number))
+        for shape in shapes if any(offset) else ():
             transform = shape.find("transform[@name='to_world']")
             if transform is None:
                 transform = ElementTree.SubElement(shape, "transform", name="to_world")

@@ -2,12 +2,12 @@
 
 import dataclasses
 import importlib.metadata
-import json
 import os
 import pathlib
 import re
 from typing import Any
 
+from lwmt_sionna.runs.records import read_json
 from lwmt_sionna.typing import PathLike
 
 __all__ = ["SCENES", "SceneFile", "is_car_name", "is_ground_name", "own_scenes", "resolve_scene"]
@@ -45,12 +45,7 @@ class SceneFile:
     def facts(self) -> dict[str, Any]:
         """dict, what the builder wrote down (`city.json`); empty for scenes made elsewhere."""
         note = self.path.with_name("city.json")
-        if not note.is_file():
-            return {}
-        try:
-            return json.loads(note.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise ValueError(f"The file is no JSON: {error}. Received: path={note}") from error
+        return read_json(note) if note.is_file() else {}
 
     @property
     def portable(self) -> str:

@@ -129,7 +129,7 @@ def check_scene(
     if report.faults and any(f.check in ("meshes", "materials") for f in report.faults):
         return report
     try:
-        findings += _check_shapes(load_shapes(entries), entries, config)
+        findings += _check_shapes(load_shapes(entries), config)
         if any(finding.check == "meshes" for finding in report.faults):
             return report
         loaded = load_scene(file.path, carrier_frequency)
@@ -178,14 +178,12 @@ def _check_meshes(entries):
             f"{missing[0].mesh} of the shape {missing[0].name}; export again with meshes/ beside "
             "the XML file"
         )
-    damaged = []
     for shape in entries.shapes:
         if shape.mesh is not None and shape.mesh.is_file() and shape.kind in ("ply", "obj"):
             try:
                 read_mesh(shape.mesh)
             except ValueError as error:
-                damaged.append(str(error))
-    faults += damaged
+                faults.append(str(error))
     spaced = [s for s in entries.shapes if s.mesh is not None and " " in s.mesh.name]
     if spaced:
         faults.append(f"names of meshes have spaces, such as {spaced[0].mesh.name}; rename them")
@@ -234,76 +232,62 @@ def _check_materials(entries, carrier_frequency):
     return [Finding("materials", OK, f"{', '.join(kinds)} at {carrier_frequency / 1e9:g} GHz")]
 
 
-def _check_shapes(shapes, entries, config):
+def _check_shapes(shapes, config):
     """What Sionna RT makes of the shapes, before it merges those of a material."""
-    kinds = {shape.name: shape.kind for shape in entries.shapes}
-    empty, miswound, edges, split, inward, foreign = [], 0, 0, [], [], []
-    worst = (0, "")
-    num_faces = 0
-    for name, shape in shapes.items():
+    num_faces, empty, miswound, edges, split, inward, foreign = 0, {}, {}, 0, [], [], []
+    for number, (entry, shape) in enumerate(shapes):
+        name = entry.name if entry.name else f"number {number + 1}"
         if not isinstance(shape, mitsuba.Mesh):
-            foreign.append(f"the shape {name} is of type {kinds.get(name, 'unknown')}")
+            foreign.append(f"the shape {name} is of type {entry.kind}")
             continue
         mesh = _mesh_of(shape)
         num_faces += len(mesh.faces)
-        if np.any(mesh.areas < config.smallest_area):
-            empty.append((name, int(np.sum(mesh.areas < config.smallest_area))))
-        wrong, shared = mesh.num_miswound_edges()
-        miswound, edges = miswound + wrong, edges + shared
-        worst = max(worst, (wrong, name))
+        empty[name] = int(np.sum(mesh.areas < config.smallest_area))
+        miswound[name], shared = mesh.num_miswound_edges()
+        edges += shared
         if shared and mesh.num_shared_edges < 0.5 * shared:
-            split.append(f"{name} ({kinds.get(name, 'merged')})")
+            split.append(f"{name} ({entry.kind})")
         closed = shared == 3 * len(mesh.faces) / 2
-        if closed and not wrong and mesh.volume < 0:
+        if closed and not miswound[name] and mesh.volume < 0:
             inward.append(name)
-    findings = [
-        Finding("meshes", FAULT, f"{text}; Sionna RT traces triangle meshes alone (ply, obj, cube)")
-        for text in foreign
-    ]
-    if empty:
-        findings.append(
-            Finding(
-                "faces",
-                FAULT,
-                f"{sum(count for _, count in empty)} faces have no area, for instance of the shape "
-                f"{empty[0][0]}: their normals are undefined; remove them (in Blender: Mesh, Clean "
-                "Up, Degenerate Dissolve)",
-            )
+    for text in foreign:
+        yield Finding("meshes", FAULT, f"{text}; Sionna RT traces triangle meshes (ply, obj, cube)")
+    share = sum(miswound.values()) / max(edges, 1)
+    if any(empty.values()):
+        yield Finding(
+            "faces",
+            FAULT,
+            f"{sum(empty.values())} faces have no area, most of them of the shape "
+            f"{max(empty, key=empty.get)}: their normals are undefined; remove them (in Blender: "
+            "Mesh, Clean Up, Degenerate Dissolve)",
         )
-    if miswound:
-        share = miswound / max(edges, 1)
-        findings.append(
-            Finding(
-                "faces",
-                FAULT if share > config.miswound_share else WARNING,
-                f"along {miswound} of {edges} edges ({share:.1%}) neighbouring faces look to "
-                f"opposite sides, most of them of the shape {worst[1]}: inverted normals, no "
-                "diffraction there; turn them (in Blender: Mesh, Normals, Recalculate Outside)",
-            )
+    if share:
+        yield Finding(
+            "faces",
+            FAULT if share > config.miswound_share else WARNING,
+            f"along {sum(miswound.values())} of {edges} edges ({share:.1%}) neighbouring faces "
+            f"look to opposite sides, most of them of the shape {max(miswound, key=miswound.get)}: "
+            "inverted normals, no diffraction there; turn them (in Blender: Mesh, Normals, "
+            "Recalculate Outside)",
         )
     if split:
-        findings.append(
-            Finding(
-                "faces",
-                WARNING,
-                f"the edges of {split[0]}{f' and {len(split) - 1} more' * (len(split) > 1)} have "
-                "vertices of their own on either side, so they do not diffract, as those of the "
-                "same shape with common vertices would (a cube of Mitsuba always has, an OBJ file "
-                "with normals too); merge vertices by distance and export PLY",
-            )
+        yield Finding(
+            "faces",
+            WARNING,
+            f"the edges of {split[0]}{f' and {len(split) - 1} more' * (len(split) > 1)} have "
+            "vertices of their own on either side, so they do not diffract, as those of the same "
+            "shape with common vertices would (a cube of Mitsuba always has, an OBJ file with "
+            "normals too); merge vertices by distance and export PLY",
         )
     if inward:
-        findings.append(
-            Finding(
-                "faces",
-                NOTE,
-                f"{len(inward)} closed meshes look inwards, such as {inward[0]}; Sionna RT turns "
-                "normals towards the ray, so nothing is lost",
-            )
+        yield Finding(
+            "faces",
+            NOTE,
+            f"{len(inward)} closed meshes look inwards, such as {inward[0]}; Sionna RT turns "
+            "normals towards the ray, so nothing is lost",
         )
-    if not any(finding.level == FAULT for finding in findings):
-        findings.append(Finding("faces", OK, f"{num_faces} triangles"))
-    return findings
+    if not (foreign or any(empty.values()) or share > config.miswound_share):
+        yield Finding("faces", OK, f"{num_faces} triangles")
 
 
 def _explain_load(error, file, entries):

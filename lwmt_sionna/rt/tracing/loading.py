@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lwmt_sionna.rt.scenes.files import SceneXML, read_scene_xml
+from lwmt_sionna.rt.scenes.files import SceneXML, ShapeEntry, read_scene_xml
 from lwmt_sionna.rt.scenes.meshes import read_mesh
 from lwmt_sionna.rt.scenes.names import is_car_name, is_ground_name, resolve_scene
 from lwmt_sionna.rt.tracing._sionna import drjit, mitsuba, sionna_rt
@@ -176,22 +176,24 @@ def load_scene(
     return LoadedScene(scene=scene, name=file.name, ground_ids=ids, origin=origin)
 
 
-def load_shapes(entries: SceneXML) -> dict[str, Any]:
+def load_shapes(entries: SceneXML) -> list[tuple[ShapeEntry, Any]]:
     """The shapes of a scene as Sionna RT reads them, none merged with another.
 
     Args:
         entries: `SceneXML`.
 
     Returns:
-        dict from name to `mitsuba.Shape`; only triangle meshes (`mitsuba.Mesh`) can be traced.
+        list of pairs of what the file says of a shape, and the `mitsuba.Shape`; only triangle
+        meshes (`mitsuba.Mesh`) can be traced.
 
     Raises:
         ValueError: If Mitsuba does not load the scene.
     """
     with _told(entries.path):
-        text = sionna_rt.scene_utils.process_xml(entries.moved((0, 0, 0)), merge_shapes=False)
+        text = sionna_rt.scene_utils.process_xml(entries.text(numbered=True), merge_shapes=False)
         shapes = mitsuba.load_string(text, optimize=False).shapes()
-        return {shape.id().removeprefix("mesh-"): shape for shape in shapes}
+    known = {str(number): entry for number, entry in enumerate(entries.shapes)}
+    return [(known.get(s.id(), ShapeEntry(s.id(), "included", None, None)), s) for s in shapes]
 
 
 @contextlib.contextmanager
@@ -207,7 +209,7 @@ def _told(path):
 
 
 def _load(entries, origin, exclude):
-    text = entries.moved(tuple(-c for c in origin))
+    text = entries.text(tuple(-c for c in origin))
     return sionna_rt.scene.load_scene_from_string(text, merge_shapes_exclude_regex=exclude)
 
 
