@@ -127,26 +127,26 @@ for name, h_hat in estimates.items():
 # power times the mean gain of an antenna, over the noise power.
 
 # %%
-snr_db = np.array([12.0]) if QUICK else np.arange(4.0, 17.0, 3.0)
+link_snr_db = np.array([12.0]) if QUICK else np.arange(4.0, 17.0, 3.0)
 plot = PlotBER("64-QAM, rate 0.65, San Francisco, 30 km/h, CSI 5 ms old")
 for name, h_hat in estimates.items():
     model = make_sim_ber_model(drops, h_hat, mcs=22, config=config, x_axis="snr")
     _, bler = sim_ber(
         model,
-        snr_db,
+        link_snr_db,
         batch_size=4 if QUICK else 32,
         max_mc_iter=1 if QUICK else 8,
         num_target_block_errors=200,
         graph_mode="xla",
         verbose=False,
     )
-    plot.add(snr_db, bler.numpy(), legend=name, is_bler=True)
+    plot.add(link_snr_db, bler.numpy(), legend=name, is_bler=True)
     print(f"{name:12s}", np.round(bler.numpy(), 3))
 
 # %%
 figure, axes = plt.subplots(figsize=(6, 4))
 for values, legend in zip(plot.ber, plot.legend):
-    axes.semilogy(snr_db, np.maximum(values, 1e-3), marker="o", label=legend)
+    axes.semilogy(link_snr_db, np.maximum(values, 1e-3), marker="o", label=legend)
 axes.set_xlabel("link SNR [dB]")
 axes.set_ylabel("block error rate")
 axes.grid(alpha=0.3)

@@ -1,9 +1,9 @@
 """The link: what predicted channel knowledge is worth in block errors and goodput.
 
-Imports go one way: `phy` (the blocks of the downlink, the only part that imports `sionna.phy`),
-`csi` (what the base station knows), `decoding` (how block errors are told), `sweep` (points, tables
-and figures); each may import those before it. Names are loaded when first used, so that policies,
-drops and statistics can be used where Sionna is not installed.
+Imports go one way: `phy` (the blocks of the downlink, the only part that imports `sionna.phy`) is
+below `csi` (what the base station knows) and `decoding` (how block errors are told), and `sweep`
+(points, tables and figures) above these. Names are loaded when first used, so that policies, drops
+and statistics can be used where Sionna is not installed.
 """
 
 import importlib

@@ -135,23 +135,21 @@ def _describe(args):
 
 
 def _plot_tracks(args):
-    import numpy as np
-
     from lwmt_sionna.data import read_paths
     from lwmt_sionna.data.figures import plot_tracks
-    from lwmt_sionna.rt.tracing.loading import load_scene
+    from lwmt_sionna.rt import ground_map, load_scene
 
     stored = {path: read_paths(path) for path in args.files}
     loaded = load_scene(args.scene, next(iter(stored.values())).carrier_frequency)
-    (left, bottom), (right, top) = (corner[:2] for corner in loaded.bounds)
-    step = max(right - left, top - bottom) / _MAP_POINTS
-    x, y = np.arange(left + step / 2, right, step), np.arange(bottom + step / 2, top, step)
-    points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    heights = loaded.drop_to_ground(points)[0].reshape(len(y), len(x))
+    lower, upper = loaded.bounds
+    ground = ground_map(loaded, max(upper[:2] - lower[:2]) / _MAP_POINTS)
+    # In the coordinates of stored users.
+    (left, right, bottom, top), (x, y, _) = ground.extent, loaded.origin
+    extent = (left - x, right - x, bottom - y, top - y)
     for path, paths in stored.items():
         folder = path.parent if args.out is None else args.out
         picture = folder / f"{path.stem}_tracks.png"
-        plot_tracks(paths, picture, (heights, (left, right, bottom, top)))
+        plot_tracks(paths, picture, (ground.height.T, extent))
         _say(picture)
 
 

@@ -45,6 +45,9 @@ def make_paths(
         valid=np.ones(axes, bool),
         path_key=full(np.arange(num_paths)[None, None] + 1, axes),
         position=position,
+        # The windows of a trajectory follow each other.
+        time=(np.arange(num_sequences) % windows)[:, None] * num_snapshots * sampling_period
+        + time[:, :, 0],
         velocity=full(speed * direction[:, None], (num_sequences, num_snapshots, 3)),
         speed=np.full(num_sequences, speed),
         trajectory_id=np.arange(num_sequences) // windows,

@@ -56,6 +56,26 @@ def test_wrong_settings_are_refused(rng):
         CirGenerator(paths, PlanarArray(polarization="VH"))
 
 
+def test_energy_beyond_the_largest_delay_is_reported(rng, caplog):
+    """Sionna's TimeChannel has taps for 3 us, unless it is told otherwise: the rest is lost."""
+    paths = sequences(rng, num_sequences=4, num_snapshots=3)
+    tau = np.where(paths.valid, np.float32(0.5e-6), np.float32(-1))
+    CirGenerator(dataclasses.replace(paths, tau=tau), PlanarArray(1, 4))
+    assert not caplog.records
+    # The second of four users is 1500 m away.
+    tau[1] = np.where(paths.valid[1], np.float32(5e-6), np.float32(-1))
+    far = dataclasses.replace(paths, tau=tau)
+    CirGenerator(far, PlanarArray(1, 4))
+    energy = np.sum(np.abs(paths.a) ** 2, axis=(1, 2, 3, 4))
+    share = energy[1] / energy.sum()
+    assert "1 of 4 sequences have paths that arrive later than 3 us" in caplog.text
+    assert f"({10 * np.log10(share):.1f} dB)" in caplog.text
+    caplog.clear()
+    CirGenerator(far, PlanarArray(1, 4), max_delay=6e-6)
+    CirGenerator(far, PlanarArray(1, 4), max_delay=None)
+    assert not caplog.records
+
+
 def test_ofdm_channel_plays_stored_paths(rng):
     phy = pytest.importorskip("sionna.phy")
     paths = sequences(rng, num_sequences=4, num_snapshots=3)

@@ -204,6 +204,23 @@ def test_wrong_input():
         DropConfig(max_similarity=0)
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("a", np.nan, r"a is not finite in sequence 3 \(of 1 such\)"),
+        ("doppler", np.inf, "doppler is not finite in sequence 3"),
+        ("tau", -1e-6, "tau must lie between 0 and 0.001 s; it does not in sequence 3"),
+    ],
+)
+def test_numbers_that_cannot_be_are_refused_at_the_door(field, value, message):
+    """In the future of one user, which no history shows."""
+    paths = make_paths()
+    values = np.array(getattr(paths, field))
+    values[3, 16:] = value
+    with pytest.raises(ValueError, match=message):
+        DropFactory(dataclasses.replace(paths, **{field: values}), config=BLIND)
+
+
 def test_more_drops_than_the_data_allows(caplog):
     factory = DropFactory(make_paths(), DownlinkConfig(), dataclasses.replace(BLIND, num_drops=9))
     assert factory.num_drops == 4

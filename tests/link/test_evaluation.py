@@ -1,5 +1,6 @@
 """The experiment from its command line, on channels small enough to run eagerly."""
 
+import dataclasses
 import importlib.util
 import pathlib
 import sys
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from lwmt_sionna.data import write_paths
+from lwmt_sionna.data import read_paths, write_paths
 from lwmt_sionna.link import (
     DownlinkConfig,
     DropConfig,
@@ -186,6 +187,39 @@ def test_wrong_input_is_answered_in_one_line(script, folder, capsys, arguments, 
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1 and "Traceback" not in error
+
+
+def test_a_user_whose_future_cannot_be_is_refused_by_file_and_field(script, folder, capsys):
+    """No record is written, and none holds nulls."""
+    paths = read_paths("slow.h5")
+    gains = paths.a.copy()
+    gains[3, 16:] = np.nan
+    write_paths("slow.h5", dataclasses.replace(paths, a=gains))
+    assert run(script, "--config", "config.toml", "--data", "slow.h5") == 2
+    error = capsys.readouterr().err
+    assert "slow.h5" in error and "a is not finite in sequence 3" in error
+    assert error.count("\n") == 1 and not (folder / "out" / "link_level_eval.json").exists()
+
+
+def test_several_histories_are_as_many_regimes(script, folder):
+    flags = "--data slow.h5 --policies perfect --horizons 1 --link-snr 12 --mcs 4 --drops 3"
+    arguments = ("--config", "config.toml", *flags.split(), "--history-snr", "5", "15")
+    assert run(script, *arguments) == 0
+    points = records.read_record("out/link_level_eval.json")["points"]
+    assert [(p["regime"], p["history_snr_db"], p["link_snr_db"]) for p in points] == [
+        ("30 km/h, 1 ms, history_snr_db=5", 5.0, 12.0),
+        ("30 km/h, 1 ms, history_snr_db=15", 15.0, 12.0),
+    ]
+
+
+def test_what_was_reported_gives_way_to_what_is_swept():
+    config = LinkEvalConfig(
+        report_mcs=4, sweep=SweepConfig(target_mcs=(4,), goodput_link_snr_db=(2.0,))
+    )
+    other = config.with_swept(mcs=(10, 16), link_snr_db=(0.0, 3.0))
+    assert (other.report_mcs, other.report_link_snr_db) == (16, 3.0)
+    assert other.sweep.schemes_at(0.0) == (10, 16) and other.sweep.target_mcs is None
+    assert config.with_swept() == config
 
 
 def test_report_must_be_swept():

@@ -1,9 +1,11 @@
 """The same sweep in one process, in several, on Dask, and killed."""
 
+import dataclasses
 import json
 import os
 import pathlib
 import signal
+import site
 import subprocess
 import sys
 import textwrap
@@ -77,16 +79,32 @@ def sweep(tmp_path_factory):
     os.chdir(before)
 
 
-def test_two_dask_workers_give_the_same_counts(sweep):
-    from distributed import LocalCluster
+def test_two_dask_workers_give_the_same_counts_or_say_that_they_cannot(sweep, monkeypatch):
+    from distributed import Client, LocalCluster
 
     folder, config, expected = sweep
+    # A policy of one's own that is another one on the workers.
+    here, there = folder / "here", folder / "there"
+    for place, sign in ((here, ""), (there, "-")):
+        place.mkdir()
+        (place / "held.py").write_text(f"def hold(history, n):\n    return {sign}history[:, -n:]\n")
     environment = {"PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"}
     with LocalCluster(
         n_workers=2, threads_per_worker=1, dashboard_address=None, env=environment
     ) as cluster:
         address = cluster.scheduler_address
         record = evaluate_link(config, folder / "dask", progress=False, dask=address)
+        with Client(address) as client:
+            client.run(site.addsitedir, str(there))
+        monkeypatch.syspath_prepend(str(here))
+        with pytest.raises(ValueError, match=r"A worker has other files.*another policy for"):
+            evaluate_link(
+                dataclasses.replace(config, policies=("held:hold",)),
+                folder / "other",
+                progress=False,
+                dask=address,
+            )
+    sys.modules.pop("held")
     assert counts(record) == counts(expected)
     assert record["goodput"] == expected["goodput"]
 

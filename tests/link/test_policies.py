@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from lwmt_sionna import ChannelPredictor, LWMTBackbone, baselines
-from lwmt_sionna.link import CsiPolicy, make_policy, policy_names
+from lwmt_sionna.link import CsiPolicy, DropConfig, DropFactory, make_policy, policy_names
 from lwmt_sionna.link.csi.policies import NoisyPerfectCsi, PredictedCsi
 from lwmt_sionna.models import list_presets
+from tests.link.channels import make_paths
 
 
 class LastSnapshot:
@@ -255,6 +256,17 @@ def test_broken_predictions_are_named(history):
         PredictedCsi(lambda history, n: history[:, -1], "short")(history, 2)
     with pytest.raises(ValueError, match="complex"):
         PredictedCsi(lambda history, n: np.abs(history[:, -n:]), "real")(history, 2)
+
+
+def test_policies_follow_the_history_of_their_regime():
+    """Noise of its power, and the settings tuned at the nearest SNR."""
+    noisy = DropFactory(make_paths(), config=DropConfig(max_similarity=1.0, history_snr_db=5.0))
+    assert make_policy("noisy_perfect").for_regime(noisy).history_snr_db == 5.0
+    policy = make_policy("denoised_ar", history_snr_db=25.0, num_horizons=4).for_regime(noisy)
+    assert policy.num_horizons == 4
+    assert policy.fingerprint == make_policy("denoised_ar", history_snr_db=5.0).fingerprint
+    own = make_policy("denoised_ar", settings={"order": 3})
+    assert own.for_regime(noisy) is own
 
 
 def test_baselines_have_their_tuned_settings():

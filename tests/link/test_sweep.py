@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lwmt_sionna.link.csi.drops import DropConfig, DropFactory, LinkDrops
-from lwmt_sionna.link.csi.policies import CsiPolicy, PerfectCsi, PredictedCsi
+from lwmt_sionna.link.csi.policies import CsiPolicy, NoisyPerfectCsi, PerfectCsi, PredictedCsi
 from lwmt_sionna.link.phy.runner import LinkRunner
 from lwmt_sionna.link.sweep.points import SweepConfig
 from lwmt_sionna.link.sweep.run import run_sweep
@@ -55,6 +55,28 @@ def test_hold_equals_perfect_at_zero_speed_without_noise(small_drops, small_conf
     perfect, hold = sweep([still], [PerfectCsi(), PredictedCsi(last_snapshot, "hold")], QUICK)
     for name in ("num_bit_errors", "num_block_errors", "sum_rate"):
         assert perfect[name] == hold[name]
+
+
+def test_every_regime_has_the_noise_of_its_own_history(small_config):
+    """Perfect CSI of age zero is off by the noise of a snapshot, in each regime by its own."""
+    paths = make_paths(num_sequences=12, sampling_period=1e-3)
+    factories = [
+        DropFactory(
+            paths,
+            small_config,
+            DropConfig(
+                num_drops=4,
+                max_similarity=1.0,
+                csi_subcarrier_spacing=1.08e6,
+                history_snr_db=history_snr_db,
+            ),
+            label=f"{history_snr_db:g} dB",
+        )
+        for history_snr_db in (0.0, 20.0)
+    ]
+    noisy, clear = sweep(factories, [NoisyPerfectCsi(20.0)], QUICK)
+    assert noisy["nmse_pooled_db"] == pytest.approx(0.0, abs=0.5)
+    assert clear["nmse_pooled_db"] == pytest.approx(-20.0, abs=0.5)
 
 
 def test_users_with_several_antennas(small_config):
@@ -277,6 +299,13 @@ def test_wrong_input(factory):
 
     with pytest.raises(ValueError, match="'flat' must return channels of shape"):
         sweep([factory], [Flat("flat")], QUICK)
+
+    class Broken(CsiPolicy):
+        def __call__(self, history, horizon, target=None):
+            return np.full_like(target, np.nan)
+
+    with pytest.raises(ValueError, match="'broken' returned NaN or infinite values"):
+        sweep([factory], [Broken("broken")], QUICK)
     for values, message in (
         ({"link_snr_db": ()}, "link_snr_db=\\(\\)"),
         ({"mcs": (13, 13)}, "different values"),

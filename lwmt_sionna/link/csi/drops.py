@@ -287,7 +287,8 @@ class DropFactory:
         label: str, what tells this regime from others of the same speed and CSI period.
 
     Raises:
-        ValueError: the sequences do not form a regime, or too few users remain for one drop.
+        ValueError: a number in the paths cannot be, the sequences do not form a regime, or too few
+            users remain for one drop.
     """
 
     def __init__(
@@ -302,6 +303,9 @@ class DropFactory:
         self.config = DropConfig() if config is None else config
         self.sounding = SoundingConfig() if sounding is None else sounding
         self._label = label
+        problems = data.check_values(paths)
+        if problems:
+            raise ValueError(f"These paths cannot be: {problems[0]}")
         paths = _with_stride(paths, self.config.stride)
         self.scene = paths.scene
         self.sampling_period = float(paths.sampling_period)

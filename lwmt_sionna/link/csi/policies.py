@@ -184,6 +184,20 @@ class PredictedCsi(CsiPolicy):
         return predicted.astype(np.complex64)
 
 
+class _TunedCsi(PredictedCsi):
+    """A baseline with the settings tuned at the SNR of the history, that of each regime."""
+
+    history_snr_db: float
+
+    def for_regime(self, factory):
+        history_snr_db = factory.config.history_snr_db
+        if history_snr_db == self.history_snr_db:
+            return self
+        policy = _baseline(self.name, None, history_snr_db)
+        policy.num_horizons = self.num_horizons
+        return policy
+
+
 def _core(error):
     """What went wrong, without what Keras wraps around it."""
     wrapped = re.search(r"\x1b\[1m(.*?)\x1b\[0m", str(error), flags=re.DOTALL)
@@ -294,7 +308,8 @@ def _baseline(name, settings, history_snr_db):
 
     cls = _baseline_classes()[name]
     # Settings fit together: those given stand alone.
-    settings = tuned_settings(name, history_snr_db) if settings is None else settings
+    tuned = settings is None
+    settings = tuned_settings(name, history_snr_db) if tuned else settings
     try:
         arguments = inspect.signature(cls).bind(**settings)
         predictor = cls(**settings)
@@ -307,7 +322,10 @@ def _baseline(name, settings, history_snr_db):
         key: records.sha256(value) if value in files else value
         for key, value in sorted(arguments.arguments.items())
     }
-    policy = PredictedCsi(predictor, name, fingerprint=repr(list(arguments.items())))
+    policy = (_TunedCsi if tuned else PredictedCsi)(
+        predictor, name, fingerprint=repr(list(arguments.items()))
+    )
+    policy.history_snr_db = history_snr_db
     policy.source = files[0] if files else None
     return policy
 

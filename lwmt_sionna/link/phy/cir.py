@@ -1,11 +1,12 @@
 """Stored paths as a channel model of Sionna PHY."""
 
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lwmt_sionna.data import PathSequences, PlanarArray
+from lwmt_sionna.data import PathSequences, PlanarArray, check_values
 from lwmt_sionna.data.synthesis import element_gains
 from lwmt_sionna.typing import Array
 
@@ -13,6 +14,11 @@ if TYPE_CHECKING:
     from sionna.phy.channel import CIRDataset
 
 __all__ = ["CirGenerator", "cir_dataset"]
+
+logger = logging.getLogger(__name__)
+
+# Of Sionna's `TimeChannel`, unless it is told otherwise [s].
+_MAX_DELAY = 3e-6
 
 
 class CirGenerator:
@@ -30,10 +36,14 @@ class CirGenerator:
         num_users: Users of each example: sequences of one base station, in the order in which they
             are stored. Those left over are not used.
         uplink: Whether the users transmit. Otherwise the base station does.
+        max_delay: Largest delay in seconds that is waited for. Channels in time have so many taps:
+            what arrives later is lost to them, and its share of the energy is reported. The default
+            is that of Sionna's `TimeChannel(maximum_delay_spread=)`. `None` for channels in
+            frequency, which lose nothing.
 
     Raises:
-        ValueError: If no base station serves that many sequences, or the array's polarisations are
-            not those the paths were traced with.
+        ValueError: If a number in the paths cannot be, no base station serves that many sequences,
+            or the array's polarisations are not those the paths were traced with.
 
     Example:
 
@@ -53,7 +63,11 @@ class CirGenerator:
         sampling_frequency: float = 1.0,
         num_users: int = 1,
         uplink: bool = False,
+        max_delay: float | None = _MAX_DELAY,
     ) -> None:
+        problems = check_values(paths)
+        if problems:
+            raise ValueError(f"These paths cannot be: {problems[0]}")
         self._paths = paths
         self._array = array
         self._instants = np.arange(num_time_steps) / float(sampling_frequency)
@@ -71,6 +85,8 @@ class CirGenerator:
             )
         # Fails here rather than in the middle of an epoch.
         self._example(0, 0)
+        if max_delay is not None:
+            _report_late(paths.select(self._groups.ravel()), max_delay)
 
     def __len__(self) -> int:
         """Number of examples in one pass."""
@@ -106,6 +122,24 @@ class CirGenerator:
         if self._uplink:
             a, tau = np.moveaxis(a, (2, 3), (0, 1)), np.moveaxis(tau, 1, 0)
         return a, tau
+
+
+def _report_late(paths, max_delay):
+    """Warns of energy that channels in time lose."""
+    energy = np.sum(np.abs(paths.a) ** 2, axis=(-2, -1)) * paths.valid
+    late = np.where(paths.tau > max_delay, energy, 0.0)
+    if late.any():
+        share = late.sum() / energy.sum()
+        logger.warning(
+            "%d of %d sequences have paths that arrive later than %g us, with %.2g %% of all "
+            "energy (%.1f dB): channels in time lose them. Give `TimeChannel` a larger "
+            "`maximum_delay_spread`, and the same as `max_delay` here.",
+            np.count_nonzero(late.any(axis=(1, 2))),
+            paths.num_sequences,
+            1e6 * max_delay,
+            100 * share,
+            10 * np.log10(share),
+        )
 
 
 def cir_dataset(

@@ -291,6 +291,8 @@ class Bench:
                 f"Policy {policy!r} must return channels of shape {drops.target.shape}. "
                 f"Received: shape={h_hat.shape}"
             )
+        if not np.isfinite(h_hat).all():
+            raise ValueError(f"Policy {policy!r} returned NaN or infinite values.")
         return h_hat.astype(np.complex64)
 
 

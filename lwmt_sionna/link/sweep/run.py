@@ -197,9 +197,9 @@ def evaluate_link(
     """
     started = time.time()
     with RunFolder(out) as folder:
-        config = _with_absolute_paths(config)
-        bench = make_bench(config)
-        compute = functools.partial(_compute_in_worker, config)
+        asked = _with_absolute_paths(config)
+        bench = make_bench(asked)
+        compute = functools.partial(_compute_in_worker, asked)
         if workers == 1 and dask is None:
             compute = functools.partial(_compute_here, bench)
         execute = functools.partial(
@@ -219,7 +219,7 @@ def evaluate_link(
             config=config,
             points=_rounded(result.points),
             seeds={"drops": config.drops.seed, "link": config.sweep.seed},
-            inputs=_inputs(config, bench),
+            inputs=_inputs(asked, bench),
             started=started,
             extra={
                 "goodput": _rounded(result.goodput),

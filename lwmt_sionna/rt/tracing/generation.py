@@ -129,6 +129,11 @@ class GenerationConfig(Config):
                 "base_station_orientations: expected one for each base station, or none. Received: "
                 f"{len(self.base_station_orientations)} for {len(self.base_stations)} base stations"
             )
+        if self.min_distance >= self.max_distance:
+            raise ValueError(
+                "min_distance: expected less than max_distance. Received: "
+                f"min_distance={self.min_distance}, max_distance={self.max_distance}"
+            )
 
     @property
     def orientations(self) -> tuple[Triple, ...]:
