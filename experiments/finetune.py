@@ -1,6 +1,8 @@
-"""Fine-tune a pretrained backbone to channel prediction, or train one from scratch.
+"""Fine-tune a pretrained backbone or a predictor to channel prediction, or train from scratch.
 
-A killed run goes on from its last checkpoint when started again with the same arguments.
+A preset to start from brings its architecture with it. The weights that are kept are the best ones
+on held-out tracks, those of the start included. A killed run goes on from its last checkpoint when
+started again with the same arguments; a finished one is not trained again.
 
 Example:
     python experiments/finetune.py --config experiments/configs/finetune_small.toml --mode full \\
@@ -12,52 +14,58 @@ import time
 
 from lwmt_sionna.runs import command_line
 
+MODES = ("scratch", "full", "frozen", "lora")
+TEST = {"history_snr": [15.0], "horizons": [1, 3, 5]}
+
 
 def main(argv=None):
     started = time.time()
     parser = command_line.build_parser(__doc__)
     parser.add_argument(
-        "--config", type=pathlib.Path, required=True, help="TOML file of a FinetuneConfig"
+        "--config", type=pathlib.Path, required=True, help="TOML file of a TrainConfig"
     )
     parser.add_argument("--workdir", type=pathlib.Path, help="checkpoints and logs [runs/CONFIG]")
-    parser.add_argument("--preset", type=pathlib.Path, help="folder to save [WORKDIR/preset]")
+    parser.add_argument("--out", type=pathlib.Path, help="preset to save [WORKDIR/preset]")
     parser.add_argument("--record", type=pathlib.Path, help="record to write [WORKDIR/record.json]")
-    parser.add_argument("--data", nargs="+", help="HDF5 files, in place of the configured ones")
-    parser.add_argument("--init", help="preset to start from")
-    parser.add_argument("--mode", help="scratch, full, frozen or lora")
+    command_line.add_options(parser, "data", "seed")
+    command_line.add_options(parser, "history_snr", "horizons", **TEST)
+    parser.add_argument("--init", help="preset to start from: name or folder")
+    parser.add_argument("--mode", choices=MODES, help="what is trained [full with --init]")
     parser.add_argument(
-        "--task", help="predictor (linear predictions in front) or direct (the network alone)"
+        "--kind", help="predictor (linear predictions in front) or direct (the network alone)"
     )
     parser.add_argument("--label-share", type=float, help="share of the training trajectories")
-    parser.add_argument("--attention", help="ssta, dense or random: see ModelConfig")
+    parser.add_argument("--attention", help="ssta, dense, factored or random: see ModelConfig")
     parser.add_argument("--steps", type=int, help="in place of the configured number")
-    parser.add_argument("--seed", type=int, help="in place of the configured seed")
     parser.add_argument("--devices", type=int, default=1, help="devices that share a batch [1]")
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
 
+    if args.mode is not None and (args.mode == "scratch") == (args.init is not None):
+        raise command_line.UsageError(
+            "the modes full, frozen and lora need --init, and scratch has none. Received: "
+            f"--mode {args.mode}, --init {args.init}"
+        )
+
     from lwmt_sionna.runs import records
-    from lwmt_sionna.training import FinetuneConfig, finetune, load_tracks
+    from lwmt_sionna.training import TrainConfig, load_tracks, train
     from lwmt_sionna.training.studies import prediction_points
 
-    names = ("data", "init", "mode", "task", "label_share", "seed")
-    overrides = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
-    if args.attention is not None:
-        overrides["model"] = {"attention": args.attention}
-    if args.steps is not None:
-        overrides["optimization"] = {"steps": args.steps}
-    config = FinetuneConfig.from_toml(args.config, overrides)
+    names = ("init", "kind", "label_share", "attention", "steps", "seed")
+    overrides = {name: getattr(args, name) for name in names}
+    overrides |= {"files": args.data, "mode": None if args.mode == "scratch" else args.mode}
+    config = TrainConfig.from_toml(args.config, overrides)
     workdir = args.workdir or pathlib.Path("runs") / args.config.stem
-    tracks = load_tracks(config)
-    model, outcome = finetune(
-        config,
-        workdir,
-        tracks=tracks,
-        num_devices=args.devices,
-        verbose=0 if args.quiet else "auto",
+    model, outcome = train(
+        config, workdir, num_devices=args.devices, verbose=0 if args.quiet else "auto"
     )
+    tests = load_tracks(config.data, config.seed)["test"]
     points = prediction_points(
-        model, config, {f"{paths.scene}, held-out tracks": paths for paths in tracks["test"]}
+        model,
+        config,
+        {f"{paths.scene}, held-out tracks": paths for paths in tests},
+        args.history_snr,
+        args.horizons,
     )
     history = outcome.pop("history")
     record = records.write_record(
@@ -66,11 +74,11 @@ def main(argv=None):
         config=config.to_dict(),
         points=points,
         seeds=[config.seed],
-        inputs={pathlib.Path(name).stem: name for name in config.data},
+        inputs={pathlib.Path(name).stem: name for name in config.inputs()},
         started=started,
         extra={"history": history, **outcome},
     )
-    folder = args.preset or workdir / "preset"
+    folder = args.out or workdir / "preset"
     model.save_to_preset(folder, metadata={"training": record})
     print(
         f"{folder}: {outcome['num_trained_parameters']} trained parameters; validation loss "

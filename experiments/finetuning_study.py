@@ -28,9 +28,9 @@ def label_contestants(config, init, shares, modes):
     for share, mode in cells:
         if mode in ("frozen", "lora") and share not in (0.01, 0.1, 1.0):
             continue
-        yield dataclasses.replace(
-            config, mode=mode, init="" if mode == "scratch" else str(init), label_share=share
-        )
+        data = dataclasses.replace(config.data, label_share=share)
+        start = {} if mode == "scratch" else {"mode": mode, "init": str(init)}
+        yield mode, dataclasses.replace(config, data=data, **start)
 
 
 def attention_contestants(config, seeds):
@@ -38,7 +38,7 @@ def attention_contestants(config, seeds):
     for seed in seeds:
         for attention in ("ssta", "dense", "random"):
             model = dataclasses.replace(config.model, attention=attention)
-            yield dataclasses.replace(config, mode="scratch", init="", model=model, seed=seed)
+            yield "scratch", dataclasses.replace(config, model=model, seed=seed)
 
 
 def main(argv=None):
@@ -46,7 +46,7 @@ def main(argv=None):
     parser = command_line.build_parser(__doc__)
     parser.add_argument("study", choices=("labels", "attention"))
     parser.add_argument(
-        "--config", type=pathlib.Path, required=True, help="TOML file of a FinetuneConfig"
+        "--config", type=pathlib.Path, required=True, help="TOML file of a TrainConfig"
     )
     parser.add_argument("--init", type=pathlib.Path, help="pretrained preset, for `labels`")
     parser.add_argument(
@@ -59,9 +59,10 @@ def main(argv=None):
     parser.add_argument(
         "--held-out", nargs="*", default=[], help="HDF5 files of scenes that nothing is trained on"
     )
-    parser.add_argument(
-        "--max-test", type=int, default=128, help="sequences per test set, drawn once [128]"
-    )
+    command_line.add_options(
+        parser, "limit", "history_snr", "horizons", limit=128, history_snr=[15.0],
+        horizons=[1, 3, 5],
+    )  # fmt: skip
     parser.add_argument("--workdir", type=pathlib.Path, help="trainings [runs/STUDY_CONFIG]")
     parser.add_argument("--out", type=pathlib.Path, help="record to write [WORKDIR/record.json]")
     args = parser.parse_args(argv)
@@ -72,52 +73,52 @@ def main(argv=None):
     from lwmt_sionna.baselines import DenoisedAutoregression, Hold
     from lwmt_sionna.data import read_paths, vanishing_mask
     from lwmt_sionna.runs import records
-    from lwmt_sionna.training import FinetuneConfig, finetune, load_tracks
+    from lwmt_sionna.training import TrainConfig, load_tracks, train
     from lwmt_sionna.training.studies import prediction_points, run_tasks, thin_out
 
-    config = FinetuneConfig.from_toml(args.config)
+    config = TrainConfig.from_toml(args.config)
     if args.study == "labels":
         contestants = list(label_contestants(config, args.init, args.shares, args.modes))
     else:
         contestants = list(attention_contestants(config, args.seeds))
     workdir = args.workdir or pathlib.Path("runs") / f"{args.study}_{args.config.stem}"
-    tracks = load_tracks(config)
+    tracks = load_tracks(config.data, config.seed)
     test_sets = {f"{paths.scene}, held-out tracks": paths for paths in tracks["test"]}
     for name in args.held_out:
         paths = read_paths(name)
         kept = paths.select(~vanishing_mask(paths))
         test_sets[f"{pathlib.Path(name).stem}, held-out scene"] = kept
-    test_sets = thin_out(test_sets, args.max_test, config.split_seed)
+    test_sets = thin_out(test_sets, args.limit, config.data.split_seed or config.seed)
 
-    def work(changed, name):
+    def work(mode, changed, name):
         def run(folder):
             began = time.process_time()
-            model, outcome = finetune(
-                changed, folder, tracks=load_tracks(changed), verbose=0 if args.quiet else "auto"
-            )
+            model, outcome = train(changed, folder, verbose=0 if args.quiet else "auto")
             spent = time.process_time() - began
             model.save_to_preset(folder / "preset")
             extra = {
                 "contestant": name,
-                "task": changed.task,
-                "mode": changed.mode,
+                "task": changed.predictor.kind,
+                "mode": mode,
                 "attention": changed.model.attention,
-                "label_share": changed.label_share,
+                "label_share": changed.data.label_share,
                 "seed": changed.seed,
-                "num_training": outcome["num_training"],
+                "num_training": sum(n["training"] for n in outcome["sequences"].values()),
                 "num_trained_parameters": outcome["num_trained_parameters"],
                 "validation_loss_db": outcome["validation_loss_db"],
                 "best_step": outcome["best_step"],
                 "train_cpu_s": round(spent, 1),
             }
-            points = prediction_points(model, changed, test_sets)
+            points = prediction_points(model, changed, test_sets, args.history_snr, args.horizons)
             return [{**extra, **point} for point in points]
 
         return run
 
     def reference(name, predictor):
         def run(folder):
-            points = prediction_points(predictor, config, test_sets)
+            points = prediction_points(
+                predictor, config, test_sets, args.history_snr, args.horizons
+            )
             return [{"contestant": name, "mode": "baseline", **point} for point in points]
 
         return run
@@ -126,10 +127,11 @@ def main(argv=None):
         "hold": reference("hold", Hold()),
         "denoised_ar": reference("denoised_ar", DenoisedAutoregression()),
     }
-    for changed in contestants:
-        name = f"{changed.mode}_{changed.model.attention}_{changed.label_share:g}_{changed.seed}"
-        tasks[name] = work(changed, name)
-    inputs = {pathlib.Path(name).stem: name for name in (*config.data, *args.held_out)}
+    for mode, changed in contestants:
+        share = changed.data.label_share
+        name = f"{mode}_{changed.model.attention}_{share:g}_{changed.seed}"
+        tasks[name] = work(mode, changed, name)
+    inputs = {pathlib.Path(name).stem: name for name in (*config.inputs(), *args.held_out)}
     if args.init is not None:
         inputs["init"] = args.init
 
@@ -139,7 +141,7 @@ def main(argv=None):
             name="finetuning" if args.study == "labels" else "attention_comparison",
             config=config.to_dict(),
             points=points,
-            seeds=sorted({c.seed for c in contestants}),
+            seeds=sorted({c.seed for _, c in contestants}),
             inputs=inputs,
             started=started,
         )
@@ -148,7 +150,7 @@ def main(argv=None):
     for name in tasks:
         mine = [p for p in points if p["contestant"] == name and p["subset"] == "event_free"]
         text = []
-        for horizon in (1, 3, 5):
+        for horizon in args.horizons:
             values = [p["nmse_median_db"] for p in mine if p["horizon"] == horizon]
             text.append(f"h{horizon} {sum(values) / len(values):.2f}")
         print(f"{name:<28} median, mean over test sets [dB]: {', '.join(text)}")

@@ -9,7 +9,6 @@ Example:
         --workdir runs/pretrain_small
 """
 
-import dataclasses
 import pathlib
 import time
 
@@ -23,46 +22,46 @@ def main(argv=None):
         "--config", type=pathlib.Path, required=True, help="TOML file of a PretrainConfig"
     )
     parser.add_argument("--workdir", type=pathlib.Path, help="checkpoints and logs [runs/CONFIG]")
-    parser.add_argument("--preset", type=pathlib.Path, help="folder to save [WORKDIR/preset]")
+    parser.add_argument("--out", type=pathlib.Path, help="preset to save [WORKDIR/preset]")
     parser.add_argument("--record", type=pathlib.Path, help="record to write [WORKDIR/record.json]")
-    parser.add_argument("--data", nargs="+", help="HDF5 files, in place of the configured ones")
+    command_line.add_options(parser, "data", "seed")
     parser.add_argument(
         "--without", nargs="+", default=[], metavar="NAME", help="masks or impairments to leave out"
     )
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="masks to keep alone")
     parser.add_argument("--steps", type=int, help="in place of the configured number")
-    parser.add_argument("--seed", type=int, help="in place of the configured seed")
     parser.add_argument("--precision", help="float32, mixed_bfloat16 or mixed_float16")
     parser.add_argument("--devices", type=int, default=1, help="devices that share a batch [1]")
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
 
     from lwmt_sionna.runs import records
-    from lwmt_sionna.training import PretrainConfig, pretrain
+    from lwmt_sionna.training import PretrainConfig, load_scenes, train
     from lwmt_sionna.training.reconstruction import (
         CONDITIONS,
         draw_views,
         reconstruction_points,
     )
-    from lwmt_sionna.training.sources import load_scenes, synthesize_grid
+    from lwmt_sionna.training.sources import synthesize_grid
 
-    overrides = {"source": {"data": args.data} if args.data else {}}
-    settings = {"steps": args.steps, "precision": args.precision}
-    overrides["optimization"] = {k: v for k, v in settings.items() if v is not None}
+    overrides = {
+        "source": {"data": args.data},
+        "optimization": {"steps": args.steps, "precision": args.precision},
+        "seed": args.seed,
+    }
     config = PretrainConfig.from_toml(args.config, overrides)
-    if args.seed is not None:
-        config = dataclasses.replace(config, seed=args.seed)
     config = config.ablated(args.without, args.only)
     workdir = args.workdir or pathlib.Path("runs") / args.config.stem
     source = config.source
     scenes, held_out = load_scenes(source.data, source.validation_share, source.split_seed)
-    model, history = pretrain(
+    model, outcome = train(
         config,
         workdir,
+        data=scenes,
         num_devices=args.devices,
-        scenes=scenes,
         verbose=0 if args.quiet else "auto",
     )
+    history = outcome["history"]
     points = []
     grid = source.grids[0]
     bandwidth = (source.bandwidth[0] * source.bandwidth[1]) ** 0.5
@@ -81,7 +80,7 @@ def main(argv=None):
         started=started,
         extra={"history": history, "num_parameters": model.count_params()},
     )
-    folder = args.preset or workdir / "preset"
+    folder = args.out or workdir / "preset"
     model.save_to_preset(folder, metadata={"training": record})
     print(f"{folder}: {model.count_params()} parameters; last loss {history[-1]['loss']:.3f}")
     for point in points:

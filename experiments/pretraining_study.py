@@ -24,9 +24,7 @@ def main(argv=None):
     parser.add_argument(
         "--held-out", nargs="*", default=[], help="HDF5 files of scenes that nothing is trained on"
     )
-    parser.add_argument(
-        "--max-test", type=int, default=128, help="sequences per test set, drawn once [128]"
-    )
+    command_line.add_options(parser, "limit", limit=128)
     parser.add_argument("--contestants", nargs="+", help="some of them; all by default")
     parser.add_argument("--workdir", type=pathlib.Path, help="trainings [runs/pretraining_study]")
     parser.add_argument("--out", type=pathlib.Path, help="record to write [WORKDIR/record.json]")
@@ -35,9 +33,8 @@ def main(argv=None):
 
     from lwmt_sionna.data import read_paths, vanishing_mask
     from lwmt_sionna.runs import records
-    from lwmt_sionna.training import PretrainConfig, pretrain
+    from lwmt_sionna.training import PretrainConfig, load_scenes, train
     from lwmt_sionna.training.reconstruction import CONDITIONS
-    from lwmt_sionna.training.sources import load_scenes
     from lwmt_sionna.training.studies import (
         ablations,
         reconstruction_study_points,
@@ -62,15 +59,15 @@ def main(argv=None):
         paths = read_paths(name)
         kept = paths.select(~vanishing_mask(paths))
         test_sets[f"{pathlib.Path(name).stem}, held-out scene"] = kept
-    test_sets = thin_out(test_sets, args.max_test, source.split_seed)
+    test_sets = thin_out(test_sets, args.limit, source.split_seed)
     bandwidth = (source.bandwidth[0] * source.bandwidth[1]) ** 0.5
     cache = {}
 
     def work(name, changed):
         def run(folder):
             began = time.process_time()
-            model, history = pretrain(
-                changed, folder, scenes=scenes, verbose=0 if args.quiet else "auto"
+            model, outcome = train(
+                changed, folder, data=scenes, verbose=0 if args.quiet else "auto"
             )
             spent = time.process_time() - began
             model.save_to_preset(folder / "preset")
@@ -80,7 +77,7 @@ def main(argv=None):
             extra = {
                 "contestant": name,
                 "seed": changed.seed,
-                "train_loss": history[-1]["loss"],
+                "train_loss": outcome["history"][-1]["loss"],
                 "train_cpu_s": round(spent, 1),
             }
             return [{**extra, **point} for point in points]

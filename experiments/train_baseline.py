@@ -1,6 +1,6 @@
 """Train a neural baseline with the data, histories, loss and steps of the model's training.
 
-A killed run goes on with the epoch it was in when started again with the same arguments. Its preset
+A killed run goes on from its last checkpoint when started again with the same arguments. Its preset
 (runs/KIND_seedSEED/KIND_seedSEED) is evaluated like any other (`--preset` of prediction_eval.py).
 Several kinds of attention share the draws of noise and the physics, computed once per seed.
 
@@ -17,7 +17,9 @@ import time
 
 from lwmt_sionna.runs import command_line
 
-KINDS = ("gru", "conv", "sparse", "dense", "factored", "random")
+# These share the physics in front of the network.
+ATTENTIONS = ("sparse", "dense", "factored", "random")
+KINDS = ("gru", "conv", *ATTENTIONS)
 
 
 def main(argv=None):
@@ -27,9 +29,9 @@ def main(argv=None):
         "--config", type=pathlib.Path, required=True, help="TOML file of a TrainConfig"
     )
     parser.add_argument(
-        "--workdir", type=pathlib.Path, default=pathlib.Path("runs"), help="backups, logs [runs]"
+        "--workdir", type=pathlib.Path, default=pathlib.Path("runs"), help="one folder each [runs]"
     )
-    parser.add_argument("--data", nargs="+", help="HDF5 files, in place of the configured ones")
+    command_line.add_options(parser, "data")
     parser.add_argument("--epochs", type=int, help="in place of the configured number")
     parser.add_argument("--seeds", type=int, nargs="+", help="in place of the configured seed")
     args = parser.parse_args(argv)
@@ -37,19 +39,15 @@ def main(argv=None):
 
     from lwmt_sionna.training import TrainConfig
 
-    overrides = {"data": args.data, "epochs": args.epochs}
-    config = dataclasses.replace(
-        TrainConfig.from_toml(args.config),
-        **{name: value for name, value in overrides.items() if value is not None},
-    )
+    overrides = {"files": args.data, "epochs": args.epochs}
+    config = TrainConfig.from_toml(args.config, overrides)
     for seed in args.seeds or [config.seed]:
         _train_kinds(args.kind, dataclasses.replace(config, seed=seed), args.workdir, args.quiet)
 
 
 def _train_kinds(kinds, config, workdir, quiet):
-    from lwmt_sionna.baselines.training import ATTENTIONS, train_baseline
     from lwmt_sionna.runs import records
-    from lwmt_sionna.training import prepare
+    from lwmt_sionna.training import load_data, train
 
     shared = None
     for kind in kinds:
@@ -61,24 +59,24 @@ def _train_kinds(kinds, config, workdir, quiet):
             print(f"{folder}: trained already")
             continue
         if kind in ATTENTIONS and shared is None:
-            shared = prepare(config)
-        model, outcome = train_baseline(
-            kind,
-            config,
+            shared = load_data(config)
+        contestant = config.contestant(kind)
+        model, outcome = train(
+            contestant,
             folder,
             data=shared if kind in ATTENTIONS else None,
             verbose=0 if quiet else "auto",
         )
-        losses = {key: value for key, value in outcome.items() if key != "sequences"}
+        apart = {"sequences": outcome.pop("sequences"), "history": outcome.pop("history")}
         record = records.write_record(
             folder / "record.json",
             name="train_baseline",
-            config=config.to_dict() | {"kind": kind},
-            points=[{"kind": kind, "num_parameters": model.count_params(), **losses}],
+            config=contestant.to_dict(),
+            points=[{"kind": kind, "num_parameters": model.count_params(), **outcome}],
             seeds=[config.seed],
-            inputs={pathlib.Path(path).stem: path for path in config.data},
+            inputs={pathlib.Path(path).stem: path for path in config.inputs()},
             started=started,
-            extra={"sequences": outcome["sequences"]},
+            extra=apart,
         )
         model.save_to_preset(folder / name, metadata={"training": record})
         print(

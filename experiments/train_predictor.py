@@ -1,13 +1,13 @@
 """Train a channel predictor and save it as a preset.
 
-A killed run goes on with the epoch it was in when started again with the same arguments.
+A killed run goes on from its last checkpoint when started again with the same arguments, and ends
+as if it had not been killed; a finished one is not trained again.
 
 Example:
     python experiments/train_predictor.py --config experiments/configs/predictor_small.toml \\
-        --workdir runs/predictor_small --preset runs/predictor_small/preset
+        --workdir runs/predictor_small --out runs/predictor_small/preset
 """
 
-import dataclasses
 import pathlib
 import time
 
@@ -20,46 +20,45 @@ def main(argv=None):
     parser.add_argument(
         "--config", type=pathlib.Path, required=True, help="TOML file of a TrainConfig"
     )
-    parser.add_argument("--workdir", type=pathlib.Path, help="backups and logs [runs/CONFIG]")
-    parser.add_argument("--preset", type=pathlib.Path, help="folder to save [WORKDIR/preset]")
+    parser.add_argument("--workdir", type=pathlib.Path, help="checkpoints and logs [runs/CONFIG]")
+    parser.add_argument("--out", type=pathlib.Path, help="preset to save [WORKDIR/preset]")
     parser.add_argument("--record", type=pathlib.Path, help="record to write [WORKDIR/record.json]")
-    parser.add_argument("--data", nargs="+", help="HDF5 files, in place of the configured ones")
+    command_line.add_options(parser, "data", "seed")
     parser.add_argument("--epochs", type=int, help="in place of the configured number")
-    parser.add_argument("--seed", type=int, help="in place of the configured seed")
+    parser.add_argument("--tensorboard", action="store_true", help="log to WORKDIR/tensorboard")
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
 
     from lwmt_sionna.runs import records
     from lwmt_sionna.training import TrainConfig, train
 
-    overrides = {"data": args.data, "epochs": args.epochs, "seed": args.seed}
-    config = dataclasses.replace(
-        TrainConfig.from_toml(args.config),
-        **{name: value for name, value in overrides.items() if value is not None},
-    )
+    overrides = {"files": args.data, "epochs": args.epochs, "seed": args.seed}
+    config = TrainConfig.from_toml(args.config, overrides)
     workdir = args.workdir or pathlib.Path("runs") / args.config.stem
-    predictor, outcome = train(config, workdir, verbose=0 if args.quiet else "auto")
+    callbacks = []
+    if args.tensorboard:
+        import keras
+
+        callbacks = [keras.callbacks.TensorBoard(workdir / "tensorboard", write_graph=False)]
+    predictor, outcome = train(
+        config, workdir, callbacks=callbacks, verbose=0 if args.quiet else "auto"
+    )
+    names = ("validation_loss_db", "validation_loss_untrained_db", "best_step")
     record = records.write_record(
         args.record or workdir / "record.json",
         name="train_predictor",
         config=config.to_dict(),
-        points=[
-            {
-                "validation_loss_db": outcome["validation_loss_db"],
-                "validation_loss_untrained_db": outcome["validation_loss_untrained_db"],
-                "num_parameters": predictor.count_params(),
-            }
-        ],
+        points=[{**{n: outcome[n] for n in names}, "num_parameters": predictor.count_params()}],
         seeds=[config.seed],
-        inputs={pathlib.Path(name).stem: name for name in config.data},
+        inputs={pathlib.Path(name).stem: name for name in config.inputs()},
         started=started,
-        extra={"sequences": outcome["sequences"]},
+        extra={"sequences": outcome["sequences"], "history": outcome["history"]},
     )
-    folder = args.preset or workdir / "preset"
+    folder = args.out or workdir / "preset"
     predictor.save_to_preset(folder, metadata={"training": record})
     print(
         f"{folder}: {predictor.count_params()} parameters; validation loss "
-        f"{outcome['validation_loss_db']:.2f} dB, linear prediction alone "
+        f"{outcome['validation_loss_db']:.2f} dB, before training "
         f"{outcome['validation_loss_untrained_db']:.2f} dB"
     )
 

@@ -122,7 +122,7 @@ def main(argv=None):
 
     config = TrainConfig.from_toml(args.config)
     h = validation_channels(config, args.limit, np)
-    inputs = {pathlib.Path(path).stem: path for path in config.data}
+    inputs = {pathlib.Path(path).stem: path for path in config.inputs()}
     common = {
         "config": config.to_dict(),
         "limit": args.limit,
@@ -187,16 +187,16 @@ def validation_channels(config, limit, np):
         vanishing_mask,
     )
 
-    rng = np.random.default_rng(config.seed)
-    frequencies = subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing)
-    snapshots = np.arange(config.num_history + config.num_horizons)
+    data, rng = config.data, np.random.default_rng(config.seed)
+    frequencies = subcarrier_frequencies(data.num_subcarriers, data.subcarrier_spacing)
+    snapshots = np.arange(data.num_history + config.predictor.num_horizons)
     channels = []
-    for path in config.data:
+    for path in data.files:
         paths = read_paths(path)
         paths = paths.select(~vanishing_mask(paths))
-        held_out = split_by_trajectory(paths, config.validation_share, seed=config.seed)[1]
+        held_out = split_by_trajectory(paths, data.validation_share, seed=config.seed)[1]
         chosen = np.sort(rng.permutation(held_out.num_sequences)[:limit])
-        array = PlanarArray(1, config.num_ant)
+        array = PlanarArray(1, data.num_ant)
         channels.append(
             synthesize(held_out.select(chosen), array, frequencies, snapshots=snapshots)
         )
@@ -207,11 +207,12 @@ def score(predictor, h, history_snr_db, config, add_noise, np):
     """Mean error in decibels over sequences and horizons."""
     from lwmt_sionna.evaluation import normalized_error, to_db
 
-    past, future = h[:, : config.num_history], h[:, config.num_history :]
+    num_history, num_horizons = config.data.num_history, config.predictor.num_horizons
+    past, future = h[:, :num_history], h[:, num_history:]
     history = add_noise(past, history_snr_db, np.random.default_rng(config.seed))
-    predicted = predictor(history, config.num_horizons)
+    predicted = predictor(history, num_horizons)
     ratios = []
-    for horizon in range(config.num_horizons):
+    for horizon in range(num_horizons):
         error, power = normalized_error(predicted[:, horizon], future[:, horizon])
         ratios.append(error / np.maximum(power, 1e-30))
     by_horizon = to_db(np.clip(ratios, 1e-5, 1e2)).mean(axis=1)

@@ -10,11 +10,6 @@ from lwmt_sionna.baselines.autoregression import (
 from lwmt_sionna.baselines.base import Predictor, check_array
 from lwmt_sionna.baselines.kalman import KalmanPredictor
 from lwmt_sionna.baselines.model import ModelPredictor
-from lwmt_sionna.baselines.neural import (
-    ConvolutionalPredictor,
-    FactoredBackbone,
-    RecurrentPredictor,
-)
 from lwmt_sionna.baselines.parametric import PathPredictor
 from lwmt_sionna.baselines.prony import PronyPredictor
 from lwmt_sionna.baselines.reference import (
@@ -37,10 +32,8 @@ __all__ = [
     "TUNED",
     "TUNED_SNR_DB",
     "ClampedAutoregression",
-    "ConvolutionalPredictor",
     "DenoisedAutoregression",
     "DirectAutoregression",
-    "FactoredBackbone",
     "Hold",
     "KalmanPredictor",
     "LocalAutoregression",
@@ -51,7 +44,6 @@ __all__ = [
     "PooledAutoregression",
     "Predictor",
     "PronyPredictor",
-    "RecurrentPredictor",
     "WienerPredictor",
     "ZeroPredictor",
     "check_array",

@@ -3,7 +3,6 @@
 import keras
 
 from lwmt_sionna.baselines.base import CompiledPredictor
-from lwmt_sionna.baselines.neural import RefiningPredictor
 from lwmt_sionna.models import ChannelPredictor
 from lwmt_sionna.models.presets import load_preset
 from lwmt_sionna.typing import PathLike
@@ -43,8 +42,6 @@ class ModelPredictor(CompiledPredictor):
 
 
 def _load(preset):
-    """A channel predictor or a neural baseline; anything else is refused."""
+    """A channel predictor or one of its contestants; anything else is refused."""
     model = load_preset(preset)
-    if isinstance(model, RefiningPredictor | ChannelPredictor):
-        return model
-    return ChannelPredictor.from_preset(preset)
+    return model if hasattr(model, "num_horizons") else ChannelPredictor.from_preset(preset)

@@ -119,19 +119,14 @@ def _convert(args):
 
 
 def _ground(scene, carrier_frequency):
-    """Heights of a scene seen from above, and their extent."""
-    import numpy as np
-
-    from lwmt_sionna.rt import load_scene
+    """Heights of a scene seen from above, and their extent in the coordinates of stored users."""
+    from lwmt_sionna.rt import ground_map, load_scene
 
     loaded = load_scene(scene, carrier_frequency)
     lower, upper = loaded.bounds
-    step = max(upper[:2] - lower[:2]) / _MAP_POINTS
-    x = np.arange(lower[0] + step / 2, upper[0], step)
-    y = np.arange(lower[1] + step / 2, upper[1], step)
-    points = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 2)
-    height, _ = loaded.drop_to_ground(points)
-    return height.reshape(len(y), len(x)), (lower[0], upper[0], lower[1], upper[1])
+    ground = ground_map(loaded, max(upper[:2] - lower[:2]) / _MAP_POINTS)
+    (left, right, bottom, top), (x, y, _) = ground.extent, loaded.origin
+    return ground.height.T, (left - x, right - x, bottom - y, top - y)
 
 
 _COMMANDS = {"check": _check, "summary": _summary, "plot": _plot, "convert": _convert}

@@ -1,5 +1,6 @@
 """Presets: folders with a configuration, weights, metadata and a README."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -11,6 +12,8 @@ from lwmt_sionna.models.finetuning import num_saved_parameters
 __all__ = ["list_presets", "load_preset", "save_preset"]
 
 _SHIPPED = pathlib.Path(__file__).parent / "preset_files"
+# Modules that presets of earlier versions name.
+_MOVED = {"lwmt_sionna.baselines.neural": "lwmt_sionna.training.contestants"}
 _CONFIG, _WEIGHTS, _METADATA = "config.json", "model.weights.h5", "metadata.json"
 
 
@@ -72,6 +75,7 @@ def load_preset(preset, expected=keras.Model, load_weights=True, dtype=None):
         config = json.load(file)
     if dtype is not None:
         config = _with_dtype(config, keras.dtype_policies.get(dtype).name)
+    _register(config)
     model = keras.saving.deserialize_keras_object(config)
     part = model
     if not isinstance(model, expected) and isinstance(getattr(model, "backbone", None), expected):
@@ -98,6 +102,19 @@ def load_preset(preset, expected=keras.Model, load_weights=True, dtype=None):
             f"The preset's weights are damaged: {error}. Received: {weights}"
         ) from error
     return part
+
+
+def _register(config):
+    """Imports the modules of the package that a model's classes are registered in."""
+    if isinstance(config, list):
+        for item in config:
+            _register(item)
+    elif isinstance(config, dict):
+        for value in config.values():
+            _register(value)
+        module = config.get("module")
+        if isinstance(module, str) and module.startswith("lwmt_sionna."):
+            importlib.import_module(_MOVED.get(module, module))
 
 
 def _with_dtype(config, name):

@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from lwmt_sionna.ops.complex import is_complex
 from lwmt_sionna.typing import Tensor
 
 __all__ = ["patchify", "token_grid", "unpatchify"]
@@ -32,7 +33,15 @@ def patchify(x: Tensor, patch: tuple[int, int]) -> Tensor:
     Returns:
         `[batch, tokens, patch[0] * patch[1] * channels]`: tokens time-major, then angle, then
         delay; a patch is flattened angle-row, delay-column, channel last.
+
+    Raises:
+        ValueError: If `x` is anything else.
     """
+    if len(x.shape) != 5 or is_complex(x):
+        raise ValueError(
+            "Expected real [batch, time, angle, delay, channels] in the angle-delay domain. "
+            f"Received: x.shape={tuple(x.shape)}, x.dtype={x.dtype}"
+        )
     num_snapshots, num_angle, num_delay, channels = x.shape[1:]
     grid = token_grid((num_snapshots, num_angle, num_delay), patch)
     missing = (grid[1] * patch[0] - num_angle, grid[2] * patch[1] - num_delay)

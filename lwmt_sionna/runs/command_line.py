@@ -85,6 +85,8 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 # Files and folders that a script writes to.
 _OUTPUTS = ("figure", "figures", "out", "record", "workdir")
+# What they write into files; a folder may have any other dot in its name.
+_FILES = (".csv", ".gif", ".h5", ".json", ".npz", ".pdf", ".png", ".svg")
 
 
 class UsageError(Exception):
@@ -252,7 +254,7 @@ def _explain(error):
 def _cannot_be_written(path):
     """Why nothing can be written to a path, or `None` where it can."""
     path = pathlib.Path(path)
-    if path.suffix and path.is_dir():
+    if path.suffix in _FILES and path.is_dir():
         return "a folder has this name"
     folder = path
     while not folder.exists() and folder != folder.parent:

@@ -1,51 +1,54 @@
-"""Pretraining, fine-tuning and training from scratch."""
+"""Training: of predictors from scratch and from presets, of their contestants, of backbones."""
 
-from lwmt_sionna.training.architecture import ModelConfig
-from lwmt_sionna.training.checkpoints import Checkpoints
-from lwmt_sionna.training.finetuning import FinetuneConfig, as_predictor, finetune, load_tracks
-from lwmt_sionna.training.loop import NotFiniteError, run_steps
-from lwmt_sionna.training.optimization import (
+from lwmt_sionna.training.configuration import (
+    DataConfig,
+    ModelConfig,
     OptimizationConfig,
-    averaged_weights,
-    build_optimizer,
+    PredictorConfig,
 )
-from lwmt_sionna.training.prediction_data import (
-    PredictionDataset,
-    draw_histories,
-    load_training_data,
+from lwmt_sionna.training.contestants import (
+    ConvolutionalPredictor,
+    FactoredBackbone,
+    RecurrentPredictor,
 )
-from lwmt_sionna.training.predictor import (
+from lwmt_sionna.training.histories import PredictionDataset, draw_histories, load_tracks
+from lwmt_sionna.training.loop import NotFiniteError, Task, Trained, run_steps, train
+from lwmt_sionna.training.optimization import averaged_weights, build_optimizer
+from lwmt_sionna.training.prediction import (
+    CONTESTANTS,
+    PredictionData,
     TrainConfig,
-    TrainingData,
-    build_predictor,
-    prepare,
-    train,
+    as_predictor,
+    load_data,
 )
-from lwmt_sionna.training.pretraining import PretrainConfig, pretrain
-from lwmt_sionna.training.sources import ChannelPool, SourceConfig
+from lwmt_sionna.training.pretraining import PretrainConfig
+from lwmt_sionna.training.sources import ChannelPool, SourceConfig, load_scenes
 
 __all__ = [
+    "CONTESTANTS",
     "ChannelPool",
-    "Checkpoints",
-    "FinetuneConfig",
+    "ConvolutionalPredictor",
+    "DataConfig",
+    "FactoredBackbone",
     "ModelConfig",
     "NotFiniteError",
     "OptimizationConfig",
+    "PredictionData",
     "PredictionDataset",
+    "PredictorConfig",
     "PretrainConfig",
+    "RecurrentPredictor",
     "SourceConfig",
+    "Task",
     "TrainConfig",
-    "TrainingData",
+    "Trained",
     "as_predictor",
     "averaged_weights",
     "build_optimizer",
-    "build_predictor",
     "draw_histories",
-    "finetune",
+    "load_data",
+    "load_scenes",
     "load_tracks",
-    "load_training_data",
-    "prepare",
-    "pretrain",
     "run_steps",
     "train",
 ]

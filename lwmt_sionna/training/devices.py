@@ -1,6 +1,7 @@
 """One device or several: `keras.distribution` on JAX, `tf.distribute` on TensorFlow."""
 
 import contextlib
+from typing import Any
 
 import keras
 
@@ -17,7 +18,7 @@ class DataParallel:
         ValueError: If there are fewer devices, or the backend knows no such distribution.
     """
 
-    def __init__(self, num_devices=1):
+    def __init__(self, num_devices: int = 1) -> None:
         if not isinstance(num_devices, int) or num_devices < 1:
             raise ValueError(
                 f"num_devices must be a positive integer. Received: num_devices={num_devices}"
@@ -46,16 +47,16 @@ class DataParallel:
                 f"backend={backend}, num_devices={num_devices}"
             )
 
-    def scope(self):
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
         """Context in which models and optimisers are made and compiled."""
         return contextlib.nullcontext() if self._strategy is None else self._strategy.scope()
 
     @property
-    def jit_compile(self):
+    def jit_compile(self) -> bool:
         """Whether a step can be one XLA program: not in PyTorch, nor over TensorFlow's devices."""
         return keras.backend.backend() != "torch" and self._strategy is None
 
-    def prepare(self, model, x, y):
+    def prepare(self, model: keras.Model, x: Any, y: Any) -> None:
         """Builds what Keras builds at a model's first batch, which it cannot do from shared ones.
 
         Args:
@@ -66,7 +67,7 @@ class DataParallel:
         if self._strategy is not None:
             model._maybe_symbolic_build(data_batch=(x, y, None))
 
-    def share(self, tree):
+    def share(self, tree: Any) -> Any:
         """Gives every device its part of a batch, where Keras does not do so by itself.
 
         Args:

@@ -1,6 +1,9 @@
 """Figures of trainings, from their records and from nothing else."""
 
+from typing import Any
+
 from lwmt_sionna.runs.figures import as_record, panels
+from lwmt_sionna.typing import PathLike
 
 __all__ = ["plot_attention_comparison", "plot_label_shares", "plot_mask_ablation"]
 
@@ -14,7 +17,9 @@ _BASELINES = {"hold": ("0.6", ":"), "denoised_ar": ("0.2", "--")}
 _METRIC = "nmse_median_db"
 
 
-def plot_label_shares(record, path, subset="event_free"):
+def plot_label_shares(
+    record: dict[str, Any] | PathLike, path: PathLike, subset: str = "event_free"
+) -> None:
     """Median error over the share of labels, one panel per test set and horizon.
 
     Args:
@@ -44,7 +49,9 @@ def plot_label_shares(record, path, subset="event_free"):
     _draw_cells(points, path, draw, "share of the labelled tracks [%]")
 
 
-def plot_attention_comparison(record, path, subset="event_free"):
+def plot_attention_comparison(
+    record: dict[str, Any] | PathLike, path: PathLike, subset: str = "event_free"
+) -> None:
     """Median errors of the neighbourhoods, every seed a marker, one panel per test set and horizon.
 
     Args:
@@ -69,7 +76,9 @@ def plot_attention_comparison(record, path, subset="event_free"):
     _draw_cells(points, path, draw, "attention (circles: seeds)")
 
 
-def plot_mask_ablation(record, path, metric="nmse_pooled_db"):
+def plot_mask_ablation(
+    record: dict[str, Any] | PathLike, path: PathLike, metric: str = "nmse_pooled_db"
+) -> None:
     """Loss against the whole curriculum, contestants over conditions, one panel per test set.
 
     Args:

@@ -1,23 +1,35 @@
-"""The loop of all trainings: steps, checkpoints, log, and what happens when a loss is no number."""
+"""One training for all: steps, checkpoints, validation, callbacks, and what ends it early."""
 
 import csv
+import hashlib
+import itertools
 import logging
 import math
-import os
 import pathlib
 import time
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple, Protocol
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
-from lwmt_sionna.runs.records import atomic_path
-from lwmt_sionna.training.checkpoints import Checkpoints
+from lwmt_sionna.models.presets import preset_folder
+from lwmt_sionna.runs.parallel import progress_bar
+from lwmt_sionna.runs.records import atomic_path, sha256
+from lwmt_sionna.runs.store import RunFolder, Store
+from lwmt_sionna.training.configuration import OptimizationConfig
 from lwmt_sionna.training.devices import DataParallel
+from lwmt_sionna.training.optimization import averaged_weights
+from lwmt_sionna.typing import PathLike
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["NotFiniteError", "OutputAsLoss", "run_steps"]
+__all__ = ["NotFiniteError", "OutputAsLoss", "Task", "Trained", "run_steps", "train"]
+
+# Steps in a row whose loss is not finite after which a training stops.
+_PATIENCE = 10
+_LOG = "history.csv"
+_COLUMNS = ("step", "loss", "validation_loss_db", "seconds")
 
 
 class NotFiniteError(RuntimeError):
@@ -28,155 +40,407 @@ class NotFiniteError(RuntimeError):
 class OutputAsLoss(keras.losses.Loss):
     """The loss of a model that computes it itself: the mean of its output, `[batch]`."""
 
-    def call(self, y_true, y_pred):
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """The output, whatever the target."""
         return y_pred
 
 
-def run_steps(
-    models, optimizer, draw_batch, config, workdir, *, devices=None, on_checkpoint=None,
-    verbose="auto",
-):  # fmt: skip
-    """Trains until all steps are done; goes on where an earlier run in the folder stopped.
+class Task(NamedTuple):
+    """What `run_steps` does.
 
-    What comes back from a checkpoint is everything that decides the next step: weights, moments and
-    moving averages of the optimiser, the state of random generators, and the number of the step,
-    from which the batch and the progress of the curriculum follow. A run that was killed therefore
-    ends with the losses of one that was not.
-
-    Args:
+    Attributes:
+        model: Keras model whose weights are kept.
         models: Dictionary of compiled Keras models, one per shape of batch, that share weights and
             the optimiser.
         optimizer: The built optimiser.
         draw_batch: Callable from the number of a step to the key of the model, its inputs and its
             targets. It must depend on the number alone.
-        config: `OptimizationConfig`.
-        workdir: Folder for checkpoints and `history.csv`.
-        devices: `DataParallel`; one device by default.
-        on_checkpoint: Callable `(step, notes)` after every checkpoint interval, before the
-            checkpoint is written; what it puts into the dictionary `notes` comes back with it.
+        num_steps: Number of steps.
+        epoch: Steps of a pass over the data: between checkpoints, where nothing else is configured.
+        validate: Callable to the validation loss in decibels of the weights of the moment. Those of
+            the best one are kept, the untrained ones included; without it, the last ones.
+        facts: JSON-compatible dictionary that joins the outcome.
+    """
+
+    model: keras.Model
+    models: dict[Any, keras.Model]
+    optimizer: keras.optimizers.Optimizer
+    draw_batch: Callable[[int], tuple[Any, Any, Any]]
+    num_steps: int
+    epoch: int
+    validate: Callable[[], float] | None = None
+    facts: dict[str, Any] | None = None
+
+
+class Trained(NamedTuple):
+    """What a training leaves.
+
+    Attributes:
+        model: The model, with the weights that are kept.
+        outcome: Dictionary: what the task says of itself (numbers of sequences, of parameters),
+            `"history"`, a list of dictionaries of the logged steps, and where there is a
+            validation, its losses in decibels before training, at its best and at the end
+            (`"validation_loss_untrained_db"`, `"validation_loss_db"`,
+            `"validation_loss_last_db"`), and `"best_step"`, 0 if the untrained weights were best.
+    """
+
+    model: keras.Model
+    outcome: dict[str, Any]
+
+
+class Trainable(Protocol):
+    """A configuration that can be trained: `TrainConfig` and `PretrainConfig`."""
+
+    optimization: OptimizationConfig
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as JSON has them."""
+
+    def inputs(self) -> list[str]:
+        """Paths of the files, and names of the presets, that are read."""
+
+    def build(self) -> keras.Model:
+        """The model, with the weights that it starts from."""
+
+    def prepare(self, model: keras.Model, devices: DataParallel, data: Any) -> Task:
+        """What is to be done with the model."""
+
+
+def train(
+    config: Trainable,
+    workdir: PathLike,
+    *,
+    data: Any = None,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    num_devices: int = 1,
+    verbose: int | str = "auto",
+) -> Trained:
+    """Trains a model, from scratch or from a preset; goes on where an earlier run stopped.
+
+    A run that was killed ends with the weights of one that was not. A training that has ended is
+    not trained again.
+
+    Args:
+        config: `TrainConfig` for a predictor, `PretrainConfig` for a masked channel model.
+        workdir: Folder for checkpoints and the log, of this configuration and its files alone.
+        data: What the training is done on, if it has been made already: `load_data` of the same
+            configuration, or of one with the same physics, or `load_scenes`.
+        callbacks: Keras callbacks; an epoch is what lies between two checkpoints. What they
+            remember is not part of the checkpoints.
+        num_devices: Number of devices that share every batch.
         verbose: 0 for no progress bar.
 
     Returns:
-        Tuple of the notes and the loss of every logged step, a list of dictionaries.
+        `Trained`.
 
     Raises:
-        NotFiniteError: If the loss is not finite for `config.patience` steps in a row. The last
-            checkpoint, written before, stays.
+        ValueError: If the folder holds a training of another configuration or other files, another
+            run works in it, or the data leaks.
+        NotFiniteError: See `run_steps`.
     """
-    workdir = pathlib.Path(workdir)
-    devices = DataParallel() if devices is None else devices
-    checkpoints = Checkpoints(workdir / "checkpoints")
-    variables = _state(models, optimizer)
-    step, notes, history = 0, {}, []
-    restored = checkpoints.restore()
-    if restored is not None:
-        step, arrays, notes = restored
-        _assign(variables, arrays, workdir)
-        logger.info("going on at step %d of %d", step, config.steps)
-    log = workdir / "history.csv"
-    # Rows beyond the checkpoint are computed again, and would appear twice.
-    history = [row for row in _read_rows(log) if row["step"] <= step]
-    _write_rows(log, history)
-    losses, failures, last_good, prepared = [], 0, step, set()
-    bar = tqdm(
-        total=config.steps, initial=step, unit="step", disable=True if verbose == 0 else None
-    )
-    began = time.perf_counter()
-    while step < config.steps:
-        key, x, y = draw_batch(step)
-        if key not in prepared:
-            devices.prepare(models[key], x, y)
-            prepared.add(key)
-        logs = models[key].train_on_batch(devices.share(x), devices.share(y), return_dict=True)
-        loss = float(logs["loss"])
-        step += 1
-        bar.update()
-        if math.isfinite(loss):
-            failures = 0
-            losses.append(loss)
+    devices = DataParallel(num_devices)
+    claim = {"config": config.to_dict(), "inputs": {n: _input_digest(n) for n in config.inputs()}}
+    with RunFolder(workdir, claim, ignore=(_LOG, "tensorboard")) as folder:
+        with devices.scope():
+            model = config.build()
+        checkpoints = Checkpoints(folder.store)
+        state = checkpoints.restore(len(model.variables))
+        if state is not None and state.notes["finished"]:
+            logger.info("%s: finished already, after %d steps", folder.path, state.notes["step"])
         else:
-            failures += 1
-            logger.warning("step %d: the loss is %s; the step changes nothing", step, loss)
-            if failures >= config.patience:
-                raise NotFiniteError(
-                    f"The loss was not finite in {failures} steps in a row, the last of them step "
-                    f"{step}. The last good checkpoint is that of step {last_good} in "
-                    f"{checkpoints.folder}; lower the learning rate or raise the precision."
-                )
-        due = step % config.checkpoint_every == 0 or step == config.steps
-        if step % config.log_every == 0 or due:
-            row = {
-                "step": step,
-                "loss": float(np.mean(losses)) if losses else math.nan,
-                "seconds": round(time.perf_counter() - began, 2),
-            }
-            losses = []
-            history.append(row)
-            _append_row(log, row)
-            bar.set_postfix(loss=f"{row['loss']:.4f}")
-        if due and failures == 0:
-            if on_checkpoint is not None:
-                on_checkpoint(step, notes)
-            arrays = [keras.ops.convert_to_numpy(v) for v in variables]
-            if all(np.isfinite(a).all() for a in arrays if a.dtype.kind == "f"):
-                checkpoints.save(step, arrays, notes)
-                last_good = step
-            else:
-                raise NotFiniteError(
-                    f"A weight is not finite after step {step}. The last good checkpoint is that "
-                    f"of step {last_good} in {checkpoints.folder}."
-                )
-    bar.close()
-    return notes, history
+            with devices.scope():
+                task = config.prepare(model, devices, data)
+            state = run_steps(
+                task, config.optimization, checkpoints, state, devices=devices,
+                callbacks=callbacks, verbose=verbose, log=folder.path / _LOG,
+            )  # fmt: skip
+        _assign(model.variables, state.kept, folder.path)
+    return Trained(model, state.notes["outcome"])
 
 
-def _state(models, optimizer):
+class State(NamedTuple):
+    """Where a training is: see `Checkpoints`.
+
+    Attributes:
+        arrays: All that decides the next step.
+        kept: Weights of the model that are kept if the training ends here.
+        notes: JSON-compatible dictionary: `"step"`, `"finished"`, and `"outcome"`.
+    """
+
+    arrays: list[np.ndarray]
+    kept: list[np.ndarray]
+    notes: dict[str, Any]
+
+
+class Checkpoints:
+    """The last two checkpoints of a training, of which the newest undamaged one counts.
+
+    Args:
+        store: `lwmt_sionna.runs.store.Store`.
+    """
+
+    _KEYS = ({"checkpoint": 0}, {"checkpoint": 1})
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._next = 0
+
+    def save(self, state: State) -> None:
+        """Writes a checkpoint in place of the older one.
+
+        Args:
+            state: `State`.
+        """
+
+        def write(path):
+            with path.open("wb") as file:
+                np.savez(file, *state.arrays, *state.kept)
+
+        label = f"checkpoint, step {state.notes['step']}"
+        self.store.put_file(self._KEYS[self._next], write, ".npz", state.notes, label)
+        self._next = 1 - self._next
+
+    def restore(self, num_kept: int) -> State | None:
+        """The newest undamaged checkpoint.
+
+        Args:
+            num_kept: Number of variables of the model.
+
+        Returns:
+            `State`; None if there is no checkpoint.
+        """
+        found = [self.store.get_file(key) for key in self._KEYS]
+        steps = [-1 if piece is None else piece[1]["step"] for piece in found]
+        newest = int(np.argmax(steps))
+        self._next = 1 - newest
+        piece = found[newest]
+        if piece is None:
+            return None
+        path, notes = piece
+        with np.load(path, allow_pickle=False) as file:
+            arrays = [file[f"arr_{index}"] for index in range(len(file.files))]
+        return State(arrays[:-num_kept], arrays[-num_kept:], notes)
+
+
+def run_steps(
+    task: Task,
+    config: OptimizationConfig,
+    checkpoints: Checkpoints,
+    state: State | None = None,
+    *,
+    devices: DataParallel | None = None,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    verbose: int | str = "auto",
+    log: pathlib.Path | None = None,
+) -> State:
+    """Trains until all steps are done, or a callback ends it.
+
+    A checkpoint holds everything that decides the next step: weights, moments and moving averages
+    of the optimiser, the state of random generators, the best weights so far, and the number of the
+    step, from which the batch and the progress of the curriculum follow.
+
+    Args:
+        task: `Task`.
+        config: `OptimizationConfig`.
+        checkpoints: `Checkpoints`.
+        state: `State` to go on from.
+        devices: `DataParallel`; one device by default.
+        callbacks: See `train`.
+        verbose: 0 for no progress bar.
+        log: Path of a CSV file of losses.
+
+    Returns:
+        `State` of the end.
+
+    Raises:
+        NotFiniteError: If the loss is not finite in many steps in a row. The last checkpoint,
+            written before, stays.
+    """
+    return _Run(task, config, checkpoints, devices, log).run(state, callbacks, verbose)
+
+
+class _Run:
+    """The state of a loop, and what happens to it."""
+
+    def __init__(
+        self,
+        task: Task,
+        config: OptimizationConfig,
+        checkpoints: Checkpoints,
+        devices: DataParallel | None,
+        log: pathlib.Path | None,
+    ) -> None:
+        self.task = task
+        self.checkpoints = checkpoints
+        self.devices = DataParallel() if devices is None else devices
+        self.log = log
+        self.variables = _state_variables(task)
+        self.interval = config.checkpoint_every or task.epoch
+        self.log_every = config.log_every or self.interval
+        self.step, self.last_good, self.failures = 0, 0, 0
+        self.losses: list[float] = []
+        self.kept: list[np.ndarray] = []
+        self.outcome = {**(task.facts or {}), "history": []}
+        self.ready: set[Any] = set()
+
+    def run(self, state, callbacks, verbose):
+        self._begin(state)
+        model = next(iter(self.task.models.values()))
+        model.stop_training = False
+        epochs = -(-self.task.num_steps // self.interval)
+        hooks = keras.callbacks.CallbackList(
+            list(callbacks), model=model, epochs=epochs, steps=self.interval, verbose=0
+        )
+        bar = progress_bar(
+            total=self.task.num_steps, initial=self.step, unit="step",
+            show=False if verbose == 0 else None,
+        )  # fmt: skip
+        began = time.perf_counter()
+        hooks.on_train_begin()
+        finished = False
+        with bar:
+            while not finished:
+                epoch, place = divmod(self.step, self.interval)
+                if place == 0:
+                    hooks.on_epoch_begin(epoch)
+                hooks.on_train_batch_begin(place)
+                loss = self._take_step()
+                hooks.on_train_batch_end(place, {"loss": loss})
+                bar.update()
+                done = self.step == self.task.num_steps
+                due = done or self.step % self.interval == 0
+                if not due and self.step % self.log_every:
+                    continue
+                row = {"step": self.step, "loss": float(np.mean(self.losses or [math.nan]))}
+                self.losses = []
+                if due:
+                    row |= self._validate()
+                    logs = {"loss": row["loss"]}
+                    if "validation_loss_db" in row:
+                        logs["val_loss"] = row["validation_loss_db"]
+                    hooks.on_epoch_end(epoch, logs)
+                    finished = done or model.stop_training
+                row["seconds"] = round(time.perf_counter() - began, 2)
+                self._write_row(row)
+                bar.set_postfix(loss=f"{row['loss']:.4f}")
+                if due and (finished or self.failures == 0):
+                    state = self._save(finished)
+        hooks.on_train_end()
+        if self.outcome.get("best_step") == 0:
+            logger.warning(
+                "training made nothing better: the validation loss was %.3f dB before it and "
+                "%.3f dB at its end; the weights of the start are kept",
+                self.outcome["validation_loss_untrained_db"],
+                self.outcome["validation_loss_last_db"],
+            )
+        return state
+
+    def _begin(self, state):
+        if state is None:
+            self.kept = _arrays(self.task.model.variables)
+            if self.task.validate is not None:
+                loss = self.task.validate()
+                logger.info("validation loss before training: %.3f dB", loss)
+                self.outcome |= {
+                    "validation_loss_untrained_db": loss,
+                    "validation_loss_db": loss,
+                    "best_step": 0,
+                }
+        else:
+            _assign(self.variables, state.arrays, self.checkpoints.store.folder)
+            self.kept = state.kept
+            self.outcome = state.notes["outcome"]
+            self.step = self.last_good = state.notes["step"]
+        if self.log is not None:
+            # Rows beyond the checkpoint are computed again, and would appear twice.
+            with atomic_path(self.log) as temporary, temporary.open("w", newline="") as file:
+                writer = csv.DictWriter(file, _COLUMNS)
+                writer.writeheader()
+                writer.writerows(self.outcome["history"])
+
+    def _take_step(self):
+        key, x, y = self.task.draw_batch(self.step)
+        model = self.task.models[key]
+        if key not in self.ready:
+            self.devices.prepare(model, x, y)
+            self.ready.add(key)
+        logs = model.train_on_batch(self.devices.share(x), self.devices.share(y), return_dict=True)
+        loss = float(logs["loss"])
+        self.step += 1
+        if math.isfinite(loss):
+            self.failures = 0
+            self.losses.append(loss)
+            return loss
+        self.failures += 1
+        logger.warning("step %d: the loss is %s; the step changes nothing", self.step, loss)
+        if self.failures >= _PATIENCE:
+            raise NotFiniteError(
+                f"The loss was not finite in {self.failures} steps in a row, the last of them step "
+                f"{self.step}. The last good checkpoint is that of step {self.last_good} in "
+                f"{self.checkpoints.store.folder}; lower the learning rate or raise the precision."
+            )
+        return loss
+
+    def _validate(self):
+        with averaged_weights(self.task.optimizer):
+            if self.task.validate is None:
+                self.kept = _arrays(self.task.model.variables)
+                return {}
+            loss = self.task.validate()
+            if loss < self.outcome["validation_loss_db"]:
+                self.outcome |= {"validation_loss_db": loss, "best_step": self.step}
+                self.kept = _arrays(self.task.model.variables)
+        self.outcome["validation_loss_last_db"] = loss
+        logger.info("step %d: validation %.3f dB", self.step, loss)
+        return {"validation_loss_db": loss}
+
+    def _save(self, finished):
+        arrays = _arrays(self.variables)
+        if not all(np.isfinite(a).all() for a in arrays if a.dtype.kind == "f"):
+            raise NotFiniteError(
+                f"A weight is not finite after step {self.step}. The last good checkpoint is that "
+                f"of step {self.last_good} in {self.checkpoints.store.folder}."
+            )
+        notes = {"step": self.step, "finished": bool(finished), "outcome": self.outcome}
+        state = State(arrays, self.kept, notes)
+        self.checkpoints.save(state)
+        self.last_good = self.step
+        return state
+
+    def _write_row(self, row):
+        self.outcome["history"].append(row)
+        if self.log is not None:
+            with self.log.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, _COLUMNS).writerow(row)
+
+
+def _state_variables(task):
     """All variables that decide what comes next, each once, in a fixed order."""
-    inner = getattr(optimizer, "inner_optimizer", None)
-    groups = [model.variables for model in models.values()] + [optimizer.variables]
+    inner = getattr(task.optimizer, "inner_optimizer", None)
+    groups = [model.variables for model in task.models.values()] + [task.optimizer.variables]
     if inner is not None:
         groups.append(inner.variables)
-    seen, variables = set(), []
-    for variable in (v for group in groups for v in group):
-        if id(variable) not in seen:
-            seen.add(id(variable))
-            variables.append(variable)
-    return variables
+    return list({id(v): v for v in itertools.chain.from_iterable(groups)}.values())
 
 
-def _assign(variables, arrays, workdir):
-    shapes = [tuple(a.shape) for a in arrays]
-    expected = [tuple(v.shape) for v in variables]
-    if shapes != expected:
+def _arrays(variables):
+    return [keras.ops.convert_to_numpy(v) for v in variables]
+
+
+def _assign(variables, arrays, folder):
+    if [tuple(a.shape) for a in arrays] != [tuple(v.shape) for v in variables]:
         raise ValueError(
             "The checkpoint is of another model; remove the folder or choose another one. "
-            f"Received: workdir={workdir}"
+            f"Received: folder={folder}"
         )
     for variable, value in zip(variables, arrays, strict=True):
         variable.assign(value)
 
 
-def _read_rows(path):
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    complete = [row for row in rows if all(row.get(k) for k in ("step", "loss", "seconds"))]
-    return [
-        {"step": int(r["step"]), "loss": float(r["loss"]), "seconds": float(r["seconds"])}
-        for r in complete
-    ]
-
-
-def _write_rows(path, rows):
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ("step", "loss", "seconds"))
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _append_row(path, row):
-    with path.open("a", newline="", encoding="utf-8") as file:
-        csv.DictWriter(file, tuple(row)).writerow(row)
-        file.flush()
-        os.fsync(file.fileno())
+def _input_digest(name):
+    """SHA-256 of a file, or of the files of a preset."""
+    if pathlib.Path(name).is_file():
+        return sha256(name)
+    files = sorted(preset_folder(name).glob("*.[jh]*"))
+    digests = [sha256(path) for path in files if path.name != "metadata.json"]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()

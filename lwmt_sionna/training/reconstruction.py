@@ -1,12 +1,17 @@
 """How well a masked channel model fills in what is hidden, condition by condition."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import keras
 import numpy as np
 
 from lwmt_sionna.evaluation import summarize_errors, to_db
 from lwmt_sionna.masking import Curriculum
+from lwmt_sionna.models import MaskedChannelModel
 from lwmt_sionna.ops.patches import patchify
-from lwmt_sionna.training.prediction_data import stack_complex
+from lwmt_sionna.training.histories import stack_complex
+from lwmt_sionna.typing import Array
 
 __all__ = ["CONDITIONS", "draw_views", "reconstruction_points"]
 
@@ -36,7 +41,13 @@ CONDITIONS = {
 }
 
 
-def draw_views(h, conditions, patch, seed=0, batch_size=64):
+def draw_views(
+    h: Array,
+    conditions: dict[str, Curriculum],
+    patch: tuple[int, int],
+    seed: int = 0,
+    batch_size: int = 64,
+) -> dict[str, dict[str, Array]]:
     """Draws one view of every sequence under every condition, the same for all contestants.
 
     Args:
@@ -60,7 +71,9 @@ def draw_views(h, conditions, patch, seed=0, batch_size=64):
     return views
 
 
-def reconstruction_points(model, views, batch_size=64):
+def reconstruction_points(
+    model: MaskedChannelModel, views: dict[str, dict[str, Array]], batch_size: int = 64
+) -> Iterator[dict[str, Any]]:
     """Errors of a model under every condition.
 
     Args:

@@ -1,11 +1,15 @@
 """Channels for pretraining: many from one trace, and endless ones from random path clusters."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Annotated
 
+import msgspec
 import numpy as np
 
 from lwmt_sionna.data import (
     ClusterConfig,
+    PathSequences,
     PlanarArray,
     draw_clusters,
     evolve,
@@ -15,15 +19,30 @@ from lwmt_sionna.data import (
     synthesize,
     vanishing_mask,
 )
-from lwmt_sionna.training.prediction_data import augment_channels, stack_complex
+from lwmt_sionna.runs.configuration import (
+    FILLED,
+    Config,
+    Interval,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    Share,
+)
+from lwmt_sionna.training.configuration import Part, Portion
+from lwmt_sionna.training.histories import augment_channels, stack_complex
+from lwmt_sionna.typing import Array, PathLike, Random
 
 __all__ = ["ChannelPool", "SourceConfig", "draw_channels", "load_scenes", "synthesize_grid"]
 
 _BLOCK = 32
+# Lowest and highest factor on the stored speed of evolved sequences, drawn log-uniformly.
+_SPEED_FACTOR = (0.5, 2.0)
+
+Axis = Annotated[int, msgspec.Meta(ge=2)]
 
 
 @dataclasses.dataclass(frozen=True)
-class SourceConfig:
+class SourceConfig(Config):
     """What the channels of a pretraining are synthesised from.
 
     Attributes:
@@ -34,7 +53,6 @@ class SourceConfig:
         grids: Snapshots, antennas and subcarriers: one compiled program each, drawn in turns.
         bandwidth: Lowest and highest bandwidth in hertz, drawn log-uniformly.
         sampling_period: Periods in seconds, drawn from.
-        speed_factor: Lowest and highest factor on the stored speed of evolved sequences.
         pool: Sequences per grid that are synthesised at a time.
         pool_steps: Steps after which the next pool is drawn; every step augments anew.
         doppler_shift: Largest common Doppler shift of the augmentation, in turns per snapshot. At
@@ -43,51 +61,34 @@ class SourceConfig:
         split_seed: Seed of that split, the same for all contestants.
     """
 
-    data: tuple = ()
-    cluster_share: float = 0.25
-    evolved_share: float = 0.5
-    grids: tuple = ((12, 16, 16),)
-    bandwidth: tuple = (5e6, 40e6)
-    sampling_period: tuple = (2.5e-3, 5e-3)
-    speed_factor: tuple = (0.5, 2.0)
-    pool: int = 1024
-    pool_steps: int = 1000
-    doppler_shift: float = 0.0
-    validation_share: float = 0.2
-    split_seed: int = 1
+    data: tuple[str, ...] = ()
+    cluster_share: Share = 0.25
+    evolved_share: Share = 0.5
+    grids: Annotated[tuple[tuple[Axis, Axis, Axis], ...], FILLED] = ((12, 16, 16),)
+    bandwidth: Interval = (5e6, 40e6)
+    sampling_period: Annotated[tuple[Positive, ...], FILLED] = (2.5e-3, 5e-3)
+    pool: PositiveInt = 1024
+    pool_steps: PositiveInt = 1000
+    doppler_shift: Portion = 0.0
+    validation_share: Part = 0.2
+    split_seed: NonNegativeInt = 1
 
-    def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, list):
-                value = tuple(tuple(v) if isinstance(v, list) else v for v in value)
-                object.__setattr__(self, field.name, value)
-        for name in ("cluster_share", "evolved_share"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise ValueError(f"{name} must lie in [0, 1]. Received: {name}={value}")
+    def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.data and self.cluster_share < 1:
             raise ValueError(
                 "Without data all sequences come from clusters. Received: data=(), "
                 f"cluster_share={self.cluster_share}"
             )
-        if not self.grids or any(len(g) != 3 or min(g) < 2 for g in self.grids):
+        if self.bandwidth[0] <= 0:
             raise ValueError(
-                "grids must be triples (snapshots, antennas, subcarriers), each at least 2. "
-                f"Received: grids={self.grids}"
+                f"bandwidth: expected positive numbers. Received: bandwidth={self.bandwidth}"
             )
-        for name in ("bandwidth", "speed_factor"):
-            pair = getattr(self, name)
-            if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
-                raise ValueError(
-                    f"{name} must be two positive numbers in order. Received: {name}={pair}"
-                )
-        for name in ("pool", "pool_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be positive. Received: {getattr(self, name)}")
 
 
-def load_scenes(files, validation_share, seed):
+def load_scenes(
+    files: Sequence[PathLike], validation_share: float, seed: int
+) -> tuple[list[PathSequences], list[PathSequences]]:
     """Reads stored sequences and holds trajectories out.
 
     Args:
@@ -107,7 +108,12 @@ def load_scenes(files, validation_share, seed):
     return [training for training, _ in parts], [held_out for _, held_out in parts]
 
 
-def synthesize_grid(paths, grid, bandwidth, snapshots=None):
+def synthesize_grid(
+    paths: PathSequences,
+    grid: tuple[int, int, int],
+    bandwidth: float,
+    snapshots: Array | None = None,
+) -> Array:
     """Channels on a grid, each scaled to a mean power of one.
 
     Args:
@@ -132,7 +138,14 @@ def synthesize_grid(paths, grid, bandwidth, snapshots=None):
     return h / np.sqrt(np.where(power > 0, power, 1.0)).astype(np.float32)
 
 
-def draw_channels(scenes, grid, num_sequences, rng, config, clusters=None):
+def draw_channels(
+    scenes: list[PathSequences],
+    grid: tuple[int, int, int],
+    num_sequences: int,
+    rng: Random,
+    config: SourceConfig,
+    clusters: ClusterConfig | None = None,
+) -> Array:
     """Draws channels of mixed scenes, speeds, periods and bandwidths on one grid.
 
     Args:
@@ -161,7 +174,7 @@ def draw_channels(scenes, grid, num_sequences, rng, config, clusters=None):
             paths = scene.select(rng.integers(scene.num_sequences, size=count))
             longest = (stored - 1) // (length - 1)
             if longest == 0 or rng.uniform() < config.evolved_share:
-                factor = np.exp(rng.uniform(*np.log(config.speed_factor), count))
+                factor = np.exp(rng.uniform(*np.log(_SPEED_FACTOR), count))
                 start = rng.integers(stored, size=count)
                 paths = evolve(paths, length, period, start, factor)
             else:
@@ -183,7 +196,14 @@ class ChannelPool:
         scenes: List of `PathSequences`; read from the files of the configuration if left out.
     """
 
-    def __init__(self, config, seed, batch_size, clusters=None, scenes=None):
+    def __init__(
+        self,
+        config: SourceConfig,
+        seed: int,
+        batch_size: int,
+        clusters: ClusterConfig | None = None,
+        scenes: list[PathSequences] | None = None,
+    ) -> None:
         self.config = config
         self.seed = int(seed)
         self.batch_size = int(batch_size)
@@ -191,9 +211,10 @@ class ChannelPool:
         if scenes is None:
             scenes, _ = load_scenes(config.data, config.validation_share, config.split_seed)
         self.scenes = scenes
-        self._round, self._pools = None, {}
+        self._round = -1
+        self._pools: dict[tuple[int, int, int], Array] = {}
 
-    def draw(self, step):
+    def draw(self, step: int) -> tuple[tuple[int, int, int], Array]:
         """Channels of a step.
 
         Args:

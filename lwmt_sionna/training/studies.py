@@ -1,25 +1,37 @@
 """Experiments of many trainings: resumable, one folder per training, a record after each."""
 
-import json
 import logging
 import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import keras
 import numpy as np
 
-from lwmt_sionna.baselines import ModelPredictor
-from lwmt_sionna.data import PlanarArray, subcarrier_frequencies
+from lwmt_sionna.baselines import ModelPredictor, Predictor
+from lwmt_sionna.data import PathSequences, PlanarArray, subcarrier_frequencies
 from lwmt_sionna.evaluation import evaluate_paths
-from lwmt_sionna.runs.records import atomic_path
-from lwmt_sionna.training.finetuning import as_predictor
+from lwmt_sionna.masking import Curriculum
+from lwmt_sionna.models import MaskedChannelModel
+from lwmt_sionna.runs.store import Store
+from lwmt_sionna.training.prediction import TrainConfig, as_predictor
+from lwmt_sionna.training.pretraining import PretrainConfig
 from lwmt_sionna.training.reconstruction import draw_views, reconstruction_points
 from lwmt_sionna.training.sources import synthesize_grid
+from lwmt_sionna.typing import PathLike
 
 logger = logging.getLogger(__name__)
+
+Points = list[dict[str, Any]]
 
 __all__ = ["ablations", "prediction_points", "reconstruction_study_points", "run_tasks", "thin_out"]
 
 
-def run_tasks(tasks, folder, write):
+def run_tasks(
+    tasks: dict[str, Callable[[pathlib.Path], Points]],
+    folder: PathLike,
+    write: Callable[[Points], object],
+) -> Points:
     """Runs what has not been run yet, and writes the record after every task.
 
     Args:
@@ -31,24 +43,23 @@ def run_tasks(tasks, folder, write):
     Returns:
         All points, in the order of the tasks.
     """
-    folder = pathlib.Path(folder)
-    points = []
+    store = Store(pathlib.Path(folder) / "points")
+    points: Points = []
     for index, (name, work) in enumerate(tasks.items(), start=1):
-        note = folder / name / "points.json"
-        if note.is_file():
-            points += json.loads(note.read_text(encoding="utf-8"))
-            continue
-        logger.info("%d of %d: %s", index, len(tasks), name)
-        new = work(folder / name)
-        with atomic_path(note) as temporary:
-            temporary.write_text(json.dumps(new, indent=1), encoding="utf-8")
-        points += new
-        write(points)
+        known = store.get(name)
+        if known is None:
+            logger.info("%d of %d: %s", index, len(tasks), name)
+            known = work(pathlib.Path(folder) / name)
+            store.put(name, known, name)
+            write([*points, *known])
+        else:
+            logger.info("%d of %d: %s is kept from before", index, len(tasks), name)
+        points += known
     write(points)
     return points
 
 
-def ablations(config):
+def ablations(config: PretrainConfig) -> dict[str, PretrainConfig]:
     """The contestants of the study of masks.
 
     Args:
@@ -77,7 +88,14 @@ def ablations(config):
     return contestants
 
 
-def reconstruction_study_points(model, test_sets, grid, bandwidth, conditions, cache):
+def reconstruction_study_points(
+    model: MaskedChannelModel,
+    test_sets: dict[str, PathSequences],
+    grid: tuple[int, int, int],
+    bandwidth: float,
+    conditions: dict[str, Curriculum],
+    cache: dict[str, Any],
+) -> Points:
     """Errors of a masked channel model on several test sets: see `reconstruction_points`.
 
     Args:
@@ -101,43 +119,49 @@ def reconstruction_study_points(model, test_sets, grid, bandwidth, conditions, c
     return points
 
 
-def prediction_points(model, config, test_sets, snr_db=15.0, horizons=(1, 3, 5)):
+def prediction_points(
+    model: keras.Model | Predictor,
+    config: TrainConfig,
+    test_sets: dict[str, PathSequences],
+    history_snr_db: Sequence[float],
+    horizons: Sequence[int],
+) -> Points:
     """Errors of a predictor on several test sets, with the noise that all contestants get.
 
     Args:
-        model: What `finetune` returns, or any predictor of `lwmt_sionna.baselines`.
-        config: `FinetuneConfig`.
+        model: What `train` returns, or any predictor of `lwmt_sionna.baselines`.
+        config: `TrainConfig`.
         test_sets: Dictionary from a name to `PathSequences`.
-        snr_db: Pilot SNR of the histories in decibels.
+        history_snr_db: Pilot SNRs of the histories in decibels.
         horizons: Horizons to report.
 
     Returns:
-        List of flat dictionaries, one per test set, horizon and subset (`"event_free"`, `"all"`).
+        List of flat dictionaries, one per test set, SNR, horizon and subset (`"event_free"`,
+        `"all"`).
     """
+    data = config.data
     predictor = model
-    if hasattr(model, "backbone"):
+    if isinstance(model, keras.Model):
         predictor = ModelPredictor(as_predictor(model, config), batch_size=64, num_threads=1)
-    array = PlanarArray(1, config.num_ant)
-    spacing = config.bandwidth / config.num_subcarriers
-    frequencies = subcarrier_frequencies(config.num_subcarriers, spacing)
     points = []
     for name, paths in test_sets.items():
-        for point in evaluate_paths(
-            {"model": predictor},
-            paths,
-            array,
-            frequencies,
-            history_snr_db=snr_db,
-            num_history=config.num_history,
-            num_horizons=config.num_horizons,
-        ):
-            if point["horizon"] in horizons and point["subset"] in ("event_free", "all"):
-                del point["predictor"]
-                points.append({"test_set": name, **point})
+        for snr_db in history_snr_db:
+            for point in evaluate_paths(
+                {"model": predictor},
+                paths,
+                PlanarArray(1, data.num_ant),
+                subcarrier_frequencies(data.num_subcarriers, data.subcarrier_spacing),
+                history_snr_db=snr_db,
+                num_history=data.num_history,
+                num_horizons=max(horizons),
+            ):
+                if point["horizon"] in horizons and point["subset"] in ("event_free", "all"):
+                    del point["predictor"]
+                    points.append({"test_set": name, "history_snr_db": snr_db, **point})
     return points
 
 
-def thin_out(test_sets, most, seed):
+def thin_out(test_sets: dict[str, PathSequences], most: int, seed: int) -> dict[str, PathSequences]:
     """Draws a part of test sets that are larger than need be.
 
     Args:

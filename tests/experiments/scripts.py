@@ -10,9 +10,9 @@ SCRIPTS = sorted(path.name for path in (ROOT / "experiments").glob("*.py"))
 CONFIGS = sorted((ROOT / "experiments" / "configs").rglob("*.toml"))
 # By how a configuration's name begins: the module and the class that read it.
 _CLASSES = {
-    "attention": ("lwmt_sionna.training", "FinetuneConfig"),
+    "attention": ("lwmt_sionna.training", "TrainConfig"),
     "data": ("lwmt_sionna.rt", "GenerationConfig"),
-    "finetune": ("lwmt_sionna.training", "FinetuneConfig"),
+    "finetune": ("lwmt_sionna.training", "TrainConfig"),
     "link": ("lwmt_sionna.link", "LinkEvalConfig"),
     "prediction": ("lwmt_sionna.evaluation.grid", "GridConfig"),
     "predictor": ("lwmt_sionna.training", "TrainConfig"),

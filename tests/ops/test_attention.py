@@ -214,7 +214,7 @@ def test_ties_have_the_gradients_of_dense(kernel):
 
 def test_the_default_kernel_at_the_published_setting_is_exact_where_scores_tie():
     """Published neighbourhood and routing on a grid beyond the dense kernel, half of it hidden."""
-    neighborhood, grid, routing = Neighborhood.published(), (4, 12, 11), TopKRouting()
+    neighborhood, grid, routing = Neighborhood.published(), (5, 16, 17), TopKRouting()
     assert select_kernel(neighborhood, grid, 4, routing) != "dense"
     query, key, value = tied_heads(grid)
     expected = naive_attention(query, key, value, neighborhood, grid, routing)
@@ -235,13 +235,15 @@ def test_shift_survives_extreme_scores():
 
 def test_auto_picks_what_serves_the_grid():
     published = Neighborhood()
+    # Shifts are fast where they are compiled.
+    shift = "gather" if keras.backend.backend() == "torch" else "shift"
     assert select_kernel(published, (1, 16, 16), 4) == "dense"
-    assert select_kernel(published, (2, 16, 16), 4) == "shift"
-    assert select_kernel(published, (8, 16, 16), 4, TopKRouting()) == "shift"
-    assert select_kernel(NEIGHBORHOODS["class_token"], (8, 16, 16), 4) == "shift"
+    assert select_kernel(published, (2, 16, 16), 4) == shift
+    assert select_kernel(published, (8, 16, 16), 4, TopKRouting()) == shift
+    assert select_kernel(NEIGHBORHOODS["class_token"], (8, 16, 16), 4) == shift
     assert select_kernel(NEIGHBORHOODS["class_token"], (8, 16, 16), 4, TopKRouting()) == "gather"
     assert select_kernel(NEIGHBORHOODS["dilated"], (20, 16, 16), 4) == "gather"
-    assert select_kernel(NEIGHBORHOODS["dilated_window"], (20, 16, 16), 4) == "shift"
+    assert select_kernel(NEIGHBORHOODS["dilated_window"], (20, 16, 16), 4) == shift
     assert select_kernel(Neighborhood(window=-1), (20, 16, 16), 4) == "gather"
     assert select_kernel(Neighborhood(window=-1), (8, 16, 16), 4) == "dense"
 

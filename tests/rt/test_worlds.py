@@ -186,6 +186,8 @@ def test_orientations_of_a_configuration_are_traced_and_stored(town, tmp_path):
     assert (ahead < -0.7).any() and over[ahead < -0.7].max() < -15
     with pytest.raises(ValueError, match="1 for 2 base stations"):
         dataclasses.replace(config, base_station_orientations=((0.0, 0.0, 0.0),))
+    with pytest.raises(ValueError, match=r"min_distance=60\.0"):
+        dataclasses.replace(config, min_distance=60.0)
 
 
 def test_another_release_of_sionna_rt_is_refused(tmp_path):

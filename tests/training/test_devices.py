@@ -20,7 +20,7 @@ if keras.backend.backend() == "tensorflow":
     halves = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, halves)
 import dataclasses
-from lwmt_sionna.training import pretrain
+from lwmt_sionna.training import train
 from tests.training.small import pretrain_config
 # Nothing random but the data: masks are drawn per device.
 config = pretrain_config(6, ema_momentum=0.0)
@@ -28,8 +28,8 @@ curriculum = dataclasses.replace(
     config.curriculum, masks={"tail": {"horizon": [2, 2]}}, impairments={}
 )
 config = dataclasses.replace(config, curriculum=curriculum)
-_, history = pretrain(config, sys.argv[1], num_devices=int(sys.argv[2]), verbose=0)
-print("LOSSES", *(row["loss"] for row in history))
+_, outcome = train(config, sys.argv[1], num_devices=int(sys.argv[2]), verbose=0)
+print("LOSSES", *(row["loss"] for row in outcome["history"]))
 """
 
 

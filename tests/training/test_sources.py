@@ -5,8 +5,8 @@ import pytest
 
 from lwmt_sionna.data import add_noise, check_disjoint, take_trajectories
 from lwmt_sionna.evaluation.leaks import check_causal
-from lwmt_sionna.training import ChannelPool, SourceConfig, TrainConfig
-from lwmt_sionna.training.prediction_data import draw_histories
+from lwmt_sionna.training import ChannelPool, DataConfig, SourceConfig
+from lwmt_sionna.training.histories import draw_histories
 from lwmt_sionna.training.sources import draw_channels
 from tests import mirrors
 
@@ -24,7 +24,7 @@ def scene(rng):
 
 
 def clean(h, seed=0):
-    config = TrainConfig(data=("x",), num_history=HISTORY, num_horizons=3)
+    config = DataConfig(files=("x",), num_history=HISTORY)
     return draw_histories(h, config, seed, False)[0]
 
 

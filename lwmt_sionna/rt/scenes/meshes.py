@@ -61,14 +61,6 @@ class Mesh:
         return np.linalg.norm(np.cross(b - a, c - a), axis=-1) / 2
 
     @property
-    def normals(self) -> Array:
-        """Unit normals by the right-hand rule, float64 `[num_faces, 3]`; zero where no area."""
-        a, b, c = np.moveaxis(self.corners, 1, 0)
-        normal = np.cross(b - a, c - a)
-        length = np.linalg.norm(normal, axis=-1, keepdims=True)
-        return np.divide(normal, length, out=np.zeros_like(normal), where=length > 0)
-
-    @property
     def bounds(self) -> tuple[Array, Array]:
         """`(lower, upper)` corners of the vertices in use, each float64 `[3]`."""
         used = self.vertices[np.unique(self.faces)] if self.faces.size else self.vertices

@@ -123,6 +123,11 @@ class GenerationConfig(Config):
                 "base_station_orientations: expected one for each base station, or none. Received: "
                 f"{len(self.base_station_orientations)} for {len(self.base_stations)} base stations"
             )
+        if self.min_distance >= self.max_distance:
+            raise ValueError(
+                "min_distance: expected less than max_distance. Received: "
+                f"min_distance={self.min_distance}, max_distance={self.max_distance}"
+            )
 
     @property
     def orientations(self) -> tuple[Triple, ...]:
@@ -357,7 +362,7 @@ def _shard_size(config, index):
 
 def _share_cores(workers):
     """Gives each of several processes its share of the cores."""
-    from lwmt_sionna.rt.tracing._sionna import drjit
+    from lwmt_sionna.rt.tracing.engine import drjit
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     drjit.set_thread_count(max(1, cores // workers))

@@ -1,35 +1,20 @@
-"""The neural baselines: same start, same tokens, same training as the model."""
-
-import functools
+"""The contestants of the model: same start, same tokens, same training."""
 
 import numpy as np
 import pytest
 
 from lwmt_sionna.baselines import Hold, ModelPredictor
-from lwmt_sionna.baselines.training import KINDS, build_baseline, train_baseline
 from lwmt_sionna.data import ClusterConfig, draw_clusters, write_paths
 from lwmt_sionna.models import ChannelPredictor
 from lwmt_sionna.ops import Neighborhood, RandomNeighborhood
-from lwmt_sionna.training import TrainConfig, prepare
+from lwmt_sionna.training import CONTESTANTS, load_data, train
+from tests.training.small import predictor_config
 
-TINY = {
-    "num_ant": 8,
-    "num_subcarriers": 8,
-    "num_history": 8,
-    "num_horizons": 2,
-    "width": 8,
-    "num_heads": 2,
-    "patch": (2, 2),
-    "context": 2,
-    "experts": ((8, 2), (8, 3)),
-    "denoise_radius": 1,
-    "time_offsets": (-2, -1, 1, 2),
-    "num_draws": 1,
-    "epochs": 2,
-    "batch_size": 4,
-    "validation_share": 0.25,
-}
-CONFIG = TrainConfig(data=("none.h5",), **TINY)
+CONFIG = predictor_config(["none.h5"], num_ant=8, num_subcarriers=8, depth=2)
+
+
+def build(name, config=CONFIG):
+    return config.contestant(name).build()
 
 
 @pytest.fixture
@@ -38,9 +23,9 @@ def history(rng):
     return rng.standard_normal(shape).astype(np.float32)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CONTESTANTS)
 def test_untrained_it_is_its_starting_point(kind, history):
-    model = build_baseline(kind, CONFIG)
+    model = build(kind)
     future = np.asarray(model(history))
     assert future.shape == (2, 2, 8, 8, 2)
     if kind == "gru":
@@ -54,11 +39,11 @@ def test_untrained_it_is_its_starting_point(kind, history):
 
 
 def test_attention_differs_and_nothing_else():
-    sparse = build_baseline("sparse", CONFIG)
+    sparse = build("sparse")
     grid = (4, 4, 4)
     width = {}
     for kind in ("dense", "factored", "random"):
-        model = build_baseline(kind, CONFIG)
+        model = build(kind)
         assert isinstance(model, ChannelPredictor)
         assert model.count_params() == sparse.count_params()
         blocks = model.backbone.blocks
@@ -67,34 +52,68 @@ def test_attention_differs_and_nothing_else():
     assert width["factored"] == [16, 4]
     own = sparse.backbone.neighborhood.num_neighbors(grid)
     assert width["random"] == [own, own]
-    neighborhood = build_baseline("random", CONFIG).backbone.neighborhood
+    neighborhood = build("random").backbone.neighborhood
     assert isinstance(neighborhood, RandomNeighborhood)
     assert not isinstance(sparse.backbone.neighborhood, RandomNeighborhood)
     assert isinstance(sparse.backbone.neighborhood, Neighborhood)
 
 
+@pytest.mark.parametrize("kind", CONTESTANTS)
+@pytest.mark.parametrize("grid", [(7, 5), (3, 9), (1, 4)])
+def test_patches_need_not_tile_the_grid(kind, grid, rng):
+    config = predictor_config(["none.h5"], num_ant=grid[0], num_subcarriers=grid[1])
+    model = build(kind, config)
+    future = np.asarray(model(rng.standard_normal((2, 8, *grid, 2)).astype(np.float32)))
+    assert future.shape == (2, 2, *grid, 2) and np.isfinite(future).all()
+
+
+def test_recurrent_patches_that_hang_over_the_edge_are_those_of_a_larger_grid(rng):
+    """What is beyond the edge counts as zeros, and what is within is predicted alike."""
+    model = build("gru", predictor_config(["none.h5"], patch=(2, 4)))
+    for variable in model.head.weights:
+        variable.assign(rng.standard_normal(variable.shape).astype(np.float32))
+    clean = rng.standard_normal((2, 8, 4, 8, 2)).astype(np.float32)
+    clean[:, :, 3], clean[:, :, :, 6:] = 0, 0
+    noise = np.ones(2, np.float32)
+
+    def refine(x):
+        forecasts = np.repeat(x[:, -1:], 2, axis=1)[:, None]
+        return np.asarray(model.refine({"clean": x, "forecasts": forecasts, "noise": noise}))
+
+    whole, cut = refine(clean), refine(clean[:, :, :3, :6])
+    np.testing.assert_allclose(cut, whole[:, :, :3, :6], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["gru", pytest.param("random", marks=pytest.mark.slow)])
 def test_training_makes_a_preset(kind, rng, tmp_path):
-    paths = draw_clusters(12, 10, 2.5e-3, rng, ClusterConfig())
-    write_paths(tmp_path / "few.h5", paths)
-    config = TrainConfig(data=(str(tmp_path / "few.h5"),), **TINY)
-    model, outcome = train_baseline(kind, config, tmp_path / "work", verbose=0)
-    assert np.isfinite(outcome["validation_loss_db"])
+    write_paths(tmp_path / "few.h5", draw_clusters(12, 10, 2.5e-3, rng, ClusterConfig()))
+    config = predictor_config([tmp_path / "few.h5"], epochs=2).contestant(kind)
+    model, outcome = train(config, tmp_path / "work", verbose=0)
+    assert outcome["validation_loss_db"] <= outcome["validation_loss_untrained_db"]
     assert len((tmp_path / "work" / "history.csv").read_text().splitlines()) == 3
     model.save_to_preset(tmp_path / kind)
-    h = np.ones((2, 8, 8, 8), np.complex64)
+    h = np.ones((2, 8, 4, 4), np.complex64)
     again = ModelPredictor(tmp_path / kind, kind)
     np.testing.assert_allclose(again(h, 2), ModelPredictor(model)(h, 2), atol=1e-6)
     if kind == "random":
         assert again.model.backbone.neighborhood == model.backbone.neighborhood
 
 
+def test_presets_of_earlier_versions_name_another_module(tmp_path):
+    build("gru").save_to_preset(tmp_path)
+    path = tmp_path / "config.json"
+    text = path.read_text()
+    assert "lwmt_sionna.training.contestants" in text
+    path.write_text(text.replace("training.contestants", "baselines.neural"))
+    model = ModelPredictor(tmp_path).model
+    assert type(model).__name__ == "RecurrentPredictor"
+
+
 def test_kinds_of_attention_may_share_their_data(rng, tmp_path):
     """What the model prepares is what another attention would have prepared for itself."""
     write_paths(tmp_path / "few.h5", draw_clusters(8, 10, 2.5e-3, rng, ClusterConfig()))
-    config = TrainConfig(data=(str(tmp_path / "few.h5"),), **TINY)
-    shared = prepare(config)
-    own = prepare(config, functools.partial(build_baseline, "dense"))
+    config = predictor_config([tmp_path / "few.h5"])
+    shared, own = load_data(config), load_data(config.contestant("dense"))
     assert shared.counts == own.counts
     for name in ("training", "validation"):
         mine, other = getattr(shared, name), getattr(own, name)
@@ -103,6 +122,6 @@ def test_kinds_of_attention_may_share_their_data(rng, tmp_path):
             np.testing.assert_allclose(values, other.features[feature], atol=1e-5)
 
 
-def test_unknown_kinds_are_refused():
+def test_unknown_contestants_are_refused():
     with pytest.raises(ValueError, match="'lstm'"):
-        build_baseline("lstm", CONFIG)
+        CONFIG.contestant("lstm")

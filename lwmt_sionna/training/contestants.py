@@ -1,8 +1,10 @@
-"""Trained baselines: recurrent, convolutional, and attention factored into space and time.
+"""Contestants of the model: recurrent, convolutional, and attention factored into space and time.
 
-They share the training of `lwmt_sionna.training` with the model: the same data, histories, loss and
-steps, and the same physics in front of the network where they start from linear prediction.
+They are trained like the model: the same data, histories, loss and steps, and the same physics in
+front of the network where they start from linear prediction.
 """
+
+from typing import Any, Self
 
 import keras
 from keras import ops
@@ -19,9 +21,15 @@ from lwmt_sionna.ops.linear_prediction import (
     extrapolate,
     noise_power,
 )
-from lwmt_sionna.ops.patches import patchify, unpatchify
+from lwmt_sionna.ops.patches import patchify, token_grid, unpatchify
+from lwmt_sionna.typing import PathLike, Shape, Tensor
 
-__all__ = ["ConvolutionalPredictor", "FactoredBackbone", "RecurrentPredictor"]
+__all__ = [
+    "ConvolutionalPredictor",
+    "FactoredBackbone",
+    "RecurrentPredictor",
+    "RefiningPredictor",
+]
 
 _TINY = 1e-12
 STARTS = ("hold", "linear")
@@ -49,13 +57,13 @@ class RefiningPredictor(keras.Model):
 
     def __init__(
         self,
-        num_horizons=5,
-        start="linear",
-        order=6,
-        denoise_radius=3,
-        array_shape=None,
-        **kwargs,
-    ):
+        num_horizons: int = 5,
+        start: str = "linear",
+        order: int = 6,
+        denoise_radius: int = 3,
+        array_shape: tuple[int, int, int] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if start not in STARTS:
             raise ValueError(f"`start` must be one of {STARTS}. Received: start={start!r}")
@@ -67,10 +75,11 @@ class RefiningPredictor(keras.Model):
         self.start = start
         self.order = int(order)
         self.denoise_radius = int(denoise_radius)
-        self.array_shape = None if array_shape is None else tuple(array_shape)
+        self.array_shape: Any = None if array_shape is None else tuple(array_shape)
         self.transform = AngleDelayTransform(self.array_shape, name="transform", dtype="float32")
 
-    def call(self, history, training=None):
+    def call(self, history: Tensor, training: bool | None = None) -> Tensor:
+        """See the class."""
         if len(history.shape) != 5 or history.shape[-1] != 2:
             raise ValueError(
                 "Expected real [batch, time, num_ant, num_subcarriers, 2]. Received: "
@@ -83,7 +92,7 @@ class RefiningPredictor(keras.Model):
         future = features["forecasts"][:, -1] + self.refine(features, training=training)
         return inverse_angle_delay_transform(turn(future, phasor), self.array_shape) * scale
 
-    def features(self, x):
+    def features(self, x: Tensor) -> dict[str, Tensor]:
         """What the network sees, without gradient: see `ChannelPredictor.features`."""
         x = ops.stop_gradient(x)
         noise = noise_power(x)
@@ -97,23 +106,29 @@ class RefiningPredictor(keras.Model):
             features = {"clean": clean, "forecasts": forecast[:, None], "noise": noise}
         return {name: ops.stop_gradient(value) for name, value in features.items()}
 
-    def refine(self, features, training=None):
+    def refine(self, features: dict[str, Tensor], training: bool | None = None) -> Tensor:
         """What the network adds to the starting point, real `[batch, horizon, angle, delay, 2]`."""
         raise NotImplementedError
 
-    def compute_output_shape(self, history_shape):
+    def compute_output_shape(self, history_shape: Shape) -> Shape:
+        """Shape of the prediction."""
         return (history_shape[0], self.num_horizons, *history_shape[2:])
 
     @classmethod
-    def from_preset(cls, preset, load_weights=True, dtype=None):
+    def from_preset(
+        cls, preset: PathLike, load_weights: bool = True, dtype: str | None = None
+    ) -> Self:
         """Loads a predictor from a preset: see `ChannelPredictor.from_preset`."""
         return load_preset(preset, cls, load_weights=load_weights, dtype=dtype)
 
-    def save_to_preset(self, folder, metadata=None, readme=None):
+    def save_to_preset(
+        self, folder: PathLike, metadata: dict[str, Any] | None = None, readme: str | None = None
+    ) -> None:
         """Writes configuration, weights and metadata: see `ChannelPredictor.save_to_preset`."""
         save_preset(self, folder, metadata=metadata, readme=readme)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
         config = super().get_config()
         config.update(
             num_horizons=self.num_horizons,
@@ -143,12 +158,12 @@ class RecurrentPredictor(RefiningPredictor):
         encoder-decoder.
     """
 
-    def __init__(self, units=96, patch=(4, 4), **kwargs):
+    def __init__(self, units: int = 96, patch: tuple[int, int] = (4, 4), **kwargs: Any) -> None:
         super().__init__(**kwargs)
         if units < 1:
             raise ValueError(f"`units` must be positive. Received: units={units}")
         self.units = int(units)
-        self.patch = tuple(int(n) for n in patch)
+        self.patch = (int(patch[0]), int(patch[1]))
         options = {"dtype": self.dtype_policy}
         # Unrolled or fused kernels would tie it to a backend; the plain loop compiles anywhere.
         self.gru = keras.layers.GRU(self.units, use_cudnn=False, name="gru", **options)
@@ -160,19 +175,22 @@ class RecurrentPredictor(RefiningPredictor):
             dtype="float32",
         )
 
-    def build(self, history_shape):
+    def build(self, history_shape: Shape) -> None:
+        """Makes the weights."""
         values = self.patch[0] * self.patch[1] * 2
         self.gru.build((None, None, values))
         self.context.build((None, self.units + self.num_horizons * values + 1))
         self.head.build((None, self.units))
         self.built = True
 
-    def refine(self, features, training=None):
+    def refine(self, features: dict[str, Tensor], training: bool | None = None) -> Tensor:
+        """See `RefiningPredictor`."""
         clean, forecast = features["clean"], features["forecasts"][:, -1]
         num_snapshots, num_angle, num_delay = clean.shape[1:4]
         noise = features["noise"][:, None, None]
         values = self.patch[0] * self.patch[1] * 2
-        places = (num_angle // self.patch[0]) * (num_delay // self.patch[1])
+        grid = token_grid((1, num_angle, num_delay), self.patch)
+        places = grid[1] * grid[2]
         # [batch, time, patch, values]
         past = ops.reshape(patchify(clean, self.patch), (-1, num_snapshots, places, values))
         ahead = ops.reshape(patchify(forecast, self.patch), (-1, self.num_horizons, places, values))
@@ -191,7 +209,8 @@ class RecurrentPredictor(RefiningPredictor):
         tokens = ops.reshape(output, (-1, self.num_horizons * places, values))
         return unpatchify(tokens, (self.num_horizons, num_angle, num_delay), self.patch)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
         return {**super().get_config(), "units": self.units, "patch": list(self.patch)}
 
 
@@ -215,7 +234,7 @@ class ConvolutionalPredictor(RefiningPredictor):
     #: XLA's convolutions take seven times as long on a CPU as those of TensorFlow.
     train_by_xla = False
 
-    def __init__(self, width=16, depth=4, context=6, **kwargs):
+    def __init__(self, width: int = 16, depth: int = 4, context: int = 6, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         for name, value in (("width", width), ("depth", depth), ("context", context)):
             if value < 1:
@@ -233,7 +252,8 @@ class ConvolutionalPredictor(RefiningPredictor):
             2, 1, kernel_initializer="zeros", name="head", dtype="float32"
         )
 
-    def build(self, history_shape):
+    def build(self, history_shape: Shape) -> None:
+        """Makes the weights."""
         channels = 4
         for layer in self.hidden:
             layer.build((None, None, None, None, channels))
@@ -241,7 +261,8 @@ class ConvolutionalPredictor(RefiningPredictor):
         self.head.build((None, None, None, None, channels))
         self.built = True
 
-    def refine(self, features, training=None):
+    def refine(self, features: dict[str, Tensor], training: bool | None = None) -> Tensor:
+        """See `RefiningPredictor`."""
         clean, forecast = features["clean"], features["forecasts"][:, -1]
         noise = features["noise"][:, None, None, None, None]
         power = ops.mean(ops.sum(ops.square(clean), axis=-1, keepdims=True), axis=1, keepdims=True)
@@ -261,7 +282,8 @@ class ConvolutionalPredictor(RefiningPredictor):
         output = self.head(x)[:, self.context :]
         return output * amplitude
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
         return {
             **super().get_config(),
             "width": self.width,
@@ -285,7 +307,7 @@ class FactoredBackbone(LWMTBackbone):
 
     _LONGEST = 64
 
-    def __init__(self, *args, **kwargs):
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.block_loop != "unroll":
             raise ValueError(

@@ -1,0 +1,234 @@
+"""The settings that all trainings are made of, each of them in one place."""
+
+import dataclasses
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from lwmt_sionna.models import LWMTBackbone
+from lwmt_sionna.ops import EnergyRouting, Neighborhood, RandomNeighborhood
+from lwmt_sionna.runs.configuration import (
+    FILLED,
+    Config,
+    Interval,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+)
+from lwmt_sionna.training.contestants import FactoredBackbone
+
+__all__ = ["DataConfig", "ModelConfig", "OptimizationConfig", "PredictorConfig"]
+
+# Half-widths beyond any grid: corridors are cut at its edge.
+_BEYOND = 1 << 10
+
+Part = Annotated[float, msgspec.Meta(gt=0, lt=1)]
+Portion = Annotated[float, msgspec.Meta(ge=0, lt=1)]
+Pair = tuple[PositiveInt, PositiveInt]
+HalfWidths = tuple[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig(Config):
+    """What predictors are trained and judged on. Trajectories are split, never snapshots.
+
+    Attributes:
+        files: Paths of the HDF5 files of path sequences, one per scene.
+        test_share: Share of the trajectories of every file that is kept for a test.
+        validation_share: Share of the others on which the weights to keep are chosen.
+        label_share: Share of the remaining ones that is trained on; one trajectory at least.
+        split_seed: Seed of these splits; that of the training if left out.
+        num_ant: Antennas of the linear array.
+        num_subcarriers: Subcarriers of the CSI grid.
+        subcarrier_spacing: Distance of the subcarriers in hertz.
+        num_history: Snapshots of history.
+        history_snr_db: Lowest and highest pilot SNR of the histories in decibels, drawn uniformly.
+        num_draws: Draws of noise and augmentation per training sequence.
+        pool: Draws over all training sequences, in place of `num_draws`: as many for a small share
+            of labels as for all.
+    """
+
+    files: Annotated[tuple[str, ...], FILLED]
+    test_share: Portion = 0.0
+    validation_share: Part = 0.1
+    label_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    split_seed: NonNegativeInt | None = None
+    num_ant: PositiveInt = 32
+    num_subcarriers: PositiveInt = 32
+    subcarrier_spacing: Positive = 540e3
+    num_history: PositiveInt = 16
+    history_snr_db: Interval = (0.0, 30.0)
+    num_draws: PositiveInt = 4
+    pool: PositiveInt | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig(Config):
+    """Architecture of an `LWMTBackbone`, and of what stands around it.
+
+    Attributes:
+        width: Width of the tokens.
+        depth: Number of encoder blocks.
+        num_heads: Heads per block.
+        mlp_ratio: Hidden units of the perceptrons over the width.
+        patch: Bins per patch in angle and delay.
+        attention: `"ssta"`, the neighbourhood that follows; `"dense"`, all tokens; `"factored"`,
+            space and time in turns; or `"random"`, as many tokens as the neighbourhood has, drawn
+            at random. Weights have the same shapes.
+        window: Half-widths of the neighbourhood in the own snapshot, in patches.
+        corridor: Half-widths in other snapshots, in patches.
+        time_offsets: Offsets of the other snapshots.
+        leakage: Patches of the corridor that do not depend on the time distance.
+        kept_patches: Angle and delay patches with most energy that the network works on; all of
+            them if left out.
+        position: See `LWMTBackbone`. `"rotary_grid"` sees differences of places alone, so that
+            weights serve sequences cut elsewhere.
+        local_motion: See `MaskedChannelModel` and `ChannelPredictor`.
+        block_loop: See `LWMTBackbone`.
+    """
+
+    width: PositiveInt = 64
+    depth: PositiveInt = 2
+    num_heads: PositiveInt = 4
+    mlp_ratio: Positive = 2.0
+    patch: Pair = (4, 4)
+    attention: Literal["ssta", "dense", "factored", "random"] = "ssta"
+    window: HalfWidths = (1, 1)
+    corridor: HalfWidths = (1, 1)
+    time_offsets: tuple[int, ...] = (-4, -3, -2, -1, 1, 2, 3, 4)
+    leakage: HalfWidths = (1, 1)
+    kept_patches: Pair | None = None
+    position: Literal["factored", "rotary_grid"] = "factored"
+    local_motion: bool = False
+    block_loop: Literal["unroll", "rematerialize"] = "unroll"
+
+    def neighborhood(self, max_snapshots: int, seed: int = 0) -> Neighborhood:
+        """The neighbourhood of the attention.
+
+        Args:
+            max_snapshots: Longest sequence, which dense attention has to span.
+            seed: Seed of the random neighbourhood.
+
+        Returns:
+            `Neighborhood`.
+        """
+        if self.attention == "dense":
+            wide = (_BEYOND, _BEYOND)
+            return Neighborhood(
+                window=(-1, -1),
+                time_offsets=tuple(o for o in range(1 - max_snapshots, max_snapshots) if o != 0),
+                corridor=wide,
+                leakage=wide,
+                drift=(0, 0),
+                edge="drop",
+            )
+        settings: dict[str, Any] = {
+            "window": self.window,
+            "time_offsets": self.time_offsets,
+            "corridor": self.corridor,
+            "drift": (0.0, 0.0),
+            "leakage": self.leakage,
+        }
+        if self.attention == "random":
+            return RandomNeighborhood(seed=seed, **settings)
+        return Neighborhood(**settings)
+
+    def build_backbone(
+        self, max_snapshots: int, seed: int = 0, precision: str = "float32"
+    ) -> LWMTBackbone:
+        """Makes a backbone, which gets its weights when it is built, from the global seed of Keras.
+
+        Args:
+            max_snapshots: See `neighborhood`.
+            seed: See `neighborhood`.
+            precision: Dtype policy.
+
+        Returns:
+            `LWMTBackbone`.
+        """
+        make = FactoredBackbone if self.attention == "factored" else LWMTBackbone
+        return make(
+            width=self.width,
+            depth=self.depth,
+            num_heads=self.num_heads,
+            mlp_ratio=self.mlp_ratio,
+            patch=self.patch,
+            neighborhood=self.neighborhood(max_snapshots, seed),
+            routing=None if self.kept_patches is None else EnergyRouting(*self.kept_patches),
+            position=self.position,
+            block_loop=self.block_loop,
+            dtype=precision,
+            name="backbone",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class PredictorConfig(Config):
+    """What a predictor is beside its network.
+
+    Attributes:
+        kind: `"predictor"`, a `ChannelPredictor`: physics in front of the backbone; `"direct"`, a
+            `MaskedChannelModel` whose last snapshots are hidden, without physics; `"gru"` or
+            `"conv"`: see `RecurrentPredictor` and `ConvolutionalPredictor`.
+        num_horizons: Snapshots to predict.
+        context: Most recent snapshots that the network sees.
+        experts: Pairs (window, order) of the linear predictions.
+        denoise_radius: Arm of the denoising cross in bins.
+        num_paths: Largest number of paths to resolve; 0 for linear prediction alone.
+        whole_experts: Pairs (window, order) of the linear predictions of the whole history beside
+            the paths.
+    """
+
+    kind: Literal["predictor", "direct", "gru", "conv"] = "predictor"
+    num_horizons: PositiveInt = 5
+    context: PositiveInt = 4
+    experts: tuple[Pair, ...] = ((6, 2), (10, 4), (16, 2), (16, 4), (16, 6))
+    denoise_radius: NonNegativeInt = 2
+    num_paths: NonNegativeInt = 0
+    whole_experts: tuple[Pair, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizationConfig(Config):
+    """How long and by which steps a model is trained.
+
+    Attributes:
+        steps: Number of steps; as many as `epochs` make if left out.
+        epochs: Passes over all draws of the training sequences, if `steps` is left out.
+        batch_size: Sequences per step, over all devices.
+        learning_rate: Peak of the learning rate; cosine decay to zero after a linear warm-up.
+        warmup_share: Share of the steps spent on the warm-up.
+        weight_decay: Decoupled weight decay.
+        decay_vectors: Whether norms, biases and the mask embedding, which have no direction to
+            decay in, decay as well.
+        ema_momentum: Momentum of the moving average of the weights, which is what is evaluated and
+            saved; 0 keeps the weights themselves.
+        precision: Policy of the network. Physics, masks and losses are computed in float32.
+        checkpoint_every: Steps between checkpoints, at which the validation is made; a pass over
+            the data if left out.
+        log_every: Steps between rows of the log beside those of the checkpoints.
+    """
+
+    steps: PositiveInt | None = None
+    epochs: PositiveInt = 10
+    batch_size: PositiveInt = 32
+    learning_rate: Positive = 2e-3
+    warmup_share: Portion = 0.05
+    weight_decay: NonNegative = 1e-2
+    decay_vectors: bool = True
+    ema_momentum: Portion = 0.0
+    precision: Literal["float32", "mixed_bfloat16", "mixed_float16"] = "float32"
+    checkpoint_every: PositiveInt | None = None
+    log_every: PositiveInt | None = None
+
+    def num_steps(self, epoch: int) -> int:
+        """Number of steps of a training.
+
+        Args:
+            epoch: Steps of a pass over its data.
+
+        Returns:
+            `steps`, or what `epochs` make.
+        """
+        return self.epochs * epoch if self.steps is None else self.steps
