@@ -27,10 +27,8 @@ __all__ = [
     "Positive",
     "PositiveInt",
     "Share",
-    "claim_folder",
     "from_toml",
     "read_toml",
-    "to_json",
 ]
 
 # Of `typing.Annotated`: a list that is not empty; a pair whose first number is not the larger one.
@@ -335,35 +333,6 @@ def from_toml(cls, path, *, overrides=None, **nested):
     for name, inner in nested.items():
         values[name] = _build(inner, values.pop(name, {}), f"[{name}] of {path}")
     return _build(cls, values, path)
-
-
-def to_json(config):
-    """The fields of a dataclass as JSON has them: tuples become lists."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
-
-
-def claim_folder(folder, config):
-    """Binds a folder of intermediate results to one configuration.
-
-    Args:
-        folder: Path of the folder; made if missing.
-        config: Dataclass.
-
-    Raises:
-        ValueError: If the folder belongs to another configuration.
-    """
-    folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    note = folder / "config.json"
-    if not note.is_file():
-        partial = note.with_suffix(".partial")
-        partial.write_text(json.dumps(to_json(config), indent=1), encoding="utf-8")
-        partial.replace(note)
-    elif json.loads(note.read_text(encoding="utf-8")) != to_json(config):
-        raise ValueError(
-            "The folder holds results of another configuration; remove it or choose another one. "
-            f"Received: folder={folder}"
-        )
 
 
 def _build(cls, values, path):
