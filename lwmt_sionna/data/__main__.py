@@ -15,6 +15,7 @@ Example:
 import json
 import pathlib
 import sys
+from collections.abc import Sequence
 
 from lwmt_sionna.data.storage import check_file, read_paths
 from lwmt_sionna.data.summary import summarize
@@ -23,7 +24,7 @@ from lwmt_sionna.runs import command_line
 _MAP_POINTS = 400
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.build_parser(__doc__)
     parser.add_argument("command", choices=tuple(_COMMANDS))
     parser.add_argument(
