@@ -33,7 +33,7 @@ from lwmt_sionna.runs.configuration import (
 from lwmt_sionna.runs.digests import code_digest
 from lwmt_sionna.runs.parallel import progress_bar
 from lwmt_sionna.runs.store import Store
-from lwmt_sionna.typing import Array
+from lwmt_sionna.typing import Array, PathLike
 
 __all__ = ["CEILINGS", "GridConfig", "Regime", "evaluate_cell", "load_regime", "run_grid"]
 
@@ -212,7 +212,9 @@ def run_grid(
     from lwmt_sionna.baselines import CLASSICAL, ModelPredictor, tuned_baselines
     from lwmt_sionna.models.presets import preset_folder
 
-    inputs = {pathlib.Path(regime.data).stem: regime.data for regime in config.regimes}
+    inputs: dict[str, PathLike] = {
+        pathlib.Path(regime.data).stem: regime.data for regime in config.regimes
+    }
     models, parameters = {}, {}
     for preset in config.presets:
         name = pathlib.Path(preset).name

@@ -10,7 +10,9 @@ from lwmt_sionna.link.sweep.figures import (
     plot_bler,
     plot_goodput,
     plot_goodput_over_speed,
+    plot_nmse_goodput,
     plot_required_snr,
+    plot_user_rate,
     required_snr_db,
 )
 from lwmt_sionna.link.sweep.table import (
@@ -162,6 +164,21 @@ def test_goodput_is_drawn_as_it_is(tmp_path, figures):
         assert curve(axes, "mine:Own") == (list(SNR), pytest.approx([0.15, 1.2, 1.5]))
     for axes in over_speed.axes:
         assert curve(axes, "hold") == ([30.0, 120.0], pytest.approx([1.35, 1.35]))
+
+
+def test_users_and_nmse_are_drawn_as_they_are(tmp_path, figures):
+    plot_user_rate(make_record(), tmp_path / "link_users.png")
+    plot_nmse_goodput(make_record(), tmp_path / "link_nmse.png")
+    users, nmse = figures.values()
+    for axes in users.axes:
+        # The mean of four users that share 20 bit/s/Hz; bars from the weakest to the median.
+        assert curve(axes, "mine:Own") == ([2.0], [5.0])
+        bars = [line for line in axes.lines if len(line.get_xdata()) == 2]
+        assert [list(line.get_ydata()) for line in bars] == [[1.5, 4.5]] * 3
+    for axes in nmse.axes:
+        own = [line for line in axes.lines if line.get_label() == "mine:Own"]
+        # Without errors goodput is that of perfect CSI, at both horizons.
+        assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in own] == [(-15.0, 100.0)] * 2
 
 
 def test_required_snr_is_drawn_over_the_horizon(tmp_path, figures):

@@ -10,7 +10,7 @@ import numpy as np
 from lwmt_sionna.rt.scenes.files import SceneXML, ShapeEntry, read_scene_xml
 from lwmt_sionna.rt.scenes.meshes import read_mesh
 from lwmt_sionna.rt.scenes.names import is_car_name, is_ground_name, resolve_scene
-from lwmt_sionna.rt.tracing._sionna import drjit, mitsuba, sionna_rt
+from lwmt_sionna.rt.tracing.engine import drjit, mitsuba, sionna_rt
 from lwmt_sionna.typing import Array, ArrayLike, PathLike
 
 __all__ = ["LoadedScene", "load_scene", "load_shapes"]
@@ -145,7 +145,7 @@ def load_scene(
         raise ValueError(f"A material of the scene has no id. Received: path={file.path}")
     for shape in entries.shapes:
         # What Mitsuba does with a damaged mesh is not for the process to find out.
-        if shape.mesh is not None and shape.mesh.suffix.lower() in (".ply", ".obj"):
+        if shape.mesh is not None and shape.kind in ("ply", "obj"):
             read_mesh(shape.mesh)
     apart = [
         each.identifier
