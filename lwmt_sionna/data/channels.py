@@ -205,8 +205,8 @@ def check_channels(path: PathLike) -> list[str]:
 
 
 def as_channels(
-    value: ArrayLike, axes: str, array_shape: Shape | None = None
-) -> tuple[Array, Shape]:
+    value: ArrayLike, axes: str, array_shape: tuple[int, ...] | None = None
+) -> tuple[Array, tuple[int, ...]]:
     """Brings an array of one's own into the order of axes of `ChannelSequences`.
 
     Args:
@@ -268,7 +268,7 @@ def import_channels(
     sampling_period: float,
     carrier_frequency: float,
     subcarrier_spacing: float,
-    array_shape: Shape | None = None,
+    array_shape: tuple[int, ...] | None = None,
     name: str | None = None,
     speed: ArrayLike | None = None,
 ) -> ChannelSequences:
