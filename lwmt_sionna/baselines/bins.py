@@ -120,11 +120,11 @@ def _to_bins(radius, array_shape, shape):
     return model
 
 
-def pool(x: Array, weight: float, axes: tuple[int, int] = (-2, -1)) -> Array:
+def pool(x: Array, weight: float) -> Array:
     """Weighted sum over the 3 x 3 bins around each bin, cyclic.
 
     Args:
-        x: Array whose `axes` are angle and delay bins.
+        x: Array whose last two axes are angle and delay bins.
         weight: Weight of a neighbouring bin along an axis; diagonal neighbours have its square.
         axes: The two axes of the bins.
 
@@ -133,23 +133,20 @@ def pool(x: Array, weight: float, axes: tuple[int, int] = (-2, -1)) -> Array:
     """
     if weight == 0:
         return x
-    for axis in axes:
+    for axis in (-2, -1):
         x = x + weight * (np.roll(x, 1, axis=axis) + np.roll(x, -1, axis=axis))
     return x
 
 
-def lag_covariance(
-    x: Array, size: int, forward_backward: bool = True, pool_weight: float = 0.0
-) -> Array:
+def lag_covariance(x: Array, size: int, pool_weight: float = 0.0) -> Array:
     """Covariance of windows of successive snapshots around every bin.
 
-    Element (i, j) is the sum over windows of `x[t + i] conj(x[t + j])`; with `forward_backward` the
-    time-reversed, conjugated windows count as well.
+    Element (i, j) is the sum over windows of `x[t + i] conj(x[t + j])`; the time-reversed,
+    conjugated windows count as well.
 
     Args:
         x: complex `[batch, num_snapshots, num_angle, num_delay]`.
         size: Snapshots per window.
-        forward_backward: Whether reversed windows take part.
         pool_weight: See `pool`.
 
     Returns:
@@ -162,9 +159,7 @@ def lag_covariance(
             product = np.sum(x[:, i : i + count] * x[:, j : j + count].conj(), axis=1)
             covariance[..., i, j] = pool(product, pool_weight)
             covariance[..., j, i] = covariance[..., i, j].conj()
-    if forward_backward:
-        covariance = covariance + covariance[..., ::-1, ::-1].conj()
-    return covariance
+    return covariance + covariance[..., ::-1, ::-1].conj()
 
 
 def chosen_covariance(x: Array, chosen: Array, size: int, pool_weight: float) -> Array:
