@@ -2,6 +2,7 @@
 
 import abc
 import functools
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from lwmt_sionna.baselines.base import Predictor, as_complex, as_pairs, batch_shape, require
 from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
 from lwmt_sionna.ops.linear_prediction import denoise, noise_power
-from lwmt_sionna.typing import Array, Shape
+from lwmt_sionna.typing import Array
 
 __all__ = [
     "BinPredictor",
@@ -42,14 +43,14 @@ class BinPredictor(Predictor):
         self,
         denoise_radius: int | None = None,
         significance: float = 0.0,
-        array_shape: Shape | None = None,
+        array_shape: tuple[int, int, int] | None = None,
         batch_size: int = 32,
     ) -> None:
         require("batch_size", batch_size, batch_size >= 1, "positive")
         require("significance", significance, significance >= 0, "not negative")
         self.denoise_radius = None if denoise_radius is None else int(denoise_radius)
         self.significance = float(significance)
-        self.array_shape = None if array_shape is None else tuple(array_shape)
+        self.array_shape: Any = None if array_shape is None else tuple(array_shape)
         self.batch_size = int(batch_size)
 
     def predict(self, history: Array, num_horizons: int) -> Array:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -30,7 +30,8 @@ from lwmt_sionna.typing import Array, ArrayLike
 __all__ = ["SUBSETS", "Forecast", "Trial", "draw_trial", "evaluate", "evaluate_paths"]
 
 Forecast: TypeAlias = Callable[[Array, int], Any]
-SUBSETS = ("event_free", "events", "quiet", "all")
+Subset: TypeAlias = Literal["event_free", "events", "quiet", "all"]
+SUBSETS: tuple[Subset, ...] = ("event_free", "events", "quiet", "all")
 
 
 class Trial(NamedTuple):
