@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from lwmt_sionna.models.published import PublishedOptions, convert, read_checkpoint
 from lwmt_sionna.ops import Neighborhood
 from lwmt_sionna.runs import command_line
-from lwmt_sionna.runs.configuration import from_toml
+from lwmt_sionna.runs.configuration import read_toml
 
 __all__ = ["convert", "main", "read_checkpoint"]
 
@@ -50,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     neighborhood = None
     if args.neighborhood is not None:
-        neighborhood = from_toml(Neighborhood, args.neighborhood)
+        try:
+            neighborhood = Neighborhood(**read_toml(args.neighborhood))
+        except TypeError as error:
+            raise command_line.UsageError(f"{args.neighborhood}: {error}") from error
     options = PublishedOptions(
         num_heads=args.num_heads,
         grid=None if args.grid is None else tuple(args.grid),

@@ -15,7 +15,7 @@ from lwmt_sionna.data.array_files import ArrayReader
 from lwmt_sionna.data.container import new_file, read_content
 from lwmt_sionna.data.paths import SPEED_OF_LIGHT
 from lwmt_sionna.data.synthesis import subcarrier_frequencies
-from lwmt_sionna.typing import Array, ArrayLike, PathLike, Shape
+from lwmt_sionna.typing import Array, ArrayLike, PathLike
 
 __all__ = [
     "AXES",
@@ -60,10 +60,11 @@ class ChannelSequences:
     sampling_period: float
     carrier_frequency: float
     subcarrier_spacing: float
-    array_shape: Shape
+    array_shape: tuple[int, ...]
     origin: str
-    speed: ArrayLike | None = None
-    sequence_id: ArrayLike | None = None
+    # Filled in where they are left out.
+    speed: Array = None  # type: ignore[assignment]
+    sequence_id: Array = None  # type: ignore[assignment]
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -204,8 +205,8 @@ def check_channels(path: PathLike) -> list[str]:
 
 
 def as_channels(
-    value: ArrayLike, axes: str, array_shape: Shape | None = None
-) -> tuple[Array, Shape]:
+    value: ArrayLike, axes: str, array_shape: tuple[int, ...] | None = None
+) -> tuple[Array, tuple[int, ...]]:
     """Brings an array of one's own into the order of axes of `ChannelSequences`.
 
     Args:
@@ -267,7 +268,7 @@ def import_channels(
     sampling_period: float,
     carrier_frequency: float,
     subcarrier_spacing: float,
-    array_shape: Shape | None = None,
+    array_shape: tuple[int, ...] | None = None,
     name: str | None = None,
     speed: ArrayLike | None = None,
 ) -> ChannelSequences:

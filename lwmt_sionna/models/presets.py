@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import os
 import pathlib
 from typing import Any, Self
 
@@ -10,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from lwmt_sionna.layers.errors import PlainErrors
 from lwmt_sionna.models.adapting import num_saved_parameters
 from lwmt_sionna.runs import records
 from lwmt_sionna.typing import PathLike
@@ -20,9 +20,11 @@ _SHIPPED = pathlib.Path(__file__).parent / "preset_files"
 # Modules that presets of earlier versions name.
 _MOVED = {"lwmt_sionna.baselines.neural": "lwmt_sionna.training.contestants"}
 _CONFIG, _WEIGHTS, _METADATA = "config.json", "model.weights.h5", "metadata.json"
+# What HDF5 needs beside the weights, with a margin.
+_OVERHEAD_BYTES = 1 << 20
 
 
-class PresetModel(keras.Model):
+class PresetModel(PlainErrors, keras.Model):
     """A model that is read from a preset and written to one."""
 
     @classmethod
@@ -254,12 +256,9 @@ def save_preset(
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if with_weights:
-        partial = folder / f".{os.getpid()}.partial.weights.h5"
-        try:
-            model.save_weights(partial)
-            os.replace(partial, folder / _WEIGHTS)
-        finally:
-            partial.unlink(missing_ok=True)
+        room = 4 * num_saved_parameters(model) + _OVERHEAD_BYTES
+        with records.atomic_path(folder / _WEIGHTS, room) as temporary:
+            model.save_weights(temporary)
     else:
         (folder / _WEIGHTS).unlink(missing_ok=True)
     config = keras.saving.serialize_keras_object(model)
@@ -278,6 +277,5 @@ def save_preset(
 
 
 def _write(path, text):
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text.rstrip() + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with records.atomic_path(path) as temporary:
+        temporary.write_text(text.rstrip() + "\n", encoding="utf-8")
