@@ -33,13 +33,15 @@ class ModelPredictor(CompiledPredictor):
     ) -> None:
         super().__init__(batch_size, num_threads)
         self.name = name
-        given = isinstance(model, keras.Model)
-        if given and array_shape is not None:
-            raise ValueError(
-                "`array_shape` is for presets: a model has its own. Received: "
-                f"model={model.name}, array_shape={array_shape}"
-            )
-        self.model = model if given else _load(model, array_shape)
+        if isinstance(model, keras.Model):
+            if array_shape is not None:
+                raise ValueError(
+                    "`array_shape` is for presets: a model has its own. Received: "
+                    f"model={model.name}, array_shape={array_shape}"
+                )
+            self.model = model
+        else:
+            self.model = _load(model, array_shape)
 
     def make_model(self, num_horizons: int) -> keras.Model:
         trained = getattr(self.model, "num_horizons", None)
