@@ -139,7 +139,7 @@ class Bench:
     def loop(self, samples, count):
         """What a user writes after Sionna's tutorials: move the one receiver, trace, and again."""
         from lwmt_sionna.rt import TracingConfig
-        from lwmt_sionna.rt.tracing._sionna import sionna_rt
+        from lwmt_sionna.rt.tracing.engine import sionna_rt
 
         scene, config = self.loaded.scene, TracingConfig()
         for name in [*scene.receivers, *scene.transmitters]:
@@ -320,7 +320,7 @@ def measure_repeatability(config):
 
 
 def write_one_thread(config, path):
-    from lwmt_sionna.rt.tracing._sionna import drjit
+    from lwmt_sionna.rt.tracing.engine import drjit
 
     drjit.set_thread_count(1)
     write_paths(path, Bench(config, *config.scenes[0]).trace()[0])

@@ -28,7 +28,7 @@ def test_line_of_sight_lies_in_the_bin_that_theory_names(array_shape, polarizati
     The user stands where the direction's components along y and z are whole numbers of bins, at a
     distance whose delay is a whole number of bins.
     """
-    from lwmt_sionna.rt.tracing._sionna import sionna_rt
+    from lwmt_sionna.rt.tracing.engine import sionna_rt
 
     rows, cols, pols = array_shape
     col_bin, row_bin, delay_bin = cols // 4, rows // 4, 5

@@ -1,5 +1,7 @@
 """Scenes as they come: far off the origin, of other shapes and files, damaged."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -343,6 +345,15 @@ def test_enormous_files_are_refused_unread(tmp_path):
             stream.truncate(size)
         with pytest.raises(ValueError, match=rf"larger than.*{file.name}"):
             read_mesh(file) if file.suffix == ".ply" else read_scene_xml(file)
+
+
+def test_the_digest_is_the_one_that_finished_files_carry(tmp_path):
+    path = write_town(tmp_path, shapes=["ground", "house_1"])
+    digest = hashlib.sha256(path.read_bytes())
+    for name in ("ground", "house_1"):
+        mesh = (tmp_path / "meshes" / f"{name}.ply").read_bytes()
+        digest.update(f"meshes/{name}.ply {hashlib.sha256(mesh).hexdigest()}".encode())
+    assert read_scene_xml(path).digest() == digest.hexdigest()
 
 
 def test_everything_that_a_scene_names_is_in_its_digest(tmp_path):

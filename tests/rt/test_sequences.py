@@ -92,8 +92,8 @@ def test_candidates_beyond_the_room_are_not_lost(street, monkeypatch):
     from lwmt_sionna.rt.tracing import solver
 
     whole = trace(street, tracks(5))
-    monkeypatch.setattr(solver, "_CANDIDATES_PER_RECEIVER", 1)
-    monkeypatch.setattr(solver, "_LEAST_ROOM", 50)
+    monkeypatch.setattr(solver, "CANDIDATES_PER_RECEIVER", 1)
+    monkeypatch.setattr(solver, "LEAST_ROOM", 50)
     crowded = trace(street, tracks(5))
     assert crowded.valid.sum() == whole.valid.sum()
     assert error_db(crowded, whole).max() < -50
@@ -182,7 +182,7 @@ print(*sorted(traced["path_key"][traced["valid"]]))
 def cars():
     """The street with cars, each of them an object of its own."""
     from lwmt_sionna.rt.tracing import LoadedScene
-    from lwmt_sionna.rt.tracing._sionna import sionna_rt
+    from lwmt_sionna.rt.tracing.engine import sionna_rt
 
     scene = sionna_rt.load_scene(sionna_rt.scene.simple_street_canyon_with_cars, merge_shapes=False)
     scene.frequency = CARRIER

@@ -134,7 +134,7 @@ print(default, trace(default), trace(100_000_000))
 )
 def test_synthesis_equals_cfr_of_sionna(street, array, num_rows, num_cols, polarization):
     from lwmt_sionna.rt import TracingConfig, trace_positions
-    from lwmt_sionna.rt.tracing._sionna import sionna_rt
+    from lwmt_sionna.rt.tracing.engine import sionna_rt
 
     position = straight_track(2.0, 6)
     velocity = np.tile([8.0, 3.0, 0.0], (6, 1))

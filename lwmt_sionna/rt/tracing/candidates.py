@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from lwmt_sionna.rt.tracing._sionna import drjit, mitsuba, sionna_rt
+from lwmt_sionna.rt.tracing.engine import drjit, mitsuba, sionna_rt
 from lwmt_sionna.typing import Array, ArrayLike
 
 __all__ = ["CandidateOverflow", "CheckedCandidates", "FaceGroups", "PooledCandidates"]

@@ -10,7 +10,7 @@ from lwmt_sionna.rt.motion.ground import ground_map
 from lwmt_sionna.rt.scenes.files import read_scene_xml
 from lwmt_sionna.rt.scenes.meshes import Mesh, join, read_mesh, winding_number
 from lwmt_sionna.rt.scenes.names import is_ground_name, resolve_scene
-from lwmt_sionna.rt.tracing._sionna import mitsuba, sionna_rt
+from lwmt_sionna.rt.tracing.engine import mitsuba, sionna_rt
 from lwmt_sionna.rt.tracing.loading import load_scene, load_shapes
 from lwmt_sionna.rt.tracing.show import coverage_map
 from lwmt_sionna.runs.configuration import Config, Interval, Positive, Share

@@ -362,7 +362,7 @@ def _shard_size(config, index):
 
 def _share_cores(workers):
     """Gives each of several processes its share of the cores."""
-    from lwmt_sionna.rt.tracing._sionna import drjit
+    from lwmt_sionna.rt.tracing.engine import drjit
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     drjit.set_thread_count(max(1, cores // workers))

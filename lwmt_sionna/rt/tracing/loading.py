@@ -10,7 +10,7 @@ import numpy as np
 from lwmt_sionna.rt.scenes.files import SceneXML, ShapeEntry, read_scene_xml
 from lwmt_sionna.rt.scenes.meshes import read_mesh
 from lwmt_sionna.rt.scenes.names import is_car_name, is_ground_name, resolve_scene
-from lwmt_sionna.rt.tracing._sionna import drjit, mitsuba, sionna_rt
+from lwmt_sionna.rt.tracing.engine import drjit, mitsuba, sionna_rt
 from lwmt_sionna.typing import Array, ArrayLike, PathLike
 
 __all__ = ["LoadedScene", "load_scene", "load_shapes"]

@@ -9,7 +9,7 @@ from lwmt_sionna.data.figures import map_figure
 from lwmt_sionna.rt.motion.ground import GroundMap, ground_map
 from lwmt_sionna.rt.scenes.files import read_scene_xml
 from lwmt_sionna.rt.scenes.names import resolve_scene
-from lwmt_sionna.rt.tracing._sionna import mitsuba, sionna_rt
+from lwmt_sionna.rt.tracing.engine import mitsuba, sionna_rt
 from lwmt_sionna.rt.tracing.loading import LoadedScene, load_scene
 from lwmt_sionna.rt.tracing.solver import TracingConfig, single_element
 from lwmt_sionna.runs.records import atomic_path

@@ -8,18 +8,26 @@ import msgspec
 import numpy as np
 
 from lwmt_sionna.data.paths import pack_interactions
-from lwmt_sionna.rt.tracing._sionna import SBCandidateGenerator, sionna_rt
 from lwmt_sionna.rt.tracing.candidates import (
     CandidateOverflow,
     CheckedCandidates,
     FaceGroups,
     PooledCandidates,
 )
+from lwmt_sionna.rt.tracing.engine import SBCandidateGenerator, sionna_rt
 from lwmt_sionna.rt.tracing.loading import LoadedScene
 from lwmt_sionna.runs.configuration import Config, NonNegative, PositiveInt
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = ["PATH_TABLE_SIZE", "TracingConfig", "face_groups", "single_element", "trace_positions"]
+__all__ = [
+    "CANDIDATES_PER_RECEIVER",
+    "LEAST_ROOM",
+    "PATH_TABLE_SIZE",
+    "TracingConfig",
+    "face_groups",
+    "single_element",
+    "trace_positions",
+]
 
 # Sionna RT recognises duplicates of a path by a hash table whose default size of 1e6 entries loses
 # paths when many receivers share a solve, different ones for neighbouring snapshots. Each entry
@@ -27,8 +35,8 @@ __all__ = ["PATH_TABLE_SIZE", "TracingConfig", "face_groups", "single_element", 
 PATH_TABLE_SIZE = 100_000_000
 # What is enough for so many receivers; few sizes, because each one is a kernel of its own.
 _SMALLER_TABLES = ((5, 10_000_000), (15, 30_000_000))
-_CANDIDATES_PER_RECEIVER = 4_096
-_LEAST_ROOM = 200_000
+CANDIDATES_PER_RECEIVER = 4_096
+LEAST_ROOM = 200_000
 # The number of receivers that rays are shot for is compiled into the kernels.
 _SHOOTERS_STEP = 6
 _face_groups: weakref.WeakKeyDictionary[Any, FaceGroups] = weakref.WeakKeyDictionary()
@@ -126,7 +134,7 @@ def trace_positions(
     else:
         shooters, num_shooters = None, len(position)
     _set_path_table(num_shooters)
-    room = max(_LEAST_ROOM, _CANDIDATES_PER_RECEIVER * num_shooters)
+    room = max(LEAST_ROOM, CANDIDATES_PER_RECEIVER * num_shooters)
     while True:
         try:
             return _to_arrays(_solve(scene, config, shooters, listens, room), scene)
