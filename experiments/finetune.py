@@ -89,7 +89,8 @@ def main(argv=None):
     for point in points:
         if point["subset"] == "event_free":
             print(
-                f"{point['test_set']:<28} horizon {point['horizon']}: median "
+                f"{point['test_set']:<28} {point['history_snr_db']:g} dB, horizon "
+                f"{point['horizon']}: median "
                 f"{point['nmse_median_db']:6.2f} dB, pooled {point['nmse_pooled_db']:6.2f} dB"
             )
 

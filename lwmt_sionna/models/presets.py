@@ -75,6 +75,8 @@ def load_preset(preset, expected=keras.Model, load_weights=True, dtype=None):
         config = json.load(file)
     if dtype is not None:
         config = _with_dtype(config, keras.dtype_policies.get(dtype).name)
+    # How a model was trained is no part of it.
+    config.pop("compile_config", None)
     _register(config)
     model = keras.saving.deserialize_keras_object(config)
     part = model
@@ -151,6 +153,7 @@ def save_preset(model, folder, metadata=None, readme=None, with_weights=True):
     else:
         (folder / _WEIGHTS).unlink(missing_ok=True)
     config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
     details = {
         "model": type(model).__name__,
         "num_parameters": num_saved_parameters(model),
