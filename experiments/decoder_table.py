@@ -33,12 +33,16 @@ def main(argv=None):
 
     import sionna.phy
 
+    from lwmt_sionna.link import get_mcs
     from lwmt_sionna.link.decoding.tables import measure_waterfall
     from lwmt_sionna.runs import records
     from lwmt_sionna.runs.digests import code_digest
     from lwmt_sionna.runs.parallel import progress_bar
     from lwmt_sionna.runs.store import RunFolder
 
+    # A wrong index is told before the others are measured.
+    for mcs in args.mcs:
+        get_mcs(mcs)
     settings = {
         "num_iterations": args.iterations,
         "cn_update": args.cn_update,

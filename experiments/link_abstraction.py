@@ -28,6 +28,8 @@ def main(argv=None):
     add("--bler", type=float, default=0.1, help="block error rate to compare at [0.1]")
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
+    if not 0 < args.bler < 1:
+        parser.error(f"--bler lies between 0 and 1. Received: {args.bler}")
 
     import numpy as np
 

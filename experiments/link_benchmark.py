@@ -27,6 +27,8 @@ def main(argv=None):
     add("--out", type=pathlib.Path, default=pathlib.Path("runs/link_benchmark.json"))
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
+    if args.rounds < 1:
+        parser.error(f"--rounds must be positive. Received: {args.rounds}")
 
     from lwmt_sionna.data import read_paths
     from lwmt_sionna.link import DropConfig, DropFactory, LinkRunner

@@ -1,6 +1,7 @@
 """What the model costs: latency per user, memory of training at full size, and energy routing.
 
-- latency: one prediction of 1 to 64 users with a preset, compiled, on all cores;
+- latency: one prediction of 1 to 64 users with a preset, on all cores;
+- eager: processor time per user of a plain call of the model, and of a compiled one;
 - training: one step of the published size (20 x 32 x 32 tokens, depth 12, width 32), with the peak
   memory of the whole process, compilation included;
 - routing: time of the encoder and error of a preset on stored sequences when energy routing lets
@@ -19,7 +20,7 @@ import subprocess
 import sys
 import time
 
-TASKS = ("latency", "training", "routing")
+TASKS = ("latency", "eager", "training", "routing")
 
 
 def main(argv=None):
@@ -34,7 +35,7 @@ def main(argv=None):
     parser.add_argument("--depth", type=int, default=12, help="blocks of the trained model [12]")
     parser.add_argument("--batch", type=int, default=4, help="sequences per training step [4]")
     parser.add_argument(
-        "--block-loops", nargs="+", default=["scan", "rematerialize"], help="see LWMTBackbone"
+        "--block-loops", nargs="+", default=["unroll", "rematerialize"], help="see LWMTBackbone"
     )
     parser.add_argument(
         "--data",
@@ -93,6 +94,11 @@ def make_cases(args):
             {"task": "latency", "preset": preset, "users": users, "rounds": args.rounds}
             for preset in args.preset
             for users in args.users
+        ]
+    if "eager" in args.tasks:
+        cases += [
+            {"task": "eager", "preset": preset, "users": 4, "rounds": args.rounds}
+            for preset in args.preset
         ]
     if "training" in args.tasks:
         cases += [
@@ -161,6 +167,31 @@ def latency(case):
     ]
 
 
+def eager(case):
+    """Processor time per user of `predictor(history)`, and of `predict_on_batch`, in turns."""
+    import keras
+    import numpy as np
+
+    from lwmt_sionna.models import ChannelPredictor
+
+    rng = np.random.default_rng(0)
+    history = rng.standard_normal((case["users"], 16, 32, 32, 2)).astype(np.float32)
+    predictor = ChannelPredictor.from_preset(case["preset"])
+    predictor.compile(jit_compile=keras.backend.backend() != "torch")
+    calls = {"eager": predictor, "compiled": predictor.predict_on_batch}
+    seconds = {name: [] for name in calls}
+    for _ in range(1 + case["rounds"]):
+        for name, call in calls.items():
+            begin = time.process_time()
+            np.asarray(call(history))
+            seconds[name].append(time.process_time() - begin)
+    point = {"task": "eager", "users": case["users"], "backend": keras.backend.backend()}
+    for name, times in seconds.items():
+        point[f"{name}_first_call_s"] = times[0]
+        point[f"{name}_ms_per_user"] = 1e3 * statistics.median(times[1:]) / case["users"]
+    return [point]
+
+
 def training(case):
     """One step of masked channel modelling at the published size."""
     import keras
@@ -227,7 +258,8 @@ def routing(case):
     scale = np.sqrt(np.mean(np.abs(past) ** 2, axis=(1, 2, 3), dtype=np.float64))
 
     plain = ChannelPredictor.from_preset(case["preset"])
-    grid = plain.backbone.grid((plain.context + plain.num_horizons, 32, 32))
+    shape = (plain.context + plain.num_horizons, 32, 32)
+    grid = plain.backbone.grid(shape)
     rng = np.random.default_rng(0)
     tokens = rng.standard_normal((16, int(np.prod(grid)), plain.backbone.width), dtype=np.float32)
     energy = rng.random((16, int(np.prod(grid))), dtype=np.float32)
@@ -256,7 +288,7 @@ def routing(case):
         points.append(point)
         if name == "none":
             continue
-        encoders[name] = encode = compiled_encoder(model.backbone, grid)
+        encoders[name] = encode = compiled_encoder(model.backbone, shape)
         encode(tokens, energy)
     # In turns, so that all see the same machine.
     seconds = {name: [] for name in encoders}
@@ -276,7 +308,7 @@ def routing(case):
     return points
 
 
-def compiled_encoder(backbone, grid):
+def compiled_encoder(backbone, shape):
     """Function of tokens and their energy that runs the blocks, compiled."""
     import keras
 
@@ -287,7 +319,7 @@ def compiled_encoder(backbone, grid):
     class Encoder(keras.Model):
         def call(self, inputs):
             tokens, energy = inputs
-            return backbone.encode(tokens, grid, energy=energy if routed else None)
+            return backbone.encode(tokens, shape, energy=energy if routed else None)
 
     encoder = Encoder()
     encoder.compile(jit_compile=keras.backend.backend() != "torch")
@@ -323,6 +355,11 @@ def print_table(points):
                 f"latency, {p['users']:>3} users: {p['wall_ms_per_user']:6.1f} ms per user, "
                 f"{p['memory_mb']:.0f} MB above idle, first call {p['first_call_s']:.0f} s"
             )
+        elif p["task"] == "eager":
+            print(
+                f"processor time per user: {p['eager_ms_per_user']:.1f} ms eagerly (first call "
+                f"{p['eager_first_call_s']:.0f} s), {p['compiled_ms_per_user']:.1f} ms compiled"
+            )
         elif p["task"] == "training":
             print(
                 f"training, {p['num_tokens']} tokens x {p['batch']}, depth {p['depth']}, "
@@ -347,7 +384,9 @@ if __name__ == "__main__":
         case = json.loads(sys.argv[2])
         answer = sys.stdout
         sys.stdout = sys.stderr  # libraries may print
-        found = {"latency": latency, "training": training, "routing": routing}[case["task"]](case)
+        found = {"latency": latency, "eager": eager, "training": training, "routing": routing}[
+            case["task"]
+        ](case)
         answer.write(json.dumps(found) + "\n")
     else:
         from lwmt_sionna.runs import command_line

@@ -1,8 +1,10 @@
 """What every test gets: fixed seeds, quiet libraries, and a word on ray tracing."""
 
+import contextlib
 import importlib.metadata
 import os
 import random
+import resource
 import sys
 
 # Libraries read these at import, and this file is imported first.
@@ -76,6 +78,22 @@ def seeds():
 def rng():
     """A numpy generator of its own for each test."""
     return np.random.default_rng(SEED)
+
+
+@pytest.fixture
+def full_disk():
+    """A context in which no file grows beyond some bytes: a full disk, without one."""
+
+    @contextlib.contextmanager
+    def limited(num_bytes):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return limited
 
 
 @pytest.fixture

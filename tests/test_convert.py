@@ -84,8 +84,9 @@ def test_old_and_wrapped_names(state):
         ):
             if name.startswith(new):
                 name = before + name.removeprefix(new)
-        old[f"module.{name}"] = tensor
-    assert set(modern_names(old)) == set(state)
+        old[name] = tensor
+    for wrapper in ("", "module.", "_orig_mod.module.", "module._orig_mod.", "module.module."):
+        assert set(modern_names({wrapper + name: v for name, v in old.items()})) == set(state)
     with pytest.raises(ValueError, match=r"embed\.weight and patch_embed\.weight|the same one"):
         modern_names({"embed.weight": 0, "patch_embed.weight": 1})
 
@@ -134,6 +135,53 @@ def test_unwanted_tensors_are_ignored_when_named(state):
     assert model_from_state(state, options).backbone.position_kind == "rotary"
     with pytest.raises(ValueError, match="not in the checkpoint: other"):
         model_from_state(state, PublishedOptions(ignore=("other",)))
+
+
+def test_what_fits_several_readings_is_refused(state):
+    with pytest.raises(ValueError, match=r"width 4 .* fits 1, 2, 4 heads"):
+        model_from_state(state, PublishedOptions(grid=(2, 3, 4)))
+    state["patch_embed.weight"] = np.ones((WIDTH, 8), np.float32)
+    with pytest.raises(ValueError, match="name the patch"):
+        model_from_state(state, OPTIONS)
+
+
+def test_the_configuration_beside_a_checkpoint_is_read(tmp_path, state, caplog):
+    checkpoint = written(tmp_path, state)
+    config = {"num_heads": 2, "same_frame_window": 1, "routing_topk_enable": False, "warp": 1}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    backbone = convert(checkpoint, tmp_path / "out", PublishedOptions(grid=(2, 3, 4))).backbone
+    assert (backbone.num_heads, backbone.routing) == (2, None)
+    assert backbone.neighborhood.window == (1, 1)
+    assert "warp" in caplog.text and "assumed" not in caplog.text
+    # Options stand above it, and what nothing tells is assumed aloud.
+    (tmp_path / "config.json").unlink()
+    convert(checkpoint, tmp_path / "other", OPTIONS)
+    assert "routing=topk; neighborhood=Neighborhood(" in caplog.text
+    metadata = json.loads((tmp_path / "other" / "metadata.json").read_text())
+    assert len(metadata["assumed"]) == 2
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config\.json"):
+        convert(checkpoint, tmp_path / "third", OPTIONS)
+
+
+def test_damaged_files_are_refused_in_one_line(tmp_path, state):
+    path = written(tmp_path, state)
+    whole, rng = path.read_bytes(), np.random.default_rng(3)
+    for _ in range(100):
+        data = bytearray(whole)
+        if rng.uniform() < 0.3:
+            data = data[: rng.integers(len(data))]
+        else:
+            data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+        path.write_bytes(data)
+        try:
+            found = read_checkpoint(path)
+        except ValueError as error:
+            assert "\n" not in str(error) and path.name in str(error)
+        else:
+            for name, tensor in found.items():
+                if name in state:
+                    np.testing.assert_array_equal(tensor, state[name])
 
 
 def test_files_that_are_no_checkpoints_are_refused(tmp_path, state):

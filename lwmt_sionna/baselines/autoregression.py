@@ -15,7 +15,7 @@ from lwmt_sionna.baselines.bins import (
 )
 from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
 from lwmt_sionna.ops.linear_prediction import burg_coefficients, denoise, extrapolate
-from lwmt_sionna.typing import Array, Shape
+from lwmt_sionna.typing import Array
 
 __all__ = [
     "ClampedAutoregression",
@@ -79,13 +79,13 @@ class LocalAutoregression(CompiledPredictor):
     """
 
     name = "local_ar"
-    _denoise_radius = None
+    _denoise_radius: int | None = None
 
     def __init__(
         self,
         order: int = 6,
         pool_weight: float = 1.0,
-        array_shape: Shape | None = None,
+        array_shape: tuple[int, int, int] | None = None,
         batch_size: int = 32,
     ) -> None:
         super().__init__(batch_size)
@@ -123,7 +123,7 @@ class DenoisedAutoregression(LocalAutoregression):
         order: int = 7,
         denoise_radius: int = 3,
         pool_weight: float = 0.5,
-        array_shape: Shape | None = None,
+        array_shape: tuple[int, int, int] | None = None,
         batch_size: int = 32,
     ) -> None:
         super().__init__(order, pool_weight, array_shape, batch_size)
@@ -248,7 +248,7 @@ class ClampedAutoregression(BinPredictor):
 
 
 class LinearPredictionModel(keras.Model):
-    def __init__(self, settings, num_horizons):
+    def __init__(self, settings: LocalAutoregression, num_horizons: int) -> None:
         super().__init__()
         self.settings = settings
         self.num_horizons = num_horizons

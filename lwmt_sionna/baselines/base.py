@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from lwmt_sionna.typing import Array, ArrayLike, Shape
+from lwmt_sionna.typing import Array, ArrayLike
 
 __all__ = [
     "CompiledPredictor",
@@ -83,7 +83,7 @@ def as_complex(x: ArrayLike) -> Array:
     return np.ascontiguousarray(x, np.float32).view(np.complex64)[..., 0]
 
 
-def check_array(predictor: Any, name: str, array_shape: Shape) -> None:
+def check_array(predictor: Any, name: str, array_shape: tuple[int, int, int]) -> None:
     """Refuses a predictor that takes the antennas of an array for those of another.
 
     What works antenna by antenna, or on the last channel alone, suits every array.
@@ -100,10 +100,9 @@ def check_array(predictor: Any, name: str, array_shape: Shape) -> None:
     predictor = getattr(predictor, "model", predictor)
     if not hasattr(predictor, "array_shape"):
         return
-    array_shape = tuple(array_shape)
     own = predictor.array_shape
     line = (1, int(np.prod(array_shape)), 1)
-    if (line if own is None else tuple(own)) != array_shape:
+    if (line if own is None else tuple(own)) != tuple(array_shape):
         raise ValueError(
             f"{name} is made for another array; expected array_shape={array_shape} (rows, columns, "
             f"polarisations). Received: array_shape={own}"
@@ -137,9 +136,9 @@ class CompiledPredictor(Predictor):
         require("num_threads", num_threads, num_threads is None or num_threads >= 1, "positive")
         self.batch_size = int(batch_size)
         self.num_threads = num_threads
-        self._models = {}
-        self._last = {}
-        self._compiled = set()
+        self._models: dict[Any, keras.Model] = {}
+        self._last: dict[Any, Any] = {}
+        self._compiled: set[Any] = set()
 
     def _num_threads(self):
         return len(os.sched_getaffinity(0)) if self.num_threads is None else self.num_threads

@@ -2,6 +2,7 @@
 
 import abc
 import functools
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,7 +10,7 @@ import numpy as np
 from lwmt_sionna.baselines.base import Predictor, as_complex, as_pairs, batch_shape, require
 from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
 from lwmt_sionna.ops.linear_prediction import denoise, noise_power
-from lwmt_sionna.typing import Array, Shape
+from lwmt_sionna.typing import Array
 
 __all__ = [
     "BinPredictor",
@@ -42,14 +43,14 @@ class BinPredictor(Predictor):
         self,
         denoise_radius: int | None = None,
         significance: float = 0.0,
-        array_shape: Shape | None = None,
+        array_shape: tuple[int, int, int] | None = None,
         batch_size: int = 32,
     ) -> None:
         require("batch_size", batch_size, batch_size >= 1, "positive")
         require("significance", significance, significance >= 0, "not negative")
         self.denoise_radius = None if denoise_radius is None else int(denoise_radius)
         self.significance = float(significance)
-        self.array_shape = None if array_shape is None else tuple(array_shape)
+        self.array_shape: Any = None if array_shape is None else tuple(array_shape)
         self.batch_size = int(batch_size)
 
     def predict(self, history: Array, num_horizons: int) -> Array:
@@ -120,11 +121,11 @@ def _to_bins(radius, array_shape, shape):
     return model
 
 
-def pool(x: Array, weight: float, axes: tuple[int, int] = (-2, -1)) -> Array:
+def pool(x: Array, weight: float) -> Array:
     """Weighted sum over the 3 x 3 bins around each bin, cyclic.
 
     Args:
-        x: Array whose `axes` are angle and delay bins.
+        x: Array whose last two axes are angle and delay bins.
         weight: Weight of a neighbouring bin along an axis; diagonal neighbours have its square.
         axes: The two axes of the bins.
 
@@ -133,23 +134,20 @@ def pool(x: Array, weight: float, axes: tuple[int, int] = (-2, -1)) -> Array:
     """
     if weight == 0:
         return x
-    for axis in axes:
+    for axis in (-2, -1):
         x = x + weight * (np.roll(x, 1, axis=axis) + np.roll(x, -1, axis=axis))
     return x
 
 
-def lag_covariance(
-    x: Array, size: int, forward_backward: bool = True, pool_weight: float = 0.0
-) -> Array:
+def lag_covariance(x: Array, size: int, pool_weight: float = 0.0) -> Array:
     """Covariance of windows of successive snapshots around every bin.
 
-    Element (i, j) is the sum over windows of `x[t + i] conj(x[t + j])`; with `forward_backward` the
-    time-reversed, conjugated windows count as well.
+    Element (i, j) is the sum over windows of `x[t + i] conj(x[t + j])`; the time-reversed,
+    conjugated windows count as well.
 
     Args:
         x: complex `[batch, num_snapshots, num_angle, num_delay]`.
         size: Snapshots per window.
-        forward_backward: Whether reversed windows take part.
         pool_weight: See `pool`.
 
     Returns:
@@ -162,9 +160,7 @@ def lag_covariance(
             product = np.sum(x[:, i : i + count] * x[:, j : j + count].conj(), axis=1)
             covariance[..., i, j] = pool(product, pool_weight)
             covariance[..., j, i] = covariance[..., i, j].conj()
-    if forward_backward:
-        covariance = covariance + covariance[..., ::-1, ::-1].conj()
-    return covariance
+    return covariance + covariance[..., ::-1, ::-1].conj()
 
 
 def chosen_covariance(x: Array, chosen: Array, size: int, pool_weight: float) -> Array:

@@ -13,7 +13,7 @@ from lwmt_sionna.ops.angle_delay import (
 )
 from lwmt_sionna.ops.linear_prediction import burg_coefficients, denoise, extrapolate
 from lwmt_sionna.ops.path_fit import PathFit
-from lwmt_sionna.typing import Shape, Tensor
+from lwmt_sionna.typing import Tensor
 
 __all__ = ["PathPredictor"]
 
@@ -37,7 +37,7 @@ class PathPredictor(CompiledPredictor):
     def __init__(
         self,
         residual_order: int = 0,
-        array_shape: Shape | None = None,
+        array_shape: tuple[int, int, int] | None = None,
         batch_size: int = 16,
         **settings: Any,
     ) -> None:
@@ -54,7 +54,13 @@ class PathPredictor(CompiledPredictor):
 
 
 class PathModel(keras.Model):
-    def __init__(self, num_horizons, residual_order, array_shape, settings):
+    def __init__(
+        self,
+        num_horizons: int,
+        residual_order: int,
+        array_shape: tuple[int, int, int] | None,
+        settings: dict[str, Any],
+    ) -> None:
         super().__init__()
         self.num_horizons = num_horizons
         self.residual_order = residual_order

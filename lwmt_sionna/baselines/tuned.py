@@ -23,7 +23,6 @@ from lwmt_sionna.baselines.parametric import PathPredictor
 from lwmt_sionna.baselines.prony import PronyPredictor
 from lwmt_sionna.baselines.reference import Hold, PhaseAlignedHold, ZeroPredictor
 from lwmt_sionna.baselines.wiener import WienerPredictor
-from lwmt_sionna.typing import Shape
 
 __all__ = ["CLASSICAL", "TUNED", "TUNED_SNR_DB", "tuned_baselines", "tuned_settings"]
 
@@ -43,7 +42,7 @@ CLASSICAL = {
 }
 TUNED_SNR_DB = (5.0, 15.0, 25.0)
 # Name -> settings for each of TUNED_SNR_DB; what is not named has none.
-TUNED = {
+TUNED: dict[str, tuple[dict[str, Any], ...]] = {
     "pooled_ar": (
         {"order": 13, "ridge": 0.001},
         {"order": 13, "ridge": 1e-5},
@@ -109,7 +108,9 @@ def tuned_settings(name: str, history_snr_db: float) -> dict[str, Any]:
 
 
 def tuned_baselines(
-    history_snr_db: float, names: Iterable[str] | None = None, array_shape: Shape | None = None
+    history_snr_db: float,
+    names: Iterable[str] | None = None,
+    array_shape: tuple[int, int, int] | None = None,
 ) -> dict[str, Predictor]:
     """Training-free baselines with the settings tuned at the nearest pilot SNR.
 

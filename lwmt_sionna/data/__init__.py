@@ -1,6 +1,14 @@
 """Stored propagation paths, and the channel sequences made from them."""
 
 from lwmt_sionna.data.arrays import PlanarArray
+from lwmt_sionna.data.channels import (
+    ChannelSequences,
+    as_channels,
+    check_channels,
+    import_channels,
+    read_channels,
+    write_channels,
+)
 from lwmt_sionna.data.clusters import ClusterConfig, draw_clusters
 from lwmt_sionna.data.deepmimo import read_deepmimo
 from lwmt_sionna.data.events import event_mask, event_power, match_paths, vanishing_mask
@@ -23,10 +31,13 @@ from lwmt_sionna.data.synthesis import (
 from lwmt_sionna.data.validation import check_values, validate
 
 __all__ = [
+    "ChannelSequences",
     "ClusterConfig",
     "PathSequences",
     "PlanarArray",
     "add_noise",
+    "as_channels",
+    "check_channels",
     "check_disjoint",
     "check_file",
     "check_values",
@@ -36,9 +47,11 @@ __all__ = [
     "event_power",
     "evolve",
     "history_scale",
+    "import_channels",
     "interpolate",
     "match_paths",
     "merge_paths",
+    "read_channels",
     "read_deepmimo",
     "read_paths",
     "replay",
@@ -52,5 +65,6 @@ __all__ = [
     "track_distance",
     "validate",
     "vanishing_mask",
+    "write_channels",
     "write_paths",
 ]

@@ -3,43 +3,65 @@
     check    say of every file whether it is sound; damaged ones are named, the others unharmed
     summary  paths per snapshot, line of sight, delay and Doppler spread, coverage
     plot     the trajectories, and angle-delay maps of one sequence over time
-    convert  folders of DeepMIMO v4 scenarios into files of paths
+    convert  folders of DeepMIMO v4 scenarios into files of paths; arrays of one's own (.npy, .npz,
+             .mat, .h5) into files of channels, with --axes, --carrier and --subcarrier-spacing
 
 Example:
     python -m lwmt_sionna.data check experiments/data/*.h5
     python -m lwmt_sionna.data summary experiments/data/*.h5 --json
-    python -m lwmt_sionna.data plot data/munich.h5 --scene munich --sequence 3 --animate
+    python -m lwmt_sionna.data plot data/munich.h5 --sequence 3 --animate
     python -m lwmt_sionna.data convert deepmimo_scenarios/asu_campus_3p5 --out data
+    python -m lwmt_sionna.data convert measured.mat --name H --axes "subcarrier antenna time" \\
+        --array-shape 4 8 1 --sampling-period 1e-3 --carrier 3.5e9 --subcarrier-spacing 30e3
 """
 
 import json
 import pathlib
+import re
 import sys
+from collections.abc import Sequence
 
+from lwmt_sionna.data.channels import (
+    CHANNEL_SCHEMA,
+    check_channels,
+    import_channels,
+    write_channels,
+)
+from lwmt_sionna.data.container import read_schema
 from lwmt_sionna.data.storage import check_file, read_paths
 from lwmt_sionna.data.summary import summarize
 from lwmt_sionna.runs import command_line
 
-_MAP_POINTS = 400
 
-
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     parser = command_line.build_parser(__doc__)
     parser.add_argument("command", choices=tuple(_COMMANDS))
     parser.add_argument(
         "files",
         nargs="+",
         type=pathlib.Path,
-        help="HDF5 files, or folders of them; convert: folders of scenarios",
+        help="HDF5 files, or folders of them; convert: folders of scenarios, files of arrays",
     )
     parser.add_argument("--json", action="store_true", help="summary: one JSON object per file")
     parser.add_argument("--sequence", type=int, default=0, help="plot: index of the sequence [0]")
     parser.add_argument("--animate", action="store_true", help="plot: write an animation (GIF) too")
     parser.add_argument("--out", type=pathlib.Path, help="plot, convert: folder [that of the file]")
     parser.add_argument(
-        "--sampling-period", type=float, help="convert: seconds between scenes that change in time"
+        "--sampling-period", type=float, help="convert: seconds between scenes or snapshots"
     )
-    parser.add_argument("--scene", help="plot: name or scene.xml to draw underneath (traces it)")
+    parser.add_argument(
+        "--axes",
+        help="convert: names of an array's axes in their order, in quotes: sequence, time, antenna "
+        "(or polarization, column, row), subcarrier, complex",
+    )
+    parser.add_argument("--name", help="convert: name of the array within the file")
+    parser.add_argument(
+        "--array-shape", nargs=3, type=int, metavar=("ROWS", "COLUMNS", "POLARIZATIONS"),
+        help="convert: array of the axis antenna",
+    )  # fmt: skip
+    parser.add_argument("--carrier", type=float, help="convert: hertz")
+    parser.add_argument("--subcarrier-spacing", type=float, help="convert: hertz")
+    parser.add_argument("--speed", type=float, help="convert: speed of the users in km/h")
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
     return _COMMANDS[args.command](args)
@@ -53,24 +75,38 @@ def _files(args):
     """The files asked for, each folder replaced by the HDF5 files in it."""
     found = []
     for path in args.files:
-        inside = sorted(path.glob("*.h5")) if path.is_dir() else [path]
+        # What a killed writer left is hidden; numbers in names are numbers.
+        inside = [file for file in path.glob("*.h5") if not file.name.startswith(".")]
+        inside = sorted(inside, key=_natural) if path.is_dir() else [path]
         if not inside:
             raise command_line.UsageError(f"there is no file *.h5 in the folder {path}")
         found += inside
     return found
 
 
+def _natural(path):
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+
+
 def _check(args):
     failed = 0
     files = _files(args)
     for path in files:
-        problems = check_file(path)
+        problems = _problems(path)
         failed += bool(problems)
         _say(f"{'FAIL' if problems else 'ok  '} {path}")
         for problem in problems:
             _say(f"     {problem}")
     _say(f"{len(files) - failed} of {len(files)} files are sound")
     return 1 if failed else 0
+
+
+def _problems(path):
+    try:
+        schema = read_schema(path)
+    except (OSError, ValueError) as error:
+        return [str(error)]
+    return check_channels(path) if schema == CHANNEL_SCHEMA else check_file(path)
 
 
 def _summary(args):
@@ -89,16 +125,13 @@ def _summary(args):
 def _plot(args):
     from lwmt_sionna.data.figures import animate_angle_delay, plot_angle_delay, plot_tracks
 
-    ground = None
     for path in _files(args):
         paths = read_paths(path)
-        if args.scene is not None and ground is None:
-            ground = _ground(args.scene, paths.carrier_frequency)
         folder = path.parent if args.out is None else args.out
         tracks = folder / f"{path.stem}_tracks.png"
         strip = folder / f"{path.stem}_sequence{args.sequence}.png"
         plot_angle_delay(paths, args.sequence, strip)
-        plot_tracks(paths, tracks, ground)
+        plot_tracks(paths, tracks)
         _say(f"{tracks}\n{strip}")
         if args.animate:
             animate_angle_delay(paths, args.sequence, strip.with_suffix(".gif"))
@@ -110,23 +143,34 @@ def _convert(args):
     from lwmt_sionna.data.deepmimo import read_deepmimo
     from lwmt_sionna.data.storage import write_paths
 
-    for folder in args.files:
-        paths = read_deepmimo(folder, sampling_period=args.sampling_period)
-        target = (folder.parent if args.out is None else args.out) / f"{folder.name}.h5"
-        write_paths(target, paths)
-        _say(f"{target}: {paths.num_sequences} sequences of {paths.num_snapshots} snapshots")
+    for source in args.files:
+        target = (source.parent if args.out is None else args.out) / f"{source.stem}.h5"
+        if source.is_dir():
+            target = target.with_name(f"{source.name}.h5")
+            stored = read_deepmimo(source, sampling_period=args.sampling_period)
+            write_paths(target, stored)
+        else:
+            needed = ("axes", "sampling_period", "carrier", "subcarrier_spacing")
+            missing = [n.replace("_", "-") for n in needed if getattr(args, n) is None]
+            if missing or target.resolve() == source.resolve():
+                raise command_line.UsageError(
+                    f"an array needs --{', --'.join(missing)}: {source}"
+                    if missing
+                    else f"--out should name another folder than that of {source}"
+                )
+            stored = import_channels(
+                source,
+                args.axes,
+                name=args.name,
+                sampling_period=args.sampling_period,
+                carrier_frequency=args.carrier,
+                subcarrier_spacing=args.subcarrier_spacing,
+                array_shape=args.array_shape,
+                speed=None if args.speed is None else args.speed / 3.6,
+            )
+            write_channels(target, stored)
+        _say(f"{target}: {stored.num_sequences} sequences of {stored.num_snapshots} snapshots")
     return 0
-
-
-def _ground(scene, carrier_frequency):
-    """Heights of a scene seen from above, and their extent in the coordinates of stored users."""
-    from lwmt_sionna.rt import ground_map, load_scene
-
-    loaded = load_scene(scene, carrier_frequency)
-    lower, upper = loaded.bounds
-    ground = ground_map(loaded, max(upper[:2] - lower[:2]) / _MAP_POINTS)
-    (left, right, bottom, top), (x, y, _) = ground.extent, loaded.origin
-    return ground.height.T, (left - x, right - x, bottom - y, top - y)
 
 
 _COMMANDS = {"check": _check, "summary": _summary, "plot": _plot, "convert": _convert}

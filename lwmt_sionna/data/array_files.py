@@ -18,7 +18,12 @@ from typing import Any, Self
 
 import numpy as np
 
-from lwmt_sionna.data.container import LARGEST_RATIO, MATLAB_COMPLEX, own_array
+from lwmt_sionna.data.container import (
+    LARGEST_RATIO,
+    MATLAB_COMPLEX,
+    child_environment,
+    own_array,
+)
 from lwmt_sionna.typing import Array, PathLike
 
 __all__ = ["SUFFIXES", "ArrayReader"]
@@ -88,9 +93,8 @@ class ArrayReader:
 
     def _ask(self, path, name):
         if self._process is None:
-            environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
             self._process = subprocess.Popen(
-                [sys.executable, "-c", _SERVE], env=environment, stdin=subprocess.PIPE,
+                [sys.executable, "-c", _SERVE], env=child_environment(), stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             )  # fmt: skip
         process = self._process

@@ -6,31 +6,41 @@ and then written in one go: libhdf5 may end the process where a disk is full.
 """
 
 import contextlib
+import functools
 import hashlib
 import io
+import os
 import pathlib
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lwmt_sionna.runs.records import atomic_path
+from lwmt_sionna.runs.records import atomic_path, sha256
 from lwmt_sionna.typing import Array, PathLike
 
 __all__ = [
     "LARGEST_RATIO",
     "MATLAB_COMPLEX",
     "Content",
+    "child_environment",
+    "load",
     "new_file",
     "own_array",
     "read_content",
+    "read_schema",
     "read_shapes",
 ]
 
 # HDF5 leaves the first bytes of a file to its user where asked to; a power of two, at least 512.
 _BLOCK_BYTES = 512
 MATLAB_COMPLEX = ("real", "imag")
+# What a process of its own tries, and for how many seconds.
+_TRY = "import sys; from lwmt_sionna.data.container import load; load(sys.argv[1])"
+_TRY_SECONDS = 60.0
 _BLOCK = re.compile(rb"(lwmt_sionna\.\w+) (\d+)\.\d+, HDF5 content sha256 ([0-9a-f]{64})\n\0*")
 # What gzip can shrink at most, with a margin: a file that claims to hold more is damaged, and must
 # not claim the machine's memory either.
@@ -108,12 +118,8 @@ def read_content(path: PathLike, schema: str, major: int) -> Content:
             what it holds lies in another file. The message names the file.
     """
     with _opened(path) as (file, has_checksum):
-        attributes = {name: _plain(value) for name, value in file.attrs.items()}
         # A foreign file may hold anything: nothing of it is read.
-        arrays, units = {}, {}
-        for name in file if attributes.get("schema") == schema else ():
-            dataset = own_array(file, name, LARGEST_RATIO * pathlib.Path(path).stat().st_size)
-            arrays[name], units[name] = dataset[()], dataset.attrs.get("unit")
+        attributes, arrays, units = _contents(file, path, schema)
     if attributes.get("schema") != schema:
         raise ValueError(
             f"The file holds something else: expected schema {schema!r}. Received: "
@@ -127,10 +133,52 @@ def read_content(path: PathLike, schema: str, major: int) -> Content:
     return Content(attributes, arrays, units, has_checksum)
 
 
+def read_schema(path: PathLike) -> Any:
+    """The schema that a file names, or `None`; see `read_content` for what is raised."""
+    with _opened(path) as (file, _):
+        return file.attrs.get("schema")
+
+
 def read_shapes(path: PathLike) -> dict[str, tuple[int, ...]]:
     """Shapes of the arrays of a file, by name; see `read_content` for what is raised."""
     with _opened(path) as (file, _):
         return {name: own_array(file, name).shape for name in file}
+
+
+def load(path: PathLike) -> None:
+    """Reads a file to no end: what a process of its own does with one that may end it."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        _contents(file, path, file.attrs.get("schema"))
+
+
+def child_environment() -> dict[str, str]:
+    """Environment of a Python process that imports what this one can."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+
+
+def _contents(file, path, schema):
+    """Attributes, arrays and units of an open file; of another schema the attributes alone."""
+    attributes = {name: _plain(value) for name, value in file.attrs.items()}
+    arrays, units = {}, {}
+    for name in file if attributes.get("schema") == schema else ():
+        dataset = own_array(file, name, LARGEST_RATIO * pathlib.Path(path).stat().st_size)
+        arrays[name], units[name] = dataset[()], dataset.attrs.get("unit")
+    return attributes, arrays, units
+
+
+@functools.lru_cache(maxsize=256)
+def _is_harmless(path, digest):
+    """Whether a process survives a file of this SHA-256."""
+    command = [sys.executable, "-c", _TRY, path]
+    try:
+        tried = subprocess.run(
+            command, env=child_environment(), capture_output=True, timeout=_TRY_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return tried.returncode >= 0
 
 
 @contextlib.contextmanager
@@ -150,6 +198,9 @@ def _opened(path):
                 raise ValueError(
                     f"The file's content does not match its checksum. Received: path={path}"
                 )
+    # Of what has no checksum nobody knows but who tries.
+    if block is None and not _is_harmless(str(path), sha256(path)):
+        raise ValueError(f"The file is damaged: its reader ended on it. Received: path={path}")
     try:
         with h5py.File(path, "r") as file:
             yield file, block is not None

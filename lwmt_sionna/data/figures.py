@@ -1,10 +1,14 @@
 """Figures of stored sequences: where the users go, and what their channels do over time."""
 
+from typing import Any
+
 import numpy as np
 
 from lwmt_sionna.data.arrays import PlanarArray
+from lwmt_sionna.data.paths import PathSequences
 from lwmt_sionna.data.synthesis import subcarrier_frequencies, synthesize
 from lwmt_sionna.runs.records import atomic_path
+from lwmt_sionna.typing import Array, PathLike
 
 __all__ = [
     "angle_delay_power",
@@ -22,7 +26,12 @@ _ANGLE_LABEL = "sine of departure"
 _DELAY_LABEL = "delay [µs]"
 
 
-def angle_delay_power(paths, sequence, array=None, frequencies=None):
+def angle_delay_power(
+    paths: PathSequences,
+    sequence: int,
+    array: PlanarArray | None = None,
+    frequencies: Array | None = None,
+) -> Array:
     """Power of one sequence over angle and delay, snapshot by snapshot.
 
     Args:
@@ -49,7 +58,9 @@ def angle_delay_power(paths, sequence, array=None, frequencies=None):
     return power / max(power.max(), np.finfo(np.float64).tiny)
 
 
-def plot_angle_delay(paths, sequence, path, num_panels=8):
+def plot_angle_delay(
+    paths: PathSequences, sequence: int, path: PathLike, num_panels: int = 8
+) -> None:
     """Draws a strip of angle-delay maps over time.
 
     Args:
@@ -83,7 +94,9 @@ def plot_angle_delay(paths, sequence, path, num_panels=8):
         figure.savefig(temporary, dpi=150)
 
 
-def animate_angle_delay(paths, sequence, path, frame_seconds=0.2):
+def animate_angle_delay(
+    paths: PathSequences, sequence: int, path: PathLike, frame_seconds: float = 0.2
+) -> None:
     """Writes an animation of angle-delay maps, with the path gain over time below.
 
     Args:
@@ -124,7 +137,9 @@ def animate_angle_delay(paths, sequence, path, frame_seconds=0.2):
         movie.save(temporary, writer=PillowWriter(fps=1.0 / frame_seconds), dpi=100)
 
 
-def plot_tracks(paths, path, ground=None):
+def plot_tracks(
+    paths: PathSequences, path: PathLike, ground: tuple[Array, Any] | None = None
+) -> None:
     """Draws the trajectories over the extent of the scene, coloured by path gain.
 
     Sequences are mostly shorter than anything else on the map of a city: a dot tells where each
@@ -188,7 +203,7 @@ def plot_tracks(paths, path, ground=None):
         figure.savefig(temporary, dpi=150)
 
 
-def map_figure(extent):
+def map_figure(extent: tuple[float, float, float, float]) -> tuple[Any, Any]:
     """A figure whose only axes show a part of the ground, and as high as that part asks for.
 
     Args:

@@ -115,8 +115,9 @@ class PathSequences:
     carrier_frequency: float
     scene: str
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
-    time: Array | None = None
-    traced: Array | None = None
+    # Filled in where they are left out.
+    time: Array = None  # type: ignore[assignment]
+    traced: Array = None  # type: ignore[assignment]
     seam_error: Array | None = None
     interactions: Array | None = None
 
@@ -230,7 +231,7 @@ def concatenate(parts: Sequence[PathSequences]) -> PathSequences:
         check_alike(first, part)
     num_paths = max(part.num_paths for part in parts)
     parts = [pad_paths(part, num_paths) for part in parts]
-    joined = {}
+    joined: dict[str, Any] = {}
     for name in (*PATH_FIELDS, *SEQUENCE_FIELDS, *OPTIONAL_FIELDS):
         values = [getattr(part, name) for part in parts]
         joined[name] = None if any(v is None for v in values) else np.concatenate(values)

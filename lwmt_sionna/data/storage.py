@@ -164,7 +164,7 @@ def _describe(dataset):
         dataset.attrs["unit"] = UNITS[name]
 
 
-def _read(path) -> Content:
+def _read(path: PathLike) -> Content:
     content = read_content(path, SCHEMA, SCHEMA_VERSION)
     attributes, arrays = content.attributes, content.arrays
     if not content.has_checksum and (

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -30,7 +30,8 @@ from lwmt_sionna.typing import Array, ArrayLike
 __all__ = ["SUBSETS", "Forecast", "Trial", "draw_trial", "evaluate", "evaluate_paths"]
 
 Forecast: TypeAlias = Callable[[Array, int], Any]
-SUBSETS = ("event_free", "events", "quiet", "all")
+Subset: TypeAlias = Literal["event_free", "events", "quiet", "all"]
+SUBSETS: tuple[Subset, ...] = ("event_free", "events", "quiet", "all")
 
 
 class Trial(NamedTuple):
@@ -126,9 +127,9 @@ def evaluate(
             similarity = sgcs(guess, truth)
             for subset, mask in masks.items():
                 chosen = mask[index]
-                if not (chosen & (power > 0)).any():
-                    continue
                 seen = chosen & (power > 0)
+                if not seen.any():
+                    continue
                 point = {
                     "predictor": name,
                     "horizon": index + 1,
@@ -153,11 +154,7 @@ def evaluate_paths(
     paths: PathSequences,
     array: PlanarArray,
     frequencies: ArrayLike,
-    *,
-    history_snr_db: float,
-    num_history: int = 16,
-    num_horizons: int = 5,
-    seed: int = 0,
+    **settings: Any,
 ) -> list[dict[str, Any]]:
     """Judges predictors on stored sequences: `draw_trial`, then `evaluate`.
 
@@ -166,10 +163,7 @@ def evaluate_paths(
         paths: `PathSequences` of one speed and period.
         array: `PlanarArray` of the base station.
         frequencies: Subcarrier frequencies in hertz, float `[num_subcarriers]`.
-        history_snr_db: Pilot SNR of the histories in decibels.
-        num_history: Snapshots of history.
-        num_horizons: Snapshots to predict.
-        seed: Seed of the noise.
+        **settings: Arguments of `draw_trial`, `history_snr_db` among them.
 
     Returns:
         The points of `evaluate` with the labels of the trial, one per predictor, horizon and
@@ -182,15 +176,7 @@ def evaluate_paths(
     shape = (array.num_rows, array.num_cols, array.num_polarizations)
     for name, predictor in predictors.items():
         check_array(predictor, name, shape)
-    trial = draw_trial(
-        paths,
-        array,
-        frequencies,
-        history_snr_db=history_snr_db,
-        num_history=num_history,
-        num_horizons=num_horizons,
-        seed=seed,
-    )
+    trial = draw_trial(paths, array, frequencies, **settings)
     points = evaluate(
         predictors, trial.history, trial.future, scale=trial.scale, subsets=trial.subsets
     )

@@ -93,7 +93,7 @@ def plot_error_scatter(
     if (model is None and not presets) or not record["sequences"]:
         raise ValueError(f"The record has no model to compare. Received: model={model}")
     model = presets[-1] if model is None else model
-    errors = {}
+    errors: dict[str, dict[str, Any]] = {}
     for row in record["sequences"]:
         if row["horizon"] == horizon:
             cell = errors.setdefault(_regime(row), {})

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from lwmt_sionna.data import (
     subcarrier_frequencies,
     vanishing_mask,
 )
-from lwmt_sionna.evaluation.evaluator import SUBSETS, Forecast, draw_trial, evaluate
+from lwmt_sionna.evaluation.evaluator import SUBSETS, Forecast, Subset, draw_trial, evaluate
 from lwmt_sionna.evaluation.leaks import check_held_out, other_histories, shuffled_histories
 from lwmt_sionna.evaluation.metrics import normalized_error, to_db, zero_forcing_rates
 from lwmt_sionna.runs import records
@@ -33,6 +33,7 @@ from lwmt_sionna.runs.configuration import (
 from lwmt_sionna.runs.digests import code_digest
 from lwmt_sionna.runs.parallel import progress_bar
 from lwmt_sionna.runs.store import Store
+from lwmt_sionna.typing import Array, PathLike
 
 __all__ = ["CEILINGS", "GridConfig", "Regime", "evaluate_cell", "load_regime", "run_grid"]
 
@@ -93,7 +94,7 @@ class GridConfig(Config):
     num_history: PositiveInt = 16
     num_horizons: PositiveInt = 5
     limit: NonNegativeInt = 0
-    subsets: tuple[Literal["event_free", "events", "quiet", "all"], ...] = SUBSETS
+    subsets: tuple[Subset, ...] = SUBSETS
     link_snr_db: tuple[float, ...] = (0.0, 10.0, 20.0)
     rate_horizons: tuple[PositiveInt, ...] = (1, 5)
     seed: NonNegativeInt = 0
@@ -161,7 +162,7 @@ def evaluate_cell(
         seed=config.seed,
     )
     timed = {name: _Timed(predictor) for name, predictor in predictors.items()}
-    subsets = {name: trial.subsets[name] for name in config.subsets}
+    subsets: dict[str, Array] = {name: trial.subsets[name] for name in config.subsets}
     points = evaluate(timed, trial.history, trial.future, scale=trial.scale, subsets=subsets)
     cell = {name: value for name, value in trial.labels.items() if name != "num_vanishing"}
     result = {
@@ -211,7 +212,9 @@ def run_grid(
     from lwmt_sionna.baselines import CLASSICAL, ModelPredictor, tuned_baselines
     from lwmt_sionna.models.presets import preset_folder
 
-    inputs = {pathlib.Path(regime.data).stem: regime.data for regime in config.regimes}
+    inputs: dict[str, PathLike] = {
+        pathlib.Path(regime.data).stem: regime.data for regime in config.regimes
+    }
     models, parameters = {}, {}
     for preset in config.presets:
         name = pathlib.Path(preset).name
@@ -229,7 +232,7 @@ def run_grid(
         "code": code_digest(__name__),
         "presets": {name: records.sha256(inputs[f"preset_{name}"]) for name in models},
     }
-    joined = {}
+    joined: dict[str, list[Any]] = {}
     cells = [(*regime, snr) for regime in regimes for snr in config.history_snr_db]
     for regime, paths, history_snr_db in progress_bar(cells, unit="cell"):
         key = {
@@ -254,10 +257,10 @@ def run_grid(
 class _Timed:
     """A predictor that keeps what it predicted, and what that cost per sequence."""
 
-    def __init__(self, predictor):
+    def __init__(self, predictor: Forecast) -> None:
         self.predictor = predictor
 
-    def __call__(self, history, num_horizons):
+    def __call__(self, history: Array, num_horizons: int) -> Array:
         start, busy = time.perf_counter(), time.process_time()
         self.predicted = self.predictor(history, num_horizons)
         self.cost = {

@@ -40,7 +40,7 @@ def best_classical(
     Returns:
         Dictionary from (scene, speed, period, history SNR, horizon) to the point that wins.
     """
-    best = {}
+    best: dict[tuple[Any, ...], dict[str, Any]] = {}
     for point in points:
         if point["predictor"] in classical and point["subset"] == subset:
             key = cell_key(point)
@@ -74,7 +74,7 @@ def leads(
     Raises:
         ValueError: If the record does not hold the predictor.
     """
-    cells = collections.defaultdict(dict)
+    cells: dict[tuple[Any, ...], dict[str, float]] = collections.defaultdict(dict)
     for point in record["points"]:
         if point["subset"] == subset:
             cells[cell_key(point)][point["predictor"]] = point[by]
@@ -84,7 +84,7 @@ def leads(
             f"The record holds no such predictor; expected one of {', '.join(known)}. Received: "
             f"predictor={predictor!r}"
         )
-    rivals = collections.defaultdict(dict)
+    rivals: dict[str, dict[tuple[Any, ...], float]] = collections.defaultdict(dict)
     for key, cell in cells.items():
         own = cell.pop(predictor)
         simple = [cell[name] for name in cell if name in CLASSICAL and name != _RESOLVING]

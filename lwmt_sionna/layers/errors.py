@@ -12,13 +12,13 @@ __all__ = ["PlainErrors", "check_tokens"]
 class PlainErrors:
     """First base of layers and models whose errors reach the user as they are raised.
 
-    Keras puts a dozen lines around an error that leaves `call`, unless the error says that this has
-    been done.
+    Keras puts a dozen lines around an error that leaves the `call` of a layer or of one around it,
+    unless the error says that this has been done.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in ("call", "compute_mask", "compute_output_spec"):
+        for name in ("build", "call", "compute_mask", "compute_output_spec"):
             if name in vars(cls):
                 setattr(cls, name, _plain(vars(cls)[name]))
 

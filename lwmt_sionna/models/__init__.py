@@ -1,18 +1,23 @@
 """Backbone, tasks and presets."""
 
 from lwmt_sionna.models.backbone import LWMTBackbone
-from lwmt_sionna.models.channel_encoder import ChannelEncoder
+from lwmt_sionna.models.channel_model import ChannelEncoder
 from lwmt_sionna.models.channel_predictor import ChannelPredictor
 from lwmt_sionna.models.losses import LogNormalizedError, normalized_mean_squared_error
 from lwmt_sionna.models.masked_channel_model import MaskedChannelModel
+from lwmt_sionna.models.physics import Forecasts, Physics
 from lwmt_sionna.models.presets import list_presets
+from lwmt_sionna.models.refiner import Refiner
 
 __all__ = [
     "ChannelEncoder",
     "ChannelPredictor",
+    "Forecasts",
     "LWMTBackbone",
     "LogNormalizedError",
     "MaskedChannelModel",
+    "Physics",
+    "Refiner",
     "list_presets",
     "normalized_mean_squared_error",
 ]

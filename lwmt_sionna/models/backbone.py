@@ -1,15 +1,19 @@
 """The encoder of angle-delay-time tokens that all tasks share."""
 
+import dataclasses
+from typing import Any, NamedTuple
+
 import keras
 from keras import ops
 
 from lwmt_sionna.layers.encoder import EncoderBlock
 from lwmt_sionna.layers.position import FactoredPositionEncoding, LearnedPositionEncoding
-from lwmt_sionna.models.finetuning import LORA_TARGETS, enable_lora, freeze
-from lwmt_sionna.models.presets import load_preset, save_preset
+from lwmt_sionna.models.adapting import LORA_TARGETS, enable_lora, freeze
+from lwmt_sionna.models.presets import PresetModel
 from lwmt_sionna.ops.attention import (
     EnergyRouting,
     Neighborhood,
+    TopKRouting,
     check_grid,
     get_routing,
     narrow,
@@ -19,16 +23,108 @@ from lwmt_sionna.ops.attention import (
 from lwmt_sionna.ops.loops import apply_repeatedly
 from lwmt_sionna.ops.patches import patchify, token_grid
 from lwmt_sionna.ops.positions import flat_rotation, grid_rotation, token_coordinates
+from lwmt_sionna.typing import Shape, Tensor
 
-__all__ = ["LWMTBackbone"]
+__all__ = ["LWMTBackbone", "get_backbone"]
 
-POSITIONS = ("factored", "rotary_grid", "learned", "rotary")
 MASKINGS = ("embedding", "zero")
-BLOCK_LOOPS = ("unroll", "scan", "rematerialize")
+BLOCK_LOOPS = ("unroll", "rematerialize")
+ROPE_BASE = 10_000.0
+
+Grid = tuple[int, int, int]
+
+
+class Place(NamedTuple):
+    """Where the tokens of a call are: their grid, and their coordinates along its three axes."""
+
+    grid: Grid
+    coordinates: tuple
+
+
+@dataclasses.dataclass(frozen=True)
+class PositionCode:
+    """How tokens know their place: codes that are added, or rotations of queries and keys.
+
+    Attributes:
+        num_heads: Heads per block.
+        head_dim: Size of a head.
+        class_token: Whether a class token follows the last token.
+        grid: Grid of a learned table.
+        rope_base: Base of the frequencies of flat rotations.
+        layer: Layer that has the weights of the code, or None.
+    """
+
+    num_heads: int
+    head_dim: int
+    class_token: bool
+    grid: Grid | None
+    rope_base: float
+    layer: Any = None
+
+    def before_class_token(self, tokens: Tensor, place: Place) -> Tensor:
+        """Tokens with what is added to them alone."""
+        return tokens
+
+    def after_class_token(self, tokens: Tensor, place: Place) -> Tensor:
+        """Tokens with what is added to them and the class token."""
+        return tokens
+
+    def rotation(self, place: Place) -> Tensor | None:
+        """Rotations of queries and keys, see `lwmt_sionna.ops.positions.rotate`, or None."""
+        return None
+
+
+class FactoredCode(PositionCode):
+    """Sinusoidal codes per axis are added."""
+
+    def before_class_token(self, tokens: Tensor, place: Place) -> Tensor:
+        return self.layer(tokens, grid=place.grid, coordinates=place.coordinates)
+
+
+class LearnedCode(PositionCode):
+    """A table with one vector per token is added."""
+
+    def after_class_token(self, tokens: Tensor, place: Place) -> Tensor:
+        return self.layer(tokens, grid=place.grid)
+
+
+class GridRotation(PositionCode):
+    """Queries and keys are turned by time, angle and delay."""
+
+    def rotation(self, place: Place) -> Tensor | None:
+        return grid_rotation(
+            place.coordinates, self.num_heads, self.head_dim, class_token=self.class_token
+        )
+
+
+class FlatRotation(PositionCode):
+    """Queries and keys are turned by the flat index of their token."""
+
+    def rotation(self, place: Place) -> Tensor | None:
+        return flat_rotation(
+            place.grid, self.head_dim, base=self.rope_base, class_token=self.class_token
+        )
+
+
+POSITIONS = {
+    "factored": FactoredCode,
+    "rotary_grid": GridRotation,
+    "learned": LearnedCode,
+    "rotary": FlatRotation,
+}
+
+
+def get_backbone(backbone: "LWMTBackbone | dict[str, Any]") -> "LWMTBackbone":
+    """A backbone from itself or its serialised form; anything else is an error."""
+    if isinstance(backbone, dict):
+        backbone = keras.saving.deserialize_keras_object(backbone)
+    if not isinstance(backbone, LWMTBackbone):
+        raise ValueError(f"`backbone` must be an LWMTBackbone. Received: backbone={backbone}")
+    return backbone
 
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")
-class LWMTBackbone(keras.Model):
+class LWMTBackbone(PresetModel):
     """Transformer encoder with sparse spatio-temporal attention over angle-delay-time tokens.
 
     Every snapshot of a channel sequence in the angle-delay domain is cut into patches, each patch
@@ -65,10 +161,11 @@ class LWMTBackbone(keras.Model):
             snapshots and patches. For `"factored"` and `"rotary_grid"`.
         masking: What a hidden token becomes: `"embedding"`, a learned vector with its position, or
             `"zero"`, as published: zero, without a position.
-        block_loop: How the blocks are run: `"unroll"`, each compiled on its own; `"scan"`, one
-            compiled loop over all, which compiles `depth` times faster; `"rematerialize"`, such a
-            loop whose backward pass computes each block again, so that training keeps one token
-            tensor per block and no more. Results and weights are the same.
+        block_loop: How the blocks are run: `"unroll"`, each compiled on its own;
+            `"rematerialize"`, one compiled loop over all, whose backward pass computes each block
+            again, so that training keeps one token tensor per block and no more. Results and
+            weights are the same.
+        rope_base: Base of the frequencies of position="rotary".
         **kwargs: Arguments of `keras.Model`.
 
     Call arguments:
@@ -96,24 +193,25 @@ class LWMTBackbone(keras.Model):
         Learning](https://arxiv.org/abs/2603.10024)
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the configuration of a model
         self,
-        width=32,
-        depth=12,
-        num_heads=8,
-        mlp_ratio=4,
-        patch=(1, 1),
-        neighborhood=None,
-        routing=None,
-        dropout=0.0,
-        kernel="auto",
-        position="factored",
-        position_grid=None,
-        position_units=None,
-        masking="embedding",
-        block_loop="unroll",
-        **kwargs,
-    ):
+        width: int = 32,
+        depth: int = 12,
+        num_heads: int = 8,
+        mlp_ratio: float = 4,
+        patch: tuple[int, int] = (1, 1),
+        neighborhood: Neighborhood | dict[str, Any] | None = None,
+        routing: TopKRouting | EnergyRouting | str | dict[str, Any] | None = None,
+        dropout: float = 0.0,
+        kernel: str = "auto",
+        position: str = "factored",
+        position_grid: Grid | None = None,
+        position_units: tuple[float, float, float] | None = None,
+        masking: str = "embedding",
+        block_loop: str = "unroll",
+        rope_base: float = ROPE_BASE,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if depth < 1 or width < 1:
             raise ValueError(
@@ -125,34 +223,21 @@ class LWMTBackbone(keras.Model):
             neighborhood = Neighborhood.published()
         elif isinstance(neighborhood, dict):
             neighborhood = Neighborhood.from_config(neighborhood)
-        if position not in POSITIONS:
-            raise ValueError(f"`position` must be one of {POSITIONS}. Received: {position=}")
-        if masking not in MASKINGS:
-            raise ValueError(f"`masking` must be one of {MASKINGS}. Received: {masking=}")
-        if block_loop not in BLOCK_LOOPS:
-            raise ValueError(f"`block_loop` must be one of {BLOCK_LOOPS}. Received: {block_loop=}")
+        # Presets of older versions may have the loop "scan": with "unroll" they compute the same.
+        block_loop = "unroll" if block_loop == "scan" else block_loop
+        for name, value, known in (
+            ("position", position, tuple(POSITIONS)),
+            ("masking", masking, MASKINGS),
+            ("block_loop", block_loop, BLOCK_LOOPS),
+        ):
+            if value not in known:
+                raise ValueError(f"`{name}` must be one of {known}. Received: {name}={value!r}")
         if block_loop != "unroll" and dropout:
             raise ValueError(
                 "Dropout needs block_loop='unroll': blocks in one loop would share random "
                 f"numbers. Received: {block_loop=}, {dropout=}"
             )
-        if (position == "learned") != (position_grid is not None):
-            raise ValueError(
-                "`position_grid` belongs to position='learned', which needs it. Received: "
-                f"{position=}, {position_grid=}"
-            )
-        if position_units is not None:
-            position_units = tuple(float(unit) for unit in position_units)
-            if position not in ("factored", "rotary_grid"):
-                raise ValueError(
-                    "Physical positions need position='factored' or 'rotary_grid'. Received: "
-                    f"{position=}, {position_units=}"
-                )
-            if len(position_units) != 3 or not min(position_units) > 0:
-                raise ValueError(
-                    "`position_units` must be three positive numbers (seconds, sine, seconds). "
-                    f"Received: {position_units=}"
-                )
+        self.position_units = _check_positions(position, position_grid, position_units, rope_base)
         if position.startswith("rotary") and (width % num_heads or width // num_heads % 2):
             raise ValueError(
                 "Rotary positions need an even number of elements per head. Received: "
@@ -162,16 +247,16 @@ class LWMTBackbone(keras.Model):
         self.depth = int(depth)
         self.num_heads = int(num_heads)
         self.mlp_ratio = mlp_ratio
-        self.patch = tuple(int(n) for n in patch)
+        self.patch = (int(patch[0]), int(patch[1]))
         self.neighborhood = neighborhood
         self.routing = get_routing(routing)
         self.dropout = float(dropout)
         self.kernel = kernel
         self.position_kind = position
         self.position_grid = None if position_grid is None else check_grid(position_grid)
-        self.position_units = position_units
         self.masking = masking
         self.block_loop = block_loop
+        self.rope_base = float(rope_base)
         # The mask is an argument of the call, not a Keras mask that travels with a tensor.
         self.supports_masking = True
         options = {"dtype": self.dtype_policy}
@@ -179,10 +264,18 @@ class LWMTBackbone(keras.Model):
         self.mask_embedding = self.class_token = self.position = None
         if position == "factored":
             self.position = FactoredPositionEncoding(name="position", **options)
-        elif position == "learned":
+        elif self.position_grid is not None:
             self.position = LearnedPositionEncoding(
                 self.position_grid, neighborhood.class_token, name="position", **options
             )
+        self._code = POSITIONS[position](
+            self.num_heads,
+            self.width // self.num_heads,
+            neighborhood.class_token,
+            self.position_grid,
+            self.rope_base,
+            self.position,
+        )
         self.blocks = [
             EncoderBlock(
                 num_heads,
@@ -200,7 +293,7 @@ class LWMTBackbone(keras.Model):
         self.norm = keras.layers.LayerNormalization(epsilon=1e-5, name="norm", **options)
 
     @classmethod
-    def published(cls, **overrides):
+    def published(cls, **overrides: Any) -> "LWMTBackbone":
         """The published LWM-Temporal: learned positions of 20 x 32 x 32 tokens, routed scores.
 
         Args:
@@ -209,7 +302,7 @@ class LWMTBackbone(keras.Model):
         Returns:
             `LWMTBackbone` with random weights.
         """
-        arguments = {
+        arguments: dict[str, Any] = {
             "width": 32,
             "depth": 12,
             "num_heads": 8,
@@ -223,7 +316,7 @@ class LWMTBackbone(keras.Model):
         }
         return cls(**(arguments | overrides))
 
-    def build(self, input_shape):
+    def build(self, input_shape: Shape) -> None:
         tokens_shape = (None, None, self.width)
         self.embed.build((None, None, self.patch[0] * self.patch[1] * 2))
         if self.position is not None:
@@ -246,11 +339,11 @@ class LWMTBackbone(keras.Model):
                 part.trainable = False
         self.built = True
 
-    def grid(self, shape):
+    def grid(self, shape: Any) -> Grid:
         """Grid of tokens of channels of `shape` (snapshots, angle bins, delay bins)."""
         return token_grid(shape, self.patch)
 
-    def tokens(self, inputs, mask=None):
+    def tokens(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """Embeds patches, without positions; hidden ones become the mask embedding, if any."""
         tokens = self.embed(patchify(inputs, self.patch))
         if mask is None or self.mask_embedding is None:
@@ -260,25 +353,23 @@ class LWMTBackbone(keras.Model):
 
     def encode(
         self,
-        tokens,
-        grid,
-        time_origin=0,
-        mask=None,
-        num_angle=None,
-        sampling_period=None,
-        bandwidth=None,
-        energy=None,
-        training=None,
-    ):
+        tokens: Tensor,
+        shape: Shape,
+        time_origin: int = 0,
+        mask: Tensor | None = None,
+        sampling_period: Tensor | None = None,
+        bandwidth: Tensor | None = None,
+        energy: Tensor | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
         """Adds the class token and positions and runs the blocks.
 
         Args:
             tokens: `[batch, num_tokens, width]`, without the class token.
-            grid: Number of snapshots, angle patches and delay patches.
+            shape: Number of snapshots, angle bins and delay bins.
             time_origin: Index of the snapshot that counts as time 0.
             mask: Tokens to set to zero after positions are added, bool `[batch, num_tokens]`; for
                 masking="zero" alone.
-            num_angle: Number of angle bins. Defaults to that of the patches.
             sampling_period: See the call arguments.
             bandwidth: See the call arguments.
             energy: Energy of the tokens, `[batch, num_tokens]`, for energy routing alone.
@@ -287,6 +378,7 @@ class LWMTBackbone(keras.Model):
         Returns:
             `[batch, num_tokens, width]`, the class token last where there is one.
         """
+        grid = self.grid(shape)
         coordinates = token_coordinates(
             grid,
             patch=self.patch,
@@ -294,24 +386,27 @@ class LWMTBackbone(keras.Model):
             units=self.position_units,
             sampling_period=sampling_period,
             bandwidth=bandwidth,
-            num_angle=num_angle,
+            num_angle=shape[1],
         )
-        if self.position_kind == "factored":
-            tokens = self.position(tokens, grid=grid, coordinates=coordinates)
+        place = Place(grid, coordinates)
+        tokens = self._code.before_class_token(tokens, place)
         if self.class_token is not None:
             extra = ops.zeros_like(tokens[:, :1]) + ops.cast(self.class_token, tokens.dtype)
             tokens = ops.concatenate([tokens, extra], axis=1)
-        if self.position_kind == "learned":
-            tokens = self.position(tokens, grid=grid)
+        tokens = self._code.after_class_token(tokens, place)
         if mask is not None and self.masking == "zero":
             kept = 1 - ops.cast(mask, tokens.dtype)[..., None]
             if self.class_token is not None:
                 kept = ops.pad(kept, [[0, 0], [0, 1], [0, 0]], constant_values=1)
             tokens = tokens * kept
-        rotation = self._rotation(grid, coordinates)
+        rotation = self._code.rotation(place)
+        if rotation is not None:
+            rotation = ops.convert_to_tensor(rotation, dtype=self.compute_dtype)
         if not isinstance(self.routing, EnergyRouting):
             return self.norm(self._run_blocks(tokens, grid, rotation, training))
-        bins = self.energetic_bins(energy, grid)
+        if energy is None:
+            raise ValueError("Energy routing needs the `energy` of the tokens. Received: None")
+        bins = select_bins(ops.cast(energy, "float32"), grid, self.routing, self.compute_dtype)
         reduced = self.routing.reduced_grid(grid)
         if rotation is not None:
             # [..., num_tokens, pairs, 2], with or without axes of heads and batch
@@ -323,12 +418,6 @@ class LWMTBackbone(keras.Model):
         tokens = narrow(tokens[:, None], bins, grid)[:, 0]
         tokens = self.norm(self._run_blocks(tokens, reduced, rotation, training))
         return widen(tokens[:, None], bins, grid)[:, 0]
-
-    def energetic_bins(self, energy, grid):
-        """The bins that energy routing keeps: see `lwmt_sionna.ops.select_bins`."""
-        if energy is None:
-            raise ValueError("Energy routing needs the `energy` of the tokens. Received: None")
-        return select_bins(ops.cast(energy, "float32"), grid, self.routing, self.compute_dtype)
 
     def _run_blocks(self, tokens, grid, rotation, training):
         if self.block_loop == "unroll":
@@ -345,31 +434,17 @@ class LWMTBackbone(keras.Model):
 
         columns = zip(*(block.weights for block in self.blocks), strict=True)
         stacked = [ops.stack([weight.value for weight in column]) for column in columns]
-        return apply_repeatedly(
-            run, tokens, stacked, rematerialize=self.block_loop == "rematerialize"
-        )
-
-    def _rotation(self, grid, coordinates):
-        """Rotary positions of the queries and keys of all blocks, or None."""
-        class_token = self.neighborhood.class_token
-        head_dim = self.width // self.num_heads
-        if self.position_kind == "rotary":
-            rotation = flat_rotation(grid, head_dim, class_token=class_token)
-        elif self.position_kind == "rotary_grid":
-            rotation = grid_rotation(coordinates, self.num_heads, head_dim, class_token=class_token)
-        else:
-            return None
-        return ops.convert_to_tensor(rotation, dtype=self.compute_dtype)
+        return apply_repeatedly(run, tokens, stacked, rematerialize=True)
 
     def call(
         self,
-        inputs,
-        mask=None,
-        time_origin=0,
-        sampling_period=None,
-        bandwidth=None,
-        training=None,
-    ):
+        inputs: Tensor,
+        mask: Tensor | None = None,
+        time_origin: int = 0,
+        sampling_period: Tensor | None = None,
+        bandwidth: Tensor | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
         energy = None
         if isinstance(self.routing, EnergyRouting):
             energy = ops.sum(ops.square(patchify(inputs, self.patch)), axis=-1)
@@ -377,48 +452,31 @@ class LWMTBackbone(keras.Model):
                 energy = energy * (1 - ops.cast(mask, energy.dtype))
         return self.encode(
             self.tokens(inputs, mask),
-            self.grid(inputs.shape[1:4]),
+            inputs.shape[1:4],
             time_origin,
             energy=energy,
             mask=mask,
-            num_angle=inputs.shape[2],
             sampling_period=sampling_period,
             bandwidth=bandwidth,
             training=training,
         )
 
-    def compute_output_shape(self, input_shape, *args, **kwargs):
+    def compute_output_shape(self, input_shape: Shape, *args: Any, **kwargs: Any) -> Shape:
         grid = self.grid(input_shape[1:4])
         num_tokens = grid[0] * grid[1] * grid[2] + int(self.neighborhood.class_token)
         return (input_shape[0], num_tokens, self.width)
 
-    def freeze(self, num_blocks=None):
-        """Keeps the first layers: see `lwmt_sionna.models.finetuning.freeze`."""
+    def freeze(self, num_blocks: int | None = None) -> None:
+        """Keeps the first layers: see `lwmt_sionna.models.adapting.freeze`."""
         freeze(self, num_blocks)
 
-    def enable_lora(self, rank=4, alpha=None, targets=LORA_TARGETS):
-        """Trains corrections of low rank: see `lwmt_sionna.models.finetuning.enable_lora`."""
+    def enable_lora(
+        self, rank: int = 4, alpha: float | None = None, targets: tuple[str, ...] = LORA_TARGETS
+    ) -> None:
+        """Trains corrections of low rank: see `lwmt_sionna.models.adapting.enable_lora`."""
         enable_lora(self, rank, alpha, targets)
 
-    @classmethod
-    def from_preset(cls, preset, load_weights=True, dtype=None):
-        """Loads a backbone from its own preset or that of a model that has one.
-
-        Args:
-            preset: See `ChannelPredictor.from_preset`.
-            load_weights: See `ChannelPredictor.from_preset`.
-            dtype: See `ChannelPredictor.from_preset`.
-
-        Returns:
-            `LWMTBackbone`.
-        """
-        return load_preset(preset, cls, load_weights=load_weights, dtype=dtype)
-
-    def save_to_preset(self, folder, metadata=None, readme=None):
-        """Writes configuration, weights and metadata: see `ChannelPredictor.save_to_preset`."""
-        save_preset(self, folder, metadata=metadata, readme=readme)
-
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config.update(
             width=self.width,
@@ -435,5 +493,34 @@ class LWMTBackbone(keras.Model):
             position_units=None if self.position_units is None else list(self.position_units),
             masking=self.masking,
             block_loop=self.block_loop,
+            rope_base=self.rope_base,
         )
         return config
+
+
+def _check_positions(position, grid, units, rope_base):
+    """Checks what belongs to a kind of positions; returns the units as floats."""
+    if (position == "learned") != (grid is not None):
+        raise ValueError(
+            "`position_grid` belongs to position='learned', which needs it. Received: "
+            f"position={position!r}, position_grid={grid}"
+        )
+    if not rope_base > 0 or (position != "rotary" and rope_base != ROPE_BASE):
+        raise ValueError(
+            "`rope_base` must be positive, and belongs to position='rotary'. Received: "
+            f"position={position!r}, rope_base={rope_base}"
+        )
+    if units is None:
+        return None
+    if position not in ("factored", "rotary_grid"):
+        raise ValueError(
+            "Physical positions need position='factored' or 'rotary_grid'. Received: "
+            f"position={position!r}, position_units={units}"
+        )
+    units = tuple(float(unit) for unit in units)
+    if len(units) != 3 or not min(units) > 0:
+        raise ValueError(
+            "`position_units` must be three positive numbers (seconds, sine, seconds). "
+            f"Received: position_units={units}"
+        )
+    return units

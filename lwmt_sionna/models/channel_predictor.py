@@ -1,30 +1,25 @@
 """Channel prediction: noisy history in, future out."""
 
+import dataclasses
 import math
+from typing import Any
 
 import keras
-import numpy as np
-from keras import ops
 
 from lwmt_sionna.layers.angle_delay import AngleDelayTransform
-from lwmt_sionna.models.backbone import LWMTBackbone
-from lwmt_sionna.models.channel_form import ChannelForm
-from lwmt_sionna.models.embedding import pool_embeddings
-from lwmt_sionna.models.forecasts import check_experts, forecast_features
-from lwmt_sionna.models.normalization import common_phasor, turn, unit_power
-from lwmt_sionna.models.presets import load_preset, save_preset
-from lwmt_sionna.ops.angle_delay import inverse_angle_delay_transform
-from lwmt_sionna.ops.attention import EnergyRouting
-from lwmt_sionna.ops.local_motion import local_motion
-from lwmt_sionna.ops.patches import patchify, unpatchify
+from lwmt_sionna.models.backbone import LWMTBackbone, get_backbone
+from lwmt_sionna.models.channel_form import as_links, bandwidth_of, pool_embeddings
+from lwmt_sionna.models.channel_model import ChannelModel
+from lwmt_sionna.models.normalization import Frame
+from lwmt_sionna.models.physics import Forecasts, Pairs, Physics
+from lwmt_sionna.models.refiner import Refiner
+from lwmt_sionna.typing import Shape, Tensor
 
 __all__ = ["ChannelPredictor"]
 
-_TINY = 1e-12
-
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")
-class ChannelPredictor(keras.Model):
+class ChannelPredictor(ChannelModel):
     r"""Predicts the channels of the next snapshots from a noisy history.
 
     Physics comes first, learning on top. In the angle-delay domain every bin is denoised with its
@@ -98,128 +93,84 @@ class ChannelPredictor(keras.Model):
     TensorShape([8, 5, 32, 32, 2])
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the configuration of a model
         self,
-        backbone,
-        num_horizons=5,
-        experts=((6, 2), (10, 4), (16, 2), (16, 4), (16, 6)),
-        context=4,
-        denoise_radius=2,
-        num_paths=0,
-        array_shape=None,
-        num_delay=None,
-        first_delay=0,
-        local_motion=False,
-        whole_experts=(),
-        **kwargs,
-    ):
-        # The physics in front of the network stays in the precision of its input.
-        kwargs.setdefault("autocast", False)
+        backbone: LWMTBackbone | dict[str, Any],
+        num_horizons: int = 5,
+        experts: Pairs = Physics.experts,
+        context: int = 4,
+        denoise_radius: int = 2,
+        num_paths: int = 0,
+        array_shape: tuple[int, int, int] | None = None,
+        num_delay: int | None = None,
+        first_delay: int = 0,
+        local_motion: bool = False,
+        whole_experts: Pairs = (),
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        if isinstance(backbone, dict):
-            backbone = keras.saving.deserialize_keras_object(backbone)
-        if not isinstance(backbone, LWMTBackbone):
-            raise ValueError(f"`backbone` must be an LWMTBackbone. Received: backbone={backbone}")
-        experts, whole_experts = check_experts(experts, whole_experts, num_paths)
-        for name, value in (("num_horizons", num_horizons), ("context", context)):
-            if value < 1:
-                raise ValueError(f"`{name}` must be positive. Received: {name}={value}")
-        self.backbone = backbone
-        self.num_horizons = int(num_horizons)
-        self.experts = experts
-        self.whole_experts = whole_experts
-        self.context = int(context)
-        self.denoise_radius = int(denoise_radius)
-        self.num_paths = int(num_paths)
         linear = array_shape is None or math.prod(array_shape) == array_shape[1]
-        if self.num_paths < 0 or (self.num_paths and not (linear and num_delay is None)):
+        if num_paths < 0 or (num_paths and not (linear and num_delay is None)):
             raise ValueError(
                 "`num_paths` must not be negative, and 0 for planar or dual-polarised arrays and "
                 f"truncated delays. Received: num_paths={num_paths}, array_shape={array_shape}, "
                 f"num_delay={num_delay}"
             )
-        self.array_shape = None if array_shape is None else tuple(array_shape)
-        self.num_delay = num_delay
-        self.first_delay = int(first_delay)
-        self.local_motion = bool(local_motion)
         self.transform = AngleDelayTransform(
-            self.array_shape, num_delay, first_delay, name="transform", dtype="float32"
+            array_shape, num_delay, first_delay, name="transform", dtype="float32"
         )
-        options = {"dtype": self.dtype_policy}
-        self.observed_features = keras.layers.Dense(
-            backbone.width, name="observed_features", **options
+        self.physics = Physics(
+            num_horizons, experts, context, denoise_radius, num_paths, whole_experts
         )
-        self.forecast_features = keras.layers.Dense(
-            backbone.width, name="forecast_features", **options
-        )
-        self.level_features = keras.layers.Dense(backbone.width, name="level_features", **options)
-        # Zero weights: before training the predictor is linear prediction, exactly.
-        self.head = keras.layers.Dense(
-            backbone.patch[0] * backbone.patch[1] * (self._num_forecasts + 2),
-            kernel_initializer="zeros",
-            name="head",
-            dtype="float32",
+        self.refiner = Refiner(
+            get_backbone(backbone),
+            self.physics,
+            local_motion,
+            name="refiner",
+            dtype=self.dtype_policy,
+            autocast=False,
         )
 
-    @property
-    def _num_forecasts(self):
-        return len(self.experts) + len(self.whole_experts) + (self.num_paths > 0)
-
-    def build(self, history_shape):
-        bins = self.backbone.patch[0] * self.backbone.patch[1]
-        if not self.backbone.built:
-            self.backbone.build((None, None, None, None, 2))
-        self.observed_features.build((None, None, bins * 2))
-        self.forecast_features.build((None, None, bins * 2 * self._num_forecasts))
-        # One misfit per forecast, and with `whole_experts` the latest of the paths.
-        num_levels = 2 + self._num_forecasts + bool(self.whole_experts)
-        self.level_features.build((None, None, num_levels))
-        self.head.build((None, None, self.backbone.width))
+    def build(self, history_shape: Shape) -> None:
+        self.refiner.build()
         self.built = True
-
-    def __call__(self, history, *args, subcarriers=None, **kwargs):
-        # Indices decide shapes: they must not become tensors of a graph on their way to `call`.
-        if subcarriers is not None:
-            kwargs["subcarriers"] = tuple(int(i) for i in np.asarray(subcarriers).reshape(-1))
-        return super().__call__(history, *args, **kwargs)
 
     def call(
         self,
-        history,
-        num_horizons=None,
-        array="tx",
-        subcarriers=None,
-        sampling_period=None,
-        subcarrier_spacing=None,
-        training=None,
-    ):
-        if num_horizons is None:
-            num_horizons = self.num_horizons
-        if not 0 < num_horizons <= self.num_horizons:
-            raise ValueError(
-                f"The predictor is made for 1 to {self.num_horizons} horizons. Received: "
-                f"num_horizons={num_horizons}"
-            )
-        form, x = self._flatten(history, array, subcarriers)
-        features, phasor, scale, options = self._prepare(x, sampling_period, subcarrier_spacing)
-        future = features["forecasts"][:, -1]
-        future = future + self.refine(features, training=training, **options)
-        future = turn(future, phasor)
-        future = inverse_angle_delay_transform(
-            future[:, :num_horizons], self.array_shape, x.shape[3], self.first_delay
+        history: Tensor,
+        num_horizons: int | None = None,
+        array: str = "tx",
+        subcarriers: tuple[int, ...] | None = None,
+        sampling_period: Tensor | None = None,
+        subcarrier_spacing: Tensor | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
+        num_horizons = self._asked(num_horizons)
+        form, x = self._links(history, array, subcarriers)
+        future = self._run(
+            self._predict,
+            x,
+            sampling_period=sampling_period,
+            bandwidth=bandwidth_of(x, subcarrier_spacing),
+            training=training,
         )
-        # A history of zeros has no scale; its future is zero as well.
-        return form.restore(ops.cast(future, x.dtype) * scale)
+        return form.restore(future[:, :num_horizons])
+
+    def _predict(self, x, **options):
+        frame, past = Frame.of(x, self.transform)
+        features = self.physics(past)
+        future = features.forecasts[:, -1] + self.refiner(features, **options)
+        return frame.back(future, x.shape[3])
 
     def embed(
         self,
-        history,
-        per="token",
-        array="tx",
-        subcarriers=None,
-        sampling_period=None,
-        subcarrier_spacing=None,
-    ):
+        history: Tensor,
+        per: str = "token",
+        array: str = "tx",
+        subcarriers: tuple[int, ...] | None = None,
+        sampling_period: Tensor | None = None,
+        subcarrier_spacing: Tensor | None = None,
+    ) -> Tensor:
         """Embeddings of the last `context` snapshots and of the horizons.
 
         Args:
@@ -235,213 +186,95 @@ class ChannelPredictor(keras.Model):
             width]`; for Sionna's form with the axes of the links in place of `batch`: see
             `ChannelEncoder`.
         """
-        form, x = self._flatten(history, array, subcarriers)
+        form, x = self._links(history, array, subcarriers)
         if not self.built:
             self.build(x.shape)
-        features, _, _, options = self._prepare(x, sampling_period, subcarrier_spacing)
-        embeddings, _, _ = self._embed(features, **options)
+        embeddings = self._run(
+            self._embed,
+            x,
+            sampling_period=sampling_period,
+            bandwidth=bandwidth_of(x, subcarrier_spacing),
+        )
         num_snapshots = self.context + self.num_horizons
         class_token = self.backbone.neighborhood.class_token
         return form.split_links(pool_embeddings(embeddings, num_snapshots, per, class_token))
 
-    def _flatten(self, history, array, subcarriers):
-        """The form of a history, and real `[links, time, num_ant, band, 2]`."""
-        history = ops.convert_to_tensor(history)
-        shortest = max(
-            self.context, *(order + 1 for _, order in (*self.experts, *self.whole_experts))
-        )
-        form = ChannelForm.of(
+    def _embed(self, x, **options):
+        return self.refiner.embed(self.physics(Frame.of(x, self.transform)[1]), **options)
+
+    def features(self, x: Tensor) -> dict[str, Tensor]:
+        """What `Physics` makes of a history in its `Frame`, as a dictionary."""
+        return self.physics(x)._asdict()
+
+    def refine(self, features: dict[str, Tensor], training: bool | None = None) -> Tensor:
+        """What the network adds to the last forecast: see `Refiner`."""
+        return self.refiner(Forecasts(**features), training=training)
+
+    def _links(self, history, array, subcarriers):
+        return as_links(
             history,
             array=array,
             subcarriers=subcarriers,
-            array_shape=self.array_shape,
-            shortest=shortest,
-        )
-        return form, form.flatten(history)
-
-    def _prepare(self, x, sampling_period, subcarrier_spacing):
-        """Features of a flat history, its phase and scale, and options of the backbone's call."""
-        scaled, scale = unit_power(x)
-        bandwidth = None if subcarrier_spacing is None else subcarrier_spacing * x.shape[3]
-        options = {"sampling_period": sampling_period, "bandwidth": bandwidth}
-        scaled = self.transform(scaled)
-        phasor = common_phasor(scaled[:, -1:])
-        return self.features(turn(scaled, phasor.conj())), phasor, scale, options
-
-    def features(self, x):
-        """Everything that comes before the network; it has no trainable weights.
-
-        Args:
-            x: History in the angle-delay domain, scaled to a root mean square near one, real
-                `[batch, time, angle, delay, 2]`.
-
-        Returns:
-            Dictionary: see `lwmt_sionna.models.forecasts.forecast_features`.
-        """
-        return forecast_features(
-            x,
-            self.num_horizons,
-            self.experts,
-            self.context,
-            self.denoise_radius,
-            self.num_paths,
-            self.whole_experts,
+            array_shape=self.transform.array_shape,
+            shortest=self.physics.shortest,
         )
 
-    def refine(self, features, training=None, sampling_period=None, bandwidth=None):
-        """What the network adds to the last expert's forecast.
-
-        Args:
-            features: Dictionary that `features` returns.
-            training: Whether dropout is active.
-            sampling_period: In seconds, for physical positions of the backbone.
-            bandwidth: In hertz, for physical positions of the backbone.
-
-        Returns:
-            Real `[batch, horizon, angle, delay, 2]`, angle-delay domain.
-        """
-        embeddings, amplitude, motion = self._embed(features, training, sampling_period, bandwidth)
-        choices = _by_horizon(features["forecasts"])
-        shape = (self.num_horizons, *choices.shape[2:4])
-        num_snapshots, *patches = self.backbone.grid((self.context + shape[0], *shape[1:]))
-        per_snapshot = patches[0] * patches[1]
-        first, last = self.context * per_snapshot, num_snapshots * per_snapshot
-        embeddings = embeddings[:, first:last]
-        decisions = self.head(embeddings)
-        if isinstance(self.backbone.routing, EnergyRouting):
-            # Patches that the network has not looked at keep the last expert's forecast.
-            seen = ops.any(ops.not_equal(embeddings, 0), axis=-1, keepdims=True)
-            decisions = decisions * ops.cast(seen, decisions.dtype)
-        decisions = unpatchify(decisions, shape, self.backbone.patch)
-        gates, residual = decisions[..., :-2], decisions[..., -2:]
-        if motion is not None:
-            residual = turn(residual, motion.map(lambda m: m[:, self.context :]))
-        return ops.sum(gates[..., None] * choices, axis=-2) + amplitude * residual
-
-    def _embed(self, features, training=None, sampling_period=None, bandwidth=None):
-        """Embeddings of all tokens, and the amplitude and motion of every bin's patch."""
-        clean, observed, forecasts = (features[n] for n in ("clean", "observed", "forecasts"))
-        motion = None
-        if self.local_motion:
-            whole = ops.concatenate([clean, forecasts[:, -1]], axis=1)
-            motion = local_motion(whole, self.backbone.patch)
-            back = motion.conj()
-            past, ahead = (
-                back.map(lambda m, part=part: m[:, part])
-                for part in (slice(None, self.context), slice(self.context, None))
+    def _asked(self, num_horizons):
+        num_horizons = self.num_horizons if num_horizons is None else num_horizons
+        if not 0 < num_horizons <= self.num_horizons:
+            raise ValueError(
+                f"The predictor is made for 1 to {self.num_horizons} horizons. Received: "
+                f"num_horizons={num_horizons}"
             )
-            clean, observed = turn(clean, past), turn(observed, past)
-            forecasts = ops.stack(
-                [turn(forecasts[:, e], ahead) for e in range(self._num_forecasts)], axis=1
-            )
-        noise = features["noise"][:, None, None, None, None]
-        patch = self.backbone.patch
-        grid = self.backbone.grid((self.context + self.num_horizons, *clean.shape[2:4]))
-        amplitude = self._local_amplitude(clean, noise)
-        unit = 1.0 / amplitude
-        tokens = self.backbone.tokens(ops.concatenate([clean, forecasts[:, -1]], axis=1) * unit)
-        past = self.observed_features(patchify(observed * unit, patch))
-        choices = _by_horizon(forecasts)
-        flat = ops.reshape(choices, (-1, *choices.shape[1:4], 2 * self._num_forecasts))
-        # Future tokens are hidden ones that hold forecasts: they carry the mask embedding as well.
-        ahead = self.forecast_features(patchify(flat * unit, patch))
-        if self.backbone.mask_embedding is not None:
-            ahead = ahead + ops.cast(self.backbone.mask_embedding, ahead.dtype)
-        levels = self._levels(amplitude, features["misfit"], noise)
-        tokens = tokens + ops.concatenate([past, ahead], axis=1)
-        tokens = tokens + ops.tile(levels, (1, grid[0], 1))
-        energy = None
-        if isinstance(self.backbone.routing, EnergyRouting):
-            energy = ops.mean(patchify(ops.square(amplitude), patch), axis=-1)
-            energy = ops.tile(energy, (1, grid[0]))
-        embeddings = self.backbone.encode(
-            tokens,
-            grid,
-            energy=energy,
-            time_origin=self.context - 1,
-            num_angle=clean.shape[2],
-            sampling_period=sampling_period,
-            bandwidth=bandwidth,
-            training=training,
-        )
-        return embeddings, amplitude, motion
+        return num_horizons
 
-    def _local_amplitude(self, clean, noise):
-        """Amplitude of every patch, spread over its bins: `[batch, 1, angle, delay, 1]`."""
-        patch = self.backbone.patch
-        power = ops.mean(ops.sum(ops.square(clean), axis=-1, keepdims=True), axis=1, keepdims=True)
-        level = ops.mean(patchify(power, patch), axis=-1, keepdims=True)
-        level = ops.sqrt(level + 0.1 * noise[:, 0, 0] + _TINY)
-        spread = ops.tile(level, (1, 1, patch[0] * patch[1]))
-        return unpatchify(spread, (1, *power.shape[2:4]), patch)
+    # Weights are saved by these names and in this order, those of presets of all versions.
+    @property
+    def layers(self) -> list[keras.layers.Layer]:
+        """The parts of the model."""
+        refiner = self.refiner
+        features = (refiner.observed_features, refiner.forecast_features, refiner.level_features)
+        return [refiner.backbone, self.transform, *features, refiner.head]
 
-    def _levels(self, amplitude, misfit, noise):
-        """Embeds the amplitude of every patch, and the experts' misfits, against the noise."""
-        patch = self.backbone.patch
-        floor = ops.log(noise[:, 0, 0] + _TINY)
-        level = 2.0 * ops.log(ops.mean(patchify(amplitude, patch), axis=-1, keepdims=True))
-        features = [level - floor, ops.zeros_like(level) + floor]
-        for column in range(misfit.shape[-1]):
-            power = patchify(misfit[:, None, ..., column : column + 1], patch)
-            power = ops.mean(power, axis=-1, keepdims=True)
-            features.append(ops.log(power + 1e-3 * noise[:, 0, 0] + _TINY) - level)
-        return self.level_features(0.2 * ops.concatenate(features, axis=-1))
+    backbone = property(lambda self: self.refiner.backbone)
+    forecast_features = property(lambda self: self.refiner.forecast_features)
+    head = property(lambda self: self.refiner.head)
+    level_features = property(lambda self: self.refiner.level_features)
+    observed_features = property(lambda self: self.refiner.observed_features)
 
-    def compute_output_shape(self, history_shape):
+    @property
+    def num_horizons(self) -> int:
+        """Number of snapshots to predict."""
+        return self.physics.num_horizons
+
+    @property
+    def context(self) -> int:
+        """Number of the most recent snapshots that the network sees."""
+        return self.physics.context
+
+    def compute_output_shape(self, history_shape: Shape) -> Shape:
         shape = list(history_shape)
         shape[5 if len(shape) == 7 else 1] = self.num_horizons
         return tuple(shape)
 
-    def compute_output_spec(self, history, num_horizons=None, **kwargs):
+    def compute_output_spec(
+        self, history: Tensor, num_horizons: int | None = None, **kwargs: Any
+    ) -> keras.KerasTensor:
         shape = list(self.compute_output_shape(history.shape))
-        if num_horizons is not None:
-            shape[5 if len(shape) == 7 else 1] = num_horizons
+        shape[5 if len(shape) == 7 else 1] = self._asked(num_horizons)
         return keras.KerasTensor(shape, dtype=history.dtype)
 
-    @classmethod
-    def from_preset(cls, preset, load_weights=True, dtype=None):
-        """Loads a predictor from a preset.
-
-        Args:
-            preset: Name of a shipped preset (see `lwmt_sionna.models.list_presets`), or path of a
-                folder written by `save_to_preset`.
-            load_weights: Whether to load weights; without, they are random, which is the only
-                choice where a preset is an architecture alone.
-            dtype: Precision or policy in place of the saved one, such as "mixed_bfloat16".
-
-        Returns:
-            `ChannelPredictor`.
-        """
-        return load_preset(preset, cls, load_weights=load_weights, dtype=dtype)
-
-    def save_to_preset(self, folder, metadata=None, readme=None):
-        """Writes configuration, weights and metadata to a folder.
-
-        Args:
-            folder: Path of the folder; made if missing.
-            metadata: JSON-compatible dictionary, e.g. the training record.
-            readme: Text of the folder's README.
-        """
-        save_preset(self, folder, metadata=metadata, readme=readme)
-
-    def get_config(self):
-        config = super().get_config()
-        config.update(
-            backbone=keras.saving.serialize_keras_object(self.backbone),
-            num_horizons=self.num_horizons,
-            experts=[list(pair) for pair in self.experts],
-            context=self.context,
-            denoise_radius=self.denoise_radius,
-            num_paths=self.num_paths,
-            array_shape=None if self.array_shape is None else list(self.array_shape),
-            num_delay=self.num_delay,
-            first_delay=self.first_delay,
-            local_motion=self.local_motion,
-            whole_experts=[list(pair) for pair in self.whole_experts],
-        )
-        return config
-
-
-def _by_horizon(forecasts):
-    """Moves the experts of `[batch, expert, horizon, angle, delay, 2]` behind the bins."""
-    return ops.transpose(forecasts, (0, 2, 3, 4, 1, 5))
+    def get_config(self) -> dict[str, Any]:
+        transform = self.transform.get_config()
+        names = ("array_shape", "num_delay", "first_delay")
+        physics = {
+            name: [list(pair) for pair in value] if isinstance(value, tuple) else value
+            for name, value in dataclasses.asdict(self.physics).items()
+        }
+        return {
+            **super().get_config(),
+            "backbone": keras.saving.serialize_keras_object(self.backbone),
+            "local_motion": self.refiner.local_motion,
+            **physics,
+            **{name: transform[name] for name in names},
+        }

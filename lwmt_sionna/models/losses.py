@@ -1,14 +1,20 @@
-"""Losses and metrics on stacked (real, imaginary) channels."""
+"""Losses and metrics of channels, complex or stacked (real, imaginary)."""
+
+from typing import Any
 
 import keras
 from keras import ops
 
+from lwmt_sionna.ops.complex import is_complex, to_stacked
 from lwmt_sionna.ops.patches import patchify
+from lwmt_sionna.typing import Tensor
 
-__all__ = ["LogNormalizedError", "normalized_mean_squared_error", "token_error"]
+__all__ = ["LogNormalizedError", "as_stacked", "normalized_mean_squared_error", "token_error"]
 
 
-def token_error(y_true, y_pred, tokens, patch, floor=0.0):
+def token_error(
+    y_true: Tensor, y_pred: Tensor, tokens: Tensor, patch: tuple[int, int], floor: float = 0.0
+) -> Tensor:
     """Squared error of some tokens over their power, per sequence.
 
     Args:
@@ -22,7 +28,7 @@ def token_error(y_true, y_pred, tokens, patch, floor=0.0):
     Returns:
         float32 `[batch]`.
     """
-    y_true, y_pred = (ops.cast(y, "float32") for y in (y_true, y_pred))
+    y_true, y_pred = (ops.cast(as_stacked(y), "float32") for y in (y_true, y_pred))
     counted = ops.cast(tokens, "float32")
     power = ops.sum(ops.square(patchify(y_true, patch)), axis=-1)
     error = ops.sum(ops.square(patchify(y_pred - y_true, patch)), axis=-1)
@@ -30,16 +36,18 @@ def token_error(y_true, y_pred, tokens, patch, floor=0.0):
     return ops.sum(counted * error, axis=1) / (ops.sum(counted * power, axis=1) + least + 1e-12)
 
 
-def normalized_mean_squared_error(y_true, y_pred):
+def normalized_mean_squared_error(y_true: Tensor, y_pred: Tensor) -> Tensor:
     """Squared error over power, per sequence and snapshot.
 
     Args:
-        y_true: True channels, real `[batch, time, antenna, subcarrier, 2]`.
-        y_pred: Predicted channels, same shape.
+        y_true: True channels, real `[batch, time, antenna, subcarrier, 2]` or complex without the
+            last axis.
+        y_pred: Predicted channels, in either form.
 
     Returns:
         Real `[batch, time]`.
     """
+    y_true, y_pred = as_stacked(y_true), as_stacked(y_pred)
     error = ops.sum(ops.square(y_pred - y_true), axis=(-3, -2, -1))
     power = ops.sum(ops.square(y_true), axis=(-3, -2, -1))
     return error / (power + 1e-12)
@@ -57,13 +65,28 @@ class LogNormalizedError(keras.losses.Loss):
         **kwargs: Arguments of `keras.losses.Loss`.
     """
 
-    def __init__(self, floor=1e-4, name="log_normalized_error", **kwargs):
+    def __init__(
+        self, floor: float = 1e-4, name: str = "log_normalized_error", **kwargs: Any
+    ) -> None:
         super().__init__(name=name, **kwargs)
         self.floor = float(floor)
 
-    def call(self, y_true, y_pred):
+    def __call__(
+        self, y_true: Tensor, y_pred: Tensor, sample_weight: Tensor | None = None
+    ) -> Tensor:
+        # Before Keras casts to the type of the loss, which has no imaginary part.
+        return super().__call__(as_stacked(y_true), as_stacked(y_pred), sample_weight)
+
+    def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         ratio = normalized_mean_squared_error(y_true, y_pred)
         return 10.0 / 2.302585093 * ops.mean(ops.log(ratio + self.floor), axis=-1)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "floor": self.floor}
+
+
+def as_stacked(y: Tensor) -> Tensor:
+    """Complex channels as real `[..., 2]`; real ones, and nothing, as they are."""
+    if not hasattr(y, "dtype") or not is_complex(y):
+        return y
+    return to_stacked(ops.convert_to_tensor(y))

@@ -1,15 +1,18 @@
 """Masked channel modelling: the self-supervised task."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
-from lwmt_sionna.models.backbone import LWMTBackbone
+from lwmt_sionna.models.backbone import LWMTBackbone, get_backbone
 from lwmt_sionna.models.losses import token_error
 from lwmt_sionna.models.normalization import turn
-from lwmt_sionna.models.presets import load_preset, save_preset
-from lwmt_sionna.ops.attention import EnergyRouting
+from lwmt_sionna.models.presets import PresetModel
+from lwmt_sionna.ops import EnergyRouting
 from lwmt_sionna.ops.local_motion import local_motion
 from lwmt_sionna.ops.patches import patchify, unpatchify
+from lwmt_sionna.typing import Shape, Tensor
 
 __all__ = ["MaskedChannelModel"]
 
@@ -19,7 +22,7 @@ _FAINTEST = 1e-3
 
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")
-class MaskedChannelModel(keras.Model):
+class MaskedChannelModel(PresetModel):
     """Reconstructs hidden tokens of a channel sequence from the visible ones.
 
     Trained with `fit` on dictionaries of channels and masks, with the channels (clean, where the
@@ -49,13 +52,15 @@ class MaskedChannelModel(keras.Model):
         Reconstruction, real `[batch, time, angle, delay, 2]`.
     """
 
-    def __init__(self, backbone, local_scale=False, local_motion=False, **kwargs):
+    def __init__(
+        self,
+        backbone: LWMTBackbone | dict[str, Any],
+        local_scale: bool = False,
+        local_motion: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        if isinstance(backbone, dict):
-            backbone = keras.saving.deserialize_keras_object(backbone)
-        if not isinstance(backbone, LWMTBackbone):
-            raise ValueError(f"`backbone` must be an LWMTBackbone. Received: backbone={backbone}")
-        self.backbone = backbone
+        self.backbone = backbone = get_backbone(backbone)
         self.local_scale = bool(local_scale)
         self.local_motion = bool(local_motion)
         patch = backbone.patch
@@ -68,7 +73,7 @@ class MaskedChannelModel(keras.Model):
                 backbone.width, name="level_features", dtype=self.dtype_policy
             )
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any = None) -> None:
         channel_shape = (None, None, None, None, 2)
         if not self.backbone.built:
             self.backbone.build(channel_shape)
@@ -77,7 +82,7 @@ class MaskedChannelModel(keras.Model):
             self.level_features.build((None, None, 1))
         self.built = True
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: dict[str, Tensor], training: bool | None = None) -> Tensor:
         channel, mask = inputs["channel"], inputs.get("mask")
         options = {
             "mask": mask,
@@ -108,8 +113,7 @@ class MaskedChannelModel(keras.Model):
             energy = ops.exp(level[..., 0])
         embeddings = self.backbone.encode(
             tokens,
-            self.backbone.grid(channel.shape[1:4]),
-            num_angle=channel.shape[2],
+            channel.shape[1:4],
             energy=energy,
             **options,
         )
@@ -147,24 +151,22 @@ class MaskedChannelModel(keras.Model):
         level = ops.log(own) - ops.log(overall + _TINY)
         return scale, ops.tile(0.2 * level, (1, num_snapshots))[..., None]
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Tensor | None = None,
+        y_pred: Tensor | None = None,
+        sample_weight: Tensor | None = None,
+        training: bool = True,
+    ) -> Tensor:
         """Normalised squared error on the hidden tokens, mean over the batch."""
         wanted = x["wanted"] if "wanted" in x else x["mask"]
         return ops.mean(token_error(y, y_pred, wanted, self.backbone.patch))
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: dict[str, Shape]) -> Shape:
         return tuple(input_shape["channel"])
 
-    @classmethod
-    def from_preset(cls, preset, load_weights=True, dtype=None):
-        """Loads a model from a preset: see `ChannelPredictor.from_preset`."""
-        return load_preset(preset, cls, load_weights=load_weights, dtype=dtype)
-
-    def save_to_preset(self, folder, metadata=None, readme=None):
-        """Writes configuration, weights and metadata: see `ChannelPredictor.save_to_preset`."""
-        save_preset(self, folder, metadata=metadata, readme=readme)
-
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["backbone"] = keras.saving.serialize_keras_object(self.backbone)
         config["local_scale"] = self.local_scale

@@ -2,22 +2,68 @@
 
 import importlib
 import json
-import os
 import pathlib
+from typing import Any, Self
 
 import keras
+import numpy as np
+from keras import ops
 
-from lwmt_sionna.models.finetuning import num_saved_parameters
+from lwmt_sionna.models.adapting import num_saved_parameters
+from lwmt_sionna.runs import records
+from lwmt_sionna.typing import PathLike
 
-__all__ = ["list_presets", "load_preset", "save_preset"]
+__all__ = ["PresetModel", "list_presets", "load_preset", "preset_folder", "save_preset"]
 
 _SHIPPED = pathlib.Path(__file__).parent / "preset_files"
 # Modules that presets of earlier versions name.
 _MOVED = {"lwmt_sionna.baselines.neural": "lwmt_sionna.training.contestants"}
 _CONFIG, _WEIGHTS, _METADATA = "config.json", "model.weights.h5", "metadata.json"
+# What HDF5 needs beside the weights, with a margin.
+_OVERHEAD_BYTES = 1 << 20
 
 
-def list_presets(with_weights=None):
+class PresetModel(keras.Model):
+    """A model that is read from a preset and written to one."""
+
+    @classmethod
+    def from_preset(
+        cls, preset: PathLike, load_weights: bool = True, dtype: str | None = None
+    ) -> Self:
+        """Loads a model from a preset: its own, or that of a model that has it as backbone.
+
+        Args:
+            preset: Name of a shipped preset (see `lwmt_sionna.models.list_presets`), or path of a
+                folder written by `save_to_preset`.
+            load_weights: Whether to load weights; without, they are random, which is the only
+                choice where a preset is an architecture alone.
+            dtype: Precision or policy in place of the saved one, such as "mixed_bfloat16".
+
+        Returns:
+            The model.
+
+        Raises:
+            ValueError: See `load_preset`.
+        """
+        return load_preset(preset, cls, load_weights=load_weights, dtype=dtype)
+
+    def save_to_preset(
+        self,
+        folder: PathLike,
+        metadata: dict[str, Any] | None = None,
+        readme: str | None = None,
+    ) -> None:
+        """Writes configuration, weights, and metadata with the checksums of both, to a folder.
+
+        Args:
+            folder: Path of the folder; made if missing.
+            metadata: JSON-compatible dictionary, e.g. the training record.
+            readme: Text of the folder's README.
+        """
+        save_preset(self, folder, metadata=metadata, readme=readme)
+
+
+def list_presets(with_weights: bool | None = None) -> list[str]:
     """Names of the shipped presets.
 
     Args:
@@ -33,7 +79,7 @@ def list_presets(with_weights=None):
     return [n for n in names if with_weights in (None, (_SHIPPED / n / _WEIGHTS).is_file())]
 
 
-def preset_folder(preset):
+def preset_folder(preset: PathLike) -> pathlib.Path:
     """Folder of a preset.
 
     Args:
@@ -54,7 +100,12 @@ def preset_folder(preset):
     )
 
 
-def load_preset(preset, expected=keras.Model, load_weights=True, dtype=None):
+def load_preset(
+    preset: PathLike,
+    expected: type = keras.Model,
+    load_weights: bool = True,
+    dtype: str | None = None,
+) -> Any:
     """Loads the model of a preset.
 
     Args:
@@ -67,18 +118,26 @@ def load_preset(preset, expected=keras.Model, load_weights=True, dtype=None):
         The model.
 
     Raises:
-        ValueError: If there is no such preset, its model is of another class, or its weights are
-            asked for and missing or damaged.
+        ValueError: If there is no such preset, its model is of another class, its weights are asked
+            for and missing, or a file is damaged: its checksum is another than that of the
+            metadata, or it cannot be read.
     """
     folder = preset_folder(preset)
-    with (folder / _CONFIG).open(encoding="utf-8") as file:
-        config = json.load(file)
+    sums = _read(folder / _METADATA).get("sha256", {}) if (folder / _METADATA).is_file() else {}
+    _check_sum(folder / _CONFIG, sums)
+    config = _read(folder / _CONFIG)
     if dtype is not None:
         config = _with_dtype(config, keras.dtype_policies.get(dtype).name)
     # How a model was trained is no part of it.
     config.pop("compile_config", None)
-    _register(config)
-    model = keras.saving.deserialize_keras_object(config)
+    try:
+        _register(config)
+        model = keras.saving.deserialize_keras_object(config)
+    except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"The preset's configuration is of no model that is known here: {_first_line(error)}. "
+            f"Received: {folder / _CONFIG}"
+        ) from error
     part = model
     if not isinstance(model, expected) and isinstance(getattr(model, "backbone", None), expected):
         part = model.backbone
@@ -97,13 +156,48 @@ def load_preset(preset, expected=keras.Model, load_weights=True, dtype=None):
             "The preset is an architecture and has no weights; `load_weights=False` builds it with "
             f"random ones. Received: preset={preset}, where {weights} is missing"
         )
+    _check_sum(weights, sums)
     try:
         model.load_weights(weights)
-    except OSError as error:
+    except Exception as error:  # what a damaged file raises takes many forms
         raise ValueError(
-            f"The preset's weights are damaged: {error}. Received: {weights}"
+            f"The preset's weights are damaged, or not of its architecture: {_first_line(error)}. "
+            f"Received: {weights}"
         ) from error
+    for variable in model.variables:
+        values = ops.convert_to_numpy(variable)
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            raise ValueError(
+                f"The preset's weights hold NaN or infinity, in {variable.path}. Received: "
+                f"{weights}"
+            )
     return part
+
+
+def _read(path):
+    """The dictionary that a JSON file holds."""
+    try:
+        value = records.read_json(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"The preset's file is damaged: {_first_line(error)}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"The preset's file is damaged: no dictionary. Received: {path}")
+    return value
+
+
+def _check_sum(path, sums):
+    """Compares a file with its checksum; presets of older versions have none."""
+    if isinstance(sums, dict) and path.name not in sums:
+        return
+    if not isinstance(sums, dict) or records.sha256(path) != sums[path.name]:
+        raise ValueError(
+            f"The preset's file is damaged or was changed: its SHA-256 is not the one of "
+            f"{_METADATA} beside it. Received: {path}"
+        )
+
+
+def _first_line(error):
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _register(config):
@@ -131,25 +225,28 @@ def _with_dtype(config, name):
     return changed
 
 
-def save_preset(model, folder, metadata=None, readme=None, with_weights=True):
+def save_preset(
+    model: keras.Model,
+    folder: PathLike,
+    metadata: dict[str, Any] | None = None,
+    readme: str | None = None,
+    with_weights: bool = True,
+) -> None:
     """Writes a model to a preset's folder; every file appears only when complete.
 
     Args:
         model: Built Keras model.
         folder: Path of the folder; made if missing.
-        metadata: JSON-compatible dictionary that joins the parameter count.
+        metadata: JSON-compatible dictionary that joins the parameter count and the checksums.
         readme: Text of the README.
         with_weights: Whether to write the weights; without, the preset is an architecture alone.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if with_weights:
-        partial = folder / f".{os.getpid()}.partial.weights.h5"
-        try:
-            model.save_weights(partial)
-            os.replace(partial, folder / _WEIGHTS)
-        finally:
-            partial.unlink(missing_ok=True)
+        room = 4 * num_saved_parameters(model) + _OVERHEAD_BYTES
+        with records.atomic_path(folder / _WEIGHTS, room) as temporary:
+            model.save_weights(temporary)
     else:
         (folder / _WEIGHTS).unlink(missing_ok=True)
     config = keras.saving.serialize_keras_object(model)
@@ -161,12 +258,13 @@ def save_preset(model, folder, metadata=None, readme=None, with_weights=True):
     }
     details |= {} if metadata is None else metadata
     _write(folder / _CONFIG, json.dumps(config, indent=1, sort_keys=True))
+    names = (_CONFIG, _WEIGHTS) if with_weights else (_CONFIG,)
+    details["sha256"] = {name: records.sha256(folder / name) for name in names}
     _write(folder / _METADATA, json.dumps(details, indent=1, sort_keys=True))
     if readme is not None:
         _write(folder / "README.md", readme)
 
 
 def _write(path, text):
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(text.rstrip() + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with records.atomic_path(path) as temporary:
+        temporary.write_text(text.rstrip() + "\n", encoding="utf-8")

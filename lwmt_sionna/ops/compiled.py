@@ -1,13 +1,13 @@
 """Functions that run compiled where they are called eagerly."""
 
 import functools
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 import keras
 
 from lwmt_sionna.typing import Tensor
 
-__all__ = ["call_compiled", "is_outermost"]
+__all__ = ["call_compiled", "compile_function", "is_outermost"]
 
 
 def call_compiled(function: Callable, tensors: list[Tensor], settings: Hashable) -> Tensor:
@@ -44,15 +44,32 @@ def is_outermost(tensors: list[Tensor]) -> bool:
     return False
 
 
+def compile_function(
+    function: Callable[..., Tensor], variables: Sequence[keras.Variable] = ()
+) -> Callable[..., Tensor]:
+    """A function of tensors as a compiled program.
+
+    Args:
+        function: Function of tensors.
+        variables: What it reads beside them, at their values of each call.
+
+    Returns:
+        Function of the same tensors.
+    """
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function, jit_compile=True, autograph=False)
+    import jax
+
+    @jax.jit
+    def program(values, *tensors):
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return function(*tensors)
+
+    return lambda *tensors: program([variable.value for variable in variables], *tensors)
+
+
 @functools.lru_cache(maxsize=64)
 def _compiled(function, settings):
-    def run(*tensors):
-        return function(*tensors, settings)
-
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.jit(run)
-    import tensorflow as tf
-
-    return tf.function(run, jit_compile=True, autograph=False)
+    return compile_function(lambda *tensors: function(*tensors, settings))

@@ -45,6 +45,9 @@ _OVERSAMPLING = 2
 # Snapshots from which a path's Doppler shift counts, and the least share of the widths of drifts.
 _SURE = 5
 _SLOWEST = 0.05
+# Least noise power over the power of the history. What a noiseless history leaves is rounding, and
+# paths fitted to it turn on the last bit: the same channel in other units then has another future.
+_FAINTEST = 1e-6
 # Joint steps after each discovery and at the end, and conjugate gradient steps in each of them.
 _NUM_STEPS, _NUM_FINAL_STEPS, _NUM_INNER_STEPS = 2, 4, 24
 _NUM_PARAMETERS = 1 + len(PHASE_TERMS)  # the logarithm of the amplitude comes first
@@ -175,6 +178,11 @@ class PathFit:
             )
         y = ComplexPair.from_stacked(ops.cast(h, "float32"))
         given = None if noise is None else ops.cast(noise, "float32")
+        least = _FAINTEST * ops.mean(y.power(), axis=(1, 2, 3))
+
+        def noise_of(residual):
+            return ops.maximum(_noise(residual), least) if given is None else given
+
         zero = 0.0 * y.re[:, 0, 0, :1]
         count = self.num_paths
         paths = Paths(
@@ -188,7 +196,7 @@ class PathFit:
 
         def discover(index, found, *state):
             paths, residual = Paths(*state[:3]), ComplexPair(*state[3:])
-            noise = _noise(residual) if given is None else given
+            noise = noise_of(residual)
             fresh, exists = self._peaks(residual, noise)
             # New paths go to the next free places, as long as there are any.
             used = ops.sum(_active(paths), axis=-1, keepdims=True)
@@ -211,7 +219,7 @@ class PathFit:
 
         def polish(_, state):
             residual = ComplexPair(*state[3:])
-            noise = _noise(residual) if given is None else given
+            noise = noise_of(residual)
             paths = self._confine(residual, Paths(*state[:3]), noise)
             paths, residual = self._improve(y, paths, noise, 1)
             return (*paths, *residual)

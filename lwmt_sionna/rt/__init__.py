@@ -15,42 +15,16 @@ them. TensorFlow may be imported before or after.
 import importlib
 from typing import Any
 
-_EXPORTS = {
-    "MATERIALS": "scenes",
-    "SCENES": "scenes",
-    "Mesh": "scenes",
-    "own_scenes": "scenes",
-    "read_mesh": "scenes",
-    "resolve_scene": "scenes",
-    "write_ply": "scenes",
-    "CITIES": "cities",
-    "build_city": "cities",
-    "city_config": "cities",
-    "Clock": "motion",
-    "MovingObject": "motion",
-    "Ring": "motion",
-    "Tracks": "motion",
-    "TrajectoryConfig": "motion",
-    "ground_map": "motion",
-    "read_trips": "motion",
-    "sample_moving_objects": "motion",
-    "sample_straight_tracks": "motion",
-    "sample_tracks": "motion",
-    "CheckConfig": "tracing",
-    "GenerationConfig": "tracing",
-    "TracingConfig": "tracing",
-    "check_scene": "tracing",
-    "describe_scene": "tracing",
-    "estimate": "tracing",
-    "find_libllvm": "tracing",
-    "generate": "tracing",
-    "load_libllvm": "tracing",
-    "load_scene": "tracing",
-    "num_shards": "tracing",
-    "trace_positions": "tracing",
-    "trace_shard": "tracing",
-    "trace_tracks": "tracing",
+_ROOMS = {
+    "scenes": "MATERIALS SCENES Mesh own_scenes read_mesh resolve_scene write_ply",
+    "cities": "CITIES build_city city_config",
+    "motion": "Clock MovingObject Ring Tracks TrajectoryConfig ground_map read_trips "
+    "sample_moving_objects sample_straight_tracks sample_tracks",
+    "tracing": "CheckConfig GenerationConfig TracingConfig check_scene describe_scene estimate "
+    "find_libllvm generate load_libllvm load_scene num_shards trace_positions trace_shard "
+    "trace_tracks",
 }
+_EXPORTS = {name: room for room, names in _ROOMS.items() for name in names.split()}
 
 __all__ = sorted(_EXPORTS)
 

@@ -3,12 +3,14 @@
     list-scenes      names that go wherever a scene is asked for
     check-scene      faults that would spoil a tracing run; exit status 1 if there is one
     describe-scene   figures of a scene, and a rendered picture
+    plot-tracks      the tracks of stored sequences, over the scene
 
 SCENE is a built-in name of Sionna RT, a folder's name in scenes/, or the path of an XML file.
 
 Example:
     python -m lwmt_sionna.rt check-scene my_city/scene.xml --carrier 3.5e9 --base-station 10 -4 25
     python -m lwmt_sionna.rt describe-scene old_town --out runs/old_town
+    python -m lwmt_sionna.rt plot-tracks munich data/munich.h5 --out runs
 """
 
 import json
@@ -18,6 +20,8 @@ from collections.abc import Sequence
 
 from lwmt_sionna.runs import command_line
 
+# Of the longer side of a map of heights.
+_MAP_POINTS = 400
 _MARKS = {"ok": "ok   ", "note": "note ", "warning": "WARN ", "fault": "FAULT"}
 
 
@@ -37,11 +41,18 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         command.add_argument("--json", action="store_true", help="print one JSON object")
         command.add_argument("--out", type=pathlib.Path, help="folder for pictures")
     check.add_argument("--no-coverage", action="store_true", help="leave coverage maps out")
+    plot = commands.add_parser("plot-tracks", help="tracks of stored sequences over a scene")
+    plot.add_argument("scene", metavar="SCENE")
+    plot.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE", help="HDF5 files")
+    plot.add_argument("--out", type=pathlib.Path, help="folder [that of the file]")
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
-    return {"list-scenes": _list, "check-scene": _check, "describe-scene": _describe}[args.command](
-        args
-    )
+    return {
+        "list-scenes": _list,
+        "check-scene": _check,
+        "describe-scene": _describe,
+        "plot-tracks": _plot_tracks,
+    }[args.command](args)
 
 
 def _say(text):
@@ -121,6 +132,25 @@ def _describe(args):
                 _say(f"{'base_station':<20} {_join(place)}")
         else:
             _say(f"{key:<20} {_join(value) if isinstance(value, list) else value}")
+
+
+def _plot_tracks(args):
+    from lwmt_sionna.data import read_paths
+    from lwmt_sionna.data.figures import plot_tracks
+    from lwmt_sionna.rt import ground_map, load_scene
+
+    stored = {path: read_paths(path) for path in args.files}
+    loaded = load_scene(args.scene, next(iter(stored.values())).carrier_frequency)
+    lower, upper = loaded.bounds
+    ground = ground_map(loaded, max(upper[:2] - lower[:2]) / _MAP_POINTS)
+    # In the coordinates of stored users.
+    (left, right, bottom, top), (x, y, _) = ground.extent, loaded.origin
+    extent = (left - x, right - x, bottom - y, top - y)
+    for path, paths in stored.items():
+        folder = path.parent if args.out is None else args.out
+        picture = folder / f"{path.stem}_tracks.png"
+        plot_tracks(paths, picture, (ground.height.T, extent))
+        _say(picture)
 
 
 def _join(values):

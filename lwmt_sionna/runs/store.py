@@ -352,15 +352,3 @@ def _unpack(value):
         bits = np.unpackbits(np.frombuffer(data, np.uint8), count=int(np.prod(shape)))
         return bits.astype(bool).reshape(shape)
     return np.frombuffer(data, dtype).reshape(shape).copy()
-
-
-class CellStore(Store):
-    """The name of `Store` until all rooms use it."""
-
-    def get(self, key, compute):
-        """See `Store.compute`."""
-        value = super().get(key)
-        if value is None:
-            value = compute()
-            self.put(key, value)
-        return value

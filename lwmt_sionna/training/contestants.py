@@ -4,16 +4,15 @@ They are trained like the model: the same data, histories, loss and steps, and t
 front of the network where they start from linear prediction.
 """
 
-from typing import Any, Self
+from typing import Any
 
 import keras
 from keras import ops
 
 from lwmt_sionna.layers.angle_delay import AngleDelayTransform
 from lwmt_sionna.models.backbone import LWMTBackbone
-from lwmt_sionna.models.normalization import common_phasor, turn, unit_power
-from lwmt_sionna.models.presets import load_preset, save_preset
-from lwmt_sionna.ops.angle_delay import inverse_angle_delay_transform
+from lwmt_sionna.models.normalization import Frame
+from lwmt_sionna.models.presets import PresetModel
 from lwmt_sionna.ops.attention import Neighborhood
 from lwmt_sionna.ops.linear_prediction import (
     burg_coefficients,
@@ -22,7 +21,7 @@ from lwmt_sionna.ops.linear_prediction import (
     noise_power,
 )
 from lwmt_sionna.ops.patches import patchify, token_grid, unpatchify
-from lwmt_sionna.typing import PathLike, Shape, Tensor
+from lwmt_sionna.typing import Shape, Tensor
 
 __all__ = [
     "ConvolutionalPredictor",
@@ -35,7 +34,7 @@ _TINY = 1e-12
 STARTS = ("hold", "linear")
 
 
-class RefiningPredictor(keras.Model):
+class RefiningPredictor(PresetModel):
     """A starting point without weights, and a network that corrects it.
 
     Args:
@@ -85,12 +84,10 @@ class RefiningPredictor(keras.Model):
                 "Expected real [batch, time, num_ant, num_subcarriers, 2]. Received: "
                 f"history.shape={tuple(history.shape)}"
             )
-        scaled, scale = unit_power(history)
-        scaled = self.transform(scaled)
-        phasor = common_phasor(scaled[:, -1:])
-        features = self.features(turn(scaled, phasor.conj()))
+        frame, past = Frame.of(history, self.transform)
+        features = self.features(past)
         future = features["forecasts"][:, -1] + self.refine(features, training=training)
-        return inverse_angle_delay_transform(turn(future, phasor), self.array_shape) * scale
+        return frame.back(future, history.shape[3])
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """What the network sees, without gradient: see `ChannelPredictor.features`."""
@@ -113,19 +110,6 @@ class RefiningPredictor(keras.Model):
     def compute_output_shape(self, history_shape: Shape) -> Shape:
         """Shape of the prediction."""
         return (history_shape[0], self.num_horizons, *history_shape[2:])
-
-    @classmethod
-    def from_preset(
-        cls, preset: PathLike, load_weights: bool = True, dtype: str | None = None
-    ) -> Self:
-        """Loads a predictor from a preset: see `ChannelPredictor.from_preset`."""
-        return load_preset(preset, cls, load_weights=load_weights, dtype=dtype)
-
-    def save_to_preset(
-        self, folder: PathLike, metadata: dict[str, Any] | None = None, readme: str | None = None
-    ) -> None:
-        """Writes configuration, weights and metadata: see `ChannelPredictor.save_to_preset`."""
-        save_preset(self, folder, metadata=metadata, readme=readme)
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""

@@ -16,7 +16,7 @@ from lwmt_sionna.data import (
     take_trajectories,
     vanishing_mask,
 )
-from lwmt_sionna.models.normalization import common_phasor, turn
+from lwmt_sionna.models.normalization import Frame
 from lwmt_sionna.runs.parallel import progress_bar
 from lwmt_sionna.training.configuration import DataConfig
 from lwmt_sionna.typing import Array, Random
@@ -202,13 +202,8 @@ class Physics(keras.Model):
     def call(self, inputs: tuple[Any, Any]) -> dict[str, Any]:
         """See the class."""
         history, future = inputs
-        square = 2.0 * keras.ops.mean(keras.ops.square(history), axis=(1, 2, 3, 4), keepdims=True)
-        scale = keras.ops.sqrt(square)
-        past = self.predictor.transform(history / scale)
-        # As the predictor does in its call.
-        back = common_phasor(past[:, -1:]).conj()
-        future = turn(self.predictor.transform(future / scale), back)
-        return {**self.predictor.features(turn(past, back)), "target": future}
+        frame, past = Frame.of(history, self.predictor.transform)
+        return {**self.predictor.features(past), "target": frame.into(future)}
 
 
 def augment_channels(h: Array, rng: Random, doppler: float = 0.5) -> Array:

@@ -230,10 +230,11 @@ def test_poles_are_drawn_to_the_circle(rng):
 def test_coefficients_of_a_window(rng):
     """Against least squares on the explicit windows."""
     x = complex_normal(rng, 1, 12, 1, 1)
-    covariance = lag_covariance(x, 4, forward_backward=False)[0, 0]
-    series = x[0, :, 0, 0]
-    rows = np.stack([series[t : t + 3][::-1] for t in range(9)])
-    expected = np.linalg.lstsq(rows, series[3:], rcond=None)[0]
+    covariance = lag_covariance(x, 4)[0, 0]
+    both = x[0, :, 0, 0], x[0, ::-1, 0, 0].conj()
+    rows = np.stack([series[t : t + 3][::-1] for series in both for t in range(9)])
+    targets = np.concatenate([series[3:] for series in both])
+    expected = np.linalg.lstsq(rows, targets, rcond=None)[0]
     np.testing.assert_allclose(prediction_coefficients(covariance)[0], expected, atol=1e-10)
 
 

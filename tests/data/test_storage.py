@@ -71,6 +71,42 @@ def test_every_flipped_bit_and_every_cut_is_refused_by_name(rng, tmp_path):
             read_paths(bad)
 
 
+def test_no_flipped_bit_of_the_first_schema_is_believed(rng, tmp_path):
+    """It has a checksum of its arrays alone; what else there is speaks for itself."""
+    import hashlib
+
+    import h5py
+
+    old, bad = tmp_path / "old.h5", tmp_path / "bad.h5"
+    with h5py.File(SHIPPED[0]) as source, h5py.File(old, "w") as target:
+        digest = hashlib.sha256()
+        for name in sorted(source):
+            value = source[name][()] if name.startswith("bs_") else source[name][:4]
+            value = source[name][:4] if name == "bs_index" else value
+            target.create_dataset(name, data=value, compression="gzip", shuffle=True)
+            digest.update(f"{name} {value.dtype.str} {value.shape}".encode() + value.tobytes())
+        target.attrs.update(source.attrs)
+        target.attrs["sha256"] = digest.hexdigest()
+    good, content = read_paths(old), old.read_bytes()
+    text = content.index(b"carrier_frequency_hz")
+    # Each is tried in a process of its own: HDF5 ends some of them.
+    places = [*rng.integers(0, len(content), 3), *rng.integers(text - 300, text + 3000, 10)]
+    refused = 0
+    for place in places:
+        bad.write_bytes(flip(content, place, rng))
+        try:
+            paths = read_paths(bad)
+        except ValueError as error:
+            assert "bad.h5" in str(error)
+            refused += 1
+        else:
+            for name, value in good.arrays.items():
+                np.testing.assert_array_equal(getattr(paths, name), value)
+            assert paths.sampling_period == good.sampling_period
+            assert paths.carrier_frequency == good.carrier_frequency
+    assert refused > 0
+
+
 def test_a_damaged_first_line_is_refused(rng, tmp_path):
     write_paths(tmp_path / "p.h5", sequences(rng, num_sequences=2))
     content = bytearray((tmp_path / "p.h5").read_bytes())
@@ -227,10 +263,16 @@ def test_a_folder_stands_for_its_files(rng, tmp_path, capsys):
     from lwmt_sionna.data.__main__ import main
     from lwmt_sionna.runs.command_line import UsageError
 
-    for name in ("one", "two"):
+    for name in ("city2", "city10", "city1"):
         write_paths(tmp_path / "data" / f"{name}.h5", sequences(rng, num_sequences=2))
+    # What a killed writer left does not count.
+    (tmp_path / "data" / ".tmp-1234-city1.h5").write_bytes(b"half")
     assert main(["check", str(tmp_path / "data")]) == 0
-    assert "2 of 2 files are sound" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "3 of 3 files are sound" in told
+    assert [told.index(f"city{n}.h5") for n in (1, 2, 10)] == sorted(
+        told.index(f"city{n}.h5") for n in (1, 2, 10)
+    )
     with pytest.raises(UsageError, match="no file"):
         main(["summary", str(tmp_path)])
 

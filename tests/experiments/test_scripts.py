@@ -1,6 +1,7 @@
 """The scripts as a user meets them: help, wrong input, a small whole run. All in this process."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -47,9 +48,35 @@ def test_help(run, name):
     assert "Example:" in out
 
 
+def options(text):
+    """From an option to its words in a help text."""
+    parts = [part.partition("\n\n")[0] for part in re.split(r"\n  (?=-)", text)]
+    return {part.split()[0].rstrip(","): " ".join(part.split()[1:]) for part in parts[1:]}
+
+
+SHARED = (
+    "dask", "data", "history_snr", "horizons", "limit", "link_snr", "preset", "seed", "workers",
+)  # fmt: skip
+# What it is about where it is the main thing rather than an override.
+OWN_WORDS = {"--data", "--seed"}
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_options_mean_the_same_everywhere(run, name):
+    parser = command_line.build_parser("")
+    command_line.add_options(parser, *SHARED)
+    shared = options(parser.format_help())
+    found = options(run(name, "--help")[1])
+    for option in set(shared) & set(found) - OWN_WORDS:
+        assert found[option].startswith(shared[option]), (option, found[option])
+    gone = {"--snr", "--resume", "--num-horizons", "--max-test", "--presets"}
+    assert not gone & set(found)
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_configurations_are_read(path):
-    assert read_config(path) == read_config(path)
+    config = read_config(path)
+    assert type(config).from_dict(config.to_dict()) == config
 
 
 @pytest.mark.rt

@@ -44,6 +44,14 @@ def test_errors_are_the_one_sentence_that_is_raised(name):
     assert text.startswith("`grid` must be three positive integers") and "\n" not in text
 
 
+def test_errors_of_building_too():
+    layer = layers.EncoderBlock(5, neighborhood=NARROW)
+    model = keras.Sequential([keras.layers.Lambda(lambda x: layer(x, grid=GRID))])
+    for call in (lambda: layer(tokens(), grid=GRID), lambda: model(tokens())):
+        text = message(call)
+        assert text.endswith("Received: width=8, num_heads=5") and "\n" not in text
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_complex_tokens_are_refused(name):
     text = message(lambda: LAYERS[name]()(tokens().astype(np.complex64), grid=GRID))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from lwmt_sionna import ChannelPredictor, LWMTBackbone
 from lwmt_sionna.data import read_paths, write_paths
 from lwmt_sionna.link import (
     DownlinkConfig,
@@ -199,6 +200,32 @@ def test_a_user_whose_future_cannot_be_is_refused_by_file_and_field(script, fold
     error = capsys.readouterr().err
     assert "slow.h5" in error and "a is not finite in sequence 3" in error
     assert error.count("\n") == 1 and not (folder / "out" / "link_level_eval.json").exists()
+
+
+def test_records_call_policies_as_they_were_asked_for(folder):
+    """Whatever place their files have: workers may have been started in another folder."""
+    model = ChannelPredictor(
+        LWMTBackbone(width=16, depth=1, num_heads=2),
+        num_horizons=3,
+        experts=((4, 1), (6, 2)),
+        context=4,
+    )
+    model(np.ones((1, 16, 8, 16), np.complex64))
+    model.save_to_preset("tiny")
+    config = LinkEvalConfig.from_toml(
+        "config.toml",
+        {"data": ["slow.h5"], "policies": ["preset:tiny"], "sweep": {"horizons": [1]}},
+    ).with_swept(mcs=(4,), link_snr_db=(12.0,))
+    record = evaluate_link(config, "out", progress=False)
+    assert {point["policy"] for point in record["points"]} == {"preset:tiny"}
+    assert record["config"]["data"] == ["slow.h5"]
+    assert set(record["inputs"]) == {"slow", "preset:tiny"}
+
+
+def test_an_output_that_cannot_be_written_is_told_before_the_work(folder):
+    (folder / "taken").write_text("a file")
+    with pytest.raises(OSError, match="taken"):
+        evaluate_link(LinkEvalConfig(data=["missing.h5"]), "taken", progress=False)
 
 
 def test_several_histories_are_as_many_regimes(script, folder):

@@ -10,7 +10,9 @@ from lwmt_sionna.link.sweep.figures import (
     plot_bler,
     plot_goodput,
     plot_goodput_over_speed,
+    plot_nmse_goodput,
     plot_required_snr,
+    plot_user_rate,
     required_snr_db,
 )
 from lwmt_sionna.link.sweep.table import (
@@ -134,7 +136,7 @@ def test_block_error_rates_are_drawn_as_they_are(tmp_path, figures):
         point["num_drops"] = 64 if point["speed_kmh"] == 30 else 128
     plot_bler(record, tmp_path / "link_bler.png")
     (figure,) = figures.values()
-    assert legend(figure) == ["perfect CSI", LIMIT, "hold", "mine:Own"]
+    assert legend(figure) == ["perfect CSI", "hold", "mine:Own", LIMIT]
     assert figure.get_suptitle() == "MCS 13, synthetic"
     # Counts are those of the panel.
     assert [axes.get_title() for axes in figure.axes] == [
@@ -164,6 +166,21 @@ def test_goodput_is_drawn_as_it_is(tmp_path, figures):
         assert curve(axes, "hold") == ([30.0, 120.0], pytest.approx([1.35, 1.35]))
 
 
+def test_users_and_nmse_are_drawn_as_they_are(tmp_path, figures):
+    plot_user_rate(make_record(), tmp_path / "link_users.png")
+    plot_nmse_goodput(make_record(), tmp_path / "link_nmse.png")
+    users, nmse = figures.values()
+    for axes in users.axes:
+        # The mean of four users that share 20 bit/s/Hz; bars from the weakest to the median.
+        assert curve(axes, "mine:Own") == ([2.0], [5.0])
+        bars = [line for line in axes.lines if len(line.get_xdata()) == 2]
+        assert [list(line.get_ydata()) for line in bars] == [[1.5, 4.5]] * 3
+    for axes in nmse.axes:
+        own = [line for line in axes.lines if line.get_label() == "mine:Own"]
+        # Without errors goodput is that of perfect CSI, at both horizons.
+        assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in own] == [(-15.0, 100.0)] * 2
+
+
 def test_required_snr_is_drawn_over_the_horizon(tmp_path, figures):
     plot_required_snr(make_record(), tmp_path / "link_required.png")
     (figure,) = figures.values()
@@ -172,6 +189,20 @@ def test_required_snr_is_drawn_over_the_horizon(tmp_path, figures):
         assert x == pytest.approx([1, 5], abs=0.2)
         # From 0.2 at 5 dB to half an error in 200 blocks at 10 dB.
         assert y == pytest.approx([5 + 5 * np.log10(2) / np.log10(80)] * 2)
+
+
+def test_required_snr_beyond_the_sweep_is_drawn_at_its_ends(tmp_path, figures):
+    record = make_record()
+    for point in record["points"]:
+        point["bler"] = {"perfect": 0.05, "hold": 0.5}.get(point["policy"], point["bler"])
+    plot_required_snr(record, tmp_path / "link_required.png")
+    (figure,) = figures.values()
+    for axes in figure.axes:
+        bounds = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+        # Two horizons each: perfect CSI is there at 0 dB already, hold not at 10 dB.
+        assert [line.get_ydata()[0] for line in bounds] == [-1.0, -1.0, 11.0, 11.0]
+        words = [text.get_text() for text in axes.texts]
+        assert words == ["not at 10 dB", "at 0 dB already"]
 
 
 def test_unknown_scheme(tmp_path):

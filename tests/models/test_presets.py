@@ -56,3 +56,13 @@ def test_precision_can_be_chosen():
     tokens = backbone(np.zeros((1, 2, 8, 8, 2), np.float32))
     assert "bfloat16" in str(tokens.dtype)
     assert "float32" in str(backbone.blocks[0].expand.kernel.dtype)
+
+
+def test_a_full_disk_is_told_by_path_and_leaves_the_preset(tmp_path, full_disk):
+    """HDF5 would end the process; the preset that was there stays whole."""
+    predictor = ChannelPredictor.from_preset("testing", load_weights=False)
+    predictor.save_to_preset(tmp_path / "preset")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "preset").iterdir()}
+    with full_disk(4096), pytest.raises(OSError, match=r"model\.weights\.h5"):
+        predictor.save_to_preset(tmp_path / "preset")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "preset").iterdir()} == before

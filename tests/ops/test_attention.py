@@ -182,11 +182,15 @@ def test_routing_keeps_as_many_scores_as_it_says_where_they_tie(kernel, share, g
     query, key, value = tied_heads(grid, share, "float64" if exact else "float32")
     expected = naive_attention(query, key, value, neighborhood, grid, routing)
 
-    def attend(*heads):
+    def attend(*heads, kernel=kernel):
         return sparse_attention(*heads, neighborhood, grid, routing=routing, kernel=kernel)
 
-    output, d_query, *_ = gradients(attend, query, key, value)
+    output, d_query, *rest = gradients(attend, query, key, value)
     np.testing.assert_allclose(output, expected, atol=1e-10 if exact else 1e-5)
+    if kernel != "dense":
+        dense = gradients(lambda *heads: attend(*heads, kernel="dense"), query, key, value)
+        for left, right in zip(dense[1:], (d_query, *rest), strict=True):
+            np.testing.assert_allclose(right, left, atol=1e-5 * max(np.abs(left).max(), 1.0))
     # Keys stay equal whatever the queries: the derivative is that of the definition.
     step = 1e-6 * np.random.default_rng(1).standard_normal(query.shape)
     ahead, behind = (
@@ -195,21 +199,6 @@ def test_routing_keeps_as_many_scores_as_it_says_where_they_tie(kernel, share, g
     )
     slope = np.sum(np.asarray(d_query, np.float64) * step)
     assert abs(slope - (ahead - behind) / 2) < 1e-9 * max(np.linalg.norm(d_query), 1.0)
-
-
-@pytest.mark.parametrize("kernel", ["gather", "shift"])
-def test_ties_have_the_gradients_of_dense(kernel):
-    neighborhood, grid, routing = SMALL, (3, 5, 7), TopKRouting(0.2, 3, 5)
-    heads = tied_heads(grid)
-    expected, found = (
-        gradients(
-            lambda *h, k=k: sparse_attention(*h, neighborhood, grid, routing=routing, kernel=k),
-            *heads,
-        )
-        for k in ("dense", kernel)
-    )
-    for left, right in zip(expected, found, strict=True):
-        np.testing.assert_allclose(right, left, atol=1e-5 * np.abs(left).max())
 
 
 def test_the_default_kernel_at_the_published_setting_is_exact_where_scores_tie():

@@ -356,6 +356,23 @@ def test_the_digest_is_the_one_that_finished_files_carry(tmp_path):
     assert read_scene_xml(path).digest() == digest.hexdigest()
 
 
+def test_files_that_would_take_minutes_are_refused(tmp_path):
+    """Ten million empty faces, text of half a gigabyte, a header without an end."""
+    head = "ply\nformat {} 1.0\nelement vertex 1\nproperty float x\nproperty float y\n"
+    head += "property float z\nelement face 10000000\nproperty list uchar uchar vertex_index\n"
+    for name, text, words in (
+        ("faces", head.format("binary_little_endian") + "end_header\n", "no triangles"),
+        ("text", head.format("ascii") + "end_header\n", "binary form"),
+        ("header", head.format("ascii"), "no header"),
+    ):
+        path = tmp_path / f"{name}.ply"
+        path.write_text(text)
+        with open(path, "r+b") as stream:
+            stream.truncate(2**28 if name == "text" else 2**25)
+        with pytest.raises(ValueError, match=rf"{words}.*{name}\.ply"):
+            read_mesh(path)
+
+
 def test_everything_that_a_scene_names_is_in_its_digest(tmp_path):
     """Meshes by parameters and included files too; and nothing of the working directory."""
     path = write_town(tmp_path, shapes=["ground", "house_1"])

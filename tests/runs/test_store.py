@@ -1,9 +1,7 @@
 """Finished work is believed whole or not at all, and a folder serves one run."""
 
-import contextlib
 import json
 import logging
-import resource
 
 import numpy as np
 import pytest
@@ -118,18 +116,7 @@ def test_a_file_without_its_note_does_not_count(tmp_path):
     assert store.get_file("key") is None and not list(tmp_path.iterdir())
 
 
-@contextlib.contextmanager
-def full_disk(num_bytes):
-    """No file may grow beyond some bytes: what a writer meets on a full disk, without one."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_a_full_disk_is_told_by_path_and_costs_nothing_finished(tmp_path):
+def test_a_full_disk_is_told_by_path_and_costs_nothing_finished(tmp_path, full_disk):
     store = Store(tmp_path)
     store.put("finished", VALUE)
     large = np.random.default_rng(0).random(10_000)

@@ -131,7 +131,7 @@ def _report_late(paths, max_delay):
     if late.any():
         share = late.sum() / energy.sum()
         logger.warning(
-            "%d of %d sequences have paths that arrive later than %g us, with %.2g %% of all "
+            "%d of %d sequences have paths that arrive later than %g us, with %.3g %% of all "
             "energy (%.1f dB): channels in time lose them. Give `TimeChannel` a larger "
             "`maximum_delay_spread`, and the same as `max_delay` here.",
             np.count_nonzero(late.any(axis=(1, 2))),

@@ -28,6 +28,7 @@ __all__ = [
 # Of a title that is no wider than its panel.
 _TITLE_CHARACTERS = 44
 _LIMIT = "no errors: upper limit (95 %)"
+_ARROW = {"marker": "$\\downarrow$", "ms": 9.0, "ls": ""}
 
 
 def draw_figures(record: dict[str, Any] | PathLike, folder: PathLike) -> list[pathlib.Path]:
@@ -62,8 +63,8 @@ def draw_figures(record: dict[str, Any] | PathLike, folder: PathLike) -> list[pa
 def plot_bler(record: dict[str, Any] | PathLike, path: PathLike, mcs: int | None = None) -> None:
     """Block error rate over link SNR, one panel per regime and horizon, one curve per policy.
 
-    Shaded bands are 95 % intervals over drops. Where there was no error, an open marker that points
-    down stands at the upper end of the interval: the rate lies somewhere below.
+    Shaded bands are 95 % intervals over drops. Where there was no error, an arrow points down from
+    the upper end of the interval: the rate lies somewhere below.
 
     Args:
         record: dict or path, a record of the link-level evaluation.
@@ -91,21 +92,18 @@ def plot_bler(record: dict[str, Any] | PathLike, path: PathLike, mcs: int | None
         high = [point["bler_high"] for point in curve]
         axes.fill_between(x, low, high, color=style["color"], alpha=0.12, lw=0)
         axes.plot(x, y, **style)
-        for point in curve:
-            if point["bler"] == 0:
-                _draw_limit(axes, point["link_snr_db"], point["bler_high"], style["color"])
+        limits = [point for point in curve if point["bler"] == 0]
+        x, y = ([point[name] for point in limits] for name in ("link_snr_db", "bler_high"))
+        axes.plot(x, y, **_ARROW, color=style["color"])
         axes.set_yscale("log")
         axes.set_ylim(bottom, 1.4)
 
+    def finish(grid):
+        if any(point["bler"] == 0 for point in points):
+            grid[-1][-1].plot([], [], **_ARROW, color="#444444", label=_LIMIT)
+
     title = f"{points[0]['mcs_name']}, {_scenes(record)}"
-    _draw_over_snr(points, path, draw, "block error rate", title)
-
-
-def _draw_limit(axes, x, y, color):
-    """An upper limit: a marker that points down, named in the legend in no policy's colour."""
-    axes.plot(x, y, marker="$\\downarrow$", ms=9.0, color=color, ls="")
-    if _LIMIT not in axes.get_legend_handles_labels()[1]:
-        axes.plot([], [], marker="$\\downarrow$", ms=9.0, color="#444444", ls="", label=_LIMIT)
+    _draw_over_snr(points, path, draw, "block error rate", title, finish)
 
 
 def plot_goodput(
@@ -133,7 +131,7 @@ def plot_goodput(
     _draw_over_snr(rows, path, draw, "goodput per user [bit/s/Hz]", title, _from_zero)
 
 
-def _draw_over_snr(rows, path, draw, ylabel, title, finish=lambda grid: None):
+def _draw_over_snr(rows, path, draw, ylabel, title, finish):
     regimes, horizons, policies, others = _axes_of(rows)
     with panels(path, len(regimes), len(horizons), title, sharex=True, sharey=True) as grid:
         for (regime, horizon), axes in zip(itertools.product(regimes, horizons), grid.flat):
@@ -188,7 +186,8 @@ def plot_required_snr(record: dict[str, Any] | PathLike, path: PathLike, bler: f
     """Link SNR that a block error rate needs, over the horizon; one panel per regime.
 
     Bars reach to where the 95 % intervals of the block error rate cross it. Policies that do not
-    get there at any SNR of the sweep are drawn at the upper edge, with an open marker.
+    get there at any SNR of the sweep are drawn at the upper edge with an open marker, those that
+    are there at all of them at the lower edge.
 
     Args:
         record: dict or path, a record of the link-level evaluation.
@@ -199,7 +198,8 @@ def plot_required_snr(record: dict[str, Any] | PathLike, path: PathLike, bler: f
     mcs = record["config"]["report_mcs"]
     points = [point for point in record["points"] if point["mcs"] == mcs]
     regimes, horizons, policies, others = _axes_of(points)
-    last = max(point["link_snr_db"] for point in points)
+    ratios = [point["link_snr_db"] for point in points]
+    first, last = min(ratios), max(ratios)
     spread = 0.03 * max(horizons[-1] - horizons[0], 1)
     title = f"{100 * bler:g} % block errors, {points[0]['mcs_name']}, {_scenes(record)}"
     with panels(path, 1, len(regimes), title, sharey=True) as grid:
@@ -212,18 +212,26 @@ def plot_required_snr(record: dict[str, Any] | PathLike, path: PathLike, bler: f
                     ]
                     for horizon in horizons
                 }
-                _draw_required(axes, curves, bler, last + 1.0, policy_style(policy, others))
-            axes.axhspan(last, last + 2.0, color="#000000", alpha=0.05, lw=0)
-            axes.text(horizons[0], last + 1.4, f"not at {last:g} dB", fontsize=7, va="center")
-            axes.set_ylim(top=last + 2.0)
+                ends = (first - 1.0, last + 1.0)
+                _draw_required(axes, curves, bler, ends, policy_style(policy, others))
+            for low, text in (
+                (last, f"not at {last:g} dB"),
+                (first - 2, f"at {first:g} dB already"),
+            ):
+                axes.axhspan(low, low + 2.0, color="#000000", alpha=0.05, lw=0)
+                axes.text(horizons[0], low + 1.5, text, fontsize=7, va="center")
+            axes.set_ylim(first - 2.0, last + 2.0)
             _set_title(axes, regime, own)
             axes.set_xlabel("horizon [CSI periods]")
             axes.set_xticks(horizons)
         grid[0][0].set_ylabel("link SNR needed [dB]")
 
 
-def _draw_required(axes, curves, bler, top, style):
-    """One policy: from places on the axis of horizons to the points of a curve over SNR."""
+def _draw_required(axes, curves, bler, ends, style):
+    """One policy: from places on the axis of horizons to the points of a curve over SNR.
+
+    What lies beyond the SNR of the sweep is drawn at its ends.
+    """
     reached = []
     for place, curve in curves.items():
         if not curve:
@@ -231,12 +239,13 @@ def _draw_required(axes, curves, bler, top, style):
         at, low, high = (
             required_snr_db(curve, bler, name) for name in ("bler", "bler_low", "bler_high")
         )
-        if at is None:
-            axes.plot(place, top, **{**style, "label": None, "mfc": "white", "ls": ""})
-        elif np.isfinite(at):
+        if at is None or not np.isfinite(at):
+            end = ends[at is None]
+            axes.plot(place, end, **{**style, "label": None, "mfc": "white", "ls": ""})
+        else:
             reached.append((place, at))
             low = at if low is None or not np.isfinite(low) else low
-            high = top if high is None else high
+            high = ends[1] if high is None else high
             axes.vlines(place, low, high, color=style["color"], lw=1.0, alpha=0.6)
     axes.plot(*zip(*reached) if reached else ([], []), **style)
 

@@ -198,8 +198,8 @@ def evaluate_link(
     started = time.time()
     with RunFolder(out) as folder:
         asked = _with_absolute_paths(config)
-        bench = make_bench(asked)
-        compute = functools.partial(_compute_in_worker, asked)
+        bench = make_bench(asked, config.policies)
+        compute = functools.partial(_compute_in_worker, asked, config.policies)
         if workers == 1 and dask is None:
             compute = functools.partial(_compute_here, bench)
         execute = functools.partial(
@@ -275,11 +275,13 @@ def run_sweep(
     return _run(bench, Store() if store is None else store, progress, adaptation, execute)
 
 
-def make_bench(config: LinkEvalConfig) -> Bench:
+def make_bench(config: LinkEvalConfig, names: Sequence[str] | None = None) -> Bench:
     """Builds what the tasks of an evaluation need.
 
     Args:
         config: `LinkEvalConfig`.
+        names: list of str or None, what policies are called that are named as they are made, one
+            for each; as in the configuration when None.
 
     Returns:
         `Bench`.
@@ -303,6 +305,9 @@ def make_bench(config: LinkEvalConfig) -> Bench:
         )
         for name in config.policies
     ]
+    for policy, spec, name in zip(policies, config.policies, names or config.policies):
+        if policy.name == spec:
+            policy.name = name
     contents = [_told_of(path, read_paths, path) for path in config.data]
     several_scenes = len({paths.scene for paths in contents}) > 1
     factories = []
@@ -356,19 +361,21 @@ def _compute_here(bench: Bench, job: tuple[Task, dict]) -> dict[str, Any]:
     return bench.compute(job[0])
 
 
-# The bench of this process, and the configuration that it was made from. A Dask worker may have
-# several threads; a bench serves one at a time.
-_bench: tuple[LinkEvalConfig, Bench] | None = None
+# The bench of this process, and what it was made from. A Dask worker may have several threads; a
+# bench serves one at a time.
+_bench: tuple[Any, Bench] | None = None
 _lock = threading.Lock()
 
 
-def _compute_in_worker(config: LinkEvalConfig, job: tuple[Task, dict]) -> dict[str, Any]:
+def _compute_in_worker(
+    config: LinkEvalConfig, names: tuple[str, ...], job: tuple[Task, dict]
+) -> dict[str, Any]:
     """Result of a task in a process that may not have computed one before."""
     global _bench
     task, key = job
     with _lock:
-        if _bench is None or _bench[0] != config:
-            _bench = config, make_bench(config)
+        if _bench is None or _bench[0] != (config, names):
+            _bench = (config, names), make_bench(config, names)
         bench = _bench[1]
         own = bench.key(task)
         differing = [name for name in key if own[name] != key[name]]

@@ -15,8 +15,12 @@ from lwmt_sionna.typing import Array, ArrayLike, PathLike
 __all__ = ["Mesh", "join", "read_mesh", "winding_number", "write_ply"]
 
 _WELD = 1e-4
-# A city of ten million triangles is a quarter of this.
+# A city of ten million triangles is a quarter of this. Text, and faces that are no triangles, take
+# seconds for each million.
 _LARGEST_FILE = 2**30
+_LARGEST_TEXT = 2**27
+_LARGEST_HEADER = 2**16
+_MOST_POLYGONS = 3_000_000
 _PLY_TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1",
     "short": "i2", "int16": "i2", "ushort": "u2", "uint16": "u2",
@@ -191,6 +195,8 @@ def read_mesh(path: PathLike) -> Mesh:
         ValueError: If it is no such file, damaged, without faces, or larger than one gigabyte.
     """
     path = pathlib.Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no mesh here. Received: path={path}")
     size = path.stat().st_size
     if size > _LARGEST_FILE:
         raise ValueError(
@@ -208,6 +214,7 @@ def read_mesh(path: PathLike) -> Mesh:
 
 
 def _parse_obj(raw):
+    _check_text(raw)
     vertices, faces = [], []
     for line in raw.decode("utf-8", "replace").splitlines():
         kind, *words = line.split(None, 1) or [""]
@@ -220,10 +227,16 @@ def _parse_obj(raw):
     return Mesh(np.array(vertices, dtype=np.float64), np.array(faces, dtype=np.int64))
 
 
-def _parse_ply(raw):
-    head, mark, body = raw.partition(b"end_header")
-    lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
-    if not mark or not lines or lines[0] != ["ply"]:
+def _check_text(raw):
+    if len(raw) > _LARGEST_TEXT:
+        raise ValueError(f"text is larger than {_LARGEST_TEXT} bytes; export it in binary form")
+
+
+def _read_header(raw):
+    """Byte order (`None` for text), elements with their counts and properties, and the rest."""
+    end = raw.find(b"end_header", 0, _LARGEST_HEADER)
+    lines = [line.split() for line in raw[: max(end, 0)].decode("ascii", "replace").splitlines()]
+    if not lines or lines[0] != ["ply"]:
         raise ValueError("it has no header of a PLY file")
     form, elements = "", []
     for words in lines[1:]:
@@ -233,9 +246,15 @@ def _parse_ply(raw):
             elements.append((words[1], int(words[2]), []))
         elif words[:1] == ["property"]:
             elements[-1][2].append(words[1:])
-    order = _PLY_ORDERS[form]
-    body = body[body.find(b"\n") + 1 :]
-    source, at = body.split() if order is None else body, 0
+    return _PLY_ORDERS[form], elements, raw[raw.find(b"\n", end) + 1 :]
+
+
+def _parse_ply(raw):
+    order, elements, source = _read_header(raw)
+    if order is None:
+        _check_text(source)
+        source = source.split()
+    at = 0
     vertices, faces = np.zeros((0, 3)), np.zeros((0, 3), np.int64)
     for name, count, properties in elements:
         # The header is not believed: as many records must fit into what is left.
@@ -276,6 +295,8 @@ def _read_lists(source, at, count, properties, order):
             table = np.frombuffer(source, record, count, at)
             if np.all(table["size"] == 3):
                 return table["corner"].astype(np.int64), at + count * record.itemsize
+    if count > _MOST_POLYGONS:
+        raise ValueError(f"more than {_MOST_POLYGONS} faces that are no triangles")
     triangles = []
     for _ in range(count):
         for prop in properties:

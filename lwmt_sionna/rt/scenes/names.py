@@ -45,7 +45,10 @@ class SceneFile:
     def facts(self) -> dict[str, Any]:
         """dict, what the builder wrote down (`city.json`); empty for scenes made elsewhere."""
         note = self.path.with_name("city.json")
-        return read_json(note) if note.is_file() else {}
+        facts = read_json(note) if note.is_file() else {}
+        if not isinstance(facts, dict):
+            raise ValueError(f"Expected an object of JSON. Received: path={note}")
+        return facts
 
     @property
     def portable(self) -> str:

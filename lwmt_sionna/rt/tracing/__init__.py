@@ -3,26 +3,16 @@
 import importlib
 from typing import Any
 
-_EXPORTS = {
-    "CheckConfig": "check",
-    "check_scene": "check",
-    "GenerationConfig": "generation",
-    "estimate": "generation",
-    "generate": "generation",
-    "num_shards": "generation",
-    "trace_shard": "generation",
-    "find_libllvm": "llvm",
-    "load_libllvm": "llvm",
-    "LoadedScene": "loading",
-    "load_scene": "loading",
-    "trace_tracks": "sequences",
-    "coverage_map": "show",
-    "describe_scene": "show",
-    "plot_coverage": "show",
-    "render_scene": "show",
-    "TracingConfig": "solver",
-    "trace_positions": "solver",
+_MODULES = {
+    "check": "CheckConfig check_scene",
+    "generation": "GenerationConfig estimate generate num_shards trace_shard",
+    "llvm": "find_libllvm load_libllvm",
+    "loading": "LoadedScene load_scene",
+    "sequences": "trace_tracks",
+    "show": "coverage_map describe_scene plot_coverage render_scene",
+    "solver": "TracingConfig trace_positions",
 }
+_EXPORTS = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = sorted(_EXPORTS)
 

@@ -17,7 +17,13 @@ from typing import Annotated, Any
 import numpy as np
 
 from lwmt_sionna.data import merge_paths, read_paths, vanishing_mask, write_paths
-from lwmt_sionna.data.paths import OPTIONAL_FIELDS, PATH_FIELDS, PathSequences, concatenate
+from lwmt_sionna.data.paths import (
+    OPTIONAL_FIELDS,
+    PATH_FIELDS,
+    PathSequences,
+    blank_absent,
+    concatenate,
+)
 from lwmt_sionna.rt.motion.ground import Ring
 from lwmt_sionna.rt.motion.tracks import Clock
 from lwmt_sionna.rt.motion.trajectories import (
@@ -517,11 +523,10 @@ def _compact(one, config, loaded):
     packed = {"valid": kept}
     for name in (name for name in _PER_PATH if name in one):
         value = one.pop(name)
-        picked = np.take_along_axis(value, order.reshape(order.shape + (1,) * (value.ndim - 3)), 2)
-        mask = kept.reshape(kept.shape + (1,) * (value.ndim - 3))
-        packed[name] = np.where(mask, picked, -1.0 if name == "tau" else 0)
+        place = order.reshape(order.shape + (1,) * (value.ndim - 3))
+        packed[name] = np.take_along_axis(value, place, 2)
     return PathSequences(
-        **packed,
+        **blank_absent(packed),
         **one,
         bs_position=loaded.local(config.base_stations),
         bs_orientation=np.array(config.orientations),

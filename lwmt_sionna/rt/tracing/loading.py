@@ -145,7 +145,7 @@ def load_scene(
         raise ValueError(f"A material of the scene has no id. Received: path={file.path}")
     for shape in entries.shapes:
         # What Mitsuba does with a damaged mesh is not for the process to find out.
-        if shape.mesh is not None and shape.mesh.suffix.lower() in (".ply", ".obj"):
+        if shape.mesh is not None and shape.kind in ("ply", "obj"):
             read_mesh(shape.mesh)
     apart = [
         each.identifier

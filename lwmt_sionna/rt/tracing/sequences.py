@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from lwmt_sionna.data.evolution import evolve_between, extrapolation_error
-from lwmt_sionna.data.paths import SPEED_OF_LIGHT
+from lwmt_sionna.data.paths import SPEED_OF_LIGHT, blank_absent, widen_paths
 from lwmt_sionna.rt.motion.tracks import MovingObject, Tracks
 from lwmt_sionna.rt.tracing.engine import drjit, mitsuba
 from lwmt_sionna.rt.tracing.loading import LoadedScene
@@ -251,8 +251,7 @@ def _spread(flat, track, snapshot, shape):
     for name, value in flat.items():
         result[name] = np.zeros((*shape, *value.shape[1:]), dtype=value.dtype)
         result[name][track, snapshot] = value
-    result["tau"] = np.where(result["valid"], result["tau"], np.float32(-1.0))
-    return result
+    return blank_absent(result)
 
 
 def _intervals(traced):
@@ -282,10 +281,7 @@ def _fill_in(paths, traced, period, carrier):
     if not track.size or not paths["valid"].shape[2]:
         return paths
     width = paths["valid"].shape[2]
-    filled = {
-        name: np.concatenate([value, np.zeros_like(value)], axis=2) for name, value in paths.items()
-    }
-    filled["tau"][:, :, width:] = -1.0
+    filled = widen_paths(paths, 2 * width)
     for length in np.unique(last - first):
         rows = last - first == length
         before, after = _at(paths, track[rows], first[rows]), _at(paths, track[rows], last[rows])

@@ -1,6 +1,11 @@
 """What is trained, and what is kept, when a model is adapted."""
 
+from typing import TYPE_CHECKING
+
 import keras
+
+if TYPE_CHECKING:
+    from lwmt_sionna.models.backbone import LWMTBackbone
 
 __all__ = ["LORA_TARGETS", "enable_lora", "freeze", "has_lora", "num_saved_parameters"]
 
@@ -8,7 +13,7 @@ __all__ = ["LORA_TARGETS", "enable_lora", "freeze", "has_lora", "num_saved_param
 LORA_TARGETS = ("qkv", "proj", "expand", "contract")
 
 
-def freeze(backbone, num_blocks=None):
+def freeze(backbone: "LWMTBackbone", num_blocks: int | None = None) -> None:
     """Keeps the first layers of a backbone as they are in training.
 
     Frozen are the embedding, positions, class token, mask embedding and the first blocks. A
@@ -41,7 +46,12 @@ def freeze(backbone, num_blocks=None):
             layer.trainable = False
 
 
-def enable_lora(backbone, rank=4, alpha=None, targets=LORA_TARGETS):
+def enable_lora(
+    backbone: "LWMTBackbone",
+    rank: int = 4,
+    alpha: float | None = None,
+    targets: tuple[str, ...] = LORA_TARGETS,
+) -> None:
     """Freezes a backbone and gives its linear maps trainable corrections of low rank.
 
     Uses the low-rank adaptation that Keras' `Dense` has (Hu et al. 2021). Saving merges the
@@ -80,12 +90,12 @@ def enable_lora(backbone, rank=4, alpha=None, targets=LORA_TARGETS):
             maps[name].enable_lora(rank, lora_alpha=alpha)
 
 
-def has_lora(model):
+def has_lora(model: keras.Model) -> bool:
     """Whether a linear map of the model has low-rank corrections."""
     return any(getattr(layer, "lora_enabled", False) for layer in model._flatten_layers())
 
 
-def num_saved_parameters(model):
+def num_saved_parameters(model: keras.Model) -> int:
     """Parameters that saving writes: low-rank corrections are merged into their kernels."""
     extra = sum(
         int(layer.lora_kernel_a.shape[0] + layer.lora_kernel_b.shape[1]) * int(layer.lora_rank)

@@ -97,7 +97,7 @@ def test_round_trip(rng, tmp_path):
     expected = model(history)
     model.save_to_preset(tmp_path / "preset")
     again = ChannelPredictor.from_preset(tmp_path / "preset")
-    assert again.num_paths == 1
+    assert again.physics.num_paths == 1
     np.testing.assert_allclose(again(history), expected, atol=1e-5)
 
 
@@ -129,7 +129,7 @@ def test_predictions_of_the_whole_history_are_offered_as_differences(rng):
     error = np.sum((restored - expected) ** 2) / np.sum(expected**2)
     assert error < 1e-2
     copy = ChannelPredictor.from_config(model.get_config())
-    assert copy.whole_experts == ((10, 2),)
+    assert copy.physics.whole_experts == ((10, 2),)
 
 
 @pytest.mark.parametrize(

@@ -122,7 +122,7 @@ def test_low_rank_adaptation(model, batch, tmp_path):
 
 def test_blocks_in_one_loop_are_adapted_alike(model, batch):
     """Stacking weights for a loop keeps corrections and frozen weights in their places."""
-    config = model.backbone.get_config() | {"block_loop": "scan"}
+    config = model.backbone.get_config() | {"block_loop": "rematerialize"}
     looped = MaskedChannelModel(LWMTBackbone.from_config(config))
     looped.build(None)
     looped.set_weights(model.get_weights())

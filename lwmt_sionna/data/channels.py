@@ -1,0 +1,313 @@
+"""Channel sequences in HDF5, for worlds that have no paths: measurements, TR 38.901, arrays.
+
+One schema, `lwmt_sionna.channels`, with the checksum of `lwmt_sionna.data.container`; and what
+brings arrays of one's own into it, with every axis named and none guessed.
+"""
+
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from lwmt_sionna.data.array_files import ArrayReader
+from lwmt_sionna.data.container import new_file, read_content
+from lwmt_sionna.data.paths import SPEED_OF_LIGHT
+from lwmt_sionna.data.synthesis import subcarrier_frequencies
+from lwmt_sionna.typing import Array, ArrayLike, PathLike
+
+__all__ = [
+    "AXES",
+    "CHANNEL_SCHEMA",
+    "ChannelSequences",
+    "as_channels",
+    "check_channels",
+    "import_channels",
+    "read_channels",
+    "write_channels",
+]
+
+CHANNEL_SCHEMA = "lwmt_sionna.channels"
+_VERSION = (1, 0)
+_POSITIVE = ("sampling_period", "carrier_frequency", "subcarrier_spacing")
+# Names of the axes of arrays of others; antennas are in Sionna's order.
+_PLANE = ("polarization", "column", "row")
+AXES = ("sequence", "time", "antenna", *_PLANE, "subcarrier", "complex")
+
+
+@dataclasses.dataclass(frozen=True)
+class ChannelSequences:
+    """Channels between users and a base station, snapshot by snapshot.
+
+    Attributes:
+        h: complex64 `[num_sequences, num_snapshots, num_ant, num_subcarriers]`. Antennas in the
+            order of Sionna's `PlanarArray` (polarisation, column, row), subcarriers by frequency.
+        sampling_period: Time between snapshots in seconds.
+        carrier_frequency: Hertz.
+        subcarrier_spacing: Hertz.
+        array_shape: Number of rows, columns and polarisations of the base station's array.
+        origin: Where the channels come from, in words.
+        speed: float32 `[num_sequences]`. Metres per second, NaN where unknown. By default unknown.
+        sequence_id: int64 `[num_sequences]`. Unique. By default 0, 1, ...
+        metadata: Whatever else is known, JSON-compatible.
+
+    Raises:
+        ValueError: If the fields do not fit each other, or a channel is not finite.
+    """
+
+    h: Array
+    sampling_period: float
+    carrier_frequency: float
+    subcarrier_spacing: float
+    array_shape: tuple[int, ...]
+    origin: str
+    # Filled in where they are left out.
+    speed: Array = None  # type: ignore[assignment]
+    sequence_id: Array = None  # type: ignore[assignment]
+    metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        h = np.asarray(self.h)
+        if h.ndim != 4 or h.dtype.kind != "c":
+            raise ValueError(
+                "h must be complex [num_sequences, num_snapshots, num_ant, num_subcarriers]. "
+                f"Received: h.shape={h.shape}, h.dtype={h.dtype}"
+            )
+        h = h.astype(np.complex64, copy=False)
+        finite = np.isfinite(h).all(axis=(1, 2, 3))
+        if not finite.all():
+            raise ValueError(f"h is not finite in sequence {int(np.argmin(finite))}")
+        shape = tuple(int(size) for size in self.array_shape)
+        if len(shape) != 3 or min(shape) < 1 or np.prod(shape) != h.shape[2]:
+            raise ValueError(
+                "array_shape must be (rows, columns, polarisations) of all antennas. Received: "
+                f"array_shape={self.array_shape}, h.shape={h.shape}"
+            )
+        for name in _POSITIVE:
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(f"{name} must be positive. Received: {name}={getattr(self, name)}")
+        speed = np.full(len(h), np.nan) if self.speed is None else self.speed
+        speed = np.array(np.broadcast_to(np.asarray(speed, np.float32), len(h)))
+        if (speed < 0).any() or np.isinf(speed).any():
+            raise ValueError("speed must be finite, not negative, or NaN where unknown")
+        number = np.arange(len(h)) if self.sequence_id is None else np.asarray(self.sequence_id)
+        if number.shape != (len(h),) or len(np.unique(number)) != len(h):
+            raise ValueError(
+                f"sequence_id must be {len(h)} different integers. Received: "
+                f"sequence_id.shape={number.shape}"
+            )
+        fields = {"h": h, "array_shape": shape, "speed": speed}
+        for name, value in (fields | {"sequence_id": number.astype(np.int64)}).items():
+            object.__setattr__(self, name, value)
+
+    @property
+    def num_sequences(self) -> int:
+        """Number of sequences."""
+        return self.h.shape[0]
+
+    @property
+    def num_snapshots(self) -> int:
+        """Number of snapshots of each sequence."""
+        return self.h.shape[1]
+
+    @property
+    def frequencies(self) -> Array:
+        """Baseband frequencies of the subcarriers in hertz, float64 `[num_subcarriers]`."""
+        return subcarrier_frequencies(self.h.shape[3], self.subcarrier_spacing)
+
+    @property
+    def normalized_doppler(self) -> Array:
+        """`speed * carrier / c * period` of every sequence, float32 `[num_sequences]`."""
+        return self.speed * (self.carrier_frequency / SPEED_OF_LIGHT * self.sampling_period)
+
+    def select(self, index: Any) -> "ChannelSequences":
+        """A new `ChannelSequences` of the sequences that `index` (any NumPy index) picks."""
+        names = ("h", "speed", "sequence_id")
+        return dataclasses.replace(self, **{name: getattr(self, name)[index] for name in names})
+
+
+def write_channels(path: PathLike, channels: ChannelSequences) -> None:
+    """Writes sequences to an HDF5 file; the file appears under its name only when complete.
+
+    Args:
+        path: Target path, ending in `.h5`.
+        channels: `ChannelSequences`.
+
+    Raises:
+        OSError: If the file cannot be written, as on a full disk. The error names the path.
+    """
+    attributes = {
+        "sampling_period_s": float(channels.sampling_period),
+        "carrier_frequency_hz": float(channels.carrier_frequency),
+        "subcarrier_spacing_hz": float(channels.subcarrier_spacing),
+        **dict(zip(("num_rows", "num_cols", "num_polarizations"), channels.array_shape)),
+        "origin": channels.origin,
+        "metadata": json.dumps(channels.metadata, sort_keys=True),
+    }
+    with new_file(path, CHANNEL_SCHEMA, _VERSION, attributes) as file:
+        # Noise does not shrink: compression would cost time alone.
+        file["h"] = channels.h
+        file["speed"], file["sequence_id"] = channels.speed, channels.sequence_id
+        file["speed"].attrs["unit"] = "m/s"
+
+
+def read_channels(path: PathLike) -> ChannelSequences:
+    """Reads sequences and checks that they are whole, and possible.
+
+    Args:
+        path: Path of a file that `write_channels` wrote.
+
+    Returns:
+        `ChannelSequences`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is truncated, altered, of another kind or of a later version, leads
+            to other files, or holds what cannot be. The message names the file and the field.
+    """
+    content = read_content(path, CHANNEL_SCHEMA, _VERSION[0])
+    if not content.has_checksum:
+        raise ValueError(f"The file lacks its checksum. Received: path={path}")
+    attributes = content.attributes
+    try:
+        shape = [attributes[name] for name in ("num_rows", "num_cols", "num_polarizations")]
+        return ChannelSequences(
+            **{name: content.arrays[name] for name in ("h", "speed", "sequence_id")},
+            sampling_period=float(attributes["sampling_period_s"]),
+            carrier_frequency=float(attributes["carrier_frequency_hz"]),
+            subcarrier_spacing=float(attributes["subcarrier_spacing_hz"]),
+            array_shape=tuple(shape),
+            origin=str(attributes["origin"]),
+            metadata=json.loads(attributes["metadata"]),
+        )
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"The file is damaged: {error}. Received: path={path}") from error
+
+
+def check_channels(path: PathLike) -> list[str]:
+    """Checks a file of channels; never raises for what is wrong with the file.
+
+    Args:
+        path: Path of an HDF5 file.
+
+    Returns:
+        List of problems, each a sentence; empty where the file is sound.
+    """
+    try:
+        channels = read_channels(path)
+    except (OSError, ValueError) as error:
+        return [str(error)]
+    silent = ~np.any(channels.h, axis=(2, 3)).all(axis=1)
+    if silent.any():
+        return [f"h vanishes in a snapshot of {int(silent.sum())} sequences."]
+    return []
+
+
+def as_channels(
+    value: ArrayLike, axes: str, array_shape: tuple[int, ...] | None = None
+) -> tuple[Array, tuple[int, ...]]:
+    """Brings an array of one's own into the order of axes of `ChannelSequences`.
+
+    Args:
+        value: Complex, or real with an axis `complex` of (real, imaginary).
+        axes: Names of its axes in their order, such as `"subcarrier antenna time"`: `time` and
+            `subcarrier`; `antenna`, or `row`, `column` and `polarization` as far as there are;
+            `sequence`, if there are several; `complex` of real arrays.
+        array_shape: Number of rows, columns and polarisations; needed with `antenna`, whose order
+            is then that of Sionna (polarisation, column, row).
+
+    Returns:
+        Tuple of the array, complex64 `[num_sequences, num_snapshots, num_ant, num_subcarriers]`,
+        and the array's shape.
+
+    Raises:
+        ValueError: If axes are missing, unknown or named twice, or do not fit the array.
+    """
+    value, names = np.asarray(value), axes.replace(",", " ").split()
+    where = f"Received: axes={axes!r}, shape={value.shape}, dtype={value.dtype}"
+    unknown = [name for name in names if name not in AXES]
+    if unknown or len(set(names)) < len(names) or len(names) != value.ndim:
+        raise ValueError(f"Expected one of {', '.join(AXES)} for each axis, each once. {where}")
+    planar = [name for name in _PLANE if name in names]
+    missing = {"time", "subcarrier"} - set(names)
+    if missing or ("antenna" in names) == bool(planar):
+        raise ValueError(
+            "Expected axes for time, subcarrier, and either antenna or some of row, column and "
+            f"polarization. {where}"
+        )
+    if ("complex" in names) == np.iscomplexobj(value):
+        raise ValueError(f"Expected an axis complex of real arrays, and of those alone. {where}")
+    if "complex" in names:
+        value = np.moveaxis(value, names.index("complex"), -1)
+        names.remove("complex")
+        if value.shape[-1] != 2:
+            raise ValueError(f"Expected (real, imaginary) along the axis complex. {where}")
+        value = value[..., 0] + 1j * value[..., 1]
+    size = {name: value.shape[names.index(name)] for name in names}
+    if planar:
+        found = tuple(size.get(name, 1) for name in reversed(_PLANE))
+        array_shape = found if array_shape is None else tuple(array_shape)
+        if array_shape != found:
+            raise ValueError(f"Expected array_shape={found}. Received: array_shape={array_shape}")
+    elif array_shape is None:
+        raise ValueError(f"An axis antenna needs an array_shape. {where}, array_shape=None")
+    # The order in the file, then that of Sionna.
+    order = [n for n in ("sequence", "time", *(planar or ["antenna"]), "subcarrier") if n in names]
+    value = value.transpose([names.index(name) for name in order])
+    shape = (size.get("sequence", 1), size["time"], -1, size["subcarrier"])
+    if 0 in value.shape:
+        raise ValueError(f"Expected no empty axis. {where}")
+    return value.reshape(shape).astype(np.complex64), array_shape
+
+
+def import_channels(
+    path: PathLike,
+    axes: str,
+    *,
+    sampling_period: float,
+    carrier_frequency: float,
+    subcarrier_spacing: float,
+    array_shape: tuple[int, ...] | None = None,
+    name: str | None = None,
+    speed: ArrayLike | None = None,
+) -> ChannelSequences:
+    """Reads channels of one's own: `.npy`, `.npz`, `.mat` or HDF5.
+
+    Args:
+        path: Path of the file.
+        axes: Names of the array's axes in their order, see `as_channels`.
+        sampling_period: Time between snapshots in seconds.
+        carrier_frequency: Hertz.
+        subcarrier_spacing: Hertz.
+        array_shape: Number of rows, columns and polarisations, see `as_channels`.
+        name: Name of the array within the file; may be left out where there is only one.
+        speed: Metres per second, one for all or float `[num_sequences]`; unknown if `None`.
+
+    Returns:
+        `ChannelSequences`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged or holds no such array, axes do not fit, or a number
+            cannot be. The message names the file.
+
+    Example:
+
+    >>> channels = import_channels(
+    ...     "measured.mat", "subcarrier antenna time", name="H", array_shape=(4, 8, 1),
+    ...     sampling_period=1e-3, carrier_frequency=3.5e9, subcarrier_spacing=30e3,
+    ... )
+    >>> write_channels("measured.h5", channels)
+    """
+    path = pathlib.Path(path)
+    with ArrayReader() as reader:
+        value = reader.read(path, name)
+    try:
+        h, array_shape = as_channels(value, axes, array_shape)
+        return ChannelSequences(
+            h, sampling_period, carrier_frequency, subcarrier_spacing, array_shape,
+            origin=path.name, speed=speed,
+        )  # fmt: skip
+    except ValueError as error:
+        raise ValueError(f"{error}. Received: path={path}") from error
