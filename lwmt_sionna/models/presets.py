@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from lwmt_sionna.layers.errors import PlainErrors
 from lwmt_sionna.models.adapting import num_saved_parameters
 from lwmt_sionna.runs import records
 from lwmt_sionna.typing import PathLike
@@ -23,7 +24,7 @@ _CONFIG, _WEIGHTS, _METADATA = "config.json", "model.weights.h5", "metadata.json
 _OVERHEAD_BYTES = 1 << 20
 
 
-class PresetModel(keras.Model):
+class PresetModel(PlainErrors, keras.Model):
     """A model that is read from a preset and written to one."""
 
     @classmethod
