@@ -29,7 +29,11 @@ class PresetModel(PlainErrors, keras.Model):
 
     @classmethod
     def from_preset(
-        cls, preset: PathLike, load_weights: bool = True, dtype: str | None = None
+        cls,
+        preset: PathLike,
+        load_weights: bool = True,
+        dtype: str | None = None,
+        array_shape: tuple[int, int, int] | None = None,
     ) -> Self:
         """Loads a model from a preset: its own, or that of a model that has it as backbone.
 
@@ -39,6 +43,8 @@ class PresetModel(PlainErrors, keras.Model):
             load_weights: Whether to load weights; without, they are random, which is the only
                 choice where a preset is an architecture alone.
             dtype: Precision or policy in place of the saved one, such as "mixed_bfloat16".
+            array_shape: Rows, columns and polarisations of the array that the model is used with,
+                in place of the saved one: weights serve any array.
 
         Returns:
             The model.
@@ -46,7 +52,7 @@ class PresetModel(PlainErrors, keras.Model):
         Raises:
             ValueError: See `load_preset`.
         """
-        return load_preset(preset, cls, load_weights=load_weights, dtype=dtype)
+        return load_preset(preset, cls, load_weights, dtype, array_shape)
 
     def save_to_preset(
         self,
@@ -106,6 +112,7 @@ def load_preset(
     expected: type = keras.Model,
     load_weights: bool = True,
     dtype: str | None = None,
+    array_shape: tuple[int, int, int] | None = None,
 ) -> Any:
     """Loads the model of a preset.
 
@@ -114,6 +121,8 @@ def load_preset(
         expected: Class that the model must be an instance of. A model's `backbone` will do too.
         load_weights: Whether to load weights. Without, they are random.
         dtype: Precision or policy of all layers, in place of the saved one.
+        array_shape: Rows, columns and polarisations of the array, in place of the saved one. A
+            model that cannot use it is refused.
 
     Returns:
         The model.
@@ -129,13 +138,15 @@ def load_preset(
     config = _read(folder / _CONFIG)
     if dtype is not None:
         config = _with_dtype(config, keras.dtype_policies.get(dtype).name)
+    if array_shape is not None and isinstance(config.get("config"), dict):
+        config["config"]["array_shape"] = list(array_shape)
     try:
         _register(config)
         model = keras.saving.deserialize_keras_object(config)
     except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"The preset's configuration is of no model that is known here: {_first_line(error)}. "
-            f"Received: {folder / _CONFIG}"
+            f"The preset's model cannot be built: {_first_line(error)}. Received: "
+            f"{folder / _CONFIG}, array_shape={array_shape}"
         ) from error
     part = model
     if not isinstance(model, expected) and isinstance(getattr(model, "backbone", None), expected):
@@ -196,7 +207,9 @@ def _check_sum(path, sums):
 
 
 def _first_line(error):
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    # Keras repeats the whole configuration before it comes to the point.
+    text = str(error).rsplit("Exception encountered: ", 1)[-1].strip()
+    return (text or type(error).__name__).splitlines()[0]
 
 
 def _register(config):
