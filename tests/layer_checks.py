@@ -5,6 +5,7 @@ import json
 
 import keras
 import numpy as np
+import pytest
 from keras import ops, tree
 
 __all__ = ["check_layer"]
@@ -22,6 +23,7 @@ def check_layer(
     float32_parts=(),
     idle_weights=(),
     tolerance=1e-5,
+    wrong_inputs=True,
 ):
     """Checks all that a Keras layer or model promises.
 
@@ -29,6 +31,8 @@ def check_layer(
     - It runs eagerly and symbolically, with an unknown batch size, to the shapes it foretells.
     - A model with it survives a `.keras` file, without custom objects.
     - One compiled training step changes every trainable weight and leaves nothing infinite.
+    - An empty batch gives an empty output, and inputs without a batch axis are refused in the one
+      sentence that was raised.
     - In mixed precision, variables are float32, sublayers have the policy, and the output has the
       compute type.
 
@@ -45,6 +49,7 @@ def check_layer(
         float32_parts: Names of the sublayers that stay in float32 on purpose.
         idle_weights: Names of the weights that this call does not use.
         tolerance: Largest difference after saving and loading.
+        wrong_inputs: Whether inputs without a batch axis are an error.
     """
     call = {} if call_arguments is None else call_arguments
     layer = _build(cls, arguments, "float32")
@@ -68,6 +73,10 @@ def check_layer(
         found = ops.convert_to_numpy(candidate(_tensors(inputs)))
         np.testing.assert_allclose(found, expected, atol=tolerance)
 
+    empty = layer(_tensors(tree.map_structure(lambda array: array[:0], inputs)), **call)
+    assert tuple(empty.shape) == (0, *output_shape[1:])
+    if wrong_inputs:
+        _check_refusal(layer, tree.map_structure(lambda array: array[0], inputs), call)
     _check_training(layer, model, inputs, expected, idle_weights)
     _check_mixed_precision(cls, arguments, inputs, call, mixed_output, float32_parts)
 
@@ -86,6 +95,13 @@ def _check_config(cls, layer):
     assert not missing, f"get_config lacks {missing}"
     copy = cls.from_config(json.loads(json.dumps(config)))
     assert json.dumps(copy.get_config(), sort_keys=True) == json.dumps(config, sort_keys=True)
+
+
+def _check_refusal(layer, inputs, call):
+    with pytest.raises(ValueError) as caught:
+        layer(_tensors(inputs), **call)
+    message = str(caught.value)
+    assert "Received: " in message and "\n" not in message, message
 
 
 def _check_training(layer, model, inputs, expected, idle_weights):

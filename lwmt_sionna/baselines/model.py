@@ -19,6 +19,8 @@ class ModelPredictor(CompiledPredictor):
         name: Name in tables.
         batch_size: Sequences per call.
         num_threads: See `CompiledPredictor`.
+        array_shape: Rows, columns and polarisations of the array, for presets: see
+            `ChannelPredictor.from_preset`.
     """
 
     def __init__(
@@ -27,10 +29,19 @@ class ModelPredictor(CompiledPredictor):
         name: str = "model",
         batch_size: int = 32,
         num_threads: int | None = None,
+        array_shape: tuple[int, int, int] | None = None,
     ) -> None:
         super().__init__(batch_size, num_threads)
         self.name = name
-        self.model = model if isinstance(model, keras.Model) else _load(model)
+        if isinstance(model, keras.Model):
+            if array_shape is not None:
+                raise ValueError(
+                    "`array_shape` is for presets: a model has its own. Received: "
+                    f"model={model.name}, array_shape={array_shape}"
+                )
+            self.model = model
+        else:
+            self.model = _load(model, array_shape)
 
     def make_model(self, num_horizons: int) -> keras.Model:
         trained = getattr(self.model, "num_horizons", None)
@@ -41,7 +52,7 @@ class ModelPredictor(CompiledPredictor):
         return self.model
 
 
-def _load(preset):
+def _load(preset, array_shape):
     """A channel predictor or one of its contestants; anything else is refused."""
-    model = load_preset(preset)
+    model = load_preset(preset, array_shape=array_shape)
     return model if hasattr(model, "num_horizons") else ChannelPredictor.from_preset(preset)

@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from lwmt_sionna.masking import impairments, masks
-from lwmt_sionna.masking._draws import Draws, Seed
+from lwmt_sionna.masking.draws import Draws, Seed
 from lwmt_sionna.ops.angle_delay import angle_delay_transform
 from lwmt_sionna.ops.patches import patchify, token_grid
 from lwmt_sionna.runs.configuration import Config

@@ -12,7 +12,7 @@ import math
 
 from keras import ops
 
-from lwmt_sionna.masking._draws import Draws, Range, Seed, check_integers, check_range
+from lwmt_sionna.masking.draws import Draws, Range, Seed, check_integers, check_range
 from lwmt_sionna.typing import Tensor
 
 __all__ = [

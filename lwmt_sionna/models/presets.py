@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from lwmt_sionna.layers.errors import PlainErrors
 from lwmt_sionna.models.adapting import num_saved_parameters
 from lwmt_sionna.runs import records
 from lwmt_sionna.typing import PathLike
@@ -23,12 +24,16 @@ _CONFIG, _WEIGHTS, _METADATA = "config.json", "model.weights.h5", "metadata.json
 _OVERHEAD_BYTES = 1 << 20
 
 
-class PresetModel(keras.Model):
+class PresetModel(PlainErrors, keras.Model):
     """A model that is read from a preset and written to one."""
 
     @classmethod
     def from_preset(
-        cls, preset: PathLike, load_weights: bool = True, dtype: str | None = None
+        cls,
+        preset: PathLike,
+        load_weights: bool = True,
+        dtype: str | None = None,
+        array_shape: tuple[int, int, int] | None = None,
     ) -> Self:
         """Loads a model from a preset: its own, or that of a model that has it as backbone.
 
@@ -38,6 +43,8 @@ class PresetModel(keras.Model):
             load_weights: Whether to load weights; without, they are random, which is the only
                 choice where a preset is an architecture alone.
             dtype: Precision or policy in place of the saved one, such as "mixed_bfloat16".
+            array_shape: Rows, columns and polarisations of the array that the model is used with,
+                in place of the saved one: weights serve any array.
 
         Returns:
             The model.
@@ -45,7 +52,7 @@ class PresetModel(keras.Model):
         Raises:
             ValueError: See `load_preset`.
         """
-        return load_preset(preset, cls, load_weights=load_weights, dtype=dtype)
+        return load_preset(preset, cls, load_weights, dtype, array_shape)
 
     def save_to_preset(
         self,
@@ -105,6 +112,7 @@ def load_preset(
     expected: type = keras.Model,
     load_weights: bool = True,
     dtype: str | None = None,
+    array_shape: tuple[int, int, int] | None = None,
 ) -> Any:
     """Loads the model of a preset.
 
@@ -113,6 +121,8 @@ def load_preset(
         expected: Class that the model must be an instance of. A model's `backbone` will do too.
         load_weights: Whether to load weights. Without, they are random.
         dtype: Precision or policy of all layers, in place of the saved one.
+        array_shape: Rows, columns and polarisations of the array, in place of the saved one. A
+            model that cannot use it is refused.
 
     Returns:
         The model.
@@ -128,13 +138,17 @@ def load_preset(
     config = _read(folder / _CONFIG)
     if dtype is not None:
         config = _with_dtype(config, keras.dtype_policies.get(dtype).name)
+    # How a model was trained is no part of it.
+    config.pop("compile_config", None)
+    if array_shape is not None and isinstance(config.get("config"), dict):
+        config["config"]["array_shape"] = list(array_shape)
     try:
         _register(config)
         model = keras.saving.deserialize_keras_object(config)
     except (AttributeError, ImportError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"The preset's configuration is of no model that is known here: {_first_line(error)}. "
-            f"Received: {folder / _CONFIG}"
+            f"The preset's model cannot be built: {_first_line(error)}. Received: "
+            f"{folder / _CONFIG}, array_shape={array_shape}"
         ) from error
     part = model
     if not isinstance(model, expected) and isinstance(getattr(model, "backbone", None), expected):
@@ -195,7 +209,9 @@ def _check_sum(path, sums):
 
 
 def _first_line(error):
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    # Keras repeats the whole configuration before it comes to the point.
+    text = str(error).rsplit("Exception encountered: ", 1)[-1].strip()
+    return (text or type(error).__name__).splitlines()[0]
 
 
 def _register(config):
@@ -248,6 +264,7 @@ def save_preset(
     else:
         (folder / _WEIGHTS).unlink(missing_ok=True)
     config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
     details = {
         "model": type(model).__name__,
         "num_parameters": num_saved_parameters(model),

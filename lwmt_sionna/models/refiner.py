@@ -5,6 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from lwmt_sionna.layers.errors import PlainErrors
 from lwmt_sionna.models.backbone import LWMTBackbone
 from lwmt_sionna.models.normalization import turn
 from lwmt_sionna.models.physics import Forecasts, Physics
@@ -18,7 +19,7 @@ __all__ = ["Refiner"]
 _TINY = 1e-12
 
 
-class Refiner(keras.layers.Layer):
+class Refiner(PlainErrors, keras.layers.Layer):
     """The part of a `ChannelPredictor` that has weights.
 
     The last snapshots and the forecasts of every angle-delay patch, scaled by its amplitude, become

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from lwmt_sionna.masking._draws import Draws
+from lwmt_sionna.masking.draws import Draws
 
 SHAPE = (400, 50, 50)
 

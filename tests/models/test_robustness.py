@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from lwmt_sionna import ChannelPredictor, LWMTBackbone, Neighborhood
+from lwmt_sionna import ChannelPredictor, LWMTBackbone, MaskedChannelModel, Neighborhood
 from lwmt_sionna.models import ChannelEncoder, LogNormalizedError, normalized_mean_squared_error
 from lwmt_sionna.models.normalization import unit_power
 from lwmt_sionna.models.presets import preset_folder
@@ -170,6 +170,23 @@ def test_complex_targets_count_whole_in_evaluate_and_fit(rng):
     np.testing.assert_allclose(found, [found[1]] * 4, rtol=1e-5)
     losses = model.fit(*pairs, batch_size=4, verbose=0).history["loss"]
     assert losses[0] == pytest.approx(found[1][0], rel=1e-4)
+
+
+def test_the_shape_of_an_array_is_used_or_refused(rng):
+    """Weights serve any array; what a line is resolved into is no planar array's."""
+    planar = ChannelPredictor.from_preset("small", array_shape=(2, 4, 2))
+    assert planar.transform.array_shape == (2, 4, 2)
+    line = ChannelPredictor.from_preset("small")
+    h = (rng.standard_normal((1, 16, 16, 4)) + 1j).astype(np.complex64)
+    x = np.stack([h.real, h.imag], axis=-1)
+    assert np.abs(planar.transform(x) - line.transform(x)).max() > 0.1
+    with pytest.raises(ValueError, match="16 antennas"):
+        planar(h[:, :, :8])
+    with pytest.raises(ValueError, match=r"num_paths.*dual-polarised") as told:
+        ChannelPredictor.from_preset("paths", array_shape=(2, 4, 2))
+    assert "\n" not in str(told.value)
+    with pytest.raises(ValueError, match="array_shape"):
+        MaskedChannelModel.from_preset("paper", load_weights=False, array_shape=(2, 4, 2))
 
 
 @pytest.fixture
