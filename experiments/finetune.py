@@ -49,12 +49,13 @@ def main(argv=None):
 
     from lwmt_sionna.runs import records
     from lwmt_sionna.training import TrainConfig, load_tracks, train
-    from lwmt_sionna.training.studies import prediction_points
+    from lwmt_sionna.training.studies import check_horizons, prediction_points
 
     names = ("init", "kind", "label_share", "attention", "steps", "seed")
     overrides = {name: getattr(args, name) for name in names}
     overrides |= {"files": args.data, "mode": None if args.mode == "scratch" else args.mode}
     config = TrainConfig.from_toml(args.config, overrides)
+    check_horizons(config, args.horizons)
     workdir = args.workdir or pathlib.Path("runs") / args.config.stem
     model, outcome = train(
         config, workdir, num_devices=args.devices, verbose=0 if args.quiet else "auto"
@@ -88,7 +89,8 @@ def main(argv=None):
     for point in points:
         if point["subset"] == "event_free":
             print(
-                f"{point['test_set']:<28} horizon {point['horizon']}: median "
+                f"{point['test_set']:<28} {point['history_snr_db']:g} dB, horizon "
+                f"{point['horizon']}: median "
                 f"{point['nmse_median_db']:6.2f} dB, pooled {point['nmse_pooled_db']:6.2f} dB"
             )
 

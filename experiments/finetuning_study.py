@@ -74,9 +74,10 @@ def main(argv=None):
     from lwmt_sionna.data import read_paths, vanishing_mask
     from lwmt_sionna.runs import records
     from lwmt_sionna.training import TrainConfig, load_tracks, train
-    from lwmt_sionna.training.studies import prediction_points, run_tasks, thin_out
+    from lwmt_sionna.training.studies import check_horizons, prediction_points, run_tasks, thin_out
 
     config = TrainConfig.from_toml(args.config)
+    check_horizons(config, args.horizons)
     if args.study == "labels":
         contestants = list(label_contestants(config, args.init, args.shares, args.modes))
     else:

@@ -1,4 +1,4 @@
-"""Write every table of README.md and docs/results.md, and their figures, from the records.
+"""Write the tables and figures of README and docs from the records, and the map from the code.
 
 A table stands between `<!-- report: NAME -->` and `<!-- end -->`; what stands there is replaced. A
 figure carries the digest of the record that it was drawn from; those of other records are drawn
@@ -11,6 +11,7 @@ Example:
     python experiments/report.py --check
 """
 
+import ast
 import collections
 import functools
 import hashlib
@@ -24,7 +25,7 @@ import sys
 from lwmt_sionna.runs import command_line, records
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/results.md")
+PAGES = ("README.md", "docs/architecture.md", "docs/results.md")
 MARKER = re.compile(r"(<!-- report: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 LABELS = {
@@ -689,6 +690,25 @@ def verdicts():
         ],
     ]
     return table(["what against what", "measured", "verdict"], rows)
+
+
+# --- the map ----------------------------------------------------------------------------------
+
+
+@block
+def files():
+    rows = []
+    package = ROOT / "lwmt_sionna"
+    for path in sorted(package.rglob("*.py")):
+        place = path.relative_to(package)
+        room = place.parts[0] if len(place.parts) > 1 else ""
+        told = ast.get_docstring(ast.parse(path.read_text())) or ""
+        if place.name != "__init__.py" and told:
+            rows.append([room, f"`{place}`", told.splitlines()[0].rstrip(".")])
+    rows = [
+        ["" if i and rows[i - 1][0] == row[0] else row[0], *row[1:]] for i, row in enumerate(rows)
+    ]
+    return table(["room", "file", "what it is"], rows)
 
 
 # --- figures ----------------------------------------------------------------------------------

@@ -434,7 +434,7 @@ class LWMTBackbone(PresetModel):
 
         columns = zip(*(block.weights for block in self.blocks), strict=True)
         stacked = [ops.stack([weight.value for weight in column]) for column in columns]
-        return apply_repeatedly(run, tokens, stacked, rematerialize=True)
+        return apply_repeatedly(run, tokens, stacked)
 
     def call(
         self,

@@ -138,6 +138,8 @@ def load_preset(
     config = _read(folder / _CONFIG)
     if dtype is not None:
         config = _with_dtype(config, keras.dtype_policies.get(dtype).name)
+    # How a model was trained is no part of it.
+    config.pop("compile_config", None)
     if array_shape is not None and isinstance(config.get("config"), dict):
         config["config"]["array_shape"] = list(array_shape)
     try:
@@ -262,6 +264,7 @@ def save_preset(
     else:
         (folder / _WEIGHTS).unlink(missing_ok=True)
     config = keras.saving.serialize_keras_object(model)
+    config.pop("compile_config", None)
     details = {
         "model": type(model).__name__,
         "num_parameters": num_saved_parameters(model),

@@ -11,28 +11,23 @@ __all__ = ["apply_repeatedly"]
 
 
 def apply_repeatedly(
-    step: Callable[..., Tensor],
-    state: Tensor,
-    parameters: list[Tensor],
-    rematerialize: bool = False,
+    step: Callable[..., Tensor], state: Tensor, parameters: list[Tensor]
 ) -> Tensor:
     """Applies one function again and again, with other parameters each time.
 
-    The function is traced and compiled once. Gradients flow to the state and to the parameters.
+    The function is traced and compiled once. Gradients flow to the state and to the parameters; the
+    backward pass computes each step again, so that memory grows by one state per repetition.
 
     Args:
         step: Function of the state and one tensor per entry of `parameters`; returns the next
             state, of the same shape and type.
         state: A tensor.
         parameters: List of tensors `[repetitions, ...]`.
-        rematerialize: Whether the backward pass computes each step again instead of keeping what
-            it computed: memory then grows by one state per repetition.
 
     Returns:
         The last state.
     """
-    if rematerialize:
-        step = keras.remat(step)
+    step = keras.remat(step)
     repetitions = parameters[0].shape[0]
     backend = keras.backend.backend()
     if backend == "jax":

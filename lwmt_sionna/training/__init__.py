@@ -12,7 +12,7 @@ from lwmt_sionna.training.contestants import (
     RecurrentPredictor,
 )
 from lwmt_sionna.training.histories import PredictionDataset, draw_histories, load_tracks
-from lwmt_sionna.training.loop import NotFiniteError, Task, Trained, run_steps, train
+from lwmt_sionna.training.loop import Checkpoints, Loop, NotFiniteError, Task, Trained, train
 from lwmt_sionna.training.optimization import averaged_weights, build_optimizer
 from lwmt_sionna.training.prediction import (
     CONTESTANTS,
@@ -27,9 +27,11 @@ from lwmt_sionna.training.sources import ChannelPool, SourceConfig, load_scenes
 __all__ = [
     "CONTESTANTS",
     "ChannelPool",
+    "Checkpoints",
     "ConvolutionalPredictor",
     "DataConfig",
     "FactoredBackbone",
+    "Loop",
     "ModelConfig",
     "NotFiniteError",
     "OptimizationConfig",
@@ -49,6 +51,5 @@ __all__ = [
     "load_data",
     "load_scenes",
     "load_tracks",
-    "run_steps",
     "train",
 ]

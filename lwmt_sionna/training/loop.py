@@ -24,7 +24,7 @@ from lwmt_sionna.typing import PathLike
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["NotFiniteError", "OutputAsLoss", "Task", "Trained", "run_steps", "train"]
+__all__ = ["Checkpoints", "Loop", "NotFiniteError", "OutputAsLoss", "Task", "Trained", "train"]
 
 # Steps in a row whose loss is not finite after which a training stops.
 _PATIENCE = 10
@@ -46,7 +46,7 @@ class OutputAsLoss(keras.losses.Loss):
 
 
 class Task(NamedTuple):
-    """What `run_steps` does.
+    """What a `Loop` does.
 
     Attributes:
         model: Keras model whose weights are kept.
@@ -136,7 +136,7 @@ def train(
     Raises:
         ValueError: If the folder holds a training of another configuration or other files, another
             run works in it, or the data leaks.
-        NotFiniteError: See `run_steps`.
+        NotFiniteError: See `Loop.run`.
     """
     devices = DataParallel(num_devices)
     claim = {"config": config.to_dict(), "inputs": {n: _input_digest(n) for n in config.inputs()}}
@@ -150,10 +150,8 @@ def train(
         else:
             with devices.scope():
                 task = config.prepare(model, devices, data)
-            state = run_steps(
-                task, config.optimization, checkpoints, state, devices=devices,
-                callbacks=callbacks, verbose=verbose, log=folder.path / _LOG,
-            )  # fmt: skip
+            loop = Loop(task, config.optimization, checkpoints, devices, folder.path / _LOG)
+            state = loop.run(state, callbacks, verbose)
         _assign(model.variables, state.kept, folder.path)
     return Trained(model, state.notes["outcome"])
 
@@ -222,17 +220,7 @@ class Checkpoints:
         return State(arrays[:-num_kept], arrays[-num_kept:], notes)
 
 
-def run_steps(
-    task: Task,
-    config: OptimizationConfig,
-    checkpoints: Checkpoints,
-    state: State | None = None,
-    *,
-    devices: DataParallel | None = None,
-    callbacks: Iterable[keras.callbacks.Callback] = (),
-    verbose: int | str = "auto",
-    log: pathlib.Path | None = None,
-) -> State:
+class Loop:
     """Trains until all steps are done, or a callback ends it.
 
     A checkpoint holds everything that decides the next step: weights, moments and moving averages
@@ -243,32 +231,17 @@ def run_steps(
         task: `Task`.
         config: `OptimizationConfig`.
         checkpoints: `Checkpoints`.
-        state: `State` to go on from.
         devices: `DataParallel`; one device by default.
-        callbacks: See `train`.
-        verbose: 0 for no progress bar.
         log: Path of a CSV file of losses.
-
-    Returns:
-        `State` of the end.
-
-    Raises:
-        NotFiniteError: If the loss is not finite in many steps in a row. The last checkpoint,
-            written before, stays.
     """
-    return _Run(task, config, checkpoints, devices, log).run(state, callbacks, verbose)
-
-
-class _Run:
-    """The state of a loop, and what happens to it."""
 
     def __init__(
         self,
         task: Task,
         config: OptimizationConfig,
         checkpoints: Checkpoints,
-        devices: DataParallel | None,
-        log: pathlib.Path | None,
+        devices: DataParallel | None = None,
+        log: pathlib.Path | None = None,
     ) -> None:
         self.task = task
         self.checkpoints = checkpoints
@@ -283,7 +256,26 @@ class _Run:
         self.outcome = {**(task.facts or {}), "history": []}
         self.ready: set[Any] = set()
 
-    def run(self, state, callbacks, verbose):
+    def run(
+        self,
+        state: State | None = None,
+        callbacks: Iterable[keras.callbacks.Callback] = (),
+        verbose: int | str = "auto",
+    ) -> State:
+        """Takes all steps that remain.
+
+        Args:
+            state: `State` to go on from.
+            callbacks: See `train`.
+            verbose: 0 for no progress bar.
+
+        Returns:
+            `State` of the end.
+
+        Raises:
+            NotFiniteError: If the loss is not finite in many steps in a row. The last checkpoint,
+                written before, stays.
+        """
         self._begin(state)
         model = next(iter(self.task.models.values()))
         model.stop_training = False
@@ -299,7 +291,7 @@ class _Run:
         hooks.on_train_begin()
         finished = False
         with bar:
-            while not finished:
+            while state is None or not finished:
                 epoch, place = divmod(self.step, self.interval)
                 if place == 0:
                     hooks.on_epoch_begin(epoch)

@@ -436,28 +436,16 @@ def _build_predictor(config, start):
     return model
 
 
-def _build_recurrent(config, start):
+def _build_contestant(config, start):
+    settings = config.predictor
+    make = RecurrentPredictor if settings.kind == "gru" else ConvolutionalPredictor
     if start is not None:
-        return _check_start(config, start, RecurrentPredictor)
-    model = RecurrentPredictor(
-        start="hold",
-        patch=config.model.patch,
-        num_horizons=config.predictor.num_horizons,
-        name="predictor",
-    )
-    model.build(_history_shape(config))
-    return model
-
-
-def _build_convolutional(config, start):
-    if start is not None:
-        return _check_start(config, start, ConvolutionalPredictor)
-    model = ConvolutionalPredictor(
-        start="linear",
-        denoise_radius=config.predictor.denoise_radius,
-        num_horizons=config.predictor.num_horizons,
-        name="predictor",
-    )
+        return _check_start(config, start, make)
+    if settings.kind == "gru":
+        own = {"start": "hold", "patch": config.model.patch}
+    else:
+        own = {"start": "linear", "denoise_radius": settings.denoise_radius}
+    model = make(num_horizons=settings.num_horizons, name="predictor", **own)
     model.build(_history_shape(config))
     return model
 
@@ -478,8 +466,8 @@ def _history_shape(config):
 _BUILDERS: dict[str, Callable[[TrainConfig, Any], keras.Model]] = {
     "predictor": _build_predictor,
     "direct": _build_direct,
-    "gru": _build_recurrent,
-    "conv": _build_convolutional,
+    "gru": _build_contestant,
+    "conv": _build_contestant,
 }
 
 

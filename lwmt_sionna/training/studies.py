@@ -24,7 +24,14 @@ logger = logging.getLogger(__name__)
 
 Points = list[dict[str, Any]]
 
-__all__ = ["ablations", "prediction_points", "reconstruction_study_points", "run_tasks", "thin_out"]
+__all__ = [
+    "ablations",
+    "check_horizons",
+    "prediction_points",
+    "reconstruction_study_points",
+    "run_tasks",
+    "thin_out",
+]
 
 
 def run_tasks(
@@ -159,6 +166,21 @@ def prediction_points(
                     del point["predictor"]
                     points.append({"test_set": name, "history_snr_db": snr_db, **point})
     return points
+
+
+def check_horizons(config: TrainConfig, horizons: Sequence[int]) -> None:
+    """Refuses horizons that a predictor is not made for, before it is trained.
+
+    Args:
+        config: `TrainConfig`.
+        horizons: Horizons to report.
+
+    Raises:
+        ValueError: If it is not made for one of them.
+    """
+    most = getattr(config.build(), "num_horizons", config.predictor.num_horizons)
+    if not all(1 <= horizon <= most for horizon in horizons):
+        raise ValueError(f"horizons: expected 1 to {most}. Received: horizons={list(horizons)}")
 
 
 def thin_out(test_sets: dict[str, PathSequences], most: int, seed: int) -> dict[str, PathSequences]:

@@ -100,6 +100,15 @@ def test_links_lead_somewhere(page):
         assert target.startswith("http") or (page.parent / target).exists(), target
 
 
+def test_the_map_names_files_that_are_there():
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    names = set(re.findall(r"`([\w/]+\.py)`", text))
+    known = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("*/**/*.py")]
+    assert len(names) > 50
+    for name in names:
+        assert any(f"/{path}".endswith(f"/{name}") for path in known), name
+
+
 def test_readme_is_one_screen():
     text = (ROOT / "README.md").read_text()
     assert len(text.splitlines()) <= 110

@@ -19,6 +19,7 @@ _CLASSES = {
     "pretrain": ("lwmt_sionna.training", "PretrainConfig"),
     "pretraining": ("lwmt_sionna.rt", "GenerationConfig"),
     "wide": ("lwmt_sionna.rt", "GenerationConfig"),
+    "worlds": ("lwmt_sionna.link.phy.tr38901", "Tr38901Config"),
 }
 
 

@@ -41,6 +41,8 @@ def config(data="none.h5", **settings):
 def pretrained(tmp_path):
     model = MaskedChannelModel(MODEL.build_backbone(6), local_scale=True, local_motion=True)
     model.build(None)
+    # As it is after its errors were measured.
+    model.compile(optimizer=None)
     model.save_to_preset(tmp_path / "pretrained")
     return tmp_path / "pretrained"
 

@@ -15,15 +15,16 @@ import pytest
 from lwmt_sionna.data import ClusterConfig, draw_clusters, write_paths
 from lwmt_sionna.runs.store import Store
 from lwmt_sionna.training import (
+    Checkpoints,
+    Loop,
     NotFiniteError,
     OptimizationConfig,
     Task,
     averaged_weights,
     build_optimizer,
-    run_steps,
     train,
 )
-from lwmt_sionna.training.loop import Checkpoints, OutputAsLoss
+from lwmt_sionna.training.loop import OutputAsLoss
 from tests.training.small import predictor_config, pretrain_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -65,7 +66,7 @@ class Lesson:
     def train(self, *callbacks):
         checkpoints = Checkpoints(self.store)
         state = checkpoints.restore(len(self.model.variables))
-        return run_steps(self.task, self.config, checkpoints, state, callbacks=callbacks, verbose=0)
+        return Loop(self.task, self.config, checkpoints).run(state, callbacks, verbose=0)
 
 
 def value(model):

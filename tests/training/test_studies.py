@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 
 from lwmt_sionna.masking import IMPAIRMENTS, MASKS, Curriculum
-from lwmt_sionna.training.studies import ablations, run_tasks, thin_out
+from lwmt_sionna.training.studies import ablations, check_horizons, run_tasks, thin_out
 from tests import mirrors
-from tests.training.small import pretrain_config
+from tests.training.small import predictor_config, pretrain_config
 
 
 def test_a_study_goes_on_where_it_stopped(tmp_path):
@@ -46,6 +46,13 @@ def test_every_mask_is_left_out_once():
     assert contestants["curriculum"] == config
     for contestant in contestants.values():
         assert dataclasses.replace(contestant, curriculum=config.curriculum) == config
+
+
+def test_horizons_that_nobody_is_trained_for_are_refused():
+    config = predictor_config(["none.h5"])
+    check_horizons(config, [1, 2])
+    with pytest.raises(ValueError, match=r"horizons=\[1, 3\]"):
+        check_horizons(config, [1, 3])
 
 
 def test_unknown_ingredients_are_refused():
