@@ -9,9 +9,10 @@ Example:
 The grid over scenes, speeds, periods and SNRs:
     python experiments/prediction_eval.py --config experiments/configs/prediction_eval.toml
 
-Paths are stored, so any linear array and band will do. The predictors stay as they are:
+Paths are stored, so any array and band will do. The predictors stay as they are:
     python experiments/prediction_eval.py --data experiments/data/*.h5 --num-ant 16 \\
         --num-subcarriers 64 --history-snr 15 --out experiments/results/prediction_eval_16x64.json
+    python experiments/prediction_eval.py --data experiments/data/*.h5 --num-ant 32 --num-rows 4
 """
 
 import dataclasses
@@ -29,7 +30,9 @@ def main(argv=None):
     command_line.add_options(source, "data")
     command_line.add_options(parser, "preset", "history_snr", "link_snr", "horizons")
     parser.add_argument("--baselines", nargs="+", help="training-free baselines [all]")
-    parser.add_argument("--num-ant", type=int, help="antennas of the linear array [32]")
+    parser.add_argument("--num-ant", type=int, help="antennas of the base station [32]")
+    parser.add_argument("--num-rows", type=int, help="rows of its array [1]")
+    parser.add_argument("--polarization", help="V, H, VH or cross, as the paths were traced [V]")
     parser.add_argument("--num-subcarriers", type=int, help="subcarriers of the grid [32]")
     parser.add_argument("--subcarrier-spacing", type=float, help="hertz [540e3]")
     parser.add_argument("--num-history", type=int, help="snapshots of history [16]")
@@ -47,6 +50,7 @@ def main(argv=None):
     overrides = {
         "presets": args.preset, "baselines": args.baselines, "history_snr_db": args.history_snr,
         "link_snr_db": args.link_snr, "num_ant": args.num_ant,
+        "num_rows": args.num_rows, "polarization": args.polarization,
         "num_subcarriers": args.num_subcarriers, "subcarrier_spacing": args.subcarrier_spacing,
         "num_history": args.num_history, "rate_horizons": args.horizons,
         "num_horizons": None if args.horizons is None else max(args.horizons),

@@ -89,8 +89,8 @@ def check_array(predictor: Any, name: str, array_shape: tuple[int, int, int]) ->
     What works antenna by antenna, or on the last channel alone, suits every array.
 
     Args:
-        predictor: Anything that predicts; what has an `array_shape` (itself, or its `model`) is
-            made for one kind of array, a line where that is `None`.
+        predictor: Anything that predicts; what has an `array_shape` (itself, its `model` or its
+            `transform`) is made for one kind of array, a line where that is `None`.
         name: What to call it.
         array_shape: Number of rows, columns and polarisations of the array.
 
@@ -98,6 +98,8 @@ def check_array(predictor: Any, name: str, array_shape: tuple[int, int, int]) ->
         ValueError: If it is made for another array.
     """
     predictor = getattr(predictor, "model", predictor)
+    # A model leaves the shape to its transform.
+    predictor = getattr(predictor, "transform", predictor)
     if not hasattr(predictor, "array_shape"):
         return
     own = predictor.array_shape

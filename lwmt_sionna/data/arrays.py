@@ -44,6 +44,11 @@ class PlanarArray(Config):
         return self.num_rows * self.num_cols * self.num_polarizations
 
     @property
+    def shape(self) -> tuple[int, int, int]:
+        """Number of rows, columns and polarisations: what predictors call `array_shape`."""
+        return self.num_rows, self.num_cols, self.num_polarizations
+
+    @property
     def positions(self) -> Array:
         """Places of the elements of one polarisation.
 

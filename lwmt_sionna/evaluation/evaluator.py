@@ -173,9 +173,8 @@ def evaluate_paths(
         ValueError: If a predictor is made for another array, the sequences are too short, or every
             channel vanishes.
     """
-    shape = (array.num_rows, array.num_cols, array.num_polarizations)
     for name, predictor in predictors.items():
-        check_array(predictor, name, shape)
+        check_array(predictor, name, array.shape)
     trial = draw_trial(paths, array, frequencies, **settings)
     points = evaluate(
         predictors, trial.history, trial.future, scale=trial.scale, subsets=trial.subsets

@@ -4,10 +4,11 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from lwmt_sionna.baselines.base import check_array
 from lwmt_sionna.data import (
     PathSequences,
     PlanarArray,
@@ -71,7 +72,9 @@ class GridConfig(Config):
         baselines: Names of the training-free baselines; all of them if empty.
         training: HDF5 files that were trained or tuned on: the evaluated must be others.
         history_snr_db: Pilot SNRs of the histories in decibels.
-        num_ant: Antennas of the linear array.
+        num_ant: Antennas of the base station, both polarisations counted.
+        num_rows: Rows of its array; one makes a line.
+        polarization: Polarisation of its array, that of the stored paths; see `PlanarArray`.
         num_subcarriers: Subcarriers.
         subcarrier_spacing: Hertz.
         num_history: Snapshots of history.
@@ -89,6 +92,8 @@ class GridConfig(Config):
     training: tuple[str, ...] = ()
     history_snr_db: Annotated[tuple[float, ...], FILLED] = (5.0, 15.0, 25.0)
     num_ant: PositiveInt = 32
+    num_rows: PositiveInt = 1
+    polarization: Literal["V", "H", "VH", "cross"] = "V"
     num_subcarriers: PositiveInt = 32
     subcarrier_spacing: Positive = 540e3
     num_history: PositiveInt = 16
@@ -98,6 +103,22 @@ class GridConfig(Config):
     link_snr_db: tuple[float, ...] = (0.0, 10.0, 20.0)
     rate_horizons: tuple[PositiveInt, ...] = (1, 5)
     seed: NonNegativeInt = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.array.num_ant != self.num_ant:
+            raise ValueError(
+                "num_ant must be a multiple of rows and polarisations. Received: "
+                f"num_ant={self.num_ant}, num_rows={self.num_rows}, "
+                f"polarization={self.polarization}"
+            )
+
+    @property
+    def array(self) -> PlanarArray:
+        """The array of the base station."""
+        pairs = 1 if self.polarization in ("V", "H") else 2
+        num_cols = max(1, self.num_ant // (self.num_rows * pairs))
+        return PlanarArray(self.num_rows, num_cols, polarization=self.polarization)
 
 
 def load_regime(regime: Regime, config: GridConfig) -> PathSequences:
@@ -111,9 +132,16 @@ def load_regime(regime: Regime, config: GridConfig) -> PathSequences:
         `PathSequences`.
 
     Raises:
-        ValueError: If they are too short, or every channel vanishes. The message names the file.
+        ValueError: If they are too short, were traced with another number of polarisations, or
+            every channel vanishes. The message names the file.
     """
     paths = read_paths(regime.data)
+    if paths.a.shape[-1] != config.array.num_polarizations:
+        raise ValueError(
+            "The paths were traced with another number of polarisations than the array has: "
+            f"expected {paths.a.shape[-1]}. Received: data={regime.data}, "
+            f"polarization={config.polarization}"
+        )
     length = config.num_history + config.num_horizons
     if config.limit:
         paths = paths.select(slice(0, config.limit))
@@ -151,10 +179,15 @@ def evaluate_cell(
     Returns:
         Dictionary of lists of flat dictionaries: `"points"` (see `evaluate`), `"rates"`,
         `"sequences"` (errors of every sequence), `"controls"` and `"costs"`.
+
+    Raises:
+        ValueError: If a predictor is made for another array.
     """
+    for name, predictor in predictors.items():
+        check_array(predictor, name, config.array.shape)
     trial = draw_trial(
         paths,
-        PlanarArray(1, config.num_ant),
+        config.array,
         subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing),
         history_snr_db=history_snr_db,
         num_history=config.num_history,
@@ -212,6 +245,9 @@ def run_grid(
     from lwmt_sionna.baselines import CLASSICAL, ModelPredictor, tuned_baselines
     from lwmt_sionna.models.presets import preset_folder
 
+    # What takes no shape serves a line.
+    shape = config.array.shape
+    array_shape = None if shape == (1, config.num_ant, 1) else shape
     inputs: dict[str, PathLike] = {
         pathlib.Path(regime.data).stem: regime.data for regime in config.regimes
     }
@@ -220,7 +256,7 @@ def run_grid(
         name = pathlib.Path(preset).name
         if name in CLASSICAL or name in CEILINGS:
             raise ValueError(f"A preset may not be named like a baseline. Received: {preset}")
-        models[name] = ModelPredictor(preset, name)
+        models[name] = ModelPredictor(preset, name, array_shape=array_shape)
         parameters[name] = int(models[name].model.count_params())
         inputs[f"preset_{name}"] = preset_folder(preset)
     inputs |= {f"training_{pathlib.Path(path).stem}": path for path in config.training}
@@ -243,7 +279,8 @@ def run_grid(
         }
 
         def compute(regime=regime, paths=paths, history_snr_db=history_snr_db):
-            predictors = {**tuned_baselines(history_snr_db, config.baselines), **models}
+            baselines = tuned_baselines(history_snr_db, config.baselines, array_shape)
+            predictors = {**baselines, **models}
             return evaluate_cell(
                 predictors, paths, history_snr_db, config, controls=regime.controls
             )

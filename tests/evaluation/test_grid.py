@@ -8,14 +8,24 @@ import numpy as np
 import pytest
 
 from lwmt_sionna.baselines import (
+    CLASSICAL,
     Hold,
+    KalmanPredictor,
+    ModelPredictor,
     PerfectCsi,
     PooledAutoregression,
     ZeroPredictor,
+    tuned_baselines,
 )
 from lwmt_sionna.baselines.base import Predictor
-from lwmt_sionna.data import ClusterConfig, concatenate, draw_clusters, write_paths
-from lwmt_sionna.evaluation import figures, grid, zero_forcing_rates
+from lwmt_sionna.data import (
+    ClusterConfig,
+    concatenate,
+    draw_clusters,
+    subcarrier_frequencies,
+    write_paths,
+)
+from lwmt_sionna.evaluation import draw_trial, evaluate, figures, grid, zero_forcing_rates
 from lwmt_sionna.evaluation.grid import (
     GridConfig,
     Regime,
@@ -24,8 +34,10 @@ from lwmt_sionna.evaluation.grid import (
     run_grid,
 )
 from lwmt_sionna.evaluation.table import best_classical, format_points
+from lwmt_sionna.models import ChannelPredictor
 from lwmt_sionna.runs import records
 from lwmt_sionna.runs.store import Store
+from tests import kills
 
 SMALL = {
     "num_ant": 4,
@@ -146,6 +158,121 @@ def test_a_killed_run_loses_one_cell(file, tmp_path, monkeypatch):
         run_grid(leaky, regimes, store)
 
 
+def one_path(shape, rng, num_sequences=3):
+    """Sequences that planar arrays resolve: one path each, at angles between the bins.
+
+    Returns the stored paths and their channels by antenna, in the order of Sionna's arrays.
+    """
+    num_rows, num_cols, num_pols = shape
+    alone = ClusterConfig(
+        num_clusters=(1, 1), num_rays=(1, 1), speed_kmh=(30.0, 30.0), birth_rate=0.0
+    )
+    paths = draw_clusters(num_sequences, 21, 2.5e-3, rng, alone)
+    if num_pols == 2:
+        # The second polarisation has the path's gain turned and halved.
+        paths = dataclasses.replace(paths, a=np.concatenate([paths.a, 0.5j * paths.a], axis=-1))
+    frequencies = 540e3 * (np.arange(8) - 4)
+    phase = -2 * np.pi * paths.tau[..., None] * frequencies
+    y = 0.5 * (np.arange(num_cols) - (num_cols - 1) / 2)
+    z = 0.5 * ((num_rows - 1) / 2 - np.arange(num_rows))
+    across = np.sin(paths.theta_t) * np.sin(paths.phi_t)
+    turn = across[..., None, None] * y[:, None] + np.cos(paths.theta_t)[..., None, None] * z
+    gain = (paths.a[..., 0, :] * paths.valid[..., None])[..., None, None, None]
+    turns = np.exp(2j * np.pi * turn)[:, :, :, None, :, :, None]
+    h = (gain * turns * np.exp(1j * phase)[:, :, :, None, None, None]).sum(axis=2)
+    return paths, h.reshape(num_sequences, 21, -1, 8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "presets"),
+    [
+        ((4, 4, 1), ("hold", "kalman"), ()),
+        ((2, 4, 2), ("hold", "local_ar"), ()),
+        pytest.param((4, 4, 1), tuple(CLASSICAL), ("small",), marks=pytest.mark.slow),
+        pytest.param((2, 4, 2), tuple(CLASSICAL), ("small",), marks=pytest.mark.slow),
+    ],
+)
+def test_the_shape_of_the_array_reaches_every_predictor(tmp_path, rng, shape, names, presets):
+    """Each predicts what it predicts when it is told the shape, and no longer that of a line."""
+    paths, h = one_path(shape, rng)
+    write_paths(tmp_path / "one.h5", paths)
+    config = GridConfig(
+        [Regime(str(tmp_path / "one.h5"))],
+        num_ant=16, num_rows=shape[0], polarization="V" if shape[2] == 1 else "VH",
+        num_subcarriers=8, history_snr_db=(25.0,), presets=presets,
+        baselines=names,
+    )  # fmt: skip
+    assert config.array.shape == shape
+    regimes = [(r, load_regime(r, config)) for r in config.regimes]
+    trial = draw_trial(paths, config.array, subcarrier_frequencies(8, 540e3), history_snr_db=25.0)
+    np.testing.assert_allclose(trial.future, h[:, 16:], rtol=1e-3, atol=1e-4 * np.abs(h).max())
+    points = run_grid(config, regimes, Store())[0]["points"]
+    found = {
+        p["predictor"]: p["nmse_pooled_db"]
+        for p in points
+        if p["horizon"] == 1 and p["subset"] == "all"
+    }
+    assert list(found) == [*names, *presets]
+
+    def errors(array_shape):
+        told = tuned_baselines(25.0, names, array_shape)
+        told |= {name: ModelPredictor(name, array_shape=array_shape) for name in presets}
+        points = evaluate(told, trial.history, trial.future, scale=trial.scale)
+        return {p["predictor"]: p["nmse_pooled_db"] for p in points if p["horizon"] == 1}
+
+    right, line = errors(shape), errors(None)
+    for name, error in found.items():
+        assert error == pytest.approx(right[name], abs=2e-3), name
+    deaf = {name for name in found if abs(line[name] - right[name]) < 0.01}
+    assert deaf == {"zero", "hold", "aligned_hold", "pooled_ar"} & set(names)
+
+
+def test_what_cannot_use_the_shape_of_the_array_is_refused(file, paths):
+    planar = {**SMALL, "num_ant": 8, "num_rows": 2}
+    config = GridConfig([Regime(file)], **planar)
+    for predictor in (KalmanPredictor(), ChannelPredictor.from_preset("small")):
+        with pytest.raises(ValueError, match=r"mine is made for another.*\(2, 4, 1\)"):
+            evaluate_cell({"mine": predictor}, paths, 15.0, config)
+    dual = GridConfig([Regime(file)], **planar, polarization="VH")
+    with pytest.raises(ValueError, match=r"polarisations.*expected 1.*some\.h5.*VH"):
+        load_regime(dual.regimes[0], dual)
+    regimes = [(config.regimes[0], load_regime(config.regimes[0], config))]
+    with pytest.raises(ValueError, match="num_paths") as told:
+        run_grid(dataclasses.replace(config, presets=("paths",)), regimes, Store())
+    assert "\n" not in str(told.value)
+
+
+# Cells that are judged, pieces kept, and files that get their names (claims and records too).
+STEPS = {
+    "lwmt_sionna.evaluation.grid:evaluate_cell": 4,
+    "lwmt_sionna.runs.store:Store.put": 4,
+    "lwmt_sionna.runs.records:os.replace": 5,
+}
+
+
+@pytest.mark.slow
+def test_ten_killed_evaluations_end_as_one_that_was_not(file, tmp_path):
+    """The script, killed at random steps: the record it ends with is the uninterrupted one."""
+
+    def arguments(name):
+        return (
+            "--data", file, "--baselines", "zero", "hold", "pooled_ar", "--num-ant", "4",
+            "--num-subcarriers", "4", "--history-snr", "5", "10", "15", "25", "--preset",
+            "--workdir", str(tmp_path / name), "--out", str(tmp_path / f"{name}.json"),
+        )  # fmt: skip
+
+    kills.evaluate_predictions(*arguments("whole"))
+    whole = records.read_record(tmp_path / "whole.json")
+    for number, (step, call) in enumerate(kills.draw_steps(STEPS, 10, seed=1)):
+        name = f"killed_{number}"
+        assert kills.killed_run(step, call, kills.evaluate_predictions, *arguments(name)), step
+        kills.evaluate_predictions(*arguments(name))
+        resumed = records.read_record(tmp_path / f"{name}.json")
+        for part in ("points", "rates", "sequences", "best_classical", "inputs"):
+            assert resumed[part] == whole[part], (step, call, part)
+        assert not list((tmp_path / name).rglob(".tmp-*"))
+
+
 def test_figures_show_the_points(file, tmp_path, monkeypatch):
     config = GridConfig([Regime(file)], **SMALL)
     regimes = [(r, load_regime(r, config)) for r in config.regimes]
@@ -212,6 +339,8 @@ def test_rates_of_orthogonal_users():
         ({"regimes": [{"data": "x"}], "subsets": ["best"]}, "best"),
         ({"regimes": [{"data": "x"}], "num_horizons": 0}, "num_horizons=0"),
         ({"regimes": [{"data": "x"}], "limit": -1}, "limit=-1"),
+        ({"regimes": [{"data": "x"}], "num_rows": 5}, "num_rows=5"),
+        ({"regimes": [{"data": "x"}], "num_ant": 1, "polarization": "VH"}, "polarization=VH"),
     ],
 )
 def test_wrong_configurations_are_refused(values, message):

@@ -269,6 +269,19 @@ def test_policies_follow_the_history_of_their_regime():
     assert own.for_regime(noisy) is own
 
 
+def test_a_predictor_of_another_array_is_refused():
+    """Drops are those of a line of antennas."""
+    factory = DropFactory(make_paths(), config=DropConfig(max_similarity=1.0))
+    planar = make_policy("kalman", settings={"array_shape": (4, 8, 1)})
+    with pytest.raises(ValueError, match=r"'kalman'.*\(1, 32, 1\).*\(4, 8, 1\)"):
+        planar.for_regime(factory)
+    model = ChannelPredictor.from_preset("small", array_shape=(4, 4, 2))
+    with pytest.raises(ValueError, match=r"\(1, 32, 1\).*\(4, 4, 2\)"):
+        PredictedCsi(baselines.ModelPredictor(model), "model").for_regime(factory)
+    line = make_policy("kalman", settings={"array_shape": (1, 32, 1)})
+    assert line.for_regime(factory) is line
+
+
 def test_baselines_have_their_tuned_settings():
     prints = [
         make_policy("denoised_ar", history_snr_db=snr_db).fingerprint for snr_db in (5.0, 25.0)

@@ -114,6 +114,10 @@ class NoisyPerfectCsi(CsiPolicy):
 class PredictedCsi(CsiPolicy):
     """Any predictor as a policy.
 
+    Drops of a `DropFactory` are those of a horizontal line: a predictor made for another array is
+    refused there. Ready channels of a planar or dual-polarised array need a predictor that was
+    given that `array_shape`.
+
     Args:
         predictor: callable `(history, num_horizons)` on complex64
             `[batch, num_snapshots, num_antennas, num_subcarriers]`, returning
@@ -139,6 +143,14 @@ class PredictedCsi(CsiPolicy):
         self.num_horizons = num_horizons
         self.fingerprint = fingerprint
         self._last: tuple[Any, Array, Array] | None = None
+
+    def for_regime(self, factory: DropFactory) -> "PredictedCsi":
+        from lwmt_sionna.baselines import check_array
+
+        # Its drops are those of a horizontal line.
+        line = (1, factory.downlink.num_antennas, 1)
+        check_array(self.predictor, f"Policy {self.name!r}", line)
+        return self
 
     def __call__(self, history: Array, horizon: int, target: Array | None = None) -> Array:
         # The history is kept along: another one cannot come to lie at its address.
@@ -263,6 +275,7 @@ def make_policy(
             have the settings tuned at the nearest SNR (see `lwmt_sionna.baselines.tuned_settings`).
         seed: int, seed of the noise of `noisy_perfect`.
         settings: dict or None, arguments of the baseline's constructor in place of all tuned ones.
+            Without an `array_shape` among them the antennas are taken for a line, as drops are.
         num_horizons: int, horizons that predictors are asked for at least (see `PredictedCsi`).
 
     Returns:

@@ -100,7 +100,7 @@ class DownlinkConfig(Config):
 
     Attributes:
         num_users: int, users served at once.
-        num_antennas: int, antennas of the base station.
+        num_antennas: int, antennas of the base station, a horizontal line at half a wavelength.
         num_user_antennas: int, antennas of a user.
         streams_per_user: int, streams (layers) of a user, all of one code word. One user with
             several streams is single-user MIMO, several users are multi-user MIMO.

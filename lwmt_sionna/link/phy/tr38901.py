@@ -135,7 +135,7 @@ def draw_channels(config: Tr38901Config, shard: int = 0) -> ChannelSequences:
         config.sampling_period,
         config.carrier_frequency,
         config.subcarrier_spacing,
-        (config.array.num_rows, config.array.num_cols, config.array.num_polarizations),
+        config.array.shape,
         origin=f"3GPP TR 38.901, {config.model}, by Sionna PHY",
         speed=speed,
         sequence_id=first + np.arange(size),
