@@ -14,6 +14,7 @@ import pytest
 
 from lwmt_sionna.data import write_paths
 from lwmt_sionna.link import LinkEvalConfig, evaluate_link
+from tests import kills
 from tests.link.channels import make_paths
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -137,6 +138,33 @@ def test_a_killed_sweep_loses_the_point_it_was_at(sweep, number, step):
     assert counts(record) == counts(expected)
     assert labels(killed) == labels(folder / "one")
     assert not list(killed.rglob(".tmp-*"))
+
+
+# Points computed (by the process itself), kept, and files that get their names.
+STEPS = {
+    "lwmt_sionna.link.sweep.points:Bench.compute": 8,
+    "lwmt_sionna.runs.store:Store.put": 8,
+    "lwmt_sionna.runs.records:os.replace": 8,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_six_killed_sweeps_end_as_one_that_was_not(sweep, workers):
+    """Killed at random steps, alone and with processes of its own."""
+    folder, config, expected = sweep
+    steps = dict(STEPS)
+    if workers > 1:
+        # Points are computed elsewhere.
+        del steps["lwmt_sionna.link.sweep.points:Bench.compute"]
+    for number, (step, call) in enumerate(kills.draw_steps(steps, 6, seed=workers)):
+        killed = folder / f"random_{workers}_{number}"
+        arguments = str(folder / "config.toml"), str(killed), workers
+        assert kills.killed_run(step, call, kills.sweep_link, *arguments), step
+        record = evaluate_link(config, killed, progress=False)
+        assert counts(record) == counts(expected), (step, call)
+        assert labels(killed) == labels(folder / "one")
+        assert not list(killed.rglob(".tmp-*"))
 
 
 def test_wrong_places(sweep):
