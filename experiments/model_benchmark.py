@@ -183,7 +183,7 @@ def eager(case):
     for _ in range(1 + case["rounds"]):
         for name, call in calls.items():
             begin = time.process_time()
-            np.asarray(call(history))
+            keras.ops.convert_to_numpy(call(history))
             seconds[name].append(time.process_time() - begin)
     point = {"task": "eager", "users": case["users"], "backend": keras.backend.backend()}
     for name, times in seconds.items():

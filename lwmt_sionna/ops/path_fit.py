@@ -302,8 +302,8 @@ class PathFit:
         square = weight * ops.square(turns - ops.floor(turns + 0.5))
         square = ops.sum(square, axis=-1) / (ops.sum(weight, axis=-1) + _TINY)
         pace = ops.sqrt(square)[:, None, None] / self.full_drift
-        width = pace ** np.array([0, 0, 0, 0, 2, 1, 1], "float32")
-        return self.precision / ops.square(ops.clip(width, _SLOWEST, 1.0))
+        width = pace ** _tensor(np.array([0, 0, 0, 0, 2, 1, 1], "float32"))
+        return _tensor(self.precision) / ops.square(ops.clip(width, _SLOWEST, 1.0))
 
     def _peaks(self, residual, noise):
         """The largest peaks of the residual, refined, and which of them stand out of the noise.
@@ -318,7 +318,7 @@ class PathFit:
         strongest = heights[:, :1]
         # Side lobes of a peak between bins are 13 dB below it.
         exists = ops.cast(heights > 0.15 * strongest, "float32")
-        phase = 2 * math.pi * np.array(self.half, "float32") * frequencies
+        phase = frequencies * (2 * math.pi * np.array(self.half, "float32"))
         phase = ops.pad(phase, [[0, 0], [0, 0], [1, 3]])
         zero = 0.0 * strongest
         window = 1.0 + zero[..., None] * np.ones((1, self.num_peaks, self.shape[0]), "float32")
@@ -434,7 +434,7 @@ class PathFit:
         parts = []
         for a, b, c, factor in PHASE_TERMS:
             weight = factor * t[None, :, None] ** a
-            parts.append(ops.sum(weight * moments[c].im[..., b], axis=1))
+            parts.append(ops.sum(moments[c].im[..., b] * _tensor(weight), axis=1))
         growth = ops.sum(moments[0].re[..., 0], axis=1)
         return ops.stack([growth, *parts], axis=-1)
 
@@ -442,6 +442,11 @@ class PathFit:
 def _noise(residual):
     """Noise power per sample, from the bins of the residual that hold little."""
     return noise_power(angle_delay_transform(residual.stacked()))
+
+
+def _tensor(array):
+    """A constant as a tensor: PyTorch does not compute with arrays of NumPy."""
+    return ops.convert_to_tensor(array, dtype="float32")
 
 
 def _active(paths):

@@ -185,7 +185,7 @@ def largest_peaks(
         for i, size, own in zip(
             index[1:], sizes[1:], (bins // sizes[2], bins % sizes[2]), strict=True
         ):
-            distance = ops.abs(own[None] - i[:, None])
+            distance = ops.abs(ops.convert_to_tensor(own)[None] - i[:, None])
             distance = ops.minimum(distance, size - distance)
             near = near * ops.cast(distance <= reach, "float32")
         plane = plane * (1.0 - near)
