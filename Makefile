@@ -21,7 +21,7 @@ demo: setup ## the main job, short: a table, a record and two figures in runs/de
 	$(PY) experiments/link_level_eval.py --config experiments/configs/link_demo.toml --out runs/demo
 
 test: setup lint ## lint and the quick tests
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(STAMP) ## ruff, the types of the public face, the layers of the package
 	$(PY) -m ruff check .
