@@ -117,7 +117,7 @@ def test_the_architecture_is_that_of_the_preset(shipped):
     start = ChannelPredictor.from_preset(shipped)
     for mode in ("full", "frozen", "lora"):
         model = config(init=shipped, mode=mode).build()
-        assert (model.num_paths, model.num_horizons) == (start.num_paths, start.num_horizons)
+        assert (model.physics, model.num_horizons) == (start.physics, start.num_horizons)
         assert model.backbone.width == 64 and model.trainable_variables
     with pytest.raises(ValueError, match="kind direct"):
         config(init=shipped, kind="direct").build()
@@ -133,7 +133,7 @@ def test_the_preset_paths_is_fine_tuned(tmp_path, rng):
         pool=4, checkpoint_every=1,
     )  # fmt: skip
     model, outcome = train(settings, tmp_path / "run", verbose=0)
-    assert model.num_paths == 24
+    assert model.physics.num_paths == 24
     assert outcome["validation_loss_db"] <= outcome["validation_loss_untrained_db"]
 
 
