@@ -86,6 +86,9 @@ class PathModel(keras.Model):
         return ops.reshape(future, (-1, self.num_horizons, *history.shape[2:])) * scale
 
     def _continue(self, x):
+        # A fit tells directions from two antennas, delays from two subcarriers: one stands twice.
+        num_ant, num_subcarriers = x.shape[2:4]
+        x = ops.tile(x, (1, 1, 1 + (num_ant == 1), 1 + (num_subcarriers == 1), 1))
         fit = PathFit(*x.shape[1:4], **self.settings)
         future, residual = fit.continued(x, self.num_horizons)
         if self.residual_order:
@@ -93,4 +96,4 @@ class PathModel(keras.Model):
             taps = burg_coefficients(rest, self.residual_order)[-1]
             rest = extrapolate(rest, taps, self.num_horizons)
             future = future + inverse_angle_delay_transform(rest)
-        return future
+        return future[:, :, :num_ant, :num_subcarriers]
