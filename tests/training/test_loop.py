@@ -25,6 +25,7 @@ from lwmt_sionna.training import (
     train,
 )
 from lwmt_sionna.training.loop import OutputAsLoss
+from tests import kills
 from tests.training.small import predictor_config, pretrain_config
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -125,6 +126,32 @@ def test_a_killed_training_ends_as_one_that_was_not(tmp_path, data, place, numbe
         assert resumed.outcome[name] == pytest.approx(whole.outcome[name], rel=1e-6)
     for got, want in zip(weights(resumed.model), weights(whole.model), strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-7)
+
+
+# Batches drawn, steps counted, pieces kept, and files that get their names.
+STEPS = {
+    "lwmt_sionna.training.loop:Checkpoints.save": 2,
+    "lwmt_sionna.runs.store:Store.put_file": 2,
+    "lwmt_sionna.runs.store:Store.put": 2,
+    "lwmt_sionna.runs.records:os.replace": 5,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["training", "pretraining"])
+def test_four_killed_trainings_end_as_one_that_was_not(tmp_path, data, kind):
+    """Killed at random steps: the same losses and weights."""
+    config = pretrain_config(12) if kind == "pretraining" else predictor_config([data])
+    whole = train(config, tmp_path / "whole", verbose=0)
+    for number, (step, call) in enumerate(kills.draw_steps(STEPS, 4, seed=len(kind))):
+        folder = tmp_path / f"killed_{number}"
+        settings = type(config).__name__, config.to_dict(), str(folder)
+        assert kills.killed_run(step, call, kills.train_model, *settings), (step, call)
+        resumed = train(config, folder, verbose=0)
+        np.testing.assert_allclose(losses(resumed), losses(whole), rtol=1e-6)
+        for got, want in zip(weights(resumed.model), weights(whole.model), strict=True):
+            np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-7)
+        assert not list(folder.rglob(".tmp-*"))
 
 
 def test_a_killed_pretraining_survives_a_damaged_checkpoint(tmp_path):
