@@ -57,7 +57,7 @@ ROOT = next(p for p in (HERE, *HERE.parents) if (p / "lwmt_sionna").is_dir())
 # %%
 paths = read_paths(ROOT / "experiments" / "data" / "san_francisco_30kmh_5ms.h5")
 config = DownlinkConfig(num_iterations=8 if QUICK else 20)
-factory = DropFactory(paths, config, DropConfig(num_drops=4 if QUICK else 64))
+factory = DropFactory(paths, config, DropConfig(num_drops=2 if QUICK else 64))
 drops = factory.at(horizon=1)
 print(f"{factory.name}: {drops.num_drops} drops, normalised Doppler {factory.normalized_doppler}")
 print("history", drops.history.shape, "slot", drops.slot.shape)
@@ -134,7 +134,7 @@ for name, h_hat in estimates.items():
     _, bler = sim_ber(
         model,
         link_snr_db,
-        batch_size=4 if QUICK else 32,
+        batch_size=2 if QUICK else 32,
         max_mc_iter=1 if QUICK else 8,
         num_target_block_errors=200,
         graph_mode="xla",
