@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from lwmt_sionna import ChannelPredictor, LWMTBackbone, Neighborhood
 from lwmt_sionna.data import (
     ChannelSequences,
     PathSequences,
@@ -84,3 +85,17 @@ def store_channels(paths, array, num_subcarriers=32, subcarrier_spacing=540e3):
     return ChannelSequences(
         h, paths.sampling_period, paths.carrier_frequency, subcarrier_spacing, array.shape, "stored"
     )
+
+
+def make_predictor():
+    """An untrained predictor of three snapshots that compiles quickly."""
+    backbone = LWMTBackbone(
+        width=8,
+        depth=1,
+        num_heads=1,
+        patch=(4, 4),
+        neighborhood=Neighborhood(window=0, corridor=0, time_offsets=(-1,)),
+    )
+    model = ChannelPredictor(backbone, num_horizons=3, experts=((4, 1),), context=4)
+    model.build(None)
+    return model

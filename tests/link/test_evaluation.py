@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from lwmt_sionna import ChannelPredictor, LWMTBackbone
 from lwmt_sionna.data import read_paths, write_paths
 from lwmt_sionna.link import (
     DownlinkConfig,
@@ -22,7 +21,7 @@ from lwmt_sionna.link import (
 )
 from lwmt_sionna.link.sweep.points import Bench
 from lwmt_sionna.runs import command_line, records
-from tests.link.channels import make_paths
+from tests.link.channels import make_paths, make_predictor
 
 REPOSITORY = pathlib.Path(__file__).parents[2]
 CONFIG = """
@@ -204,14 +203,7 @@ def test_a_user_whose_future_cannot_be_is_refused_by_file_and_field(script, fold
 
 def test_records_call_policies_as_they_were_asked_for(folder):
     """Whatever place their files have: workers may have been started in another folder."""
-    model = ChannelPredictor(
-        LWMTBackbone(width=16, depth=1, num_heads=2),
-        num_horizons=3,
-        experts=((4, 1), (6, 2)),
-        context=4,
-    )
-    model(np.ones((1, 16, 8, 16), np.complex64))
-    model.save_to_preset("tiny")
+    make_predictor().save_to_preset("tiny")
     config = LinkEvalConfig.from_toml(
         "config.toml",
         {"data": ["slow.h5"], "policies": ["preset:tiny"], "sweep": {"horizons": [1]}},

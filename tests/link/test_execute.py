@@ -4,11 +4,8 @@ import dataclasses
 import json
 import os
 import pathlib
-import signal
 import site
-import subprocess
 import sys
-import textwrap
 
 import pytest
 
@@ -37,25 +34,6 @@ mcs = [4, 13]
 compile = "eager"
 """
 COUNTS = ("regime", "horizon", "policy", "mcs", "link_snr_db", "num_blocks", "num_block_errors")
-# The same run, which ends abruptly when a function is called for the sixth time.
-KILLED = """
-    import os, signal
-    from lwmt_sionna.link import LinkEvalConfig, evaluate_link
-    from lwmt_sionna.link.sweep.points import Bench
-    from lwmt_sionna.runs.store import Store
-
-    owner, name = {step}
-    function, calls = getattr(owner, name), []
-
-    def killed(*arguments):
-        calls.append(arguments)
-        if len(calls) == 6:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return function(*arguments)
-
-    setattr(owner, name, killed)
-    evaluate_link(LinkEvalConfig.from_toml("config.toml"), "killed_{number}", progress=False)
-"""
 
 
 def counts(record):
@@ -80,28 +58,29 @@ def sweep(tmp_path_factory):
     os.chdir(before)
 
 
-def test_two_dask_workers_give_the_same_counts_or_say_that_they_cannot(sweep, monkeypatch):
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_dask_workers_give_the_same_counts_or_say_that_they_cannot(sweep, monkeypatch, workers):
     from distributed import Client, LocalCluster
 
     folder, config, expected = sweep
     # A policy of one's own that is another one on the workers.
     here, there = folder / "here", folder / "there"
     for place, sign in ((here, ""), (there, "-")):
-        place.mkdir()
+        place.mkdir(exist_ok=True)
         (place / "held.py").write_text(f"def hold(history, n):\n    return {sign}history[:, -n:]\n")
     environment = {"PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"}
     with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, env=environment
+        n_workers=workers, threads_per_worker=1, dashboard_address=None, env=environment
     ) as cluster:
         address = cluster.scheduler_address
-        record = evaluate_link(config, folder / "dask", progress=False, dask=address)
+        record = evaluate_link(config, folder / f"dask_{workers}", progress=False, dask=address)
         with Client(address) as client:
             client.run(site.addsitedir, str(there))
         monkeypatch.syspath_prepend(str(here))
         with pytest.raises(ValueError, match=r"A worker has other files.*another policy for"):
             evaluate_link(
                 dataclasses.replace(config, policies=("held:hold",)),
-                folder / "other",
+                folder / f"other_{workers}",
                 progress=False,
                 dask=address,
             )
@@ -117,27 +96,23 @@ def test_two_processes_give_the_same_counts(sweep):
     assert counts(record) == counts(expected)
 
 
-@pytest.mark.parametrize(
-    ("number", "step"),
-    [(0, '(Bench, "compute")'), (1, '(Store, "put")'), (2, '(os, "replace")')],
-)
-def test_a_killed_sweep_loses_the_point_it_was_at(sweep, number, step):
-    """Killed while a point is computed, before it is kept, and before its file has its name."""
-    folder, config, expected = sweep
-    process = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(KILLED).format(step=step, number=number)],
-        cwd=folder,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        check=False,
-    )
-    assert process.returncode == -signal.SIGKILL
-    killed = folder / f"killed_{number}"
-    kept = labels(killed)
-    assert len(kept) == 5 and kept < labels(folder / "one")
-    record = evaluate_link(config, killed, progress=False)
-    assert counts(record) == counts(expected)
-    assert labels(killed) == labels(folder / "one")
-    assert not list(killed.rglob(".tmp-*"))
+def check_killed(sweep, folder, step, call, workers=1):
+    """A sweep that is killed at a step ends as one that was not."""
+    home, config, expected = sweep
+    arguments = str(home / "config.toml"), str(folder), workers
+    assert kills.killed_run(step, call, kills.sweep_link, *arguments), (step, call)
+    kept = labels(folder)
+    assert kept <= labels(home / "one")
+    record = evaluate_link(config, folder, progress=False)
+    assert counts(record) == counts(expected), (step, call)
+    assert labels(folder) == labels(home / "one")
+    assert not list(folder.rglob(".tmp-*"))
+    return kept
+
+
+def test_a_killed_sweep_loses_the_point_it_was_at(sweep, tmp_path):
+    kept = check_killed(sweep, tmp_path, "lwmt_sionna.link.sweep.points:Bench.compute", 6)
+    assert len(kept) == 5
 
 
 # Points computed (by the process itself), kept, and files that get their names.
@@ -150,21 +125,14 @@ STEPS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_six_killed_sweeps_end_as_one_that_was_not(sweep, workers):
+def test_six_killed_sweeps_end_as_one_that_was_not(sweep, tmp_path, workers):
     """Killed at random steps, alone and with processes of its own."""
-    folder, config, expected = sweep
     steps = dict(STEPS)
     if workers > 1:
         # Points are computed elsewhere.
         del steps["lwmt_sionna.link.sweep.points:Bench.compute"]
     for number, (step, call) in enumerate(kills.draw_steps(steps, 6, seed=workers)):
-        killed = folder / f"random_{workers}_{number}"
-        arguments = str(folder / "config.toml"), str(killed), workers
-        assert kills.killed_run(step, call, kills.sweep_link, *arguments), step
-        record = evaluate_link(config, killed, progress=False)
-        assert counts(record) == counts(expected), (step, call)
-        assert labels(killed) == labels(folder / "one")
-        assert not list(killed.rglob(".tmp-*"))
+        check_killed(sweep, tmp_path / str(number), step, call, workers)
 
 
 def test_wrong_places(sweep):

@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from lwmt_sionna import ChannelPredictor, LWMTBackbone, baselines
+from lwmt_sionna import ChannelPredictor, baselines
 from lwmt_sionna.link import (
     CsiPolicy,
     DownlinkConfig,
@@ -16,7 +16,7 @@ from lwmt_sionna.link import (
 )
 from lwmt_sionna.link.csi.policies import NoisyPerfectCsi, PredictedCsi
 from lwmt_sionna.models import list_presets
-from tests.link.channels import make_paths
+from tests.link.channels import make_paths, make_predictor
 
 
 class LastSnapshot:
@@ -131,12 +131,7 @@ def test_unknown_preset():
 
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 def test_preset_is_hashed(tmp_path, history):
-    model = ChannelPredictor(
-        LWMTBackbone(width=16, depth=1, num_heads=2),
-        num_horizons=3,
-        experts=((4, 1), (6, 2)),
-        context=4,
-    )
+    model = make_predictor()
     long = np.tile(history[:, :, :, :4, :4], (1, 1, 4, 1, 1))
     expected = baselines.ModelPredictor(model)(long.reshape(6, *long.shape[2:]), 3)
     model.save_to_preset(tmp_path / "tiny")
