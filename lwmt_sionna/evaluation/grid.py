@@ -19,7 +19,15 @@ from lwmt_sionna.data import (
     subcarrier_frequencies,
     vanishing_mask,
 )
-from lwmt_sionna.evaluation.evaluator import SUBSETS, Forecast, Subset, draw_trial, evaluate
+from lwmt_sionna.evaluation.evaluator import (
+    CEILINGS,
+    SUBSETS,
+    Forecast,
+    Subset,
+    causal_forecast,
+    draw_trial,
+    evaluate,
+)
 from lwmt_sionna.evaluation.leaks import check_held_out, other_histories, shuffled_histories
 from lwmt_sionna.evaluation.metrics import normalized_error, to_db, zero_forcing_rates
 from lwmt_sionna.runs import records
@@ -36,9 +44,8 @@ from lwmt_sionna.runs.parallel import progress_bar
 from lwmt_sionna.runs.store import Store
 from lwmt_sionna.typing import Array, PathLike
 
-__all__ = ["CEILINGS", "GridConfig", "Regime", "evaluate_cell", "load_regime", "run_grid"]
+__all__ = ["GridConfig", "Regime", "evaluate_cell", "load_regime", "run_grid"]
 
-CEILINGS = ("perfect", "noisy_perfect")
 # Rates, errors per sequence and controls are computed at one pilot SNR.
 _RATE_HISTORY_SNR_DB = 15.0
 _RATIO_RANGE = (1e-7, 1e3)
@@ -177,7 +184,8 @@ def evaluate_cell(
         controls: Whether to run the controls with wrong histories as well, at the SNR of the rates.
 
     Returns:
-        Dictionary of lists of flat dictionaries: `"points"` (see `evaluate`), `"rates"`,
+        Dictionary of lists of flat dictionaries: `"points"` (see `evaluate`; among them those of
+        the causal ceiling where paths are stored), `"rates"` (with all of `CEILINGS`),
         `"sequences"` (errors of every sequence), `"controls"` and `"costs"`.
 
     Raises:
@@ -185,10 +193,11 @@ def evaluate_cell(
     """
     for name, predictor in predictors.items():
         check_array(predictor, name, config.array.shape)
+    frequencies = subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing)
     trial = draw_trial(
         paths,
         config.array,
-        subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing),
+        frequencies,
         history_snr_db=history_snr_db,
         num_history=config.num_history,
         num_horizons=config.num_horizons,
@@ -196,7 +205,10 @@ def evaluate_cell(
     )
     timed = {name: _Timed(predictor) for name, predictor in predictors.items()}
     subsets: dict[str, Array] = {name: trial.subsets[name] for name in config.subsets}
-    points = evaluate(timed, trial.history, trial.future, scale=trial.scale, subsets=subsets)
+    ceilings = _ceilings(trial, history_snr_db, config, frequencies)
+    # The errors of the others are zero, and that of the noise.
+    judged = timed | {name: each for name, each in ceilings.items() if name == "causal"}
+    points = evaluate(judged, trial.history, trial.future, scale=trial.scale, subsets=subsets)
     cell = {name: value for name, value in trial.labels.items() if name != "num_vanishing"}
     result = {
         "points": [_rounded({**trial.labels, **point}) for point in points],
@@ -213,7 +225,7 @@ def evaluate_cell(
         for name, values in predicted.items()
         for row in _per_sequence(values, trial, config)
     ]
-    predicted |= _ceilings(trial, history_snr_db, config.seed)
+    predicted |= {name: each.future for name, each in ceilings.items()}
     result["rates"] = [
         {**cell, "predictor": name, **row}
         for name, values in predicted.items()
@@ -324,11 +336,19 @@ def _splits(config, regimes):
     return splits
 
 
-def _ceilings(trial, history_snr_db, seed):
+def _ceilings(trial, history_snr_db, config, frequencies):
+    """What knows more than the histories, as predictors, by names of `CEILINGS`."""
     from lwmt_sionna.baselines import PerfectCsi
 
-    noisy = PerfectCsi(trial.future, history_snr_db, seed + 1)
-    return dict(zip(CEILINGS, (trial.future, noisy.future), strict=True))
+    ceilings = {
+        "perfect": PerfectCsi(trial.future),
+        "noisy_perfect": PerfectCsi(trial.future, history_snr_db, config.seed + 1),
+    }
+    if isinstance(trial.sequences, PathSequences):
+        lengths = config.num_history, config.num_horizons
+        foreseen = causal_forecast(trial.sequences, config.array, frequencies, *lengths)
+        ceilings["causal"] = PerfectCsi(foreseen)
+    return ceilings
 
 
 def _rate_horizons(config):
