@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from lwmt_sionna.data import (
     subcarrier_frequencies,
     vanishing_mask,
 )
+from lwmt_sionna.data.arrays import Polarization
 from lwmt_sionna.evaluation.evaluator import (
     CEILINGS,
     SUBSETS,
@@ -100,7 +101,7 @@ class GridConfig(Config):
     history_snr_db: Annotated[tuple[float, ...], FILLED] = (5.0, 15.0, 25.0)
     num_ant: PositiveInt = 32
     num_rows: PositiveInt = 1
-    polarization: Literal["V", "H", "VH", "cross"] = "V"
+    polarization: Polarization = "V"
     num_subcarriers: PositiveInt = 32
     subcarrier_spacing: Positive = 540e3
     num_history: PositiveInt = 16
@@ -113,19 +114,13 @@ class GridConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.array.num_ant != self.num_ant:
-            raise ValueError(
-                "num_ant must be a multiple of rows and polarisations. Received: "
-                f"num_ant={self.num_ant}, num_rows={self.num_rows}, "
-                f"polarization={self.polarization}"
-            )
+        # Said here rather than when the files are read.
+        _ = self.array
 
     @property
     def array(self) -> PlanarArray:
         """The array of the base station."""
-        pairs = 1 if self.polarization in ("V", "H") else 2
-        num_cols = max(1, self.num_ant // (self.num_rows * pairs))
-        return PlanarArray(self.num_rows, num_cols, polarization=self.polarization)
+        return PlanarArray.of(self.num_ant, self.num_rows, self.polarization)
 
 
 def load_regime(regime: Regime, config: GridConfig) -> PathSequences:
