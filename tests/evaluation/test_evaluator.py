@@ -1,10 +1,13 @@
 """One predictor on the same data has one figure, whatever door the data came in by."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from lwmt_sionna.baselines import Hold, LocalAutoregression, PooledAutoregression, ZeroPredictor
 from lwmt_sionna.data import (
+    ChannelSequences,
     ClusterConfig,
     PlanarArray,
     add_noise,
@@ -14,6 +17,7 @@ from lwmt_sionna.data import (
 )
 from lwmt_sionna.evaluation import (
     aligned_error,
+    draw_trial,
     evaluate,
     evaluate_paths,
     normalized_error,
@@ -22,6 +26,7 @@ from lwmt_sionna.evaluation import (
     zero_forcing_rates,
 )
 from lwmt_sionna.evaluation.grid import GridConfig, Regime, evaluate_cell
+from lwmt_sionna.masking import HardwareConfig
 
 PAST, FUTURE = 16, 5
 PREDICTORS = {"hold": Hold(), "pooled_ar": PooledAutoregression(4), "zero": ZeroPredictor()}
@@ -63,6 +68,65 @@ def test_every_door_gives_the_same_figure(paths):
     for key, point in arrays.items():
         assert measured[key]["nmse_pooled_db"] == pytest.approx(point["nmse_pooled_db"], abs=0.05)
         assert measured[key]["nmse_median_db"] == pytest.approx(point["nmse_median_db"], abs=1e-6)
+
+
+HARDWARE = HardwareConfig(
+    phase_jitter_deg=5.0,
+    timing_jitter=5e-9,
+    calibration_error_db=-15.0,
+    quantization_bits=6,
+    dropped=(9, -1),
+    target="chains",
+)
+
+
+def test_histories_pass_the_hardware(paths):
+    h = synthesize(paths, ARRAY, FREQUENCIES)
+    rng = np.random.default_rng([3, 15])
+    history, arrived = HARDWARE.impair(
+        h[:, :PAST],
+        FREQUENCIES,
+        2.5e-3,
+        3,
+        estimate=lambda received: add_noise(received, 15.0, rng),
+    )
+    trial = draw_trial(paths, ARRAY, FREQUENCIES, history_snr_db=15.0, seed=3, hardware=HARDWARE)
+    np.testing.assert_array_equal(trial.history, history)
+    np.testing.assert_array_equal(trial.arrived, arrived)
+    np.testing.assert_array_equal(trial.future, HARDWARE.targets(h[:, PAST:], PAST, 3))
+    assert trial.labels["target"] == "chains"
+    config = GridConfig([Regime("unused")], num_ant=8, num_subcarriers=8, hardware=HARDWARE, seed=3)
+    cell = evaluate_cell(PREDICTORS, paths, 15.0, config)["points"]
+    settings = {"history_snr_db": 15.0, "seed": 3, "hardware": HARDWARE}
+    for one, two in zip(cell, evaluate_paths(PREDICTORS, paths, ARRAY, FREQUENCIES, **settings)):
+        assert one["target"] == two["target"] == "chains"
+        assert one["nmse_median_db"] == pytest.approx(two["nmse_median_db"], abs=6e-4)
+
+
+def test_who_can_hear_of_lost_reports_does(paths):
+    h = synthesize(paths, ARRAY, FREQUENCIES)
+    told = []
+
+    def listens(history, num_horizons, arrived=None):
+        told.append(arrived)
+        return Hold()(history, num_horizons)
+
+    predictors = {
+        **PREDICTORS,
+        "listens": listens,
+        "deaf": lambda h, n: PREDICTORS["pooled_ar"](h, n),
+    }
+    found = []
+    for known in (True, False):
+        hardware = HardwareConfig(dropped=(-1,), dropped_known=known)
+        history, arrived = hardware.impair(h[:, :PAST], FREQUENCIES, 2.5e-3)
+        points = evaluate(predictors, history, h[:, PAST:], arrived=arrived)
+        found.append({key: p["nmse_median_db"] for key, p in by_key(points).items()})
+    np.testing.assert_array_equal(told[0][:, -1], False)
+    assert told[1] is None
+    known, unseen = found
+    assert known["pooled_ar", 1, "all"] < unseen["pooled_ar", 1, "all"] - 10
+    assert known["deaf", 1, "all"] == unseen["deaf", 1, "all"] == unseen["pooled_ar", 1, "all"]
 
 
 def test_a_predictor_for_another_array_is_refused(paths):
@@ -160,3 +224,41 @@ def test_what_is_no_prediction_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             evaluate({"mine": wrong}, h, h[:, :2])
+
+
+def test_stored_channels_are_judged_as_the_paths_that_they_come_from(paths):
+    h = synthesize(paths, PlanarArray(2, 4), FREQUENCIES)
+    stored = ChannelSequences(
+        h, paths.sampling_period, paths.carrier_frequency, 540e3, (2, 4, 1), "made up", paths.speed
+    )
+    settings = {"history_snr_db": 15.0, "num_horizons": FUTURE}
+    own = by_key(evaluate_paths(PREDICTORS, stored, **settings))
+    traced = by_key(evaluate_paths(PREDICTORS, paths, PlanarArray(2, 4), FREQUENCIES, **settings))
+    assert own.keys() == {key for key in traced if key[2] == "all"}
+    for key, point in own.items():
+        assert point == traced[key] | {"scene": "made up"}
+    # The array and the grid of the file, named or not; no others.
+    named = draw_trial(stored, PlanarArray(2, 4), FREQUENCIES, **settings)
+    np.testing.assert_array_equal(named.history, draw_trial(stored, **settings).history)
+    for array, frequencies, message in (
+        (PlanarArray(1, 8), None, r"polarisations \(2, 4, 1\).*array.shape=\(1, 8, 1\)"),
+        (None, 1.1 * FREQUENCIES, "8 of them 540000 Hz apart"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            draw_trial(stored, array, frequencies, **settings)
+    with pytest.raises(ValueError, match="local_ar is made for another array"):
+        evaluate_paths({"local_ar": LocalAutoregression()}, stored, **settings)
+    with pytest.raises(ValueError, match="need an array"):
+        draw_trial(paths, **settings)
+    with pytest.raises(ValueError, match=r"at least 21 snapshots.*num_snapshots=20"):
+        draw_trial(dataclasses.replace(stored, h=h[:, :20]), **settings)
+
+
+def test_unknown_speeds_and_vanished_channels(paths):
+    h = synthesize(paths, ARRAY, FREQUENCIES)
+    h[3, 5] = 0
+    stored = ChannelSequences(h, 2.5e-3, 3.5e9, 540e3, (1, 8, 1), "hall")
+    trial = draw_trial(stored, history_snr_db=5.0)
+    assert trial.labels["speed_kmh"] is None and trial.labels["normalized_doppler"] is None
+    assert trial.labels["num_vanishing"] == 1 and len(trial.history) == paths.num_sequences - 1
+    assert list(trial.subsets) == ["all"] and trial.groups.tolist() == [0] * len(trial.history)
