@@ -1,5 +1,6 @@
 """The one way in which channel predictors are judged: from arrays, or from stored paths."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -14,9 +15,11 @@ from lwmt_sionna.data import (
     add_noise,
     event_mask,
     history_scale,
+    synthesize,
     true_channels,
     vanishing_mask,
 )
+from lwmt_sionna.data.events import may_continue, snapshot_paths
 from lwmt_sionna.evaluation.leaks import check_causal
 from lwmt_sionna.evaluation.metrics import (
     aligned_error,
@@ -29,11 +32,24 @@ from lwmt_sionna.evaluation.metrics import (
 from lwmt_sionna.masking import HardwareConfig
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = ["SUBSETS", "Forecast", "Trial", "draw_trial", "evaluate", "evaluate_paths"]
+__all__ = [
+    "CEILINGS",
+    "SUBSETS",
+    "Forecast",
+    "Trial",
+    "causal_channel",
+    "causal_forecast",
+    "draw_trial",
+    "evaluate",
+    "evaluate_paths",
+]
 
 # What has a keyword `arrived` is told of lost reports.
 Forecast: TypeAlias = Callable[..., Any]
 Subset: TypeAlias = Literal["event_free", "events", "quiet", "all"]
+#: What knows more than measured channels tell: the future, the future with noise, and the future
+#: but for the births and deaths of paths.
+CEILINGS = ("perfect", "noisy_perfect", "causal")
 SUBSETS: tuple[Subset, ...] = ("event_free", "events", "quiet", "all")
 
 
@@ -50,6 +66,7 @@ class Trial(NamedTuple):
             event from the first measured snapshot on. `"all"` alone where events are unknown.
         groups: Base station of each sequence, `[batch]`.
         labels: What the sequences are, for records.
+        sequences: The sequences themselves, in their order, as they are stored.
         arrived: Which reports are known to have arrived, bool `[batch, num_history]`; the others
             repeat the one before.
     """
@@ -60,6 +77,7 @@ class Trial(NamedTuple):
     subsets: dict[str, Array]
     groups: Array
     labels: dict[str, Any]
+    sequences: PathSequences | ChannelSequences
     arrived: Array
 
 
@@ -134,7 +152,8 @@ def evaluate(
         for index in range(num_horizons):
             guess, truth = predicted[:, index], future[:, index]
             error, power = normalized_error(guess, truth, scale)
-            aligned = aligned_error(guess, truth) / scale**2
+            # Its rounding is not that of the error itself: what is exact has no infinity here, too.
+            aligned = np.maximum(aligned_error(guess, truth) / scale**2, 1e-20 * power)
             similarity = sgcs(guess, truth)
             for subset, mask in masks.items():
                 chosen = mask[index]
@@ -287,7 +306,93 @@ def draw_trial(
         "target": hardware.target,
     }
     subsets = _subsets(sequences, num_history, num_horizons)
-    return Trial(history, future, np.sqrt(power), subsets, sequences.bs_index, labels, arrived)
+    return Trial(
+        history,
+        future,
+        np.sqrt(power),
+        subsets,
+        sequences.bs_index,
+        labels,
+        sequences,
+        arrived,
+    )
+
+
+def causal_forecast(
+    paths: PathSequences | ChannelSequences,
+    array: PlanarArray,
+    frequencies: ArrayLike,
+    num_history: int,
+    num_horizons: int,
+) -> Array:
+    """The causal ceiling: what could be foreseen at best, see `causal_channel`.
+
+    Args:
+        paths: `PathSequences`, such as `Trial.sequences`.
+        array: `PlanarArray` of the base station.
+        frequencies: Subcarrier frequencies in hertz, float `[num_subcarriers]`.
+        num_history: Snapshots of history.
+        num_horizons: Snapshots to predict.
+
+    Returns:
+        complex64 `[num_sequences, num_horizons, num_ant, num_subcarriers]`.
+
+    Raises:
+        ValueError: If the sequences are stored as channels.
+
+    Example:
+
+    >>> trial = draw_trial(paths, array, frequencies, history_snr_db=15.0)
+    >>> ceiling = causal_forecast(trial.sequences, array, frequencies, 16, 5)
+    >>> points = evaluate({"causal": PerfectCsi(ceiling)}, trial.history, trial.future)
+    """
+    targets = range(num_history, num_history + num_horizons)
+    channels = [causal_channel(paths, array, frequencies, num_history - 1, t) for t in targets]
+    return np.stack(channels, axis=1)
+
+
+def causal_channel(
+    paths: PathSequences | ChannelSequences,
+    array: PlanarArray,
+    frequencies: ArrayLike,
+    last: int,
+    target: int,
+) -> Array:
+    """A channel as far as it could be foreseen at best from an earlier snapshot.
+
+    Paths that live on (see `event_mask`) are known exactly. Those that die are kept on, for nobody
+    sees it coming: with the amplitude that they had, and the phase and delay to which their Doppler
+    shift leads. Those that are born are missing. Without births and deaths this is the channel
+    itself; no prediction from measured channels alone can be counted on to be better.
+
+    Args:
+        paths: `PathSequences`.
+        array: `PlanarArray` of the base station.
+        frequencies: Subcarrier frequencies in hertz, float `[num_subcarriers]`.
+        last: Index of the last measured snapshot.
+        target: Index of the snapshot to be predicted.
+
+    Returns:
+        complex64 `[num_sequences, num_ant, num_subcarriers]`.
+
+    Raises:
+        ValueError: If the sequences are stored as channels.
+    """
+    if not isinstance(paths, PathSequences):
+        raise ValueError(
+            "The causal ceiling is told by paths that are born and die; expected stored paths. "
+            f"Received: channels of {paths.scene}"
+        )
+    elapsed = (target - last) * paths.sampling_period
+    before, after = snapshot_paths(paths, last), snapshot_paths(paths, target)
+    same = may_continue(before, after, elapsed, paths.carrier_frequency)
+    valid, tau = paths.valid.copy(), paths.tau.copy()
+    valid[:, last] &= ~same.any(axis=2)
+    valid[:, target] &= same.any(axis=1)
+    tau[:, last] -= before["doppler"] / paths.carrier_frequency * elapsed
+    foreseen = dataclasses.replace(paths, valid=valid, tau=tau)
+    kept_on = synthesize(foreseen, array, frequencies, times=[elapsed], snapshots=[last])
+    return synthesize(foreseen, array, frequencies, snapshots=[target])[:, 0] + kept_on[:, 0, 0]
 
 
 def _mean(values, digits):

@@ -4,7 +4,7 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 
@@ -19,7 +19,16 @@ from lwmt_sionna.data import (
     subcarrier_frequencies,
     vanishing_mask,
 )
-from lwmt_sionna.evaluation.evaluator import SUBSETS, Forecast, Subset, draw_trial, evaluate
+from lwmt_sionna.data.arrays import Polarization
+from lwmt_sionna.evaluation.evaluator import (
+    CEILINGS,
+    SUBSETS,
+    Forecast,
+    Subset,
+    causal_forecast,
+    draw_trial,
+    evaluate,
+)
 from lwmt_sionna.evaluation.leaks import check_held_out, other_histories, shuffled_histories
 from lwmt_sionna.evaluation.metrics import normalized_error, to_db, zero_forcing_rates
 from lwmt_sionna.masking import HardwareConfig
@@ -37,9 +46,8 @@ from lwmt_sionna.runs.parallel import progress_bar
 from lwmt_sionna.runs.store import Store
 from lwmt_sionna.typing import Array, PathLike
 
-__all__ = ["CEILINGS", "GridConfig", "Regime", "evaluate_cell", "load_regime", "run_grid"]
+__all__ = ["GridConfig", "Regime", "evaluate_cell", "load_regime", "run_grid"]
 
-CEILINGS = ("perfect", "noisy_perfect")
 # Rates, errors per sequence and controls are computed at one pilot SNR.
 _RATE_HISTORY_SNR_DB = 15.0
 _RATIO_RANGE = (1e-7, 1e3)
@@ -95,7 +103,7 @@ class GridConfig(Config):
     history_snr_db: Annotated[tuple[float, ...], FILLED] = (5.0, 15.0, 25.0)
     num_ant: PositiveInt = 32
     num_rows: PositiveInt = 1
-    polarization: Literal["V", "H", "VH", "cross"] = "V"
+    polarization: Polarization = "V"
     num_subcarriers: PositiveInt = 32
     subcarrier_spacing: Positive = 540e3
     num_history: PositiveInt = 16
@@ -109,19 +117,13 @@ class GridConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.array.num_ant != self.num_ant:
-            raise ValueError(
-                "num_ant must be a multiple of rows and polarisations. Received: "
-                f"num_ant={self.num_ant}, num_rows={self.num_rows}, "
-                f"polarization={self.polarization}"
-            )
+        # Said here rather than when the files are read.
+        _ = self.array
 
     @property
     def array(self) -> PlanarArray:
         """The array of the base station."""
-        pairs = 1 if self.polarization in ("V", "H") else 2
-        num_cols = max(1, self.num_ant // (self.num_rows * pairs))
-        return PlanarArray(self.num_rows, num_cols, polarization=self.polarization)
+        return PlanarArray.of(self.num_ant, self.num_rows, self.polarization)
 
 
 def load_regime(regime: Regime, config: GridConfig) -> PathSequences:
@@ -180,7 +182,8 @@ def evaluate_cell(
         controls: Whether to run the controls with wrong histories as well, at the SNR of the rates.
 
     Returns:
-        Dictionary of lists of flat dictionaries: `"points"` (see `evaluate`), `"rates"`,
+        Dictionary of lists of flat dictionaries: `"points"` (see `evaluate`; among them those of
+        the causal ceiling where paths are stored), `"rates"` (with all of `CEILINGS`),
         `"sequences"` (errors of every sequence), `"controls"` and `"costs"`.
 
     Raises:
@@ -188,10 +191,11 @@ def evaluate_cell(
     """
     for name, predictor in predictors.items():
         check_array(predictor, name, config.array.shape)
+    frequencies = subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing)
     trial = draw_trial(
         paths,
         config.array,
-        subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing),
+        frequencies,
         history_snr_db=history_snr_db,
         num_history=config.num_history,
         num_horizons=config.num_horizons,
@@ -200,8 +204,11 @@ def evaluate_cell(
     )
     timed = {name: _Timed(predictor) for name, predictor in predictors.items()}
     subsets: dict[str, Array] = {name: trial.subsets[name] for name in config.subsets}
+    ceilings = _ceilings(trial, history_snr_db, config, frequencies)
+    # The errors of the others are zero, and that of the noise.
+    judged = timed | {name: each for name, each in ceilings.items() if name == "causal"}
     points = evaluate(
-        timed,
+        judged,
         trial.history,
         trial.future,
         scale=trial.scale,
@@ -225,7 +232,7 @@ def evaluate_cell(
         for name, values in predicted.items()
         for row in _per_sequence(values, trial, config)
     ]
-    predicted |= _ceilings(trial, history_snr_db, config.seed)
+    predicted |= {name: each.future for name, each in ceilings.items()}
     result["rates"] = [
         {**cell, "predictor": name, **row}
         for name, values in predicted.items()
@@ -337,11 +344,20 @@ def _splits(config, regimes):
     return splits
 
 
-def _ceilings(trial, history_snr_db, seed):
+def _ceilings(trial, history_snr_db, config, frequencies):
+    """What knows more than the histories, as predictors, by names of `CEILINGS`."""
     from lwmt_sionna.baselines import PerfectCsi
 
-    noisy = PerfectCsi(trial.future, history_snr_db, seed + 1)
-    return dict(zip(CEILINGS, (trial.future, noisy.future), strict=True))
+    ceilings = {
+        "perfect": PerfectCsi(trial.future),
+        "noisy_perfect": PerfectCsi(trial.future, history_snr_db, config.seed + 1),
+    }
+    if isinstance(trial.sequences, PathSequences):
+        lengths = config.num_history, config.num_horizons
+        foreseen = causal_forecast(trial.sequences, config.array, frequencies, *lengths)
+        foreseen = config.hardware.targets(foreseen, config.num_history, config.seed)
+        ceilings["causal"] = PerfectCsi(foreseen)
+    return ceilings
 
 
 def _rate_horizons(config):
