@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from lwmt_sionna.baselines.base import check_array
+from lwmt_sionna.baselines.base import check_array, told_arrived
 from lwmt_sionna.data import (
     PathSequences,
     PlanarArray,
@@ -31,6 +31,7 @@ from lwmt_sionna.evaluation.evaluator import (
 )
 from lwmt_sionna.evaluation.leaks import check_held_out, other_histories, shuffled_histories
 from lwmt_sionna.evaluation.metrics import normalized_error, to_db, zero_forcing_rates
+from lwmt_sionna.masking import HardwareConfig
 from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import (
     FILLED,
@@ -91,7 +92,8 @@ class GridConfig(Config):
         subsets: Subsets of sequences that are reported.
         link_snr_db: Link SNRs of the rates in decibels.
         rate_horizons: Horizons of the rates and of the errors per sequence, as far as predicted.
-        seed: Seed of noise and user groups.
+        seed: Seed of noise, impairments and user groups.
+        hardware: Table of `lwmt_sionna.masking.HardwareConfig`: what impairs the histories.
     """
 
     regimes: Annotated[tuple[Regime, ...], FILLED]
@@ -111,6 +113,7 @@ class GridConfig(Config):
     link_snr_db: tuple[float, ...] = (0.0, 10.0, 20.0)
     rate_horizons: tuple[PositiveInt, ...] = (1, 5)
     seed: NonNegativeInt = 0
+    hardware: HardwareConfig = dataclasses.field(default_factory=HardwareConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -197,14 +200,23 @@ def evaluate_cell(
         num_history=config.num_history,
         num_horizons=config.num_horizons,
         seed=config.seed,
+        hardware=config.hardware,
     )
     timed = {name: _Timed(predictor) for name, predictor in predictors.items()}
     subsets: dict[str, Array] = {name: trial.subsets[name] for name in config.subsets}
     ceilings = _ceilings(trial, history_snr_db, config, frequencies)
     # The errors of the others are zero, and that of the noise.
     judged = timed | {name: each for name, each in ceilings.items() if name == "causal"}
-    points = evaluate(judged, trial.history, trial.future, scale=trial.scale, subsets=subsets)
-    cell = {name: value for name, value in trial.labels.items() if name != "num_vanishing"}
+    points = evaluate(
+        judged,
+        trial.history,
+        trial.future,
+        scale=trial.scale,
+        subsets=subsets,
+        arrived=trial.arrived,
+    )
+    unlike = ("num_vanishing", "target")
+    cell = {name: value for name, value in trial.labels.items() if name not in unlike}
     result = {
         "points": [_rounded({**trial.labels, **point}) for point in points],
         "rates": [],
@@ -304,9 +316,10 @@ class _Timed:
     def __init__(self, predictor: Forecast) -> None:
         self.predictor = predictor
 
-    def __call__(self, history: Array, num_horizons: int) -> Array:
+    def __call__(self, history: Array, num_horizons: int, arrived: Array | None = None) -> Array:
+        told = told_arrived(self.predictor, arrived)
         start, busy = time.perf_counter(), time.process_time()
-        self.predicted = self.predictor(history, num_horizons)
+        self.predicted = self.predictor(history, num_horizons, **told)
         self.cost = {
             "wall_ms": 1e3 * (time.perf_counter() - start) / len(history),
             "cpu_ms": 1e3 * (time.process_time() - busy) / len(history),
@@ -342,6 +355,7 @@ def _ceilings(trial, history_snr_db, config, frequencies):
     if isinstance(trial.sequences, PathSequences):
         lengths = config.num_history, config.num_horizons
         foreseen = causal_forecast(trial.sequences, config.array, frequencies, *lengths)
+        foreseen = config.hardware.targets(foreseen, config.num_history, config.seed)
         ceilings["causal"] = PerfectCsi(foreseen)
     return ceilings
 
