@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
-from lwmt_sionna.baselines.base import check_array
+from lwmt_sionna.baselines.base import check_array, told_arrived
 from lwmt_sionna.data import (
     ChannelSequences,
     PathSequences,
@@ -22,15 +22,18 @@ from lwmt_sionna.data import (
 )
 from lwmt_sionna.data.arrays import Polarization
 from lwmt_sionna.evaluation.evaluator import (
+    CEILINGS,
     SUBSETS,
     Forecast,
     Subset,
     array_shape,
+    causal_forecast,
     draw_trial,
     evaluate,
 )
 from lwmt_sionna.evaluation.leaks import check_held_out, other_histories, shuffled_histories
 from lwmt_sionna.evaluation.metrics import normalized_error, to_db, zero_forcing_rates
+from lwmt_sionna.masking import HardwareConfig
 from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import (
     FILLED,
@@ -45,9 +48,8 @@ from lwmt_sionna.runs.parallel import progress_bar
 from lwmt_sionna.runs.store import Store
 from lwmt_sionna.typing import Array, PathLike
 
-__all__ = ["CEILINGS", "GridConfig", "Regime", "evaluate_cell", "load_regime", "run_grid"]
+__all__ = ["GridConfig", "Regime", "evaluate_cell", "load_regime", "run_grid"]
 
-CEILINGS = ("perfect", "noisy_perfect")
 # Rates, errors per sequence and controls are computed at one pilot SNR.
 _RATE_HISTORY_SNR_DB = 15.0
 _RATIO_RANGE = (1e-7, 1e3)
@@ -93,7 +95,8 @@ class GridConfig(Config):
         subsets: Subsets of sequences that are reported; `"all"` where events are unknown.
         link_snr_db: Link SNRs of the rates in decibels.
         rate_horizons: Horizons of the rates and of the errors per sequence, as far as predicted.
-        seed: Seed of noise and user groups.
+        seed: Seed of noise, impairments and user groups.
+        hardware: Table of `lwmt_sionna.masking.HardwareConfig`: what impairs the histories.
     """
 
     regimes: Annotated[tuple[Regime, ...], FILLED]
@@ -113,6 +116,7 @@ class GridConfig(Config):
     link_snr_db: tuple[float, ...] = (0.0, 10.0, 20.0)
     rate_horizons: tuple[PositiveInt, ...] = (1, 5)
     seed: NonNegativeInt = 0
+    hardware: HardwareConfig = dataclasses.field(default_factory=HardwareConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -192,7 +196,8 @@ def evaluate_cell(
         controls: Whether to run the controls with wrong histories as well, at the SNR of the rates.
 
     Returns:
-        Dictionary of lists of flat dictionaries: `"points"` (see `evaluate`), `"rates"`,
+        Dictionary of lists of flat dictionaries: `"points"` (see `evaluate`; among them those of
+        the causal ceiling where paths are stored), `"rates"` (with all of `CEILINGS`),
         `"sequences"` (errors of every sequence), `"controls"` and `"costs"`.
 
     Raises:
@@ -210,13 +215,25 @@ def evaluate_cell(
         num_history=config.num_history,
         num_horizons=config.num_horizons,
         seed=config.seed,
+        hardware=config.hardware,
     )
     timed = {name: _Timed(predictor) for name, predictor in predictors.items()}
     # Where events are unknown, all sequences are all there is.
     known = {str(name): trial.subsets[name] for name in config.subsets if name in trial.subsets}
     subsets = known if known else trial.subsets
-    points = evaluate(timed, trial.history, trial.future, scale=trial.scale, subsets=subsets)
-    cell = {name: value for name, value in trial.labels.items() if name != "num_vanishing"}
+    ceilings = _ceilings(trial, history_snr_db, config, frequencies)
+    # The errors of the others are zero, and that of the noise.
+    judged = timed | {name: each for name, each in ceilings.items() if name == "causal"}
+    points = evaluate(
+        judged,
+        trial.history,
+        trial.future,
+        scale=trial.scale,
+        subsets=subsets,
+        arrived=trial.arrived,
+    )
+    unlike = ("num_vanishing", "target")
+    cell = {name: value for name, value in trial.labels.items() if name not in unlike}
     result = {
         "points": [_rounded({**trial.labels, **point}) for point in points],
         "rates": [],
@@ -232,7 +249,7 @@ def evaluate_cell(
         for name, values in predicted.items()
         for row in _per_sequence(values, trial, config)
     ]
-    predicted |= _ceilings(trial, history_snr_db, config.seed)
+    predicted |= {name: each.future for name, each in ceilings.items()}
     result["rates"] = [
         {**cell, "predictor": name, **row}
         for name, values in predicted.items()
@@ -329,9 +346,10 @@ class _Timed:
     def __init__(self, predictor: Forecast) -> None:
         self.predictor = predictor
 
-    def __call__(self, history: Array, num_horizons: int) -> Array:
+    def __call__(self, history: Array, num_horizons: int, arrived: Array | None = None) -> Array:
+        told = told_arrived(self.predictor, arrived)
         start, busy = time.perf_counter(), time.process_time()
-        self.predicted = self.predictor(history, num_horizons)
+        self.predicted = self.predictor(history, num_horizons, **told)
         self.cost = {
             "wall_ms": 1e3 * (time.perf_counter() - start) / len(history),
             "cpu_ms": 1e3 * (time.process_time() - busy) / len(history),
@@ -356,11 +374,20 @@ def _splits(config, regimes):
     return splits
 
 
-def _ceilings(trial, history_snr_db, seed):
+def _ceilings(trial, history_snr_db, config, frequencies):
+    """What knows more than the histories, as predictors, by names of `CEILINGS`."""
     from lwmt_sionna.baselines import PerfectCsi
 
-    noisy = PerfectCsi(trial.future, history_snr_db, seed + 1)
-    return dict(zip(CEILINGS, (trial.future, noisy.future), strict=True))
+    ceilings = {
+        "perfect": PerfectCsi(trial.future),
+        "noisy_perfect": PerfectCsi(trial.future, history_snr_db, config.seed + 1),
+    }
+    if isinstance(trial.sequences, PathSequences):
+        lengths = config.num_history, config.num_horizons
+        foreseen = causal_forecast(trial.sequences, config.array, frequencies, *lengths)
+        foreseen = config.hardware.targets(foreseen, config.num_history, config.seed)
+        ceilings["causal"] = PerfectCsi(foreseen)
+    return ceilings
 
 
 def _rate_horizons(config):
