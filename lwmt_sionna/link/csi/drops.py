@@ -11,6 +11,7 @@ import numpy as np
 
 from lwmt_sionna import data
 from lwmt_sionna.data.paths import OPTIONAL_FIELDS, PATH_FIELDS, SEQUENCE_FIELDS
+from lwmt_sionna.evaluation import causal_channel
 from lwmt_sionna.link.csi.sounding import SoundingConfig, pilot_frequencies, sound
 from lwmt_sionna.link.csi.users import admitted, group_users, spatial_similarity
 from lwmt_sionna.link.phy.config import DownlinkConfig
@@ -179,21 +180,35 @@ class RegimeChannels:
             num_frequencies]`.
         """
         frequencies = self.frequencies if frequencies is None else frequencies
-        paths = self.paths.select(users)
-        size = self.downlink.num_user_antennas
-        return np.stack(
-            [
-                data.synthesize(
-                    with_user_antenna(paths, antenna, size, self.yaw[users]),
-                    self.downlink.array,
-                    frequencies,
-                    times=times,
-                    snapshots=snapshots,
-                )
-                for antenna in range(size)
-            ],
-            axis=1,
-        )
+        channels = [
+            data.synthesize(
+                paths, self.downlink.array, frequencies, times=times, snapshots=snapshots
+            )
+            for paths in self._per_antenna(users)
+        ]
+        return np.stack(channels, axis=1)
+
+    def causal(self, users: Array, last: int, target: int) -> Array:
+        """What could be foreseen of the true channels at best.
+
+        Args:
+            users: int `[num_users]`, sequences.
+            last: int, the last measured snapshot.
+            target: int, the snapshot to be foreseen.
+
+        Returns:
+            complex64 `[num_users, num_user_antennas, num_antennas, num_subcarriers]`; see
+            `lwmt_sionna.evaluation.causal_channel`.
+        """
+        channels = [
+            causal_channel(paths, self.downlink.array, self.frequencies, last, target)
+            for paths in self._per_antenna(users)
+        ]
+        return np.stack(channels, axis=1)
+
+    def _per_antenna(self, users):
+        paths, size = self.paths.select(users), self.downlink.num_user_antennas
+        return [with_user_antenna(paths, one, size, self.yaw[users]) for one in range(size)]
 
     def measured(
         self,
@@ -479,6 +494,18 @@ class DropFactory:
             event=event,
             num_user_antennas=self.downlink.num_user_antennas,
         )
+
+    def causal(self, horizon: int) -> Array:
+        """What could be foreseen at best of the targets of `at`.
+
+        Args:
+            horizon: int, from 1 to `max_horizon`.
+
+        Returns:
+            complex64, shape of `LinkDrops.target`; see `lwmt_sionna.evaluation.causal_channel`.
+        """
+        foreseen = self.channels.causal(self.users.ravel(), self._last, self._last + horizon)
+        return self._by_drop(self._scaled(foreseen))
 
     def _form_drops(self, paths, true, history):
         config = self.config

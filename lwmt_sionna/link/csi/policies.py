@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from lwmt_sionna.evaluation import CEILINGS
 from lwmt_sionna.link.csi.drops import DropFactory
 from lwmt_sionna.runs import records
 from lwmt_sionna.typing import Array, PathLike
 
 __all__ = [
-    "CEILINGS",
+    "CausalCsi",
     "CsiPolicy",
     "NoisyPerfectCsi",
     "PerfectCsi",
@@ -27,15 +28,12 @@ __all__ = [
     "policy_names",
 ]
 
-#: Policies that know what none can know.
-CEILINGS = ("perfect", "noisy_perfect")
-
 
 class CsiPolicy:
     """From the measured past to the channel that the precoder is built on.
 
     A policy of one's own needs nothing more than `__call__`; `PredictedCsi` makes one of any
-    predictor. Only the two ceilings, perfect and noisy perfect CSI, look at `target`. A link is one
+    predictor. Only perfect and noisy perfect CSI look at `target`. A link is one
     receive antenna of a user; with single-antenna users `num_links` is `num_users`.
 
     Args:
@@ -110,6 +108,35 @@ class NoisyPerfectCsi(CsiPolicy):
 
     def for_regime(self, factory: DropFactory) -> "NoisyPerfectCsi":
         return NoisyPerfectCsi(factory.config.history_snr_db, self.seed, self.name)
+
+
+class CausalCsi(CsiPolicy):
+    """The causal ceiling: what could be foreseen of the slot at best.
+
+    All paths of the last measured snapshot are known exactly, the dead are kept on, the born are
+    missing; see `lwmt_sionna.evaluation.causal_channel`.
+    """
+
+    def __init__(self, name: str = "causal") -> None:
+        super().__init__(name)
+        self._foreseen: Callable[[int], Array] | None = None
+
+    def for_regime(self, factory: DropFactory) -> "CausalCsi":
+        if not hasattr(getattr(factory, "channels", None), "paths"):
+            raise ValueError(
+                f"Policy {self.name!r} needs the paths behind the channels; expected drops of "
+                f"stored paths. Received: regime={factory.name}"
+            )
+        policy = CausalCsi(self.name)
+        policy._foreseen = factory.causal
+        return policy
+
+    def __call__(self, history: Array, horizon: int, target: Array | None = None) -> Array:
+        if self._foreseen is None:
+            raise ValueError(
+                f"Policy {self.name!r} belongs to a regime; expected that of `for_regime`"
+            )
+        return self._foreseen(horizon)
 
 
 class PredictedCsi(CsiPolicy):
@@ -240,7 +267,7 @@ def policy_names() -> tuple[str, ...]:
     """Names that `make_policy` knows; besides them `preset:NAME_OR_PATH` and `module:object`.
 
     Returns:
-        Tuple of str: the two ceilings, every baseline of `lwmt_sionna.baselines` under its own
+        Tuple of str: the ceilings, every baseline of `lwmt_sionna.baselines` under its own
         name, `model` and the shipped presets.
     """
     from lwmt_sionna.models import list_presets
@@ -311,6 +338,8 @@ def make_policy(
 def _find_policy(spec, preset, history_snr_db, seed, settings):
     if spec == "perfect":
         return PerfectCsi()
+    if spec == "causal":
+        return CausalCsi()
     if spec == "noisy_perfect":
         return NoisyPerfectCsi(history_snr_db, seed)
     if spec == "model":
