@@ -8,7 +8,7 @@ import dataclasses
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -137,6 +137,12 @@ class ChannelSequences:
         return self.speed * (self.carrier_frequency / SPEED_OF_LIGHT * self.sampling_period)
 
     @property
+    def array(self) -> PlanarArray:
+        """`PlanarArray` of as many rows, columns and polarisations, at half wavelengths."""
+        rows, columns, polarizations = self.array_shape
+        return PlanarArray(rows, columns, polarization="V" if polarizations == 1 else "VH")
+
+    @property
     def scene(self) -> str:
         """Where the channels come from, as that of `PathSequences`: `origin`."""
         return self.origin
@@ -146,7 +152,7 @@ class ChannelSequences:
         """int64 `[num_sequences]`: each sequence is a trajectory of its own, `sequence_id`."""
         return self.sequence_id
 
-    def select(self, index: Any) -> "ChannelSequences":
+    def select(self, index: Any) -> Self:
         """A new `ChannelSequences` of the sequences that `index` (any NumPy index) picks."""
         return dataclasses.replace(self, **{name: getattr(self, name)[index] for name in _ARRAYS})
 

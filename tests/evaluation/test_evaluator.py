@@ -31,6 +31,7 @@ from lwmt_sionna.evaluation import (
     zero_forcing_rates,
 )
 from lwmt_sionna.evaluation.grid import GridConfig, Regime, evaluate_cell
+from lwmt_sionna.masking import HardwareConfig
 
 PAST, FUTURE = 16, 5
 DATA = pathlib.Path(__file__).parents[2] / "experiments" / "data"
@@ -74,6 +75,65 @@ def test_every_door_gives_the_same_figure(paths):
     for key, point in arrays.items():
         assert measured[key]["nmse_pooled_db"] == pytest.approx(point["nmse_pooled_db"], abs=0.05)
         assert measured[key]["nmse_median_db"] == pytest.approx(point["nmse_median_db"], abs=1e-6)
+
+
+HARDWARE = HardwareConfig(
+    phase_jitter_deg=5.0,
+    timing_jitter=5e-9,
+    calibration_error_db=-15.0,
+    quantization_bits=6,
+    dropped=(9, -1),
+    target="chains",
+)
+
+
+def test_histories_pass_the_hardware(paths):
+    h = synthesize(paths, ARRAY, FREQUENCIES)
+    rng = np.random.default_rng([3, 15])
+    history, arrived = HARDWARE.impair(
+        h[:, :PAST],
+        FREQUENCIES,
+        2.5e-3,
+        3,
+        estimate=lambda received: add_noise(received, 15.0, rng),
+    )
+    trial = draw_trial(paths, ARRAY, FREQUENCIES, history_snr_db=15.0, seed=3, hardware=HARDWARE)
+    np.testing.assert_array_equal(trial.history, history)
+    np.testing.assert_array_equal(trial.arrived, arrived)
+    np.testing.assert_array_equal(trial.future, HARDWARE.targets(h[:, PAST:], PAST, 3))
+    assert trial.labels["target"] == "chains"
+    config = GridConfig([Regime("unused")], num_ant=8, num_subcarriers=8, hardware=HARDWARE, seed=3)
+    cell = evaluate_cell(PREDICTORS, paths, 15.0, config)["points"]
+    settings = {"history_snr_db": 15.0, "seed": 3, "hardware": HARDWARE}
+    for one, two in zip(cell, evaluate_paths(PREDICTORS, paths, ARRAY, FREQUENCIES, **settings)):
+        assert one["target"] == two["target"] == "chains"
+        assert one["nmse_median_db"] == pytest.approx(two["nmse_median_db"], abs=6e-4)
+
+
+def test_who_can_hear_of_lost_reports_does(paths):
+    h = synthesize(paths, ARRAY, FREQUENCIES)
+    told = []
+
+    def listens(history, num_horizons, arrived=None):
+        told.append(arrived)
+        return Hold()(history, num_horizons)
+
+    predictors = {
+        **PREDICTORS,
+        "listens": listens,
+        "deaf": lambda h, n: PREDICTORS["pooled_ar"](h, n),
+    }
+    found = []
+    for known in (True, False):
+        hardware = HardwareConfig(dropped=(-1,), dropped_known=known)
+        history, arrived = hardware.impair(h[:, :PAST], FREQUENCIES, 2.5e-3)
+        points = evaluate(predictors, history, h[:, PAST:], arrived=arrived)
+        found.append({key: p["nmse_median_db"] for key, p in by_key(points).items()})
+    np.testing.assert_array_equal(told[0][:, -1], False)
+    assert told[1] is None
+    known, unseen = found
+    assert known["pooled_ar", 1, "all"] < unseen["pooled_ar", 1, "all"] - 10
+    assert known["deaf", 1, "all"] == unseen["deaf", 1, "all"] == unseen["pooled_ar", 1, "all"]
 
 
 def test_a_predictor_for_another_array_is_refused(paths):
