@@ -378,10 +378,10 @@ def axes_fault(channels: ChannelSequences) -> str | None:
     like = {n: alike[n] * abs(np.mean(x / np.maximum(abs(x), 1e-30))) for n, x in lags.items()}
     is_delay = side["subcarrier"] < -0.5
     for name in ("time", "antenna"):
-        limit, least = (-0.8, like["subcarrier"] + 0.01) if is_delay else (-0.5, 0.0)
+        limit, least = (-0.8, like["subcarrier"] + 0.01) if is_delay else (-0.5, 0.2)
         if side[name] < limit and like[name] > least:
             return f"the axis {name} looks like subcarriers: its phases are those of delays"
-    if abs(side["time"]) > 0.8:
+    if abs(side["time"]) > 0.8 and alike["time"] > 0.2:
         return "all users come, or all go: along time the phases of all have one sign"
     return _array_fault(h, lags, side, channels.array_shape)
 
@@ -401,7 +401,7 @@ def _array_fault(h, lags, side, shape):
         if not inside.all() and h.shape[axis] > 2 * rows:
             steps[name] = np.median(np.abs(_lags(h, axis, inside) - _lags(h, axis, ~inside)))
     for name in set(steps) - {"antenna"}:
-        if steps[name] > steps.get("antenna", np.inf):
+        if steps[name] > max(0.2, steps.get("antenna", np.inf)):
             return f"the axis {name} looks like antennas: every {rows} steps a column ends"
     return None
 

@@ -202,6 +202,12 @@ def test_who_is_sure_of_the_axes_says_so(rng, tmp_path):
         import_channels(tmp_path / "h.npy", wrong, **settings)
     sure = import_channels(tmp_path / "h.npy", wrong, as_named=True, **settings)
     np.testing.assert_array_equal(sure.h, h.swapaxes(1, 3))
+    # White noise speaks for no order.
+    for shape in ((1, 8, 1), (2, 4, 1)):
+        noise = rng.standard_normal((30, 9, 8, 7, 2)).view(np.complex128)[..., 0]
+        assert (
+            axes_fault(ChannelSequences(noise, **SETTINGS, array_shape=shape, origin="x")) is None
+        )
     # Of few sequences signs are chance.
     few = ChannelSequences(h[:9].swapaxes(1, 3), **settings, origin="x")
     assert axes_fault(few) is None
