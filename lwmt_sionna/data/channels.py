@@ -7,6 +7,7 @@ brings arrays of one's own into it, with every axis named and none guessed.
 import dataclasses
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -26,6 +27,7 @@ __all__ = [
     "axes_fault",
     "check_channels",
     "import_channels",
+    "join_channels",
     "read_channels",
     "true_channels",
     "vanishing_mask",
@@ -33,7 +35,8 @@ __all__ = [
 ]
 
 CHANNEL_SCHEMA = "lwmt_sionna.channels"
-_VERSION = (1, 0)
+_VERSION = (1, 1)
+_ARRAYS = ("h", "speed", "sequence_id", "bs_index")
 _POSITIVE = ("sampling_period", "carrier_frequency", "subcarrier_spacing")
 # Names of the axes of arrays of others; antennas are in Sionna's order.
 _PLANE = ("polarization", "column", "row")
@@ -56,6 +59,7 @@ class ChannelSequences:
         origin: Where the channels come from, in words.
         speed: float32 `[num_sequences]`. Metres per second, NaN where unknown. By default unknown.
         sequence_id: int64 `[num_sequences]`. Unique. By default 0, 1, ...
+        bs_index: int64 `[num_sequences]`. Which base station serves. By default the first one.
         metadata: Whatever else is known, JSON-compatible.
 
     Raises:
@@ -71,6 +75,7 @@ class ChannelSequences:
     # Filled in where they are left out.
     speed: Array = None  # type: ignore[assignment]
     sequence_id: Array = None  # type: ignore[assignment]
+    bs_index: Array = None  # type: ignore[assignment]
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -103,8 +108,15 @@ class ChannelSequences:
                 f"sequence_id must be {len(h)} different integers. Received: "
                 f"sequence_id.shape={number.shape}"
             )
+        serving = np.zeros(len(h)) if self.bs_index is None else np.asarray(self.bs_index)
+        if serving.shape != (len(h),) or (serving < 0).any():
+            raise ValueError(
+                f"bs_index must be {len(h)} integers from zero on. Received: "
+                f"bs_index.shape={serving.shape}"
+            )
         fields = {"h": h, "array_shape": shape, "speed": speed}
-        for name, value in (fields | {"sequence_id": number.astype(np.int64)}).items():
+        numbers = {"sequence_id": number, "bs_index": serving}
+        for name, value in (fields | {k: v.astype(np.int64) for k, v in numbers.items()}).items():
             object.__setattr__(self, name, value)
 
     @property
@@ -143,15 +155,9 @@ class ChannelSequences:
         """int64 `[num_sequences]`: each sequence is a trajectory of its own, `sequence_id`."""
         return self.sequence_id
 
-    @property
-    def bs_index(self) -> Array:
-        """int64 `[num_sequences]`: all belong to one base station, zero."""
-        return np.zeros(len(self.h), np.int64)
-
     def select(self, index: Any) -> Self:
         """A new `ChannelSequences` of the sequences that `index` (any NumPy index) picks."""
-        names = ("h", "speed", "sequence_id")
-        return dataclasses.replace(self, **{name: getattr(self, name)[index] for name in names})
+        return dataclasses.replace(self, **{name: getattr(self, name)[index] for name in _ARRAYS})
 
 
 def write_channels(path: PathLike, channels: ChannelSequences) -> None:
@@ -174,8 +180,8 @@ def write_channels(path: PathLike, channels: ChannelSequences) -> None:
     }
     with new_file(path, CHANNEL_SCHEMA, _VERSION, attributes) as file:
         # Noise does not shrink: compression would cost time alone.
-        file["h"] = channels.h
-        file["speed"], file["sequence_id"] = channels.speed, channels.sequence_id
+        for name in _ARRAYS:
+            file[name] = getattr(channels, name)
         file["speed"].attrs["unit"] = "m/s"
 
 
@@ -200,7 +206,9 @@ def read_channels(path: PathLike) -> ChannelSequences:
     try:
         shape = [attributes[name] for name in ("num_rows", "num_cols", "num_polarizations")]
         return ChannelSequences(
-            **{name: content.arrays[name] for name in ("h", "speed", "sequence_id")},
+            # Files of version 1.0 know of one base station.
+            **{name: content.arrays[name] for name in _ARRAYS[:-1]},
+            bs_index=content.arrays.get("bs_index"),
             sampling_period=float(attributes["sampling_period_s"]),
             carrier_frequency=float(attributes["carrier_frequency_hz"]),
             subcarrier_spacing=float(attributes["subcarrier_spacing_hz"]),
@@ -210,6 +218,32 @@ def read_channels(path: PathLike) -> ChannelSequences:
         )
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"The file is damaged: {error}. Received: path={path}") from error
+
+
+def join_channels(
+    parts: Sequence[ChannelSequences], metadata: dict[str, Any] | None = None
+) -> ChannelSequences:
+    """Joins sequences of one world.
+
+    Args:
+        parts: `ChannelSequences` of the same array, band and sampling period.
+        metadata: Metadata of the whole; that of the first part if `None`.
+
+    Returns:
+        `ChannelSequences`.
+
+    Raises:
+        ValueError: If there is no part, or the parts do not belong together.
+    """
+    worlds = {
+        (p.array_shape, p.sampling_period, p.carrier_frequency, p.subcarrier_spacing, p.origin)
+        for p in parts
+    }
+    if len(worlds) != 1:
+        raise ValueError(f"Expected sequences of one world. Received: {sorted(worlds)}")
+    joined = {name: np.concatenate([getattr(p, name) for p in parts]) for name in _ARRAYS}
+    metadata = parts[0].metadata if metadata is None else metadata
+    return dataclasses.replace(parts[0], **joined, metadata=metadata)
 
 
 def true_channels(

@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from lwmt_sionna.data import PlanarArray, axes_fault, read_channels
+from lwmt_sionna.data import PlanarArray, axes_fault, join_channels, read_channels
 from lwmt_sionna.link import Tr38901Config, draw_channels, generate_channels
 from lwmt_sionna.link.phy import tr38901
 
@@ -17,15 +17,6 @@ LIGHT = 299792458.0
 def cdl(name="A", **settings):
     values = {"model": f"CDL-{name}", "num_sequences": 32, "delay_spread": 100e-9, **SMALL}
     return Tr38901Config.from_dict(values | settings)
-
-
-def join(parts):
-    parts = list(parts)
-    fields = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("h", "speed", "sequence_id")
-    }
-    return dataclasses.replace(parts[0], **fields)
 
 
 @pytest.mark.parametrize("name", ["A", "D"])
@@ -51,7 +42,7 @@ def test_doppler_shifts_are_those_of_the_speed():
     config = cdl(
         "C", num_sequences=128, num_snapshots=128, sampling_period=1e-3, speed_kmh=[15, 60]
     )  # fmt: skip
-    channels = join(draw_channels(config, shard) for shard in range(config.num_shards))
+    channels = join_channels([draw_channels(config, shard) for shard in range(config.num_shards)])
     assert 15 <= 3.6 * channels.speed.min() < 3.6 * channels.speed.max() <= 60
     window = np.blackman(128)[:, None, None]
     spectrum = np.mean(np.abs(np.fft.fft(window * channels.h, axis=1)) ** 2, axis=(2, 3))
