@@ -1,11 +1,12 @@
 """Worlds of TR 38.901: what their tables say, and files of them."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 
-from lwmt_sionna.data import PlanarArray, join_channels, read_channels
+from lwmt_sionna.data import PlanarArray, axes_fault, join_channels, read_channels
 from lwmt_sionna.link import Tr38901Config, draw_channels, generate_channels
 from lwmt_sionna.link.phy import tr38901
 
@@ -159,3 +160,16 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch):
 def test_worlds_that_cannot_be(settings, words):
     with pytest.raises(ValueError, match=words):
         cdl(**settings)
+
+
+@pytest.mark.parametrize("speed", [3.0, 30.0, 120.0])
+@pytest.mark.parametrize("model", ["CDL-A", "CDL-C", "CDL-D"])
+def test_a_wrong_order_of_axes_is_told(model, speed):
+    config = Tr38901Config(
+        model, num_sequences=16, delay_spread=100e-9, speed_kmh=(speed, speed), num_snapshots=16,
+        num_subcarriers=16, array=PlanarArray(1, 16),
+    )  # fmt: skip
+    channels = draw_channels(config)
+    for order in itertools.permutations(range(4)):
+        fault = axes_fault(dataclasses.replace(channels, h=channels.h.transpose(order)))
+        assert (fault is None) == (order == (0, 1, 2, 3)), order

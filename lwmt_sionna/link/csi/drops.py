@@ -592,7 +592,8 @@ class DropFactory:
         if not len(users):
             raise ValueError(
                 f"Too few users for one drop of {self.downlink.num_users}: each needs a trajectory "
-                f"of its own and the same base station. Received: {counts}"
+                "of its own, the same base station, and directions unlike those of the others. "
+                f"Received: max_similarity={config.max_similarity}, {counts}"
             )
         logger.info("%s: %d drops can be formed.", self.name, len(users))
         if config.num_drops is not None and len(users) < config.num_drops:
