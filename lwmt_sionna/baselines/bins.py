@@ -56,7 +56,6 @@ class BinPredictor(Predictor):
     def predict(self, history: Array, num_horizons: int) -> Array:
         self.check_length(history.shape[1])
         future = np.zeros((len(history), num_horizons, *history.shape[2:]), np.complex64)
-        to_bins = _to_bins(self.denoise_radius, self.array_shape, history.shape[1:])
         for begin in range(0, len(history), self.batch_size):
             part = slice(begin, begin + self.batch_size)
             scale = np.abs(history[part]).max(axis=(1, 2, 3), keepdims=True)
@@ -65,8 +64,8 @@ class BinPredictor(Predictor):
             size = batch_shape(len(scale), self.batch_size)
             padded = as_pairs(history[part] / scale)
             padded = np.pad(padded, [(0, size - len(scale))] + [(0, 0)] * 4, mode="edge")
-            clean, noise = (np.asarray(x)[: len(scale)] for x in to_bins.predict_on_batch(padded))
-            clean, noise = as_complex(clean).astype(np.complex128), noise.astype(np.float64)
+            kept = _bins(self.denoise_radius, self.array_shape, padded.shape, padded.tobytes())
+            clean, noise = (x[: len(scale)] for x in kept)
             power = np.mean(np.abs(clean) ** 2, axis=1)
             chosen = np.flatnonzero(power > self.significance * noise[:, None, None])
             bins = self.extrapolate(clean, noise, chosen, num_horizons)
@@ -103,11 +102,24 @@ class BinPredictor(Predictor):
         """
 
 
+# Denoising is most of the work, and several predictors start from the same.
+@functools.lru_cache(maxsize=4)
+def _bins(radius, array_shape, shape, history):
+    """Bins, complex128 and denoised where asked for, and their noise power, of a batch's bytes."""
+    history = np.frombuffer(history, np.float32).reshape(shape)
+    clean, noise = _to_bins(radius, array_shape, shape[1:]).predict_on_batch(history)
+    found = as_complex(clean).astype(np.complex128), np.asarray(noise, np.float64)
+    for array in found:
+        array.flags.writeable = False
+    return found
+
+
 @functools.lru_cache(maxsize=16)
 def _to_bins(radius, array_shape, shape):
     """Model from histories to (denoised) bins and their noise power, compiled once for all.
 
-    One for each shape of histories: TensorFlow forgets axes that differ from call to call.
+    One for each shape `[time, num_ant, num_subcarriers, 2]` of histories: TensorFlow forgets axes
+    that differ from call to call.
     """
 
     class ToBins(keras.Model):

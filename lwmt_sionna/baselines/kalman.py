@@ -126,14 +126,30 @@ def autoregressive_covariance(coefficients: Array, power: Array) -> tuple[Array,
     Returns:
         Tuple of the covariance, complex `[n, order, order]`, element (i, j) = E[x[t - i]
         conj(x[t - j])], and the power of the driving noise, float `[n]`.
+
+    Reference:
+        Levinson 1947; Marple 1987, Digital Spectral Analysis with Applications, section 3.8.1
+        (step-down).
     """
     order = coefficients.shape[1]
-    transition = companion(coefficients)
-    # P = F P F^H + q e e^H, vectorised row by row: (I - F (x) conj(F)) vec(P) = q vec(e e^H).
-    kron = np.einsum("nij,nkl->nikjl", transition, transition.conj())
-    system = np.eye(order**2) - kron.reshape(-1, order**2, order**2)
-    unit = np.zeros((len(coefficients), order**2, 1))
-    unit[:, 0] = 1.0
-    covariance = np.linalg.solve(system, unit)[..., 0].reshape(-1, order, order)
-    scale = power / np.maximum(covariance[:, 0, 0].real, _TINY)
-    return covariance * scale[:, None, None], scale
+    # Levinson's recursion backwards: the predictors of all lower orders and their reflections.
+    predictors: list[Array] = [coefficients]
+    reflections: list[Array] = []
+    for m in range(order, 0, -1):
+        last = predictors[0]
+        k = last[:, m - 1 : m]
+        reflections.insert(0, k)
+        shorter = last[:, : m - 1] + k * last[:, m - 2 :: -1][:, : m - 1].conj()
+        predictors.insert(0, shorter / np.maximum(1 - np.abs(k) ** 2, _TINY))
+    # And forwards: lags of a process of unit power, and the errors of its predictors.
+    lags, error = [np.ones((len(coefficients), 1), np.complex128)], 1.0
+    for m, k in enumerate(reflections, start=1):
+        near = predictors[m - 1] * np.concatenate(lags[:0:-1], axis=1) if m > 1 else 0.0 * k
+        lags.append(near.sum(axis=1, keepdims=True) + k * error)
+        error = error * (1 - np.abs(k) ** 2)
+    lags = np.concatenate(lags, axis=1)
+    # Element (i, j) is that of lag j - i; negative ones are conjugate.
+    distance = np.subtract.outer(np.arange(order), np.arange(order))
+    covariance = lags[:, np.abs(distance)]
+    covariance = np.where(distance > 0, covariance.conj(), covariance)
+    return covariance * power[:, None, None], np.asarray(error)[:, 0] * power

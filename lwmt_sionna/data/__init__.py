@@ -4,6 +4,7 @@ from lwmt_sionna.data.arrays import PlanarArray
 from lwmt_sionna.data.channels import (
     ChannelSequences,
     as_channels,
+    axes_fault,
     check_channels,
     import_channels,
     join_channels,
@@ -46,6 +47,7 @@ __all__ = [
     "PlanarArray",
     "add_noise",
     "as_channels",
+    "axes_fault",
     "check_channels",
     "check_disjoint",
     "check_file",

@@ -1,11 +1,12 @@
 """Worlds of TR 38.901: what their tables say, and files of them."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 
-from lwmt_sionna.data import PlanarArray, join_channels, read_channels
+from lwmt_sionna.data import PlanarArray, axes_fault, join_channels, read_channels
 from lwmt_sionna.link import Tr38901Config, draw_channels, generate_channels
 from lwmt_sionna.link.phy import tr38901
 
@@ -56,6 +57,36 @@ def test_doppler_shifts_are_those_of_the_speed():
     spectrum = spectrum / spectrum.sum(axis=1, keepdims=True)
     square = np.mean(np.sum(spectrum * (shift / largest) ** 2, axis=1))
     assert 0.16 < square < 0.59
+
+
+@pytest.mark.parametrize("direction", ["downlink", "uplink"])
+def test_doppler_shifts_spread_as_the_angles_of_the_receiver(direction):
+    """The user moves: in the downlink its own angles, those of the tables, spread its shifts."""
+    from sionna.phy.channel.tr38901 import CDL, PanelArray
+
+    config = cdl(
+        "A", num_sequences=256, num_snapshots=128, sampling_period=1e-3, speed_kmh=[60, 60],
+        element="omni", array={"num_cols": 1}, num_subcarriers=64, direction=direction,
+    )  # fmt: skip
+    channels = join_channels([draw_channels(config, shard) for shard in range(config.num_shards)])
+    window = np.blackman(128)[:, None, None]
+    spectrum = np.mean(np.abs(np.fft.fft(window * channels.h, axis=1)) ** 2, axis=(2, 3))
+    spectrum /= spectrum.sum(axis=1, keepdims=True)
+    cosine = np.fft.fftfreq(128) / channels.normalized_doppler[:, None]
+    mean = np.sum(spectrum * cosine, axis=1)
+    spread = np.mean(np.sum(spectrum * cosine**2, axis=1) - mean**2)
+
+    antenna = PanelArray(1, 1, "single", "V", "omni", 3.5e9)
+    user = CDL("A", 100e-9, 3.5e9, antenna, antenna, direction)
+    azimuth, zenith = (np.asarray(x)[0, 0, 0] for x in (user._aoa, user._zoa))
+    power = np.repeat(np.asarray(user.powers)[:, None] / azimuth.shape[1], azimuth.shape[1], axis=1)
+    ray = np.stack([np.sin(zenith) * np.cos(azimuth), np.sin(zenith) * np.sin(azimuth),
+                    np.cos(zenith)])  # fmt: skip
+    centre = np.sum(power * ray, axis=(1, 2))
+    variance = np.sum(power * ray**2, axis=(1, 2)) - centre**2
+    # Sionna draws azimuth and zenith of the motion uniformly: mean squares of its direction.
+    expected = variance @ [0.25, 0.25, 0.5]
+    np.testing.assert_allclose(spread, expected, rtol=0.15)
 
 
 def test_a_sequence_is_one_realisation():
@@ -159,3 +190,16 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch):
 def test_worlds_that_cannot_be(settings, words):
     with pytest.raises(ValueError, match=words):
         cdl(**settings)
+
+
+@pytest.mark.parametrize("speed", [3.0, 30.0, 120.0])
+@pytest.mark.parametrize("model", ["CDL-A", "CDL-C", "CDL-D"])
+def test_a_wrong_order_of_axes_is_told(model, speed):
+    config = Tr38901Config(
+        model, num_sequences=16, delay_spread=100e-9, speed_kmh=(speed, speed), num_snapshots=16,
+        num_subcarriers=16, array=PlanarArray(1, 16),
+    )  # fmt: skip
+    channels = draw_channels(config)
+    for order in itertools.permutations(range(4)):
+        fault = axes_fault(dataclasses.replace(channels, h=channels.h.transpose(order)))
+        assert (fault is None) == (order == (0, 1, 2, 3)), order

@@ -57,7 +57,7 @@ from lwmt_sionna.runs.configuration import (
     PositiveInt,
 )
 from lwmt_sionna.runs.parallel import progress_bar, run_tasks
-from lwmt_sionna.runs.records import sha256
+from lwmt_sionna.runs.records import package_versions, sha256
 from lwmt_sionna.runs.store import RunFolder, Store
 from lwmt_sionna.typing import PathLike
 
@@ -82,6 +82,8 @@ _PER_PATH = sorted(
 )
 # Of a user with diffuse scattering: paths in each snapshot, and their share of the power.
 _COUNTS = ("num_scattered", "scattered_share")
+# Packages that decide what is traced.
+_DECIDING = ("lwmt_sionna", "sionna-rt", "mitsuba", "drjit", "numpy")
 # A scene holds one set of devices and one pose of its objects: threads of a process take turns.
 _lock = threading.Lock()
 
@@ -365,9 +367,11 @@ def _finish(claim, path, shards):
         kept += part.num_sequences
         vanishing += int(vanishing_mask(part).sum())
         parts += [part] if isinstance(part, ChannelSequences) else []
+    versions = package_versions()
     metadata = {
         **part.metadata,
         **claim.to_dict(),
+        "versions": {name: versions.get(name) for name in _DECIDING},
         "num_drawn": drawn,
         "num_out_of_coverage": drawn - kept,
         "num_vanishing": vanishing,
