@@ -5,12 +5,9 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
 # What XLA compiles stays in memory until its process ends, so that the tests run in parts.
-LEARNING := tests/evaluation/ tests/models/ tests/training/
-USING := tests/docs/ tests/experiments/ tests/golden/ tests/link/ tests/rt/ tests/scenes/
+LEARNING := tests/evaluation/ tests/golden/ tests/models/ tests/training/
+USING := tests/docs/ tests/experiments/ tests/link/ tests/rt/ tests/scenes/
 OTHERS := $(filter-out $(LEARNING) $(USING) %__pycache__/, $(wildcard tests/*/ tests/test_*.py))
-# Small models run a few times each: what compiles sooner is done sooner. Golden references are those
-# of programs that are optimised as users have them.
-QUICKLY := XLA_FLAGS=--xla_backend_optimization_level=0
 # Status 5 says that a part has none of the tests asked for.
 PYTEST = $(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) $(1) || [ $$? -eq 5 ]
 
@@ -30,8 +27,8 @@ demo: setup ## the main job, short: a table, a record and two figures in runs/de
 	$(PY) experiments/link_level_eval.py --config experiments/configs/link_demo.toml --out runs/demo
 
 test: setup lint ## lint and the quick tests
-	$(QUICKLY) $(call PYTEST,$(OTHERS))
-	$(QUICKLY) $(call PYTEST,$(LEARNING))
+	$(call PYTEST,$(OTHERS))
+	$(call PYTEST,$(LEARNING))
 	$(call PYTEST,$(USING))
 
 lint: $(STAMP) ## ruff, the types of the public face, the layers of the package
