@@ -173,6 +173,7 @@ def latency(case):
     return [
         {
             "task": "latency",
+            "preset": case["preset"],
             "users": case["users"],
             "wall_ms": 1e3 * wall,
             "wall_min_ms": 1e3 * min(times),
@@ -201,7 +202,8 @@ def eager(case):
             begin = time.process_time()
             keras.ops.convert_to_numpy(call(history))
             seconds[name].append(time.process_time() - begin)
-    point = {"task": "eager", "users": case["users"], "backend": keras.backend.backend()}
+    point = {name: case[name] for name in ("task", "preset", "users")}
+    point["backend"] = keras.backend.backend()
     for name, times in seconds.items():
         point[f"{name}_first_call_s"] = times[0]
         point[f"{name}_ms_per_user"] = 1e3 * statistics.median(times[1:]) / case["users"]
@@ -292,7 +294,8 @@ def routing(case):
         if name == "none":
             model.head.set_weights([0 * weight for weight in model.head.get_weights()])
         predicted = ModelPredictor(model, batch_size=64)(history, 5)
-        point = {"task": "routing", "kept": name, "num_patches": grid[1] * grid[2]}
+        point = {"task": "routing", "preset": case["preset"], "kept": name}
+        point["num_patches"] = grid[1] * grid[2]
         for horizon in (1, 5):
             error, power = normalized_error(
                 predicted[:, horizon - 1], future[:, horizon - 1], scale
@@ -368,13 +371,15 @@ def print_table(points):
     for p in points:
         if p["task"] == "latency":
             print(
-                f"latency, {p['users']:>3} users: {p['wall_ms_per_user']:6.1f} ms per user, "
-                f"{p['memory_mb']:.0f} MB above idle, first call {p['first_call_s']:.0f} s"
+                f"latency of {p['preset']}, {p['users']:>3} users: "
+                f"{p['wall_ms_per_user']:6.1f} ms per user, {p['memory_mb']:.0f} MB above idle, "
+                f"first call {p['first_call_s']:.0f} s"
             )
         elif p["task"] == "eager":
             print(
-                f"processor time per user: {p['eager_ms_per_user']:.1f} ms eagerly (first call "
-                f"{p['eager_first_call_s']:.0f} s), {p['compiled_ms_per_user']:.1f} ms compiled"
+                f"processor time of {p['preset']} per user: {p['eager_ms_per_user']:.1f} ms "
+                f"eagerly (first call {p['eager_first_call_s']:.0f} s), "
+                f"{p['compiled_ms_per_user']:.1f} ms compiled"
             )
         elif p["task"] == "training":
             print(
@@ -392,7 +397,8 @@ def print_table(points):
                 if "speedup" in p
                 else ""
             )
-            print(f"routing, patches kept {p['kept']}: NMSE median / mean dB {errors}{cost}")
+            who = f"routing of {p['preset']}, patches kept {p['kept']}"
+            print(f"{who}: NMSE median / mean dB {errors}{cost}")
 
 
 if __name__ == "__main__":
