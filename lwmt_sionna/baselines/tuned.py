@@ -17,12 +17,14 @@ from lwmt_sionna.baselines.autoregression import (
     PooledAutoregression,
 )
 from lwmt_sionna.baselines.base import Predictor
-from lwmt_sionna.baselines.bins import BinPredictor
-from lwmt_sionna.baselines.kalman import KalmanPredictor
+from lwmt_sionna.baselines.bins import (
+    BinPredictor,
+    KalmanPredictor,
+    PronyPredictor,
+    WienerPredictor,
+)
 from lwmt_sionna.baselines.parametric import PathPredictor
-from lwmt_sionna.baselines.prony import PronyPredictor
 from lwmt_sionna.baselines.reference import Hold, PhaseAlignedHold, ZeroPredictor
-from lwmt_sionna.baselines.wiener import WienerPredictor
 
 __all__ = ["CLASSICAL", "TUNED", "TUNED_SNR_DB", "tuned_baselines", "tuned_settings"]
 

@@ -20,7 +20,7 @@ from lwmt_sionna.ops.attention import (
     select_bins,
     widen,
 )
-from lwmt_sionna.ops.loops import apply_repeatedly
+from lwmt_sionna.ops.compiled import apply_repeatedly
 from lwmt_sionna.ops.patches import patchify, token_grid
 from lwmt_sionna.ops.positions import flat_rotation, grid_rotation, token_coordinates
 from lwmt_sionna.typing import Shape, Tensor

@@ -10,8 +10,7 @@ from lwmt_sionna.models.losses import token_error
 from lwmt_sionna.models.normalization import turn
 from lwmt_sionna.models.presets import PresetModel
 from lwmt_sionna.ops import EnergyRouting
-from lwmt_sionna.ops.local_motion import local_motion
-from lwmt_sionna.ops.patches import patchify, unpatchify
+from lwmt_sionna.ops.patches import local_motion, patchify, unpatchify
 from lwmt_sionna.typing import Shape, Tensor
 
 __all__ = ["MaskedChannelModel"]
@@ -37,7 +36,7 @@ class MaskedChannelModel(PresetModel):
             embedded beside.
         local_motion: Whether every angle-delay patch is turned back by the phase and the Doppler
             shift of its visible snapshots before the backbone, and forth again after the head: see
-            `lwmt_sionna.ops.local_motion`. Paths then stand still, and what is hidden resembles
+            `lwmt_sionna.ops.patches`. Paths then stand still, and what is hidden resembles
             its neighbours in time.
         **kwargs: Arguments of `keras.Model`.
 

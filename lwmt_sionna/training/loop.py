@@ -18,8 +18,7 @@ from lwmt_sionna.runs.parallel import progress_bar
 from lwmt_sionna.runs.records import atomic_path, sha256
 from lwmt_sionna.runs.store import RunFolder, Store
 from lwmt_sionna.training.configuration import OptimizationConfig
-from lwmt_sionna.training.devices import DataParallel
-from lwmt_sionna.training.optimization import averaged_weights
+from lwmt_sionna.training.optimization import DataParallel, averaged_weights
 from lwmt_sionna.typing import PathLike
 
 logger = logging.getLogger(__name__)

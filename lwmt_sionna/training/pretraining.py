@@ -13,9 +13,8 @@ from lwmt_sionna.models import MaskedChannelModel
 from lwmt_sionna.models.losses import token_error
 from lwmt_sionna.runs.configuration import Config, NonNegativeInt
 from lwmt_sionna.training.configuration import ModelConfig, OptimizationConfig, Portion
-from lwmt_sionna.training.devices import DataParallel
 from lwmt_sionna.training.loop import OutputAsLoss, Task
-from lwmt_sionna.training.optimization import build_optimizer
+from lwmt_sionna.training.optimization import DataParallel, build_optimizer
 from lwmt_sionna.training.prediction import build_masked
 from lwmt_sionna.training.sources import ChannelPool, SourceConfig
 from lwmt_sionna.typing import Tensor

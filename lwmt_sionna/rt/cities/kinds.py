@@ -17,12 +17,15 @@ from lwmt_sionna.rt.cities.parts import (
     Range,
     Size,
     clip_polygon,
+    extrude,
+    house,
     inset,
+    ring,
+    row,
     row_stations,
     shortest_side,
     without_short_sides,
 )
-from lwmt_sionna.rt.cities.solids import extrude, house, ring, row
 from lwmt_sionna.rt.scenes.files import write_scene
 from lwmt_sionna.runs.configuration import (
     FILLED,
