@@ -278,7 +278,7 @@ def summarize(errors, settings, predictors, history_snr_db):
 
 def interval(values):
     """A mean over sequences with its 95 % bootstrap interval; a sequence is a cluster."""
-    from lwmt_sionna.link.sweep.summary import cluster_mean
+    from lwmt_sionna.evaluation import cluster_mean
 
     low, high = cluster_mean(values)
     return {

@@ -7,11 +7,13 @@ from lwmt_sionna.data.channels import (
     check_channels,
     import_channels,
     read_channels,
+    true_channels,
+    vanishing_mask,
     write_channels,
 )
 from lwmt_sionna.data.clusters import ClusterConfig, draw_clusters
 from lwmt_sionna.data.deepmimo import read_deepmimo
-from lwmt_sionna.data.events import event_mask, event_power, match_paths, vanishing_mask
+from lwmt_sionna.data.events import event_mask, event_power, match_paths
 from lwmt_sionna.data.evolution import evolve, interpolate, replay, retime
 from lwmt_sionna.data.paths import PathSequences, concatenate
 from lwmt_sionna.data.splits import (
@@ -20,7 +22,13 @@ from lwmt_sionna.data.splits import (
     take_trajectories,
     track_distance,
 )
-from lwmt_sionna.data.storage import check_file, merge_paths, read_paths, write_paths
+from lwmt_sionna.data.storage import (
+    check_file,
+    merge_paths,
+    read_paths,
+    read_sequences,
+    write_paths,
+)
 from lwmt_sionna.data.summary import spreads, summarize
 from lwmt_sionna.data.synthesis import (
     add_noise,
@@ -54,6 +62,7 @@ __all__ = [
     "read_channels",
     "read_deepmimo",
     "read_paths",
+    "read_sequences",
     "replay",
     "retime",
     "split_by_trajectory",
@@ -63,6 +72,7 @@ __all__ = [
     "synthesize",
     "take_trajectories",
     "track_distance",
+    "true_channels",
     "validate",
     "vanishing_mask",
     "write_channels",

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from lwmt_sionna.data.array_files import ArrayReader
+from lwmt_sionna.data.arrays import PlanarArray
 from lwmt_sionna.data.container import new_file, read_content
-from lwmt_sionna.data.paths import SPEED_OF_LIGHT
-from lwmt_sionna.data.synthesis import subcarrier_frequencies
+from lwmt_sionna.data.paths import SPEED_OF_LIGHT, PathSequences
+from lwmt_sionna.data.synthesis import subcarrier_frequencies, synthesize
 from lwmt_sionna.typing import Array, ArrayLike, PathLike
 
 __all__ = [
@@ -25,6 +26,8 @@ __all__ = [
     "check_channels",
     "import_channels",
     "read_channels",
+    "true_channels",
+    "vanishing_mask",
     "write_channels",
 ]
 
@@ -60,7 +63,7 @@ class ChannelSequences:
     sampling_period: float
     carrier_frequency: float
     subcarrier_spacing: float
-    array_shape: tuple[int, ...]
+    array_shape: tuple[int, int, int]
     origin: str
     # Filled in where they are left out.
     speed: Array = None  # type: ignore[assignment]
@@ -120,6 +123,21 @@ class ChannelSequences:
     def normalized_doppler(self) -> Array:
         """`speed * carrier / c * period` of every sequence, float32 `[num_sequences]`."""
         return self.speed * (self.carrier_frequency / SPEED_OF_LIGHT * self.sampling_period)
+
+    @property
+    def scene(self) -> str:
+        """Where the channels come from, as that of `PathSequences`: `origin`."""
+        return self.origin
+
+    @property
+    def trajectory_id(self) -> Array:
+        """int64 `[num_sequences]`: each sequence is a trajectory of its own, `sequence_id`."""
+        return self.sequence_id
+
+    @property
+    def bs_index(self) -> Array:
+        """int64 `[num_sequences]`: all belong to one base station, zero."""
+        return np.zeros(len(self.h), np.int64)
 
     def select(self, index: Any) -> "ChannelSequences":
         """A new `ChannelSequences` of the sequences that `index` (any NumPy index) picks."""
@@ -185,6 +203,67 @@ def read_channels(path: PathLike) -> ChannelSequences:
         raise ValueError(f"The file is damaged: {error}. Received: path={path}") from error
 
 
+def true_channels(
+    sequences: PathSequences | ChannelSequences,
+    array: PlanarArray | None = None,
+    frequencies: ArrayLike | None = None,
+    snapshots: ArrayLike | None = None,
+) -> Array:
+    """Channels of stored sequences: synthesised where paths are stored, or as they are stored.
+
+    Args:
+        sequences: `PathSequences` or `ChannelSequences`.
+        array: `PlanarArray` of the base station. Stored channels have theirs: `None`, or one of
+            the same rows, columns and polarisations.
+        frequencies: Baseband frequencies in hertz, float `[num_subcarriers]`. Stored channels have
+            theirs: `None`, or the same.
+        snapshots: Indices of the snapshots; all of them if `None`.
+
+    Returns:
+        complex64 `[num_sequences, num_snapshots, num_ant, num_subcarriers]`.
+
+    Raises:
+        ValueError: If array or frequencies are missing, or not those of the stored channels.
+    """
+    if isinstance(sequences, PathSequences):
+        if array is None or frequencies is None:
+            raise ValueError(
+                "Channels of paths need an array and frequencies. Received: "
+                f"array={array}, frequencies={frequencies}"
+            )
+        return synthesize(sequences, array, frequencies, snapshots=snapshots)
+    if array is not None and array.shape != sequences.array_shape:
+        raise ValueError(
+            "Stored channels have an array of their own: expected None, or rows, columns and "
+            f"polarisations {sequences.array_shape}. Received: array.shape={array.shape}"
+        )
+    own = sequences.frequencies
+    if frequencies is not None and not (
+        np.shape(frequencies) == own.shape
+        and np.allclose(frequencies, own, rtol=0, atol=1e-3 * sequences.subcarrier_spacing)
+    ):
+        raise ValueError(
+            f"Stored channels have subcarriers of their own: expected None, or {own.size} of them "
+            f"{sequences.subcarrier_spacing:g} Hz apart. Received: "
+            f"{np.size(frequencies)} frequencies from {np.min(frequencies):g} Hz on"
+        )
+    return sequences.h if snapshots is None else np.take(sequences.h, snapshots, axis=1)
+
+
+def vanishing_mask(sequences: PathSequences | ChannelSequences) -> Array:
+    """Sequences whose channel vanishes (has no path, or is zero) in at least one snapshot.
+
+    Args:
+        sequences: `PathSequences` or `ChannelSequences`.
+
+    Returns:
+        bool `[num_sequences]`.
+    """
+    if isinstance(sequences, PathSequences):
+        return ~sequences.valid.any(axis=-1).all(axis=-1)
+    return ~np.any(sequences.h, axis=(2, 3)).all(axis=-1)
+
+
 def check_channels(path: PathLike) -> list[str]:
     """Checks a file of channels; never raises for what is wrong with the file.
 
@@ -198,15 +277,13 @@ def check_channels(path: PathLike) -> list[str]:
         channels = read_channels(path)
     except (OSError, ValueError) as error:
         return [str(error)]
-    silent = ~np.any(channels.h, axis=(2, 3)).all(axis=1)
-    if silent.any():
-        return [f"h vanishes in a snapshot of {int(silent.sum())} sequences."]
-    return []
+    vanishing = int(vanishing_mask(channels).sum())
+    return [f"h vanishes in a snapshot of {vanishing} sequences."] if vanishing else []
 
 
 def as_channels(
-    value: ArrayLike, axes: str, array_shape: tuple[int, ...] | None = None
-) -> tuple[Array, tuple[int, ...]]:
+    value: ArrayLike, axes: str, array_shape: tuple[int, int, int] | None = None
+) -> tuple[Array, tuple[int, int, int]]:
     """Brings an array of one's own into the order of axes of `ChannelSequences`.
 
     Args:
@@ -246,9 +323,9 @@ def as_channels(
         value = value[..., 0] + 1j * value[..., 1]
     size = {name: value.shape[names.index(name)] for name in names}
     if planar:
-        found = tuple(size.get(name, 1) for name in reversed(_PLANE))
-        array_shape = found if array_shape is None else tuple(array_shape)
-        if array_shape != found:
+        found = (size.get("row", 1), size.get("column", 1), size.get("polarization", 1))
+        array_shape = found if array_shape is None else array_shape
+        if tuple(array_shape) != found:
             raise ValueError(f"Expected array_shape={found}. Received: array_shape={array_shape}")
     elif array_shape is None:
         raise ValueError(f"An axis antenna needs an array_shape. {where}, array_shape=None")
@@ -268,7 +345,7 @@ def import_channels(
     sampling_period: float,
     carrier_frequency: float,
     subcarrier_spacing: float,
-    array_shape: tuple[int, ...] | None = None,
+    array_shape: tuple[int, int, int] | None = None,
     name: str | None = None,
     speed: ArrayLike | None = None,
 ) -> ChannelSequences:

@@ -16,7 +16,6 @@ __all__ = [
     "may_continue",
     "snapshot_paths",
     "unexplained_events",
-    "vanishing_mask",
 ]
 
 # A path may be the continuation of another if its delay is where that one's Doppler shift leads, up
@@ -144,18 +143,6 @@ def event_mask(
         bool `[num_sequences]`.
     """
     return event_power(paths, last, target) > 10.0 ** (threshold_db / 10.0)
-
-
-def vanishing_mask(paths: PathSequences) -> Array:
-    """Sequences whose channel vanishes (has no path) in at least one snapshot.
-
-    Args:
-        paths: `PathSequences`.
-
-    Returns:
-        bool `[num_sequences]`.
-    """
-    return (~paths.valid.any(axis=-1)).any(axis=-1)
 
 
 def unexplained_events(

@@ -7,12 +7,21 @@ errors, kinds of interaction) and the checksum of `lwmt_sionna.data.container`.
 
 import hashlib
 import json
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from lwmt_sionna.data.container import Content, new_file, read_content, read_shapes
+from lwmt_sionna.data.array_files import SUFFIXES
+from lwmt_sionna.data.channels import CHANNEL_SCHEMA, ChannelSequences, read_channels
+from lwmt_sionna.data.container import (
+    Content,
+    new_file,
+    read_content,
+    read_schema,
+    read_shapes,
+)
 from lwmt_sionna.data.paths import (
     OPTIONAL_FIELDS,
     PATH_FIELDS,
@@ -32,6 +41,7 @@ __all__ = [
     "check_file",
     "merge_paths",
     "read_paths",
+    "read_sequences",
     "write_paths",
 ]
 
@@ -120,6 +130,32 @@ def read_paths(path: PathLike) -> PathSequences:
             names the file and the field.
     """
     return _to_paths(path, _read(path))
+
+
+def read_sequences(path: PathLike) -> PathSequences | ChannelSequences:
+    """Reads sequences of either kind: the schema in the file tells which.
+
+    Args:
+        path: Path of a file of paths or of channels.
+
+    Returns:
+        `PathSequences` or `ChannelSequences`.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file holds neither, or is damaged; see `read_paths`, `read_channels`.
+    """
+    suffix = pathlib.Path(path).suffix
+    foreign = suffix in SUFFIXES and suffix not in (".h5", ".hdf5") and pathlib.Path(path).is_file()
+    schema = suffix if foreign else read_schema(path)
+    if schema == CHANNEL_SCHEMA:
+        return read_channels(path)
+    if schema == SCHEMA:
+        return read_paths(path)
+    raise ValueError(
+        f"Expected a file of paths or of channels; `python -m lwmt_sionna.data convert` makes one "
+        f"of an array. Received: path={path}, schema={schema!r}"
+    )
 
 
 def check_file(path: PathLike) -> list[str]:

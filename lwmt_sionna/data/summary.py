@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 
 from lwmt_sionna.data.arrays import PlanarArray
-from lwmt_sionna.data.events import event_mask, vanishing_mask
+from lwmt_sionna.data.channels import vanishing_mask
+from lwmt_sionna.data.events import event_mask
 from lwmt_sionna.data.paths import SPEED_OF_LIGHT, PathSequences
 from lwmt_sionna.data.synthesis import subcarrier_frequencies, synthesize
 from lwmt_sionna.runs.records import atomic_path

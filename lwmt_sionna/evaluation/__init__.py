@@ -1,10 +1,16 @@
 """How predictions are judged: figures of merit, controls against leaks, one `evaluate`.
 
-The modules: `metrics`, `leaks` and `evaluator` (importable from here), `grid` (regimes and noise,
-one cell after the other), `table` and `figures` (from records).
+The modules: `metrics`, `intervals`, `leaks` and `evaluator` (importable from here), `grid` (regimes
+and noise, one cell after the other), `table` and `figures` (from records).
 """
 
 from lwmt_sionna.evaluation.evaluator import Trial, draw_trial, evaluate, evaluate_paths
+from lwmt_sionna.evaluation.intervals import (
+    cluster_bootstrap,
+    cluster_mean,
+    paired_difference,
+    verdict,
+)
 from lwmt_sionna.evaluation.leaks import (
     check_causal,
     check_held_out,
@@ -25,14 +31,18 @@ __all__ = [
     "aligned_error",
     "check_causal",
     "check_held_out",
+    "cluster_bootstrap",
+    "cluster_mean",
     "draw_trial",
     "evaluate",
     "evaluate_paths",
     "normalized_error",
     "other_histories",
+    "paired_difference",
     "sgcs",
     "shuffled_histories",
     "summarize_errors",
     "to_db",
+    "verdict",
     "zero_forcing_rates",
 ]

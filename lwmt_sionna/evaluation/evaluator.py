@@ -8,12 +8,13 @@ import numpy as np
 
 from lwmt_sionna.baselines import ModelPredictor, check_array
 from lwmt_sionna.data import (
+    ChannelSequences,
     PathSequences,
     PlanarArray,
     add_noise,
     event_mask,
     history_scale,
-    synthesize,
+    true_channels,
     vanishing_mask,
 )
 from lwmt_sionna.evaluation.leaks import check_causal
@@ -43,7 +44,7 @@ class Trial(NamedTuple):
         scale: Root mean square of each true history, float64 `[batch]`.
         subsets: Who counts, by subset: bool `[num_horizons, batch]`. `"event_free"` and `"events"`
             are told by the window from the last measured snapshot to the target; `"quiet"` has no
-            event from the first measured snapshot on.
+            event from the first measured snapshot on. `"all"` alone where events are unknown.
         groups: Base station of each sequence, `[batch]`.
         labels: What the sequences are, for records.
     """
@@ -151,41 +152,52 @@ def evaluate(
 
 def evaluate_paths(
     predictors: Mapping[str, Forecast],
-    paths: PathSequences,
-    array: PlanarArray,
-    frequencies: ArrayLike,
+    sequences: PathSequences | ChannelSequences,
+    array: PlanarArray | None = None,
+    frequencies: ArrayLike | None = None,
     **settings: Any,
 ) -> list[dict[str, Any]]:
     """Judges predictors on stored sequences: `draw_trial`, then `evaluate`.
 
     Args:
         predictors: See `evaluate`.
-        paths: `PathSequences` of one speed and period.
-        array: `PlanarArray` of the base station.
-        frequencies: Subcarrier frequencies in hertz, float `[num_subcarriers]`.
+        sequences: `PathSequences` or `ChannelSequences` of one speed and period.
+        array: `PlanarArray` of the base station, see `draw_trial`.
+        frequencies: Subcarrier frequencies in hertz, see `draw_trial`.
         **settings: Arguments of `draw_trial`, `history_snr_db` among them.
 
     Returns:
         The points of `evaluate` with the labels of the trial, one per predictor, horizon and
-        subset of `SUBSETS`.
+        subset.
 
     Raises:
         ValueError: If a predictor is made for another array, the sequences are too short, or every
             channel vanishes.
     """
     for name, predictor in predictors.items():
-        check_array(predictor, name, array.shape)
-    trial = draw_trial(paths, array, frequencies, **settings)
+        check_array(predictor, name, array_shape(sequences, array))
+    trial = draw_trial(sequences, array, frequencies, **settings)
     points = evaluate(
         predictors, trial.history, trial.future, scale=trial.scale, subsets=trial.subsets
     )
     return [{**trial.labels, **point} for point in points]
 
 
+def array_shape(
+    sequences: PathSequences | ChannelSequences, array: PlanarArray | None
+) -> tuple[int, int, int]:
+    """Rows, columns and polarisations of the base station: those of the channels, or of `array`."""
+    if isinstance(sequences, ChannelSequences):
+        return sequences.array_shape
+    if array is None:
+        raise ValueError("Channels of paths need an array. Received: array=None")
+    return array.shape
+
+
 def draw_trial(
-    paths: PathSequences,
-    array: PlanarArray,
-    frequencies: ArrayLike,
+    sequences: PathSequences | ChannelSequences,
+    array: PlanarArray | None = None,
+    frequencies: ArrayLike | None = None,
     *,
     history_snr_db: float,
     num_history: int = 16,
@@ -196,13 +208,14 @@ def draw_trial(
 
     Targets are the true channels. Sequences whose channel vanishes in a snapshot are left out and
     counted; the others are told apart by events, paths that are born or die between the last
-    measured snapshot and the target. The noise depends on the seed and on the SNR in whole
-    decibels.
+    measured snapshot and the target, where paths tell of them. The noise depends on the seed and
+    on the SNR in whole decibels.
 
     Args:
-        paths: `PathSequences` of one speed and period.
-        array: `PlanarArray` of the base station.
-        frequencies: Subcarrier frequencies in hertz, float `[num_subcarriers]`.
+        sequences: `PathSequences` or `ChannelSequences` of one speed and period.
+        array: `PlanarArray` of the base station. Stored channels have theirs: `None`, or the same.
+        frequencies: Subcarrier frequencies in hertz, float `[num_subcarriers]`. Stored channels
+            have theirs: `None`, or the same.
         history_snr_db: Pilot SNR of the histories in decibels.
         num_history: Snapshots of history.
         num_horizons: Snapshots to predict.
@@ -212,22 +225,23 @@ def draw_trial(
         `Trial`.
 
     Raises:
-        ValueError: If the sequences are too short, or every channel vanishes.
+        ValueError: If the sequences are too short, every channel vanishes, or array or frequencies
+            are not those of the stored channels.
     """
     length = num_history + num_horizons
-    if paths.num_snapshots < length:
+    if sequences.num_snapshots < length:
         raise ValueError(
             f"The sequences are too short: expected at least {length} snapshots. Received: "
-            f"paths.num_snapshots={paths.num_snapshots}"
+            f"num_snapshots={sequences.num_snapshots}, scene={sequences.scene}"
         )
-    vanishing = vanishing_mask(paths)
+    vanishing = vanishing_mask(sequences)
     if vanishing.all():
         raise ValueError(
             "No sequence has a channel throughout. Received: "
-            f"paths.num_sequences={paths.num_sequences}"
+            f"num_sequences={sequences.num_sequences}, scene={sequences.scene}"
         )
-    paths = paths.select(~vanishing)
-    h = synthesize(paths, array, frequencies, snapshots=np.arange(length))
+    sequences = sequences.select(~vanishing)
+    h = true_channels(sequences, array, frequencies, np.arange(length))
     whole_db = int(history_snr_db) % 2**32 if math.isfinite(history_snr_db) else 0
 
     def measure(channels):
@@ -237,18 +251,28 @@ def draw_trial(
     check_causal(measure, h[:4], num_history)
     power = np.mean(np.abs(h[:, :num_history]) ** 2, axis=(1, 2, 3), dtype=np.float64)
     labels = {
-        "scene": paths.scene,
-        "speed_kmh": round(float(np.mean(paths.speed) * 3.6), 3),
-        "sampling_period_s": round(float(paths.sampling_period), 9),
-        "normalized_doppler": round(float(np.mean(paths.normalized_doppler)), 4),
+        "scene": sequences.scene,
+        "speed_kmh": _mean(3.6 * sequences.speed, 3),
+        "sampling_period_s": round(float(sequences.sampling_period), 9),
+        "normalized_doppler": _mean(sequences.normalized_doppler, 4),
         "history_snr_db": float(history_snr_db),
         "num_vanishing": int(vanishing.sum()),
     }
-    subsets = _subsets(paths, num_history, num_horizons)
-    return Trial(measure(h), h[:, num_history:], np.sqrt(power), subsets, paths.bs_index, labels)
+    subsets = _subsets(sequences, num_history, num_horizons)
+    return Trial(
+        measure(h), h[:, num_history:], np.sqrt(power), subsets, sequences.bs_index, labels
+    )
+
+
+def _mean(values, digits):
+    """Mean of what is known, `None` where nothing is: records hold no NaN."""
+    known = values[np.isfinite(values)]
+    return round(float(np.mean(known)), digits) if known.size else None
 
 
 def _subsets(paths, num_history, num_horizons):
+    if isinstance(paths, ChannelSequences):
+        return {"all": np.ones((num_horizons, paths.num_sequences), bool)}
     steps = [event_mask(paths, t, t + 1) for t in range(num_history - 1)]
     quiet = ~np.any(steps, axis=0) if steps else np.ones(paths.num_sequences, bool)
     last = num_history - 1

@@ -1,10 +1,12 @@
 """Physics-informed masks, impairments of measurements, and the curriculum that mixes them."""
 
 from lwmt_sionna.masking.curriculum import IMPAIRMENTS, MASKS, Curriculum, Ingredient
+from lwmt_sionna.masking.hardware import HardwareConfig, Impaired
 from lwmt_sionna.masking.impairments import (
     antenna_calibration_error,
     common_phase_error,
     dropped_reports,
+    frequency_offset,
     gain_error,
     measurement_noise,
     quantization,
@@ -24,11 +26,14 @@ __all__ = [
     "IMPAIRMENTS",
     "MASKS",
     "Curriculum",
+    "HardwareConfig",
+    "Impaired",
     "Ingredient",
     "antenna_calibration_error",
     "antenna_comb_mask",
     "common_phase_error",
     "dropped_reports",
+    "frequency_offset",
     "gain_error",
     "measurement_noise",
     "occlusion_mask",

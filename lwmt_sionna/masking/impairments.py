@@ -9,16 +9,19 @@ alone, 1 from the whole range.
 """
 
 import math
+from typing import Any
 
+import numpy as np
 from keras import ops
 
 from lwmt_sionna.masking.draws import Draws, Range, Seed, check_integers, check_range
-from lwmt_sionna.typing import Tensor
+from lwmt_sionna.typing import ArrayLike, Tensor
 
 __all__ = [
     "antenna_calibration_error",
     "common_phase_error",
     "dropped_reports",
+    "frequency_offset",
     "gain_error",
     "measurement_noise",
     "quantization",
@@ -92,18 +95,45 @@ def common_phase_error(
     return _turn(h, phase[:, :, None, None])
 
 
+def frequency_offset(
+    h: Tensor, seed: Seed, cycles: Range = (0.0, 0.05), severity: Tensor = 1.0
+) -> Tensor:
+    """Turns the snapshots further and further, by a step common to all antennas and subcarriers.
+
+    Imitates carrier frequencies that differ between both ends: all paths gain the same Doppler
+    shift. The first snapshot stays.
+
+    Args:
+        h: Measured channels, real `[batch, num_snapshots, num_ant, num_subcarriers, 2]`.
+        seed: Integer or `keras.random.SeedGenerator`.
+        cycles: Mild and severe magnitude of the turn per snapshot in cycles, the offset times the
+            time between snapshots; its sign is random.
+        severity: Part of the range that is drawn from, scalar.
+
+    Returns:
+        Real, shape as `h`.
+    """
+    h, draws = _start(h, seed)
+    step = draws.strength(_batch(h), *check_range("cycles", cycles, 0.0, 1e6), severity)
+    # Whole cycles do not show, and would cost digits of the product with the time.
+    step = ops.mod(step, 1.0) * _sign(draws, h)
+    turns = step[:, None] * ops.arange(h.shape[1], dtype="float32")
+    return _turn(h, turns[:, :, None, None] * (2.0 * math.pi))
+
+
 def timing_offset(
     h: Tensor,
     seed: Seed,
     offset: Range = (0.0, 0.5),
     jitter: Range = (0.0, 0.1),
+    frequencies: ArrayLike | None = None,
     severity: Tensor = 1.0,
 ) -> Tensor:
-    """Delays the measurement by a fraction of a sample.
+    """Delays the measurement by a fraction of a sample, or by a time.
 
     Imitates a user's timing advance that is off (an offset constant over the sequence) and the
     clock's jitter from snapshot to snapshot. A delay of one sample moves all paths by one delay
-    bin; the phase at the middle subcarrier stays.
+    bin; the phase at frequency zero, the middle subcarrier, stays.
 
     Args:
         h: Measured channels, real `[batch, num_snapshots, num_ant, num_subcarriers, 2]`.
@@ -111,6 +141,9 @@ def timing_offset(
         offset: Mild and severe magnitude of the constant offset in samples (1 over the bandwidth);
             its sign is random.
         jitter: Mild and severe standard deviation of the jitter in samples.
+        frequencies: Baseband frequency of every subcarrier, float `[num_subcarriers]`, in cycles
+            per sample; where they are given in hertz, `offset` and `jitter` are in seconds. Those
+            of equally spaced subcarriers about the middle one if `None`.
         severity: Part of the ranges that is drawn from, scalar.
 
     Returns:
@@ -118,14 +151,14 @@ def timing_offset(
     """
     h, draws = _start(h, seed)
     num_snapshots, num_subcarriers = h.shape[1], h.shape[3]
+    if frequencies is None:
+        frequencies = (np.arange(num_subcarriers) - num_subcarriers // 2) / num_subcarriers
     constant = draws.strength(_batch(h), *check_range("offset", offset, 0.0, 1e3), severity)
-    sign = ops.where(draws.uniform((_batch(h),)) < 0.5, -1.0, 1.0)
+    constant = constant * _sign(draws, h)
     spread = draws.strength(_batch(h), *check_range("jitter", jitter, 0.0, 1e3), severity)
-    samples = (constant * sign)[:, None]
-    samples = samples + spread[:, None] * draws.normal((_batch(h), num_snapshots))
-    place = ops.arange(num_subcarriers, dtype="float32") - num_subcarriers // 2
-    phase = samples[:, :, None] * (place * (-2.0 * math.pi / num_subcarriers))
-    return _turn(h, phase[:, :, None, :])
+    delay = constant[:, None] + spread[:, None] * draws.normal((_batch(h), num_snapshots))
+    slope = ops.convert_to_tensor(-2.0 * math.pi * np.asarray(frequencies), "float32")
+    return _turn(h, (delay[:, :, None] * slope)[:, :, None, :])
 
 
 def gain_error(
@@ -157,9 +190,10 @@ def antenna_calibration_error(
     seed: Seed,
     gain_db: Range = (0.0, 1.0),
     phase_deg: Range = (0.0, 10.0),
+    memory: float = 1.0,
     severity: Tensor = 1.0,
 ) -> Tensor:
-    """Gives every antenna a gain and a phase of its own, constant over the sequence.
+    """Gives every antenna a gain and a phase of its own.
 
     Imitates receive chains whose calibration is off: paths leak along the angle axis.
 
@@ -168,21 +202,30 @@ def antenna_calibration_error(
         seed: Integer or `keras.random.SeedGenerator`.
         gain_db: Mild and severe standard deviation of the gains in decibels.
         phase_deg: Mild and severe standard deviation of the phases in degrees.
+        memory: Correlation of both from one snapshot to the next, from 0 (drawn anew) to 1
+            (constant over the sequence).
         severity: Part of the ranges that is drawn from, scalar.
 
     Returns:
         Real, shape as `h`.
     """
     h, draws = _start(h, seed)
-    shape = (_batch(h), h.shape[2])
+    memory, _ = check_range("memory", (memory, memory), 0.0, 1.0)
+    # Autoregression of the first order, at its steady state from the first snapshot on: [now, then]
+    lag = np.subtract.outer(np.arange(h.shape[1]), np.arange(h.shape[1] if memory < 1 else 1))
+    fading = np.where(lag >= 0, np.power(memory, np.maximum(lag, 0)), 0.0)
+    fading[:, 1:] *= math.sqrt(1 - memory**2)
     gains, phases = (
-        draws.strength(_batch(h), *check_range(name, value, 0.0, 360.0), severity)[:, None]
-        * draws.normal(shape)
+        draws.strength(_batch(h), *check_range(name, value, 0.0, 360.0), severity)[:, None, None]
+        * ops.matmul(
+            ops.convert_to_tensor(fading, "float32"),
+            draws.normal((_batch(h), fading.shape[1], h.shape[2])),
+        )
         for name, value in (("gain_db", gain_db), ("phase_deg", phase_deg))
     )
     gain = ops.exp(gains * (math.log(10.0) / 20.0))
-    turned = _turn(h, (phases * (math.pi / 180.0))[:, None, :, None])
-    return turned * ops.cast(gain[:, None, :, None, None], h.dtype)
+    turned = _turn(h, (phases * (math.pi / 180.0))[..., None])
+    return turned * ops.cast(gain[..., None, None], h.dtype)
 
 
 def quantization(h: Tensor, seed: Seed, bits: Range = (8, 3), severity: Tensor = 1.0) -> Tensor:
@@ -210,8 +253,13 @@ def quantization(h: Tensor, seed: Seed, bits: Range = (8, 3), severity: Tensor =
 
 
 def dropped_reports(
-    h: Tensor, seed: Seed, share: Range = (0.0, 0.3), severity: Tensor = 1.0
-) -> Tensor:
+    h: Tensor,
+    seed: Seed,
+    share: Range = (0.0, 0.3),
+    snapshots: tuple[int, ...] = (),
+    return_arrived: bool = False,
+    severity: Tensor = 1.0,
+) -> Any:
     """Repeats the last report where one is lost.
 
     Imitates measurements that never arrive: the base station goes on with the one before. The
@@ -221,23 +269,34 @@ def dropped_reports(
         h: Measured channels, real `[batch, num_snapshots, num_ant, num_subcarriers, 2]`.
         seed: Integer or `keras.random.SeedGenerator`.
         share: Mild and severe probability of a loss.
+        snapshots: Reports that are lost besides, in all sequences; negative ones count from the
+            end.
+        return_arrived: Whether to tell as well which reports have arrived.
         severity: Part of the range that is drawn from, scalar.
 
     Returns:
-        Real, shape as `h`.
+        Real, shape as `h`; with `return_arrived`, a tuple of that and bool `[batch,
+        num_snapshots]`.
     """
     h, draws = _start(h, seed)
     num_snapshots = h.shape[1]
+    if not all(-num_snapshots < t < num_snapshots and t != 0 for t in snapshots):
+        raise ValueError(
+            f"snapshots must be some of the {num_snapshots} of a history but the first, which "
+            f"always arrives. Received: snapshots={snapshots}"
+        )
     level = draws.strength(_batch(h), *check_range("share", share, 0.0, 1.0), severity)
     arrived = draws.uniform((_batch(h), num_snapshots)) >= level[:, None]
-    instant = ops.arange(num_snapshots, dtype="float32")
-    past = instant[None, :] <= instant[:, None]
+    instant = np.arange(num_snapshots)
+    lost = np.isin(instant, [t % num_snapshots for t in snapshots])
+    arrived = (arrived & ops.convert_to_tensor(~lost)) | ops.convert_to_tensor(instant == 0)
     # [batch, now, candidate]: the latest report that has arrived by now
-    candidates = ops.where(arrived[:, None] & past, instant, 0.0)
-    latest = ops.max(candidates, axis=2)
+    past = ops.convert_to_tensor(instant <= instant[:, None])
+    latest = ops.max(ops.where(arrived[:, None] & past, instant, 0), axis=2)
     chosen = ops.cast(ops.equal(instant, latest[..., None]), h.dtype)
     flat = ops.reshape(h, (-1, num_snapshots, h.shape[2] * h.shape[3] * 2))
-    return ops.reshape(ops.matmul(chosen, flat), (-1, *h.shape[1:]))
+    held = ops.reshape(ops.matmul(chosen, flat), (-1, *h.shape[1:]))
+    return (held, arrived) if return_arrived else held
 
 
 def _start(h, seed):
@@ -254,6 +313,11 @@ def _turn(h, phase):
     cosine, sine = (ops.cast(f(phase), h.dtype) for f in (ops.cos, ops.sin))
     real, imaginary = h[..., 0], h[..., 1]
     return ops.stack([real * cosine - imaginary * sine, real * sine + imaginary * cosine], axis=-1)
+
+
+def _sign(draws, h):
+    """Minus or plus one for each sample."""
+    return ops.where(draws.uniform((_batch(h),)) < 0.5, -1.0, 1.0)
 
 
 def _batch(h):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import h5py
 import numpy as np
 import pytest
 
@@ -9,9 +10,12 @@ from lwmt_sionna.data import (
     ChannelSequences,
     as_channels,
     check_channels,
+    draw_clusters,
     import_channels,
     read_channels,
+    read_sequences,
     write_channels,
+    write_paths,
 )
 from lwmt_sionna.data.__main__ import main
 
@@ -37,6 +41,23 @@ def test_storage_keeps_everything(channels, tmp_path):
     np.testing.assert_allclose(back.normalized_doppler[2], 30 * 3.5e9 / 299792458 * 2.5e-3)
     np.testing.assert_allclose(back.frequencies, np.arange(-3, 3) * 30e3)
     assert main(["check", str(tmp_path / "c.h5")]) == 0
+
+
+def test_the_schema_tells_the_kind_of_file(channels, rng, tmp_path):
+    paths = draw_clusters(2, 3, 5e-3, rng)
+    write_channels(tmp_path / "c.h5", channels)
+    write_paths(tmp_path / "p.h5", paths)
+    np.testing.assert_array_equal(read_sequences(tmp_path / "c.h5").h, channels.h)
+    np.testing.assert_array_equal(read_sequences(tmp_path / "p.h5").tau, paths.tau)
+    np.save(tmp_path / "n.npy", channels.h)
+    with h5py.File(tmp_path / "o.h5", "w") as file:
+        file["h"] = channels.h
+    for name in ("n.npy", "o.h5"):
+        with pytest.raises(ValueError, match=f"file of paths or of channels.*convert.*{name}"):
+            read_sequences(tmp_path / name)
+    for name in ("none.h5", "none.npy"):
+        with pytest.raises(FileNotFoundError, match=name):
+            read_sequences(tmp_path / name)
 
 
 def test_damaged_files_are_refused_by_name(channels, rng, tmp_path):

@@ -1,10 +1,13 @@
 """One predictor on the same data has one figure, whatever door the data came in by."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from lwmt_sionna.baselines import Hold, LocalAutoregression, PooledAutoregression, ZeroPredictor
 from lwmt_sionna.data import (
+    ChannelSequences,
     ClusterConfig,
     PlanarArray,
     add_noise,
@@ -14,6 +17,7 @@ from lwmt_sionna.data import (
 )
 from lwmt_sionna.evaluation import (
     aligned_error,
+    draw_trial,
     evaluate,
     evaluate_paths,
     normalized_error,
@@ -160,3 +164,41 @@ def test_what_is_no_prediction_is_refused():
     ):
         with pytest.raises(ValueError, match=message):
             evaluate({"mine": wrong}, h, h[:, :2])
+
+
+def test_stored_channels_are_judged_as_the_paths_that_they_come_from(paths):
+    h = synthesize(paths, PlanarArray(2, 4), FREQUENCIES)
+    stored = ChannelSequences(
+        h, paths.sampling_period, paths.carrier_frequency, 540e3, (2, 4, 1), "made up", paths.speed
+    )
+    settings = {"history_snr_db": 15.0, "num_horizons": FUTURE}
+    own = by_key(evaluate_paths(PREDICTORS, stored, **settings))
+    traced = by_key(evaluate_paths(PREDICTORS, paths, PlanarArray(2, 4), FREQUENCIES, **settings))
+    assert own.keys() == {key for key in traced if key[2] == "all"}
+    for key, point in own.items():
+        assert point == traced[key] | {"scene": "made up"}
+    # The array and the grid of the file, named or not; no others.
+    named = draw_trial(stored, PlanarArray(2, 4), FREQUENCIES, **settings)
+    np.testing.assert_array_equal(named.history, draw_trial(stored, **settings).history)
+    for array, frequencies, message in (
+        (PlanarArray(1, 8), None, r"polarisations \(2, 4, 1\).*array.shape=\(1, 8, 1\)"),
+        (None, 1.1 * FREQUENCIES, "8 of them 540000 Hz apart"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            draw_trial(stored, array, frequencies, **settings)
+    with pytest.raises(ValueError, match="local_ar is made for another array"):
+        evaluate_paths({"local_ar": LocalAutoregression()}, stored, **settings)
+    with pytest.raises(ValueError, match="need an array"):
+        draw_trial(paths, **settings)
+    with pytest.raises(ValueError, match=r"at least 21 snapshots.*num_snapshots=20"):
+        draw_trial(dataclasses.replace(stored, h=h[:, :20]), **settings)
+
+
+def test_unknown_speeds_and_vanished_channels(paths):
+    h = synthesize(paths, ARRAY, FREQUENCIES)
+    h[3, 5] = 0
+    stored = ChannelSequences(h, 2.5e-3, 3.5e9, 540e3, (1, 8, 1), "hall")
+    trial = draw_trial(stored, history_snr_db=5.0)
+    assert trial.labels["speed_kmh"] is None and trial.labels["normalized_doppler"] is None
+    assert trial.labels["num_vanishing"] == 1 and len(trial.history) == paths.num_sequences - 1
+    assert list(trial.subsets) == ["all"] and trial.groups.tolist() == [0] * len(trial.history)

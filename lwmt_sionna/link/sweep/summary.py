@@ -5,22 +5,23 @@ from typing import Any
 
 import numpy as np
 
-from lwmt_sionna.evaluation import normalized_error, summarize_errors
+from lwmt_sionna.evaluation import (
+    cluster_bootstrap,
+    normalized_error,
+    paired_difference,
+    summarize_errors,
+)
 from lwmt_sionna.link.phy.config import DownlinkConfig, get_mcs
-from lwmt_sionna.typing import Array, ArrayLike
+from lwmt_sionna.typing import Array
 
 __all__ = [
-    "cluster_bootstrap",
-    "cluster_mean",
     "nmse_summary",
-    "paired_bootstrap",
     "recovered_share",
     "scheme_point",
     "survey_columns",
 ]
 
 _FLOOR_DB = -200.0
-_NUM_RESAMPLES = 2000
 
 
 def survey_columns(survey: dict[str, Any]) -> dict[str, Any]:
@@ -101,99 +102,12 @@ def scheme_point(
     if reference is not None:
         # The same bits and noise met both in the slots that both have.
         common = min(failure.shape[2], reference.shape[2])
-        own, other = (x[..., :common].sum(axis=(1, 2)) for x in (failure, reference))
-        values = paired_bootstrap(own, other, np.full(len(own), failure[0, :, :common].size))
+        values = paired_difference(
+            *(x[..., :common].mean(axis=(1, 2), dtype=np.float64) for x in (failure, reference))
+        )
         names = ("", "_low", "_high")
         point |= {f"bler_minus_hold{name}": value for name, value in zip(names, values)}
     return point
-
-
-def cluster_bootstrap(
-    errors: ArrayLike, blocks: ArrayLike, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Confidence interval of an error rate whose blocks come in drops.
-
-    Blocks of one drop share a channel, so drops are what is resampled, with replacement. Where
-    every drop failed or none did, resampling sees no spread; the bound is then that of a binomial
-    over drops (with `n` drops and no error: `1 - (1 - level)^(1/n)`), which is cautious.
-
-    Args:
-        errors: int `[num_drops]`, block errors of every drop.
-        blocks: int `[num_drops]`, blocks of every drop.
-        level: float, confidence level.
-        seed: int, seed of the resampling.
-
-    Returns:
-        The pair `(low, high)` of floats.
-
-    Example:
-        >>> cluster_bootstrap([0, 0, 4, 0], [4, 4, 4, 4])[0]
-        0.0
-    """
-    errors = np.asarray(errors, np.float64).ravel()
-    blocks = np.asarray(blocks, np.float64).ravel()
-    if errors.shape != blocks.shape or errors.size == 0 or np.any(blocks <= 0):
-        raise ValueError(
-            "Every drop needs an error count and a positive block count. Received shapes: "
-            f"errors={errors.shape}, blocks={blocks.shape}"
-        )
-    if not 0 < level < 1:
-        raise ValueError(f"`level` must lie between 0 and 1. Received: level={level}")
-    rule = 1 - (1 - level) ** (1 / errors.size)
-    if not errors.any():
-        return 0.0, rule
-    if np.array_equal(errors, blocks):
-        return 1 - rule, 1.0
-    return _bootstrap(errors, blocks, level, seed)
-
-
-def paired_bootstrap(
-    errors: ArrayLike,
-    reference: ArrayLike,
-    blocks: ArrayLike,
-    level: float = 0.95,
-    seed: int = 0,
-) -> tuple[float, float, float]:
-    """Confidence interval of the difference of two error rates on the same drops.
-
-    Args:
-        errors: int `[num_drops]`, block errors of every drop.
-        reference: int `[num_drops]`, those of the policy to compare with.
-        blocks: int `[num_drops]`, blocks of every drop.
-        level, seed: as for `cluster_bootstrap`.
-
-    Returns:
-        The triple `(difference, low, high)` of floats; negative where `errors` has fewer.
-    """
-    errors, reference, blocks = (
-        np.asarray(x, np.float64).ravel() for x in (errors, reference, blocks)
-    )
-    difference = errors - reference
-    low, high = _bootstrap(difference, blocks, level, seed)
-    return float(difference.sum() / blocks.sum()), low, high
-
-
-def cluster_mean(values: ArrayLike, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Confidence interval of a mean over drops.
-
-    Args:
-        values: float `[num_drops]`, one value per drop.
-        level, seed: as for `cluster_bootstrap`.
-
-    Returns:
-        The pair `(low, high)` of floats.
-    """
-    values = np.asarray(values, np.float64).ravel()
-    return _bootstrap(values, np.ones_like(values), level, seed)
-
-
-def _bootstrap(errors, blocks, level, seed):
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(errors.size, np.full(errors.size, 1 / errors.size), _NUM_RESAMPLES)
-    rates = (weights @ errors) / (weights @ blocks)
-    tail = (1 - level) / 2
-    low, high = np.quantile(rates, [tail, 1 - tail])
-    return float(low), float(high)
 
 
 def recovered_share(

@@ -1,0 +1,260 @@
+"""Intervals over clusters, paired differences, and the verdicts that follow from them.
+
+Values that share a drop or a trajectory are not independent: what is resampled, with replacement,
+are clusters as a whole. Two ways of doing the same are compared on the same clusters: what makes a
+cluster hard for both cancels in the difference, and few claims survive intervals that are taken
+apart.
+"""
+
+import functools
+import statistics
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from lwmt_sionna.typing import ArrayLike
+
+__all__ = ["VERDICTS", "cluster_bootstrap", "cluster_mean", "paired_difference", "verdict"]
+
+Statistic: TypeAlias = Literal["mean", "median", "pooled_db"]
+#: What a comparison can end in.
+VERDICTS = ("better", "worse", "no detectable difference")
+_NUM_RESAMPLES = 2000
+_FLOOR = 1e-20
+
+
+def cluster_bootstrap(
+    errors: ArrayLike, blocks: ArrayLike, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Confidence interval of an error rate whose blocks come in drops.
+
+    Blocks of one drop share a channel, so drops are what is resampled. Where every drop failed or
+    none did, resampling sees no spread; the bound is then that of a binomial over drops (with `n`
+    drops and no error: `1 - (1 - level)^(1/n)`), which is cautious.
+
+    Args:
+        errors: int `[num_drops]`, block errors of every drop.
+        blocks: int `[num_drops]`, blocks of every drop.
+        level: float, confidence level.
+        seed: int, seed of the resampling.
+
+    Returns:
+        The pair `(low, high)` of floats.
+
+    Raises:
+        ValueError: If a drop has no block, or the level is none.
+
+    Example:
+
+    >>> cluster_bootstrap([0, 0, 4, 0], [4, 4, 4, 4])[0]
+    0.0
+    """
+    errors = np.asarray(errors, np.float64).ravel()
+    blocks = np.asarray(blocks, np.float64).ravel()
+    if errors.shape != blocks.shape or errors.size == 0 or np.any(blocks <= 0):
+        raise ValueError(
+            "Every drop needs an error count and a positive block count. Received shapes: "
+            f"errors={errors.shape}, blocks={blocks.shape}"
+        )
+    _check_level(level)
+    rule = 1 - (1 - level) ** (1 / errors.size)
+    if not errors.any():
+        return 0.0, rule
+    if np.array_equal(errors, blocks):
+        return 1 - rule, 1.0
+    weights = _resamples(errors.size, seed)
+    return _quantiles((weights @ errors) / (weights @ blocks), level)
+
+
+def cluster_mean(
+    values: ArrayLike, clusters: ArrayLike | None = None, level: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Confidence interval of a mean.
+
+    Args:
+        values: float `[num_values]`.
+        clusters: `[num_values]`, labels of the values that belong together; each is a cluster of
+            its own if `None`.
+        level: float, confidence level.
+        seed: int, seed of the resampling.
+
+    Returns:
+        The pair `(low, high)` of floats.
+
+    Raises:
+        ValueError: If there is no value, or the level is none.
+    """
+    values, index = _clustered(values, clusters)
+    _check_level(level)
+    weights = _resamples(index.max() + 1, seed)
+    return _quantiles(_mean(values, index, weights), level)
+
+
+def paired_difference(
+    values: ArrayLike,
+    reference: ArrayLike,
+    clusters: ArrayLike | None = None,
+    level: float = 0.95,
+    seed: int = 0,
+    statistic: Statistic = "mean",
+) -> tuple[float, float, float]:
+    r"""How much a figure differs from that of a reference on the same clusters.
+
+    Both figures are taken of the same resampled clusters; the interval is that of quantiles of
+    their difference, stretched about the difference found by $\sqrt{n / (n - 1)} \; t_{n-1} / z$.
+    Quantiles alone are too narrow where the `n` clusters are few: by a fifth with ten of them.
+
+    Args:
+        values: float `[num_values]`; with `"pooled_db"` `[num_values, 2]`, errors and powers.
+        reference: float, shape of `values`, of what it is compared with, value by value.
+        clusters: `[num_values]`, labels of the values that belong together (drops, sequences of a
+            trajectory); each is a cluster of its own if `None`.
+        level: float, confidence level.
+        seed: int, seed of the resampling.
+        statistic: Figure that is compared: `"mean"`, `"median"` (of errors in decibels the
+            difference of their medians), or `"pooled_db"`, the sum of errors over the sum of powers
+            in decibels.
+
+    Returns:
+        The triple `(difference, low, high)` of floats, positive where `values` are larger. Of one
+        cluster nothing is known: the interval is infinite.
+
+    Raises:
+        ValueError: If the two differ in shape, a value is not finite, or a setting is none.
+
+    Example:
+
+    >>> difference, low, high = paired_difference(own_goodput, other_goodput)
+    >>> verdict(low, high)
+    'better'
+
+    Reference:
+        T. C. Hesterberg, "What Teachers Should Know About the Bootstrap", The American
+        Statistician 69(4), 2015, section 5.3 (stretching); M. Abramowitz, I. A. Stegun, "Handbook
+        of Mathematical Functions", 26.7.5 (quantiles of Student's distribution).
+    """
+    if statistic not in _STATISTICS:
+        raise ValueError(
+            f"statistic must be one of {', '.join(_STATISTICS)}. Received: statistic={statistic!r}"
+        )
+    _check_level(level)
+    values, index = _clustered(values, clusters, pairs=statistic == "pooled_db")
+    reference, _ = _clustered(reference, clusters, pairs=statistic == "pooled_db")
+    if values.shape != reference.shape:
+        raise ValueError(
+            "Differences are taken value by value: expected equal shapes. Received: "
+            f"values.shape={values.shape}, reference.shape={reference.shape}"
+        )
+    num_clusters = index.max() + 1
+    # The first row is the sample itself.
+    weights = np.vstack([np.ones(num_clusters), _resamples(num_clusters, seed)])
+    figure = _STATISTICS[statistic]
+    found = figure(values, index, weights) - figure(reference, index, weights)
+    difference = float(found[0])
+    if num_clusters == 1:
+        return difference, -np.inf, np.inf
+    low, high = _quantiles(found[1:], level)
+    stretch = _stretch(num_clusters, level)
+    return (
+        difference,
+        difference + stretch * (low - difference),
+        difference + stretch * (high - difference),
+    )
+
+
+def verdict(low: float, high: float, *, lower_is_better: bool = False) -> str:
+    """What an interval of a difference allows to say.
+
+    Args:
+        low: float, lower end of the interval.
+        high: float, upper end.
+        lower_is_better: bool, whether what was compared is an error.
+
+    Returns:
+        One of `VERDICTS`: better or worse where zero lies outside.
+
+    Raises:
+        ValueError: If the ends are no interval.
+    """
+    if not low <= high:
+        raise ValueError(f"low must not exceed high. Received: low={low}, high={high}")
+    larger, smaller, unknown = VERDICTS
+    if lower_is_better:
+        larger, smaller = smaller, larger
+    return larger if low > 0 else smaller if high < 0 else unknown
+
+
+def _check_level(level):
+    if not 0 < level < 1:
+        raise ValueError(f"`level` must lie between 0 and 1. Received: level={level}")
+
+
+def _clustered(values, clusters, pairs=False):
+    """The values, and the number of each one's cluster."""
+    values = np.asarray(values, np.float64)
+    values = values if pairs else values.ravel()
+    if values.ndim != 1 + pairs or not len(values) or (pairs and values.shape[1] != 2):
+        expected = "[num_values, 2]" if pairs else "[num_values]"
+        raise ValueError(
+            f"Expected at least one value, {expected}. Received: values.shape={values.shape}"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError("Values hold NaN or infinity; expected finite values")
+    if clusters is None:
+        return values, np.arange(len(values))
+    clusters = np.asarray(clusters).ravel()
+    if len(clusters) != len(values):
+        raise ValueError(
+            "Every value needs a cluster. Received: "
+            f"values.shape={values.shape}, clusters.shape={clusters.shape}"
+        )
+    return values, np.unique(clusters, return_inverse=True)[1]
+
+
+@functools.lru_cache(maxsize=4)
+def _resamples(num_clusters, seed):
+    """How often each cluster is drawn in each resample, `[num_resamples, num_clusters]`."""
+    rng = np.random.default_rng(seed)
+    even = np.full(num_clusters, 1 / num_clusters)
+    weights = rng.multinomial(num_clusters, even, _NUM_RESAMPLES).astype(np.float64)
+    weights.flags.writeable = False
+    return weights
+
+
+def _quantiles(figures, level):
+    tail = (1 - level) / 2
+    low, high = np.quantile(figures, [tail, 1 - tail])
+    return float(low), float(high)
+
+
+def _stretch(num_clusters, level):
+    """How much too narrow the quantiles of resampled means of so many clusters are."""
+    freedom = num_clusters - 1
+    z = statistics.NormalDist().inv_cdf((1 + level) / 2)
+    t = z + np.polyval([1, 0, 1, 0], z) / (4 * freedom)
+    t += np.polyval([5, 0, 16, 0, 3, 0], z) / (96 * freedom**2)
+    t += np.polyval([3, 0, 19, 0, 17, 0, -15, 0], z) / (384 * freedom**3)
+    t += np.polyval([79, 0, 776, 0, 1482, 0, -1920, 0, -945, 0], z) / (92160 * freedom**4)
+    return float(t / z * np.sqrt(num_clusters / freedom))
+
+
+def _mean(values, index, weights):
+    return (weights @ np.bincount(index, values)) / (weights @ np.bincount(index))
+
+
+def _median(values, index, weights):
+    order = np.argsort(values)
+    passed = np.cumsum(weights[:, index[order]], axis=1)
+    half = passed[:, -1:] / 2
+    # Two values stand in the middle of an even number.
+    lower, upper = np.argmax(passed >= half, axis=1), np.argmax(passed > half, axis=1)
+    return (values[order][lower] + values[order][upper]) / 2
+
+
+def _pooled_db(values, index, weights):
+    error, power = (weights @ np.bincount(index, column) for column in values.T)
+    # Exact predictions have no decibels.
+    return 10 * np.log10(np.maximum(error, _FLOOR * power) / power)
+
+
+_STATISTICS = {"mean": _mean, "median": _median, "pooled_db": _pooled_db}
