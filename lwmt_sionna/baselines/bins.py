@@ -93,16 +93,13 @@ class BinPredictor(Predictor):
 
     @abc.abstractmethod
     def extrapolate(self, x: Array, noise: Array, chosen: Array, num_horizons: int) -> Array:
-        """Continues the chosen bins.
+        """Continues the chosen bins: complex `[len(chosen), num_horizons]`.
 
         Args:
             x: complex128 `[batch, num_snapshots, num_angle, num_delay]`, denoised if so configured.
             noise: Noise power per bin before denoising, float64 `[batch]`.
             chosen: Flat indices into (batch, angle, delay).
             num_horizons: Snapshots to predict.
-
-        Returns:
-            complex `[len(chosen), num_horizons]`.
         """
 
 
@@ -148,14 +145,9 @@ def _to_bins(radius, array_shape, shape):
 
 
 def pool(x: Array, weight: float) -> Array:
-    """Weighted sum over the 3 x 3 bins around each bin, cyclic.
+    """Weighted sum over the 3 x 3 bins around each bin of `[..., angle, delay]`, cyclic.
 
-    Args:
-        x: Array whose last two axes are angle and delay bins.
-        weight: Weight of a neighbouring bin along an axis; diagonal neighbours have its square.
-
-    Returns:
-        Shape as `x`.
+    `weight` is that of a neighbouring bin along an axis; diagonal neighbours have its square.
     """
     if weight == 0:
         return x
@@ -165,18 +157,11 @@ def pool(x: Array, weight: float) -> Array:
 
 
 def lag_covariance(x: Array, size: int, pool_weight: float = 0.0) -> Array:
-    """Covariance of windows of successive snapshots around every bin.
+    """Covariance of windows of `size` successive snapshots around every bin, pooled as `pool` does.
 
     Element (i, j) is the sum over windows of `x[t + i] conj(x[t + j])`; the time-reversed,
-    conjugated windows count as well.
-
-    Args:
-        x: complex `[batch, num_snapshots, num_angle, num_delay]`.
-        size: Snapshots per window.
-        pool_weight: See `pool`.
-
-    Returns:
-        complex `[batch, num_angle, num_delay, size, size]`, Hermitian.
+    conjugated windows count as well. `x`: complex `[batch, num_snapshots, num_angle, num_delay]`;
+    the result: complex `[batch, num_angle, num_delay, size, size]`, Hermitian.
     """
     count = x.shape[1] - size + 1
     covariance = np.empty((*x.shape[:1], *x.shape[2:], size, size), dtype=np.complex128)
@@ -189,16 +174,9 @@ def lag_covariance(x: Array, size: int, pool_weight: float = 0.0) -> Array:
 
 
 def chosen_covariance(x: Array, chosen: Array, size: int, pool_weight: float) -> Array:
-    """Covariances of windows around some bins, see `lag_covariance`.
+    """`lag_covariance` of some bins, complex `[len(chosen), size, size]`.
 
-    Args:
-        x: complex `[batch, num_snapshots, num_angle, num_delay]`.
-        chosen: Flat indices into (batch, angle, delay).
-        size: Snapshots per window.
-        pool_weight: See `pool`.
-
-    Returns:
-        complex `[len(chosen), size, size]`.
+    `chosen` holds flat indices into (batch, angle, delay).
     """
     return lag_covariance(x, size, pool_weight=pool_weight).reshape(-1, size, size)[chosen]
 
@@ -211,12 +189,8 @@ def chosen_snapshots(x: Array, chosen: Array) -> Array:
 def prediction_coefficients(covariance: Array, ridge: float = 0.0) -> Array:
     """Coefficients of the linear prediction of the last snapshot of a window from the others.
 
-    Args:
-        covariance: complex `[n, order + 1, order + 1]`, see `lag_covariance`.
-        ridge: Regularisation relative to the mean diagonal.
-
-    Returns:
-        complex `[n, order]`, the nearest lag first.
+    Complex `[n, order]`, the nearest lag first, from a covariance `[n, order + 1, order + 1]` (see
+    `lag_covariance`); `ridge` is relative to its mean diagonal.
     """
     normal, target = normal_equations(covariance)
     order = normal.shape[-1]
@@ -236,12 +210,8 @@ def normal_equations(covariance: Array) -> tuple[Array, Array]:
 def clamp_poles(coefficients: Array, radius: float) -> tuple[Array, Array]:
     """Moves the poles of linear predictions into a disc; their frequencies stay.
 
-    Args:
-        coefficients: complex `[n, order]`, the nearest lag first.
-        radius: Largest modulus.
-
-    Returns:
-        Tuple of the new coefficients and the poles, complex `[n, order]` both.
+    Returns the new coefficients and the poles, complex `[n, order]` both, as the coefficients are:
+    the nearest lag first.
     """
     order = coefficients.shape[1]
     poles = np.linalg.eigvals(companion(coefficients))
@@ -325,7 +295,7 @@ def kalman_forecast(
 
     Args:
         samples: complex `[n, num_snapshots]`.
-        coefficients: complex `[n, order]`, the nearest lag first, poles inside the unit circle.
+        coefficients: complex `[n, order]`: see `autoregressive_covariance`.
         power: Power of the processes, float `[n]`.
         noise: Power of the measurement noise, float `[n]`.
         num_horizons: Snapshots to predict.
@@ -356,15 +326,11 @@ def kalman_forecast(
 
 
 def autoregressive_covariance(coefficients: Array, power: Array) -> tuple[Array, Array]:
-    """Stationary covariance of the last snapshots of autoregressive processes.
+    """Stationary covariance of the last snapshots of autoregressive processes of a power `[n]`.
 
-    Args:
-        coefficients: complex `[n, order]`, the nearest lag first, poles inside the unit circle.
-        power: Power of the processes, float `[n]`.
-
-    Returns:
-        Tuple of the covariance, complex `[n, order, order]`, element (i, j) = E[x[t - i]
-        conj(x[t - j])], and the power of the driving noise, float `[n]`.
+    Returns complex `[n, order, order]`, element (i, j) = E[x[t - i] conj(x[t - j])], and the power
+    of the driving noise, float `[n]`. Coefficients: complex `[n, order]`, the nearest lag first,
+    poles inside the unit circle.
     """
     order = coefficients.shape[1]
     transition = companion(coefficients)
@@ -439,14 +405,9 @@ class PronyPredictor(BinPredictor):
 def prony_poles(covariance: Array, rank: int, tolerance: float = 0.0) -> tuple[Array, Array]:
     """Poles of the exponentials in windows of snapshots.
 
-    Args:
-        covariance: complex `[n, order + 1, order + 1]`, see `lag_covariance`.
-        rank: Number of poles, at most the order.
-        tolerance: Eigenvalues below this share of the largest are left out.
-
-    Returns:
-        Tuple of the poles, complex `[n, rank]`, of modulus 1 at most, the largest first; and
-        which of them count, bool `[n, rank]`.
+    Returns complex `[n, rank]`, of modulus 1 at most, the largest first, and which of them count,
+    bool `[n, rank]`: eigenvalues of the covariance `[n, order + 1, order + 1]` (see
+    `lag_covariance`) below the share `tolerance` of the largest are left out.
     """
     normal, target = normal_equations(covariance)
     values, vectors = np.linalg.eigh(normal)
@@ -532,15 +493,7 @@ class WienerPredictor(BinPredictor):
 
 
 def jakes_autocorrelation(normalized_doppler: float, num_lags: int) -> Array:
-    r"""Autocorrelation of Jakes' spectrum, $J_0(2 \pi f k)$ for lags k = 0, 1, ...
-
-    Args:
-        normalized_doppler: Maximum Doppler shift times the sampling period.
-        num_lags: Number of lags.
-
-    Returns:
-        float64 `[num_lags]`.
-    """
+    r"""Autocorrelation of Jakes' spectrum, $J_0(2 \pi f k)$ for lags k = 0, 1, ... `[num_lags]`."""
     # The mean over directions of arrival; exact to rounding while f * num_lags stays below 60.
     directions = 2 * np.pi * (np.arange(512) + 0.5) / 512
     phase = 2 * np.pi * normalized_doppler * np.arange(num_lags)
@@ -550,17 +503,14 @@ def jakes_autocorrelation(normalized_doppler: float, num_lags: int) -> Array:
 def wiener_forecast(
     samples: Array, correlation: ArrayLike, noise_ratio: Array, num_horizons: int
 ) -> Array:
-    """Best linear forecast of a stationary process in white noise.
+    """Best linear forecast, complex `[n, num_horizons]`, of a stationary process in white noise.
 
     Args:
         samples: complex `[n, num_snapshots]`, noisy.
         correlation: Autocorrelation `E[x[t + k] conj(x[t])]` of the process over its power for lags
-            0 to `num_snapshots + num_horizons - 1`, `[num_lags]`.
+            0 to `num_snapshots + num_horizons - 1`.
         noise_ratio: Noise power over the process's power, float `[n]`.
         num_horizons: Snapshots to predict.
-
-    Returns:
-        complex `[n, num_horizons]`.
     """
     num_snapshots = samples.shape[1]
     values, vectors = np.linalg.eigh(_toeplitz(np.asarray(correlation)[:num_snapshots]))

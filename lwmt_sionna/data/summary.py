@@ -306,11 +306,8 @@ def plot_tracks(
 def map_figure(extent: tuple[float, float, float, float]) -> tuple[Any, Any]:
     """A figure whose only axes show a part of the ground, and as high as that part asks for.
 
-    Args:
-        extent: `(left, right, bottom, top)` in metres.
-
-    Returns:
-        Tuple of the figure and its axes, with room for a colour bar on the right.
+    `extent` is `(left, right, bottom, top)` in metres. Returns the figure and its axes, with room
+    for a colour bar on the right.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -224,14 +224,9 @@ PER = ("token", "snapshot", "sequence")
 
 
 def as_links(h: Tensor, **options: Any) -> tuple["ChannelForm", Tensor]:
-    """The form of channels, and every link by itself.
+    """The form of channels, and every link by itself: real `[links, time, num_ant, band, 2]`.
 
-    Args:
-        h: Channels in any form. Integers, as converters give them, count as float32.
-        **options: See `ChannelForm.of`.
-
-    Returns:
-        Tuple of the `ChannelForm` and real `[links, time, num_ant, band, 2]`.
+    Integers, as converters give them, count as float32. For the options see `ChannelForm.of`.
     """
     h = h if keras.utils.is_keras_tensor(h) else ops.convert_to_tensor(h)
     kind = keras.backend.standardize_dtype(h.dtype)
@@ -376,17 +371,11 @@ class ChannelForm:
 def pool_embeddings(
     embeddings: Tensor, num_snapshots: int, per: str = "token", class_token: bool = False
 ) -> Tensor:
-    """Pools the embeddings of tokens.
+    """Pools embeddings of tokens `[batch, num_tokens, width]`, time-major, the class token last.
 
-    Args:
-        embeddings: `[batch, num_tokens, width]`, time-major, the class token last.
-        num_snapshots: Number of snapshots.
-        per: `"token"` (without the class token), `"snapshot"` (mean over its tokens) or
-            `"sequence"` (the class token, or the mean over all tokens where there is none).
-        class_token: Whether the last token is a class token.
-
-    Returns:
-        `[batch, num_tokens, width]`, `[batch, num_snapshots, width]` or `[batch, width]`.
+    `per` is `"token"` (without the class token), `"snapshot"` (mean over its tokens: `[batch,
+    num_snapshots, width]`) or `"sequence"` (the class token, or the mean over all tokens where
+    there is none: `[batch, width]`).
     """
     if per not in PER:
         raise ValueError(f"`per` must be one of {PER}. Received: per={per!r}")

@@ -124,11 +124,9 @@ class MaskedChannelModel(PresetModel):
         return unpatchify(self.head(embeddings), channel.shape[1:4], self.backbone.patch)
 
     def _scale(self, channel, mask):
-        """Amplitude of every patch over its visible snapshots.
+        """Amplitude of every patch over its visible snapshots, `[batch, 1, angle, delay, 1]`.
 
-        Returns:
-            Amplitude `[batch, 1, angle, delay, 1]`, and the logarithm of its square over the mean
-            of all, `[batch, num_tokens, 1]`.
+        And the logarithm of its square over the mean of all, `[batch, num_tokens, 1]`.
         """
         patch = self.backbone.patch
         num_snapshots = channel.shape[1]

@@ -111,14 +111,9 @@ class _Config(dict):
 
 
 def options_from_config(config: dict[str, Any]) -> tuple[PublishedOptions, list[str]]:
-    """Options from the published `config.json`.
+    """Options from the published `config.json`, and the names of the keys that are not known here.
 
-    Args:
-        config: The dictionary that it holds.
-
-    Returns:
-        Tuple of `PublishedOptions` and the names of the keys that are not known here, but for
-        those that say what tensors say too.
+    Keys that say what tensors say too count as known.
 
     Raises:
         ValueError: If it describes a model that this package cannot build.
@@ -290,13 +285,8 @@ def convert(
 def modern_names(state: dict[str, Any]) -> dict[str, Any]:
     """Tensors under today's names.
 
-    Args:
-        state: Dictionary of names and tensors. Names may be those of older files (`embed.`,
-            `blocks.`, `norm.`) and may all carry the prefixes of wrappers (`module.`,
-            `_orig_mod.`), in any order.
-
-    Returns:
-        Dictionary with the same tensors.
+    Names may be those of older files (`embed.`, `blocks.`, `norm.`) and may all carry the prefixes
+    of wrappers (`module.`, `_orig_mod.`), in any order.
 
     Raises:
         ValueError: If two names mean the same tensor.
@@ -321,17 +311,10 @@ def modern_names(state: dict[str, Any]) -> dict[str, Any]:
 def model_from_state(
     state: dict[str, Array], options: PublishedOptions | None = None
 ) -> MaskedChannelModel:
-    """Builds the model of a checkpoint and gives it the checkpoint's weights.
+    """Builds the model of a checkpoint's tensors (see `modern_names`) and gives it their values.
 
     Width, depth, ratio of the perceptrons and class token are read off the tensors; what neither
     they nor the options tell is as published.
-
-    Args:
-        state: Dictionary of names and NumPy arrays; see `modern_names`.
-        options: `PublishedOptions`.
-
-    Returns:
-        `MaskedChannelModel`.
 
     Raises:
         ValueError: If tensors are missing, unknown, of another shape, or not finite (all of them

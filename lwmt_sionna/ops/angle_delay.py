@@ -64,7 +64,7 @@ def inverse_angle_delay_transform(
 
     Args:
         x: Real `[..., num_ant, num_delay, 2]`: angle and delay bins.
-        array_shape: Number of rows, columns and polarisations. Defaults to one row.
+        array_shape: As given to `angle_delay_transform`.
         num_subcarriers: Number of subcarriers, where delay bins were dropped: those count as zero.
             Defaults to the number of delay bins.
         first_delay: As given to `angle_delay_transform`.

@@ -12,18 +12,11 @@ __all__ = ["apply_repeatedly", "call_compiled", "compile_function", "is_outermos
 
 
 def call_compiled(function: Callable, tensors: list[Tensor], settings: Hashable) -> Tensor:
-    """Calls a function of tensors, compiled where nothing around it is.
+    """Calls a function of tensors and settings, compiled where nothing around it is.
 
     What a loop of the graph does in one operation takes thousands in an eager call. Within a
-    compiled function, and on PyTorch, this is a plain call.
-
-    Args:
-        function: Function of a module, of tensors and of the settings as a last argument.
-        tensors: Its tensors.
-        settings: What else it depends on: one program serves all calls with equal ones.
-
-    Returns:
-        What the function returns.
+    compiled function, and on PyTorch, this is a plain call. The function is one of a module; one
+    program serves all calls with equal settings, its last argument.
     """
     if not is_outermost(tensors):
         return function(*tensors, settings)
@@ -48,14 +41,9 @@ def is_outermost(tensors: list[Tensor]) -> bool:
 def compile_function(
     function: Callable[..., Tensor], variables: Sequence[keras.Variable] = ()
 ) -> Callable[..., Tensor]:
-    """A function of tensors as a compiled program.
+    """A function of tensors as a compiled program, a function of the same tensors.
 
-    Args:
-        function: Function of tensors.
-        variables: What it reads beside them, at their values of each call.
-
-    Returns:
-        Function of the same tensors.
+    `variables` are what it reads beside them, at their values of each call.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf

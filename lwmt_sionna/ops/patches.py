@@ -9,14 +9,9 @@ __all__ = ["local_motion", "patchify", "token_grid", "unpatchify"]
 
 
 def token_grid(shape: tuple[int, int, int], patch: tuple[int, int]) -> tuple[int, int, int]:
-    """Number of snapshots, patches in angle and patches in delay.
+    """Number of snapshots, patches in angle and in delay; those that hang over the edge count.
 
-    Args:
-        shape: Number of snapshots, angle bins and delay bins.
-        patch: Bins per patch in angle and delay. Patches that hang over the edge count.
-
-    Returns:
-        Three integers.
+    `shape` holds snapshots, angle bins and delay bins, `patch` bins in angle and delay.
     """
     num_snapshots, num_angle, num_delay = shape
     return (num_snapshots, -(-num_angle // patch[0]), -(-num_delay // patch[1]))
@@ -53,15 +48,9 @@ def patchify(x: Tensor, patch: tuple[int, int]) -> Tensor:
 
 
 def unpatchify(tokens: Tensor, shape: tuple[int, int, int], patch: tuple[int, int]) -> Tensor:
-    """Inverse of `patchify`.
+    """Inverse of `patchify`: `[batch, time, angle, delay, channels]`, without overhanging bins.
 
-    Args:
-        tokens: `[batch, tokens, patch[0] * patch[1] * channels]`.
-        shape: Number of snapshots, angle bins and delay bins.
-        patch: Bins per patch in angle and delay.
-
-    Returns:
-        `[batch, time, angle, delay, channels]`, without what hangs over the edge.
+    `shape` holds the number of snapshots, angle bins and delay bins.
     """
     grid = token_grid(shape, patch)
     channels = tokens.shape[-1] // (patch[0] * patch[1])

@@ -245,12 +245,7 @@ class PathFit:
     def extrapolate(self, paths: Paths, num_horizons: int) -> Tensor:
         """Continues the paths that are present in the last snapshot.
 
-        Args:
-            paths: `Paths`.
-            num_horizons: Number of snapshots.
-
-        Returns:
-            Real `[batch, num_horizons, num_ant, num_subcarriers, 2]`.
+        Real `[batch, num_horizons, num_ant, num_subcarriers, 2]`.
         """
         ahead = (np.arange(self.shape[0], self.shape[0] + num_horizons) - self.half[0]) / (
             self.half[0]
@@ -261,17 +256,11 @@ class PathFit:
         return superpose(u, v).stacked()
 
     def continued(self, h: Tensor, num_horizons: int) -> tuple[Tensor, Tensor]:
-        """Fits and continues, one sequence after the other.
+        """Fits and continues, one sequence after the other: see the call and `extrapolate`.
 
         A sequence of few paths then does not wait for one of many, and its arrays fit the cache.
-
-        Args:
-            h: Noisy channels, real `[batch, num_snapshots, num_ant, num_subcarriers, 2]`.
-            num_horizons: Number of snapshots.
-
-        Returns:
-            Tuple of the future, real `[batch, num_horizons, num_ant, num_subcarriers, 2]`, and what
-            the paths leave of the history, shape as `h`.
+        Returns the future, real `[batch, num_horizons, num_ant, num_subcarriers, 2]`, and what the
+        paths leave of the history.
         """
 
         def one(sample):
@@ -323,8 +312,7 @@ class PathFit:
     def _peaks(self, residual, noise):
         """The largest peaks of the residual, refined, and which of them stand out of the noise.
 
-        Returns:
-            Tuple of `Paths` of `num_peaks` and float `[batch, num_peaks]` of 0 and 1.
+        Both of `num_peaks`; the latter is float `[batch, num_peaks]` of 0 and 1.
         """
         sizes = tuple(_OVERSAMPLING * size for size in self.shape)
         frequencies, heights = largest_peaks(
@@ -513,16 +501,9 @@ def project(residual: ComplexPair, u: ComplexPair, v: ComplexPair) -> ComplexPai
 def normal_matrix(u: ComplexPair, v: ComplexPair, t: Array, m: Array, k: Array) -> Tensor:
     """Inner products of the derivatives of all waves by all parameters.
 
-    Args:
-        u: `ComplexPair` of `[B, T, P, M]`, with amplitudes.
-        v: `ComplexPair` of `[B, T, P, K]`.
-        t: Coordinates of the snapshots.
-        m: Coordinates of the antennas.
-        k: Coordinates of the subcarriers.
-
-    Returns:
-        Real `[B, P * parameters, P * parameters]`; the parameters are the logarithm of the
-        amplitude and the factors of `PHASE_TERMS`.
+    Real `[B, P * parameters, P * parameters]`; the parameters are the logarithm of the amplitude
+    and the factors of `PHASE_TERMS`. `u` `[B, T, P, M]` (with amplitudes) and `v` `[B, T, P, K]`
+    are the waves; `t`, `m` and `k` the coordinates of snapshots, antennas and subcarriers.
     """
     count, size = u.re.shape[2], 1 + len(PHASE_TERMS)
     over_m, over_k = _moment_grams(u, m), _moment_grams(v, k)
@@ -564,14 +545,9 @@ def _moment_grams(u, m):
 
 
 def spectrum(residual: ComplexPair, sizes: tuple[int, int, int]) -> ComplexPair:
-    """Zero-padded discrete Fourier transform over all three axes.
+    """Zero-padded Fourier transform of `[B, T, M, K]`: `[B, sizes[0], sizes[1] * sizes[2]]`.
 
-    Args:
-        residual: `ComplexPair` of `[B, T, M, K]`.
-        sizes: Points in Doppler shift, angle and delay.
-
-    Returns:
-        `ComplexPair` of `[B, sizes[0], sizes[1] * sizes[2]]`.
+    `sizes` are the points in Doppler shift, angle and delay.
     """
     num_snapshots, num_ant, num_subcarriers = residual.re.shape[1:]
     pad = [[0, 0], [0, 0], [0, sizes[1] - num_ant], [0, sizes[2] - num_subcarriers]]
@@ -590,14 +566,14 @@ def largest_peaks(
     """The largest peaks that lie apart from each other in angle or delay.
 
     Args:
-        power: Periodogram, `[B, sizes[0], sizes[1] * sizes[2]]`.
+        power: Periodogram, `[B, sizes[0], sizes[1] * sizes[2]]`: see `spectrum`.
         sizes: Points in Doppler shift, angle and delay.
         num_peaks: Number of peaks.
         reach: Points in angle and delay around a peak in which no other is looked for.
 
     Returns:
-        Tuple of the frequencies in cycles per sample, `[B, num_peaks, 3]`, in [-0.5, 0.5), and
-        the heights, `[B, num_peaks]`, the largest first.
+        Frequencies in cycles per sample, `[B, num_peaks, 3]`, in [-0.5, 0.5), and heights, `[B,
+        num_peaks]`, the largest first.
     """
     bins = np.arange(sizes[1] * sizes[2], dtype="int32")
     # The plane of angle and delay, each point with its strongest Doppler shift.
@@ -624,14 +600,9 @@ def largest_peaks(
 def presence_windows(num_snapshots: int, shortest: int, penalty: float) -> tuple[Array, Array]:
     """Spans of snapshots in which a path may be present, and what each costs.
 
-    Args:
-        num_snapshots: Snapshots of the history.
-        shortest: Fewest snapshots of a span.
-        penalty: Cost of a birth or death within the history; infinity for the whole span alone.
-
-    Returns:
-        Tuple of float32 `[num_windows, num_snapshots]` of 0 and 1, and the costs, float32
-        `[num_windows]`.
+    Float32 `[num_windows, num_snapshots]` of 0 and 1, at least `shortest` long, and
+    `[num_windows]`: a birth or death within the history costs `penalty`; infinity leaves the whole
+    span alone.
     """
     place = np.arange(num_snapshots)
     windows, costs = [], []

@@ -94,14 +94,7 @@ class UsageError(Exception):
 
 
 def workdir(args: argparse.Namespace) -> pathlib.Path:
-    """The folder of finished work: `--workdir`, or `runs/NAME.work` by the name of `--out`.
-
-    Args:
-        args: The `argparse.Namespace` of a parser with both options.
-
-    Returns:
-        `pathlib.Path`.
-    """
+    """The folder of finished work: `--workdir`, or `runs/NAME.work` by the name of `--out`."""
     if args.workdir is not None:
         return args.workdir
     return pathlib.Path("runs") / f"{args.out.stem}.work"
@@ -169,11 +162,7 @@ def add_options(parser: Any, *names: str, **defaults: Any) -> None:
 
 
 def configure_logging(args: argparse.Namespace) -> None:
-    """Sends log messages to stderr, at the level that `args.debug` and `args.quiet` ask for.
-
-    Args:
-        args: The `argparse.Namespace` of a parser made by `build_parser`.
-    """
+    """Sends log messages to stderr, at the level that `args.debug` and `args.quiet` ask for."""
     level = logging.DEBUG if args.debug else logging.WARNING if args.quiet else logging.INFO
     logging.basicConfig(stream=sys.stderr, format="%(levelname).1s %(name)s: %(message)s")
     # Only the package's own messages follow the option: those of libraries drown them.

@@ -133,13 +133,7 @@ def atomic_path(path: PathLike, num_bytes: int = 0) -> Iterator[pathlib.Path]:
 
 
 def sha256(path: PathLike) -> str:
-    """Returns the SHA-256 of a file, or of a folder's files and their names, as hexadecimal text.
-
-    Args:
-        path: Path of a file or folder.
-
-    Returns:
-        String of 64 hexadecimal digits.
+    """SHA-256 of a file, or of a folder's files and their names, as 64 hexadecimal digits.
 
     Raises:
         FileNotFoundError: If there is nothing at `path`.

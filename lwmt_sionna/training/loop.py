@@ -183,11 +183,7 @@ class Checkpoints:
         self._next = 0
 
     def save(self, state: State) -> None:
-        """Writes a checkpoint in place of the older one.
-
-        Args:
-            state: `State`.
-        """
+        """Writes a checkpoint in place of the older one."""
 
         def write(path):
             with path.open("wb") as file:
@@ -198,14 +194,7 @@ class Checkpoints:
         self._next = 1 - self._next
 
     def restore(self, num_kept: int) -> State | None:
-        """The newest undamaged checkpoint.
-
-        Args:
-            num_kept: Number of variables of the model.
-
-        Returns:
-            `State`; None if there is no checkpoint.
-        """
+        """The newest undamaged checkpoint of a model of so many variables, or None."""
         found = [self.store.get_file(key) for key in self._KEYS]
         steps = [-1 if piece is None else piece[1]["step"] for piece in found]
         newest = int(np.argmax(steps))

@@ -70,11 +70,7 @@ def build_optimizer(
 def averaged_weights(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     """Puts the moving averages of the weights in place of the weights, for as long as it is open.
 
-    Args:
-        optimizer: What `build_optimizer` returns. Without moving averages nothing happens.
-
-    Returns:
-        A context manager.
+    Without moving averages nothing happens.
     """
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     if not inner.use_ema or int(ops.convert_to_numpy(inner.iterations)) == 0:
@@ -140,24 +136,12 @@ class DataParallel:
         return keras.backend.backend() != "torch" and self._strategy is None
 
     def prepare(self, model: keras.Model, x: Any, y: Any) -> None:
-        """Builds what Keras builds at a model's first batch, which it cannot do from shared ones.
-
-        Args:
-            model: Compiled Keras model.
-            x: Inputs, as they are before `share`.
-            y: Targets.
-        """
+        """Builds what Keras builds at a model's first batch, and cannot build from a shared one."""
         if self._strategy is not None:
             model._maybe_symbolic_build(data_batch=(x, y, None))
 
     def share(self, tree: Any) -> Any:
         """Gives every device its part of a batch, where Keras does not do so by itself.
-
-        Args:
-            tree: Dictionary of arrays or array, first axes `[batch_size]`.
-
-        Returns:
-            The same, distributed over the devices.
 
         Raises:
             ValueError: If the batch cannot be split evenly.

@@ -76,11 +76,7 @@ class PretrainConfig(Config):
         return list(self.source.data)
 
     def build(self) -> MaskedChannelModel:
-        """Builds the untrained model.
-
-        Returns:
-            `MaskedChannelModel`, built.
-        """
+        """Builds the untrained model."""
         keras.utils.set_random_seed(self.seed)
         return build_masked(self, max(grid[0] for grid in self.source.grids))
 
@@ -93,14 +89,7 @@ class PretrainConfig(Config):
         """Makes ready what a training needs: see `lwmt_sionna.training.train`.
 
         One training model is compiled per grid; all share weights, optimiser and random generator.
-
-        Args:
-            model: What `build` returns.
-            devices: `DataParallel`.
-            data: Training sequences, if they have been read already: see `load_scenes`.
-
-        Returns:
-            `Task`.
+        `data` are training sequences, if they have been read already: see `load_scenes`.
         """
         settings = self.optimization
         epoch = self.source.pool_steps

@@ -75,15 +75,11 @@ def run_tasks(
 
 
 def ablations(config: PretrainConfig) -> dict[str, PretrainConfig]:
-    """The contestants of the study of masks.
+    """Contestants of the study of masks, by name, from a configuration of the whole curriculum.
 
-    Args:
-        config: `PretrainConfig` with the whole curriculum.
-
-    Returns:
-        Dictionary from name to `PretrainConfig`: the curriculum, random masks with the same
-        impairments and with none, and the curriculum without each mask, without noise and without
-        all impairments. Most telling first, so that a study that was stopped says most.
+    They are the curriculum, random masks with the same impairments and with none, and the
+    curriculum without each mask, without noise and without all impairments. Most telling first, so
+    that a study that was stopped says most.
     """
     curriculum = config.curriculum
     every = tuple(curriculum.impairments)
@@ -120,9 +116,6 @@ def reconstruction_study_points(
         bandwidth: Hertz.
         conditions: Dictionary from a name to `Curriculum`.
         cache: Dictionary in which the views are kept: they are the same for all contestants.
-
-    Returns:
-        List of flat dictionaries.
     """
     points = []
     for name, paths in test_sets.items():
@@ -179,10 +172,6 @@ def prediction_points(
 def check_horizons(config: TrainConfig, horizons: Sequence[int]) -> None:
     """Refuses horizons that a predictor is not made for, before it is trained.
 
-    Args:
-        config: `TrainConfig`.
-        horizons: Horizons to report.
-
     Raises:
         ValueError: If it is not made for one of them.
     """
@@ -192,16 +181,7 @@ def check_horizons(config: TrainConfig, horizons: Sequence[int]) -> None:
 
 
 def thin_out(test_sets: dict[str, PathSequences], most: int, seed: int) -> dict[str, PathSequences]:
-    """Draws a part of test sets that are larger than need be.
-
-    Args:
-        test_sets: Dictionary from a name to `PathSequences`.
-        most: Most sequences to keep of each.
-        seed: Seed of the draw.
-
-    Returns:
-        Dictionary like `test_sets`.
-    """
+    """Draws a part of test sets that are larger than need be: `most` sequences of each at most."""
     rng = np.random.default_rng(seed)
     thinned = {}
     for name, paths in test_sets.items():
@@ -245,15 +225,9 @@ def draw_views(
 ) -> dict[str, dict[str, Array]]:
     """Draws one view of every sequence under every condition, the same for all contestants.
 
-    Args:
-        h: True channels, complex64 `[num_sequences, num_snapshots, num_ant, num_subcarriers]`.
-        conditions: Dictionary from name to `Curriculum`, taken at the end of its schedule.
-        patch: Bins per token in angle and delay.
-        seed: Seed of masks and impairments.
-        batch_size: Sequences per draw.
-
-    Returns:
-        Dictionary from name to a view: see `Curriculum.view`, arrays of NumPy.
+    `h` are true channels, complex64 `[num_sequences, num_snapshots, num_ant, num_subcarriers]`, and
+    curricula are taken at the end of their schedule. Returns a view by name of the condition: see
+    `Curriculum.view`, arrays of NumPy.
     """
     h = stack_complex(h)
     views = {}

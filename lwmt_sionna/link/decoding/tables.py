@@ -44,25 +44,11 @@ class Waterfall:
     snr_width_db: float
 
     def failure(self, information: ArrayLike) -> Array:
-        """Probability that a block fails that was told `information` per bit.
-
-        Args:
-            information: float, any shape, what `bit_information` says of the block.
-
-        Returns:
-            float64, same shape.
-        """
+        """Probability, float64, that a block fails that was told `information` per coded bit."""
         return _tail((np.asarray(information) - self.information) / self.information_width)
 
     def failure_in_noise(self, effective_snr_db: ArrayLike) -> Array:
-        """Block error rate in white Gaussian noise.
-
-        Args:
-            effective_snr_db: float, any shape [dB].
-
-        Returns:
-            float64, same shape.
-        """
+        """Block error rate, float64, in white Gaussian noise of an SNR [dB]."""
         return _tail((np.asarray(effective_snr_db) - self.snr_db) / self.snr_width_db)
 
     def required_snr_db(self, bler: float) -> float:

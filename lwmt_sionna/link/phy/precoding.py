@@ -46,13 +46,9 @@ def rzf_precoder(rows: Tensor, alpha: Tensor) -> Tensor:
     r"""Regularised zero-forcing with equal power per stream and unit power in all.
 
     $G = H^H (H H^H + \alpha I)^{-1} D$, where $D$ gives each of the $K$ columns the power $1 / K$.
-
-    Args:
-        rows: complex `[..., num_streams, num_antennas]`, one channel per stream.
-        alpha: float, broadcastable to `[...]`.
-
-    Returns:
-        Complex `[..., num_antennas, num_streams]`. Streams whose row is zero radiate nothing.
+    `rows` are complex `[..., num_streams, num_antennas]`, one channel per stream, `alpha` is float,
+    broadcastable to `[...]`, and the result complex `[..., num_antennas, num_streams]`. Streams
+    whose row is zero radiate nothing.
     """
     # Of full rank: Sionna's precoding blocks broadcast lower ranks in different directions.
     alpha = tf.broadcast_to(alpha, tf.shape(rows)[:-2])

@@ -20,17 +20,9 @@ def attend_dense(
     mask: Array | None = None,
     num_keys: int | None = None,
 ) -> Tensor:
-    """Attention of every query over all keys that a mask leaves.
+    """Attention of every query over all keys that a mask leaves; shapes as in `attend_gather`.
 
-    Args:
-        query: Scaled queries `[batch, num_heads, num_queries, head_dim]`.
-        key: `[batch, num_heads, num_tokens, head_dim]`.
-        value: Same shape as `key`.
-        mask: bool `[num_queries, num_tokens]`, true where a query sees a key; None for all.
-        num_keys: How many of its highest scores a query keeps; None for all.
-
-    Returns:
-        `[batch, num_heads, num_queries, head_dim]`.
+    `mask` is bool `[num_queries, num_tokens]`, true where a query sees a key; None for all.
     """
     scores = ops.matmul(query, ops.swapaxes(key, -1, -2))
     weights = normalize(scores, mask, num_keys)

@@ -110,13 +110,8 @@ def inverse_table(
 ) -> tuple[Array, Array, Array]:
     """Which queries see each key, and in which column of their row of `Neighborhood.table`.
 
-    Args:
-        neighborhood: The tokens that a token attends to.
-        grid: Number of snapshots, angle bins and delay bins.
-
-    Returns:
-        `(sources, slots, mask)`: int32, int32 and bool `[num_tokens, most_queries_of_a_key]`;
-        entries where `mask` is False are 0.
+    Returns `(sources, slots, mask)`: int32, int32 and bool `[num_tokens, most_queries_of_a_key]`;
+    entries where `mask` is False are 0.
     """
     indices, mask = neighborhood.table(grid)
     num_tokens = len(indices)

@@ -51,20 +51,9 @@ def attend_shift(
     num_keys: int | None = None,
     class_token: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Attention over a translation-invariant neighbourhood.
+    """Attention over the neighbours of each token, with the arguments of `attend_gather`.
 
-    Args:
-        query: Scaled queries `[batch, num_heads, num_tokens, head_dim]`, without a class token.
-        key: Same shape.
-        value: Same shape.
-        neighborhood: A translation-invariant neighbourhood.
-        grid: Number of snapshots, angle bins and delay bins.
-        num_keys: How many of its highest scores a query keeps; None for all. Not with a class
-            token.
-        class_token: Key and value `[batch, num_heads, 1, head_dim]` that all queries see besides.
-
-    Returns:
-        `[batch, num_heads, num_tokens, head_dim]` of the type of `value`.
+    The neighbourhood must be translation-invariant, and scores are not routed beside a class token.
     """
     dtype = value.dtype
     query, key, value = (ops.cast(t, accumulator(t.dtype)) for t in (query, key, value))
@@ -336,15 +325,10 @@ class _Blocks:
         return (self.chunk, self.heads, self.head_dim, self.plan.size)
 
     def planes(self, tensor, margin, extra):
-        """Tokens to planes.
+        """Tokens `[batch, num_heads, num_tokens, channels]` to planes.
 
-        Args:
-            tensor: `[batch, num_heads, num_tokens, channels]`.
-            margin: Zeros before and after each plane.
-            extra: Planes of zeros after the last snapshot.
-
-        Returns:
-            `[batch * num_heads / heads, num_snapshots + extra, heads, channels, elements]`.
+        They are `[batch * num_heads / heads, num_snapshots + extra, heads, channels, elements]`:
+        `extra` planes of zeros after the last snapshot, `margin` zeros before and after each plane.
         """
         num_snapshots, num_angle, num_delay = self.grid
         channels = tensor.shape[-1]
@@ -398,17 +382,11 @@ class _Keys:
         self.bias = ops.convert_to_tensor(blocks.plan.bias(halo, LOWEST), dtype=blocks.dtype)
 
     def walk(self, index, visit, state, wide=False):
-        """Leads a block of queries past all key planes that it sees.
+        """Leads a block of queries past all key planes that it sees; returns the last state.
 
-        Args:
-            index: Which block.
-            visit: Function of the sweep, what is seen in a step (keys, values and bias), where it
-                lies (planes of the keys and start in them) and the state; returns the next state.
-            state: Tensors.
-            wide: Whether to see what the queries in the sweep's margin see, too.
-
-        Returns:
-            The last state.
+        `visit` is a function of the sweep, what is seen in a step (keys, values and bias), where it
+        lies (planes of the keys and start in them) and the state; it returns the next state.
+        `wide`: whether to see what the queries in the sweep's margin see, too.
         """
         group, chunk = index // self.blocks.num_chunks, index % self.blocks.num_chunks
         for sweep in self.blocks.plan.sweeps:
@@ -588,17 +566,10 @@ def unrolled_offsets(neighborhood: Neighborhood, grid: tuple[int, int, int], by_
 def shift_plan(
     neighborhood: Neighborhood, grid: tuple[int, int, int], chunk: int, by_row: bool
 ) -> ShiftPlan:
-    """The plan of a neighbourhood on a grid.
+    """The plan of a translation-invariant neighbourhood on a grid.
 
-    Args:
-        neighborhood: A translation-invariant neighbourhood.
-        grid: Number of snapshots, angle bins and delay bins.
-        chunk: Snapshots that are worked on at a time.
-        by_row: Whether a step covers one angle offset, or all of them: fewer offsets to compile
-            against fewer steps.
-
-    Returns:
-        The plan.
+    `chunk` snapshots are worked on at a time. A step covers one angle offset (`by_row`), or all of
+    them: fewer offsets to compile against fewer steps.
     """
     num_snapshots = grid[0]
     classes = _steps(neighborhood, grid)

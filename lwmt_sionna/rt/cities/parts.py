@@ -120,13 +120,7 @@ class City:
         self.base_stations.append((*(round(float(c), 2) for c in place), round(float(height), 2)))
 
     def add_roof_mast(self, corner: ArrayLike, centre: ArrayLike, roof: float) -> None:
-        """Notes a base station on a mast 3 m over a roof, 0.8 m from its corner.
-
-        Args:
-            corner: `(x, y)` of a corner of the roof in metres.
-            centre: `(x, y)` of the roof's middle, towards which to step back.
-            roof: Height of the roof in metres.
-        """
+        """Notes a base station on a mast 3 m over a roof, 0.8 m from its corner to its centre."""
         corner, centre = np.asarray(corner, float), np.asarray(centre, float)
         back = (centre - corner) / np.linalg.norm(centre - corner)
         self.add_mast(corner + _EDGE * back, roof + _MAST)
@@ -142,15 +136,9 @@ def _car():
 
 
 def row_stations(length: float, width: tuple[float, float], rng: Random) -> Array:
-    """Cuts a street front into houses.
+    """Ends of the houses along a street front in metres, float64 `[num_houses + 1]`, from 0.
 
-    Args:
-        length: Length of the front in metres.
-        width: `(smallest, largest)` width of a house in metres.
-        rng: `numpy.random.Generator`.
-
-    Returns:
-        float64 `[num_houses + 1]`, from 0 to `length`.
+    `width` is the `(smallest, largest)` width of a house in metres.
     """
     count = max(1, round(length / rng.uniform(*width)))
     share = rng.uniform(*width, count)
@@ -158,15 +146,9 @@ def row_stations(length: float, width: tuple[float, float], rng: Random) -> Arra
 
 
 def clip_polygon(polygon: ArrayLike, normal: ArrayLike, offset: float) -> Array:
-    """The part of a convex polygon where `normal . p <= offset`.
+    """The part `[num_left, 2]`, perhaps empty, of a convex polygon where `normal . p <= offset`.
 
-    Args:
-        polygon: Corners, counter-clockwise, float `[num_corners, 2]`.
-        normal: float `[2]`.
-        offset: float.
-
-    Returns:
-        float64 `[num_left, 2]`, perhaps empty.
+    The corners `[num_corners, 2]` go counter-clockwise.
     """
     polygon = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
     over = polygon @ np.asarray(normal, dtype=np.float64) - offset
@@ -184,12 +166,8 @@ def clip_polygon(polygon: ArrayLike, normal: ArrayLike, offset: float) -> Array:
 def inset(polygon: ArrayLike, margin: float) -> Array | None:
     """A convex polygon with every side moved inwards; sides that vanish stay as tiny ones.
 
-    Args:
-        polygon: Corners, counter-clockwise, float `[num_corners, 2]`.
-        margin: Metres.
-
-    Returns:
-        float64 `[num_corners, 2]`, corner by corner, or `None` where the margin leaves no inside.
+    Corner by corner as they are, counter-clockwise `[num_corners, 2]` in metres; `None` where the
+    margin leaves no inside.
     """
     polygon = np.asarray(polygon, dtype=np.float64)
     side = np.roll(polygon, -1, axis=0) - polygon
@@ -213,14 +191,9 @@ def shortest_side(polygon: Array) -> float:
 
 
 def without_short_sides(polygon: ArrayLike, least: float) -> Array | None:
-    """A convex polygon with corners taken away until every side is long enough.
+    """A convex polygon with corners taken away until every side is long enough, in metres.
 
-    Args:
-        polygon: Corners, float `[num_corners, 2]`.
-        least: Metres.
-
-    Returns:
-        float64 `[num_left, 2]`, or `None` where fewer than three corners would be left.
+    `None` where fewer than three corners would be left.
     """
     polygon = np.asarray(polygon, dtype=np.float64)
     while len(polygon) >= 3:
@@ -266,11 +239,7 @@ class CityConfig(Config):
         object.__setattr__(self, "kind", self.KIND)
 
     def layout(self) -> City:
-        """Lays the city out.
-
-        Returns:
-            `City`.
-        """
+        """Lays the city out."""
         city = City()
         self._lay_out(city, np.random.default_rng(self.seed))
         return city
@@ -283,26 +252,14 @@ class CityConfig(Config):
 
 
 def quad(lower: ArrayLike, upper: ArrayLike, height: float = 0.0) -> Mesh:
-    """Horizontal rectangle that looks up.
-
-    Args:
-        lower: `(x, y)` of the lower corner, metres.
-        upper: `(x, y)` of the upper corner, metres.
-        height: Metres.
-    """
+    """Horizontal rectangle that looks up, between two corners `(x, y)` in metres."""
     (x0, y0), (x1, y1) = np.asarray(lower), np.asarray(upper)
     corners = [[x0, y0, height], [x1, y0, height], [x1, y1, height], [x0, y1, height]]
     return Mesh(corners, [[0, 1, 2], [0, 2, 3]])
 
 
 def extrude(polygon: ArrayLike, bottom: float, top: float) -> Mesh:
-    """Upright prism over a convex polygon.
-
-    Args:
-        polygon: Corners in metres, counter-clockwise, float `[num_corners, 2]`.
-        bottom: Height of the lower face in metres.
-        top: Height of the upper face in metres.
-    """
+    """Upright prism over a convex polygon `[num_corners, 2]`, counter-clockwise, in metres."""
     polygon = np.asarray(polygon, dtype=np.float64)
     n = len(polygon)
     vertices = np.concatenate([np.column_stack([polygon, np.full(n, z)]) for z in (bottom, top)])
@@ -324,13 +281,9 @@ def box(lower: ArrayLike, upper: ArrayLike) -> Mesh:
 
 
 def ring(outer: ArrayLike, inner: ArrayLike, bottom: float, top: float) -> Mesh:
-    """Upright prism with a courtyard.
+    """Upright prism with a courtyard, both `[num_corners, 2]`, counter-clockwise, in metres.
 
-    Args:
-        outer: Corners of the outline in metres, counter-clockwise, float `[num_corners, 2]`.
-        inner: Corners of the courtyard, as many and in the same order.
-        bottom: Height of the lower face in metres.
-        top: Height of the upper face in metres.
+    The courtyard has as many corners, in the same order.
     """
     outer, inner = np.asarray(outer), np.asarray(inner)
     n = len(outer)
@@ -349,11 +302,8 @@ def row(stations: ArrayLike, heights: ArrayLike, depth: float) -> Mesh:
     """Houses wall to wall along x, one closed surface whose facade has no seams.
 
     Were they boxes side by side, every seam of the facade would count as two diffracting edges.
-
-    Args:
-        stations: Ends of the houses along x in metres, ascending, float `[num_houses + 1]`.
-        heights: Metres, float `[num_houses]`; neighbours of equal height are allowed.
-        depth: Extent along y in metres, from 0.
+    `stations` are the ends of the houses in metres, ascending, `[num_houses + 1]`, `heights`
+    `[num_houses]`; `depth` is the extent along y, from 0.
     """
     stations, heights = np.asarray(stations), np.asarray(heights, dtype=np.float64)
     left = np.concatenate([[0.0], heights])
@@ -400,14 +350,7 @@ def row(stations: ArrayLike, heights: ArrayLike, depth: float) -> Mesh:
 
 
 def house(length: float, width: float, eaves: float, ridge: float) -> Mesh:
-    """Detached house with a gable roof along x, centred on the origin, standing on z = 0.
-
-    Args:
-        length: Extent along x in metres.
-        width: Extent along y in metres.
-        eaves: Height of the eaves in metres.
-        ridge: Height of the ridge in metres.
-    """
+    """Detached house with a gable roof along x, centred on the origin and standing on z = 0 [m]."""
     y, z = np.array(
         [[-width / 2, 0], [width / 2, 0], [width / 2, eaves], [0, ridge], [-width / 2, eaves]]
     ).T
@@ -418,12 +361,7 @@ def house(length: float, width: float, eaves: float, ridge: float) -> Mesh:
 
 
 def ellipsoid(centre: ArrayLike, radii: ArrayLike) -> Mesh:
-    """Icosahedron stretched to the radii, for the crowns of trees.
-
-    Args:
-        centre: Metres, float `[3]`.
-        radii: Metres, float `[3]`.
-    """
+    """Icosahedron stretched to radii around a centre, each `[3]` in metres: the crown of a tree."""
     angle = np.arange(5) * 2 * np.pi / 5
     z = 1 / np.sqrt(5)
     upper = np.column_stack([2 * z * np.cos(angle), 2 * z * np.sin(angle), np.full(5, z)])
