@@ -43,9 +43,6 @@ def take_trajectories(paths: PathSequences, share: float, seed: int) -> PathSequ
         paths: `PathSequences`.
         share: Share of the trajectories to keep, in (0, 1]; at least one is kept.
         seed: Seed of the draw.
-
-    Returns:
-        `PathSequences`.
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must lie in (0, 1]. Received: share={share}")

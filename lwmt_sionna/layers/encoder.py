@@ -12,6 +12,7 @@ from lwmt_sionna.ops.attention import (
     Neighborhood,
     TopKRouting,
     check_grid,
+    get_neighborhood,
     get_routing,
     sparse_attention,
 )
@@ -188,12 +189,8 @@ class SparseSpatioTemporalAttention(PlainErrors, keras.layers.Layer):
             raise ValueError(f"`head_dim` must be positive. Received: head_dim={head_dim}")
         if kernel not in KERNELS:
             raise ValueError(f"`kernel` must be one of {KERNELS}. Received: kernel={kernel!r}")
-        if neighborhood is None:
-            neighborhood = Neighborhood.published()
-        elif isinstance(neighborhood, dict):
-            neighborhood = Neighborhood.from_config(neighborhood)
         self.num_heads = int(num_heads)
-        self.neighborhood = neighborhood
+        self.neighborhood = get_neighborhood(neighborhood)
         self.head_dim = head_dim
         self.grid = None if grid is None else check_grid(grid)
         self.routing = get_routing(routing)

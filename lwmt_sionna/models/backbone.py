@@ -15,6 +15,7 @@ from lwmt_sionna.ops.attention import (
     Neighborhood,
     TopKRouting,
     check_grid,
+    get_neighborhood,
     get_routing,
     narrow,
     select_bins,
@@ -219,10 +220,7 @@ class LWMTBackbone(PresetModel):
             )
         if len(tuple(patch)) != 2 or min(patch) < 1:
             raise ValueError(f"`patch` must be two positive integers. Received: patch={patch}")
-        if neighborhood is None:
-            neighborhood = Neighborhood.published()
-        elif isinstance(neighborhood, dict):
-            neighborhood = Neighborhood.from_config(neighborhood)
+        neighborhood = get_neighborhood(neighborhood)
         # Presets of older versions may have the loop "scan": with "unroll" they compute the same.
         block_loop = "unroll" if block_loop == "scan" else block_loop
         for name, value, known in (

@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 from keras import ops
 
+from lwmt_sionna.ops.angle_delay import block_form
 from lwmt_sionna.typing import ArrayLike, Tensor
 
 __all__ = ["check_subcarriers", "fill_nulls", "restore_nulls"]
@@ -86,7 +87,4 @@ def _fill_matrix(subcarriers):
     matrix = np.zeros((len(known), len(band)), dtype=np.complex128)
     matrix[np.arange(len(known)), known - band[0]] = 1.0
     matrix[:, missing - band[0]] = np.linalg.solve(loaded.T, correlation(missing, known).T)
-    block = np.empty((len(known), 2, len(band), 2))
-    block[:, 0, :, 0] = block[:, 1, :, 1] = matrix.real
-    block[:, 0, :, 1], block[:, 1, :, 0] = matrix.imag, -matrix.imag
-    return block.reshape(2 * len(known), 2 * len(band))
+    return block_form(matrix)

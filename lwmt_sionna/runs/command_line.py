@@ -128,9 +128,6 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
 
     Args:
         description: Text shown by `--help`, usually the script's `__doc__`.
-
-    Returns:
-        `argparse.ArgumentParser`.
     """
     parser = _OneLineParser(
         description=description,

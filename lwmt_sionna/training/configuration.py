@@ -109,9 +109,6 @@ class ModelConfig(Config):
         Args:
             max_snapshots: Longest sequence, which dense attention has to span.
             seed: Seed of the random neighbourhood.
-
-        Returns:
-            `Neighborhood`.
         """
         if self.attention == "dense":
             wide = (_BEYOND, _BEYOND)

@@ -129,9 +129,6 @@ def train(
         num_devices: Number of devices that share every batch.
         verbose: 0 for no progress bar.
 
-    Returns:
-        `Trained`.
-
     Raises:
         ValueError: If the folder holds a training of another configuration or other files, another
             run works in it, or the data leaks.

@@ -52,9 +52,6 @@ class PretrainConfig(Config):
             without: Names of masks and impairments to leave out.
             only: Names of the masks to keep, if not all; impairments stay.
 
-        Returns:
-            `PretrainConfig`.
-
         Raises:
             ValueError: If a name is not part of the curriculum.
         """

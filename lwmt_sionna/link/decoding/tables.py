@@ -124,9 +124,6 @@ class DecoderTable:
             mcs: int or `Mcs`.
             num_symbols: int, data symbols that a block fills.
 
-        Returns:
-            `Waterfall`.
-
         Raises:
             ValueError: the scheme is not in the table.
         """

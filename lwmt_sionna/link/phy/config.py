@@ -78,9 +78,6 @@ def get_mcs(mcs: int | Mcs) -> Mcs:
     Args:
         mcs: int or `Mcs`.
 
-    Returns:
-        An `Mcs`.
-
     Raises:
         ValueError: the table has no such index.
     """

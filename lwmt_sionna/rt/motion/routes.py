@@ -157,9 +157,6 @@ class Drive:
                 squared; it slows the drive in arcs.
             stops: Pairs of a place along the route in metres and a duration in seconds.
             rolling: Whether the drive begins and ends at full speed and not at rest.
-
-        Returns:
-            `Drive`.
         """
         if min(cruise, acceleration, deceleration, lateral_acceleration) <= 0:
             raise ValueError(

@@ -69,9 +69,6 @@ def read_trips(path: PathLike) -> list[Trip]:
     Args:
         path: Path of the file.
 
-    Returns:
-        list of `Trip`.
-
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If columns or arrays are missing, a value is no number, or times do not ascend.

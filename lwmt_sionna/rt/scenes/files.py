@@ -165,9 +165,6 @@ def read_scene_xml(path: PathLike) -> SceneXML:
     Args:
         path: Path of the file.
 
-    Returns:
-        `SceneXML`.
-
     Raises:
         ValueError: If the file is no XML, holds no scene of Mitsuba, is larger than 64 megabytes
             or nested more than a hundred deep.
