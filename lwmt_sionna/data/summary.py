@@ -26,9 +26,6 @@ __all__ = [
 def spreads(paths: PathSequences) -> dict[str, Array]:
     """Second moments of the paths of every snapshot, weighted by their power.
 
-    Args:
-        paths: `PathSequences`.
-
     Returns:
         Dictionary of float64 `[num_sequences, num_snapshots]`, NaN where a snapshot has no path:
         `delay` (rms delay spread in seconds), `doppler` (rms Doppler spread in hertz) and
@@ -54,9 +51,6 @@ def spreads(paths: PathSequences) -> dict[str, Array]:
 
 def summarize(paths: PathSequences) -> dict[str, Any]:
     """Counts, coverage and spreads of a data set.
-
-    Args:
-        paths: `PathSequences` with at least one sequence.
 
     Returns:
         Flat dictionary of text and numbers, units in the names. Coverage is the share of the drawn

@@ -360,9 +360,6 @@ def write_record(
 def read_record(path: PathLike) -> dict[str, Any]:
     """Reads a record.
 
-    Args:
-        path: Path of the JSON file.
-
     Returns:
         The record, a dictionary.
 
@@ -389,9 +386,6 @@ def read_record(path: PathLike) -> dict[str, Any]:
 
 def read_json(path: PathLike) -> Any:
     """Reads a JSON file that may be anything.
-
-    Args:
-        path: Path of the file.
 
     Returns:
         Its content.

@@ -104,11 +104,7 @@ class DecoderTable:
         return tuple(sorted(self._rows))
 
     def check(self, config: DownlinkConfig) -> None:
-        """Raises ValueError when a link decodes in another way than the table was made with.
-
-        Args:
-            config: `DownlinkConfig`.
-        """
+        """Raises ValueError when a link decodes in another way than the table was made with."""
         for name in ("num_iterations", "cn_update"):
             if getattr(config, name) != getattr(self, name):
                 raise ValueError(

@@ -66,9 +66,6 @@ def read_trips(path: PathLike) -> list[Trip]:
     point, in seconds and metres. NumPy (`.npz`): `time` float `[num_points]` and `position` float
     `[num_users, num_points, 2 or 3]` (or without the axis of users).
 
-    Args:
-        path: Path of the file.
-
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If columns or arrays are missing, a value is no number, or times do not ascend.
