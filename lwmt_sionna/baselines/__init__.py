@@ -7,7 +7,7 @@ from lwmt_sionna.baselines.autoregression import (
     LocalAutoregression,
     PooledAutoregression,
 )
-from lwmt_sionna.baselines.base import Predictor, check_array
+from lwmt_sionna.baselines.base import Predictor, check_array, fill_reports, told_arrived
 from lwmt_sionna.baselines.bins import KalmanPredictor, PronyPredictor, WienerPredictor
 from lwmt_sionna.baselines.model import ModelPredictor
 from lwmt_sionna.baselines.parametric import PathPredictor
@@ -45,6 +45,8 @@ __all__ = [
     "WienerPredictor",
     "ZeroPredictor",
     "check_array",
+    "fill_reports",
+    "told_arrived",
     "tuned_baselines",
     "tuned_settings",
 ]

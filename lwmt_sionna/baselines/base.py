@@ -2,7 +2,9 @@
 
 import abc
 import concurrent.futures
+import inspect
 import os
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -17,8 +19,15 @@ __all__ = [
     "as_pairs",
     "batch_shape",
     "check_array",
+    "fill_reports",
     "require",
+    "told_arrived",
 ]
+
+# Reports that a lost one is told from, at most.
+_NUM_NEAREST = 8
+# Regularisation relative to the mean power of the regressors.
+_RIDGE = 1e-3
 
 
 class Predictor(abc.ABC):
@@ -28,6 +37,8 @@ class Predictor(abc.ABC):
         history: Noisy channels, the most recent last, complex `[batch, num_snapshots, num_ant,
             num_subcarriers]`.
         num_horizons: Number of snapshots to predict.
+        arrived: Which snapshots were measured, bool `[batch, num_snapshots]`; the others are
+            filled, see `fill_reports`. All of them if `None`.
 
     Returns:
         complex64 `[batch, num_horizons, num_ant, num_subcarriers]`.
@@ -38,7 +49,9 @@ class Predictor(abc.ABC):
 
     name = "predictor"
 
-    def __call__(self, history: ArrayLike, num_horizons: int) -> Array:
+    def __call__(
+        self, history: ArrayLike, num_horizons: int, arrived: ArrayLike | None = None
+    ) -> Array:
         history = np.asarray(history)
         if history.ndim != 4 or not np.iscomplexobj(history):
             raise ValueError(
@@ -50,7 +63,10 @@ class Predictor(abc.ABC):
             raise ValueError("The history holds NaN or infinity; expected finite values")
         if not len(history):
             return np.zeros((0, num_horizons, *history.shape[2:]), np.complex64)
-        return np.asarray(self.predict(history.astype(np.complex64), num_horizons), np.complex64)
+        history = history.astype(np.complex64)
+        if arrived is not None:
+            history = fill_reports(history, arrived)
+        return np.asarray(self.predict(history, num_horizons), np.complex64)
 
     @abc.abstractmethod
     def predict(self, history: Array, num_horizons: int) -> Array:
@@ -71,6 +87,88 @@ def require(name: str, value: Any, good: bool, expected: str) -> None:
     """
     if not good:
         raise ValueError(f"{name} must be {expected}. Received: {name}={value}")
+
+
+def told_arrived(function: Callable[..., Any], arrived: ArrayLike | None) -> dict[str, Array]:
+    """What a predictor or policy is told of lost reports.
+
+    Args:
+        function: What is to be called.
+        arrived: Which reports arrived, bool of any shape, or `None`.
+
+    Returns:
+        Dictionary of its keyword `arrived`, where it has one and a report is missing; empty
+        otherwise: it meets the reports that were held in place of the missing ones.
+    """
+    if arrived is None or np.all(arrived):
+        return {}
+    try:
+        accepts = "arrived" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # compiled functions may have no signature
+        accepts = False
+    return {"arrived": np.asarray(arrived, bool)} if accepts else {}
+
+
+def fill_reports(history: Array, arrived: ArrayLike) -> Array:
+    """Puts estimates in the place of reports that never arrived.
+
+    A missing snapshot is told from the nearest ones that arrived, before and after it within the
+    history, by a linear regression over the sequence's own history: all antennas and subcarriers
+    and both directions of time count. Between reports it interpolates, after the last it predicts.
+
+    Args:
+        history: complex64 `[batch, num_snapshots, num_ant, num_subcarriers]`.
+        arrived: bool `[batch, num_snapshots]`; what stands in the other places is not looked at,
+            except where fewer than two reports arrived.
+
+    Returns:
+        complex64, shape as `history`.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    arrived = np.asarray(arrived, bool)
+    if arrived.shape != history.shape[:2]:
+        raise ValueError(
+            f"arrived must be of shape {history.shape[:2]}. Received: arrived.shape={arrived.shape}"
+        )
+    filled = history.copy()
+    for index in np.flatnonzero(~arrived.all(axis=1)):
+        samples = history[index].reshape(history.shape[1], -1).astype(np.complex128)
+        present = np.flatnonzero(arrived[index])
+        for place in np.flatnonzero(~arrived[index]):
+            estimate = _regressed(samples, present, place)
+            if estimate is not None:
+                filled[index, place] = estimate.reshape(history.shape[2:])
+    return filled
+
+
+def _regressed(samples, present, place):
+    """A missing snapshot of `[num_snapshots, num_samples]`, or `None` where nothing tells it."""
+    nearest = present[np.argsort(np.abs(present - place), kind="stable")]
+    for count in range(min(_NUM_NEAREST, len(nearest)), 0, -1):
+        lags = nearest[:count] - place
+        # Backwards in time a Doppler shift has the other sign, as it has in the conjugate.
+        ways = [(samples if step > 0 else samples.conj(), step * lags, []) for step in (1, -1)]
+        for _, offsets, instants in ways:
+            instants += [t for t in present if np.isin(t + offsets, present).all()]
+        # As many instants as coefficients: the samples of one are alike.
+        if sum(len(instants) for *_, instants in ways) >= count:
+            break
+    else:
+        return None
+    # rows: instants and samples; columns: lags
+    wanted = np.concatenate([h[instants].ravel() for h, _, instants in ways])
+    known = np.concatenate(
+        [
+            h[np.add.outer(offsets, np.array(instants, int))].reshape(count, -1).T
+            for h, offsets, instants in ways
+        ]
+    )
+    normal = known.conj().T @ known
+    load = _RIDGE * np.trace(normal).real / count
+    normal = normal + (load or 1.0) * np.eye(count)
+    return np.linalg.solve(normal, known.conj().T @ wanted) @ samples[nearest[:count]]
 
 
 def as_pairs(x: Array) -> Array:

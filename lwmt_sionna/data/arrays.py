@@ -1,14 +1,16 @@
 """Antenna arrays of the base station."""
 
 import dataclasses
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 
 from lwmt_sionna.runs.configuration import Config, Positive, PositiveInt
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = ["PlanarArray", "rotation_matrix"]
+__all__ = ["PlanarArray", "Polarization", "rotation_matrix"]
+
+Polarization = Literal["V", "H", "VH", "cross"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +33,31 @@ class PlanarArray(Config):
     num_cols: PositiveInt = 32
     vertical_spacing: Positive = 0.5
     horizontal_spacing: Positive = 0.5
-    polarization: Literal["V", "H", "VH", "cross"] = "V"
+    polarization: Polarization = "V"
+
+    @classmethod
+    def of(cls, num_ant: int, num_rows: int = 1, polarization: Polarization = "V") -> Self:
+        """The array of so many antennas.
+
+        Args:
+            num_ant: Number of antennas, both polarisations counted.
+            num_rows: Number of rows; one makes a line.
+            polarization: See the class.
+
+        Returns:
+            `PlanarArray`.
+
+        Raises:
+            ValueError: If the antennas do not fill the rows.
+        """
+        pairs = 1 if polarization in ("V", "H") else 2
+        array = cls(num_rows, max(1, num_ant // (num_rows * pairs)), polarization=polarization)
+        if array.num_ant != num_ant:
+            raise ValueError(
+                "The antennas must be a multiple of rows and polarisations. Received: "
+                f"{num_ant} antennas, num_rows={num_rows}, polarization={polarization}"
+            )
+        return array
 
     @property
     def num_polarizations(self) -> int:

@@ -4,7 +4,15 @@ The modules: `metrics`, `intervals`, `leaks` and `evaluator` (importable from he
 and noise, one cell after the other), `table` and `figures` (from records).
 """
 
-from lwmt_sionna.evaluation.evaluator import Trial, draw_trial, evaluate, evaluate_paths
+from lwmt_sionna.evaluation.evaluator import (
+    CEILINGS,
+    Trial,
+    causal_channel,
+    causal_forecast,
+    draw_trial,
+    evaluate,
+    evaluate_paths,
+)
 from lwmt_sionna.evaluation.intervals import (
     cluster_bootstrap,
     cluster_mean,
@@ -27,8 +35,11 @@ from lwmt_sionna.evaluation.metrics import (
 )
 
 __all__ = [
+    "CEILINGS",
     "Trial",
     "aligned_error",
+    "causal_channel",
+    "causal_forecast",
     "check_causal",
     "check_held_out",
     "cluster_bootstrap",

@@ -1,12 +1,13 @@
 """The one way in which channel predictors are judged: from arrays, or from stored paths."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 
-from lwmt_sionna.baselines import ModelPredictor, check_array
+from lwmt_sionna.baselines import ModelPredictor, check_array, told_arrived
 from lwmt_sionna.data import (
     ChannelSequences,
     PathSequences,
@@ -14,9 +15,11 @@ from lwmt_sionna.data import (
     add_noise,
     event_mask,
     history_scale,
+    synthesize,
     true_channels,
     vanishing_mask,
 )
+from lwmt_sionna.data.events import may_continue, snapshot_paths
 from lwmt_sionna.evaluation.leaks import check_causal
 from lwmt_sionna.evaluation.metrics import (
     aligned_error,
@@ -26,12 +29,27 @@ from lwmt_sionna.evaluation.metrics import (
     to_db,
     zero_forcing_rates,
 )
+from lwmt_sionna.masking import HardwareConfig
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = ["SUBSETS", "Forecast", "Trial", "draw_trial", "evaluate", "evaluate_paths"]
+__all__ = [
+    "CEILINGS",
+    "SUBSETS",
+    "Forecast",
+    "Trial",
+    "causal_channel",
+    "causal_forecast",
+    "draw_trial",
+    "evaluate",
+    "evaluate_paths",
+]
 
-Forecast: TypeAlias = Callable[[Array, int], Any]
+# What has a keyword `arrived` is told of lost reports.
+Forecast: TypeAlias = Callable[..., Any]
 Subset: TypeAlias = Literal["event_free", "events", "quiet", "all"]
+#: What knows more than measured channels tell: the future, the future with noise, and the future
+#: but for the births and deaths of paths.
+CEILINGS = ("perfect", "noisy_perfect", "causal")
 SUBSETS: tuple[Subset, ...] = ("event_free", "events", "quiet", "all")
 
 
@@ -39,14 +57,18 @@ class Trial(NamedTuple):
     """Sequences that predictors are judged on.
 
     Attributes:
-        history: Noisy channels, complex64 `[batch, num_history, num_ant, num_subcarriers]`.
-        future: True channels, complex64 `[batch, num_horizons, num_ant, num_subcarriers]`.
+        history: Measured channels, complex64 `[batch, num_history, num_ant, num_subcarriers]`.
+        future: True channels, or those through the antenna chains where the hardware says so,
+            complex64 `[batch, num_horizons, num_ant, num_subcarriers]`.
         scale: Root mean square of each true history, float64 `[batch]`.
         subsets: Who counts, by subset: bool `[num_horizons, batch]`. `"event_free"` and `"events"`
             are told by the window from the last measured snapshot to the target; `"quiet"` has no
             event from the first measured snapshot on. `"all"` alone where events are unknown.
         groups: Base station of each sequence, `[batch]`.
         labels: What the sequences are, for records.
+        sequences: The sequences themselves, in their order, as they are stored.
+        arrived: Which reports are known to have arrived, bool `[batch, num_history]`; the others
+            repeat the one before.
     """
 
     history: Array
@@ -55,6 +77,8 @@ class Trial(NamedTuple):
     subsets: dict[str, Array]
     groups: Array
     labels: dict[str, Any]
+    sequences: PathSequences | ChannelSequences
+    arrived: Array
 
 
 def evaluate(
@@ -66,12 +90,14 @@ def evaluate(
     subsets: Mapping[str, ArrayLike] | None = None,
     link_snr_db: float | None = None,
     groups: ArrayLike | None = None,
+    arrived: ArrayLike | None = None,
 ) -> list[dict[str, Any]]:
     """Judges predictors on the same histories.
 
     Args:
         predictors: By name: `lwmt_sionna.baselines.Predictor`, Keras models that predict like
-            `ChannelPredictor`, or any callable `(history, num_horizons) -> prediction`.
+            `ChannelPredictor`, or any callable `(history, num_horizons) -> prediction`. What has a
+            keyword `arrived` besides is told of lost reports, as all of the first two are.
         history: Measured channels, the most recent last, complex `[batch, num_snapshots, num_ant,
             num_subcarriers]`, or real with (real, imaginary) as a last axis more.
         future: True channels, without noise, `[batch, num_horizons, num_ant, num_subcarriers]`, in
@@ -84,6 +110,8 @@ def evaluate(
         link_snr_db: Link SNR in decibels of the sum rate of groups of four users; no rate if
             `None`.
         groups: Labels of the users that may share a group, `[batch]`; see `zero_forcing_rates`.
+        arrived: Which reports are known to have arrived, bool `[batch, num_snapshots]`, the others
+            repeating the one before; all if `None`.
 
     Returns:
         List of flat dictionaries, one per predictor, horizon and subset that holds a sequence with
@@ -120,11 +148,12 @@ def evaluate(
     unit = history_scale(history)[:, 0]
     points = []
     for name, predictor in predictors.items():
-        predicted = _predict(name, _as_forecast(predictor, name), history, future)
+        predicted = _predict(name, _as_forecast(predictor, name), history, future, arrived)
         for index in range(num_horizons):
             guess, truth = predicted[:, index], future[:, index]
             error, power = normalized_error(guess, truth, scale)
-            aligned = aligned_error(guess, truth) / scale**2
+            # Its rounding is not that of the error itself: what is exact has no infinity here, too.
+            aligned = np.maximum(aligned_error(guess, truth) / scale**2, 1e-20 * power)
             similarity = sgcs(guess, truth)
             for subset, mask in masks.items():
                 chosen = mask[index]
@@ -178,7 +207,12 @@ def evaluate_paths(
         check_array(predictor, name, array_shape(sequences, array))
     trial = draw_trial(sequences, array, frequencies, **settings)
     points = evaluate(
-        predictors, trial.history, trial.future, scale=trial.scale, subsets=trial.subsets
+        predictors,
+        trial.history,
+        trial.future,
+        scale=trial.scale,
+        subsets=trial.subsets,
+        arrived=trial.arrived,
     )
     return [{**trial.labels, **point} for point in points]
 
@@ -203,13 +237,14 @@ def draw_trial(
     num_history: int = 16,
     num_horizons: int = 5,
     seed: int = 0,
+    hardware: HardwareConfig | None = None,
 ) -> Trial:
-    """Channels of stored sequences, their noisy histories, and who meets an event.
+    """Channels of stored sequences, their measured histories, and who meets an event.
 
-    Targets are the true channels. Sequences whose channel vanishes in a snapshot are left out and
-    counted; the others are told apart by events, paths that are born or die between the last
-    measured snapshot and the target, where paths tell of them. The noise depends on the seed and
-    on the SNR in whole decibels.
+    Targets are the true channels, or, where the hardware says so, those through its antenna chains.
+    Sequences whose channel vanishes in a snapshot are left out and counted; the others are told
+    apart by events, paths that are born or die between the last measured snapshot and the target,
+    where paths tell of them. The noise depends on the seed and on the SNR in whole decibels.
 
     Args:
         sequences: `PathSequences` or `ChannelSequences` of one speed and period.
@@ -219,7 +254,8 @@ def draw_trial(
         history_snr_db: Pilot SNR of the histories in decibels.
         num_history: Snapshots of history.
         num_horizons: Snapshots to predict.
-        seed: Seed of the noise.
+        seed: Seed of the noise and of the impairments, which are the same at every SNR.
+        hardware: `lwmt_sionna.masking.HardwareConfig`; nothing but noise if `None`.
 
     Returns:
         `Trial`.
@@ -243,12 +279,22 @@ def draw_trial(
     sequences = sequences.select(~vanishing)
     h = true_channels(sequences, array, frequencies, np.arange(length))
     whole_db = int(history_snr_db) % 2**32 if math.isfinite(history_snr_db) else 0
+    hardware = HardwareConfig() if hardware is None else hardware
+    grid = getattr(sequences, "frequencies", frequencies)
 
     def measure(channels):
         rng = np.random.default_rng([seed, whole_db])
-        return add_noise(channels[:, :num_history], history_snr_db, rng)
+        return hardware.impair(
+            channels[:, :num_history],
+            grid,
+            float(sequences.sampling_period),
+            seed,
+            estimate=lambda received: add_noise(received, history_snr_db, rng),
+        )
 
     check_causal(measure, h[:4], num_history)
+    history, arrived = measure(h)
+    future = hardware.targets(h[:, num_history:], num_history, seed)
     power = np.mean(np.abs(h[:, :num_history]) ** 2, axis=(1, 2, 3), dtype=np.float64)
     labels = {
         "scene": sequences.scene,
@@ -257,11 +303,96 @@ def draw_trial(
         "normalized_doppler": _mean(sequences.normalized_doppler, 4),
         "history_snr_db": float(history_snr_db),
         "num_vanishing": int(vanishing.sum()),
+        "target": hardware.target,
     }
     subsets = _subsets(sequences, num_history, num_horizons)
     return Trial(
-        measure(h), h[:, num_history:], np.sqrt(power), subsets, sequences.bs_index, labels
+        history,
+        future,
+        np.sqrt(power),
+        subsets,
+        sequences.bs_index,
+        labels,
+        sequences,
+        arrived,
     )
+
+
+def causal_forecast(
+    paths: PathSequences | ChannelSequences,
+    array: PlanarArray,
+    frequencies: ArrayLike,
+    num_history: int,
+    num_horizons: int,
+) -> Array:
+    """The causal ceiling: what could be foreseen at best, see `causal_channel`.
+
+    Args:
+        paths: `PathSequences`, such as `Trial.sequences`.
+        array: `PlanarArray` of the base station.
+        frequencies: Subcarrier frequencies in hertz, float `[num_subcarriers]`.
+        num_history: Snapshots of history.
+        num_horizons: Snapshots to predict.
+
+    Returns:
+        complex64 `[num_sequences, num_horizons, num_ant, num_subcarriers]`.
+
+    Raises:
+        ValueError: If the sequences are stored as channels.
+
+    Example:
+
+    >>> trial = draw_trial(paths, array, frequencies, history_snr_db=15.0)
+    >>> ceiling = causal_forecast(trial.sequences, array, frequencies, 16, 5)
+    >>> points = evaluate({"causal": PerfectCsi(ceiling)}, trial.history, trial.future)
+    """
+    targets = range(num_history, num_history + num_horizons)
+    channels = [causal_channel(paths, array, frequencies, num_history - 1, t) for t in targets]
+    return np.stack(channels, axis=1)
+
+
+def causal_channel(
+    paths: PathSequences | ChannelSequences,
+    array: PlanarArray,
+    frequencies: ArrayLike,
+    last: int,
+    target: int,
+) -> Array:
+    """A channel as far as it could be foreseen at best from an earlier snapshot.
+
+    Paths that live on (see `event_mask`) are known exactly. Those that die are kept on, for nobody
+    sees it coming: with the amplitude that they had, and the phase and delay to which their Doppler
+    shift leads. Those that are born are missing. Without births and deaths this is the channel
+    itself; no prediction from measured channels alone can be counted on to be better.
+
+    Args:
+        paths: `PathSequences`.
+        array: `PlanarArray` of the base station.
+        frequencies: Subcarrier frequencies in hertz, float `[num_subcarriers]`.
+        last: Index of the last measured snapshot.
+        target: Index of the snapshot to be predicted.
+
+    Returns:
+        complex64 `[num_sequences, num_ant, num_subcarriers]`.
+
+    Raises:
+        ValueError: If the sequences are stored as channels.
+    """
+    if not isinstance(paths, PathSequences):
+        raise ValueError(
+            "The causal ceiling is told by paths that are born and die; expected stored paths. "
+            f"Received: channels of {paths.scene}"
+        )
+    elapsed = (target - last) * paths.sampling_period
+    before, after = snapshot_paths(paths, last), snapshot_paths(paths, target)
+    same = may_continue(before, after, elapsed, paths.carrier_frequency)
+    valid, tau = paths.valid.copy(), paths.tau.copy()
+    valid[:, last] &= ~same.any(axis=2)
+    valid[:, target] &= same.any(axis=1)
+    tau[:, last] -= before["doppler"] / paths.carrier_frequency * elapsed
+    foreseen = dataclasses.replace(paths, valid=valid, tau=tau)
+    kept_on = synthesize(foreseen, array, frequencies, times=[elapsed], snapshots=[last])
+    return synthesize(foreseen, array, frequencies, snapshots=[target])[:, 0] + kept_on[:, 0, 0]
 
 
 def _mean(values, digits):
@@ -302,8 +433,9 @@ def _as_forecast(predictor, name):
     return predictor
 
 
-def _predict(name, predictor, history, future):
-    predicted = _as_complex(name, predictor(history, future.shape[1]))
+def _predict(name, predictor, history, future, arrived):
+    told = told_arrived(predictor, arrived)
+    predicted = _as_complex(name, predictor(history, future.shape[1], **told))
     if predicted.shape != future.shape:
         raise ValueError(
             f"The predictor {name!r} must return channels of shape {future.shape}. Received: "

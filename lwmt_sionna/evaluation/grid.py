@@ -4,11 +4,11 @@ import dataclasses
 import pathlib
 import time
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import numpy as np
 
-from lwmt_sionna.baselines.base import check_array
+from lwmt_sionna.baselines.base import check_array, told_arrived
 from lwmt_sionna.data import (
     PathSequences,
     PlanarArray,
@@ -19,9 +19,19 @@ from lwmt_sionna.data import (
     subcarrier_frequencies,
     vanishing_mask,
 )
-from lwmt_sionna.evaluation.evaluator import SUBSETS, Forecast, Subset, draw_trial, evaluate
+from lwmt_sionna.data.arrays import Polarization
+from lwmt_sionna.evaluation.evaluator import (
+    CEILINGS,
+    SUBSETS,
+    Forecast,
+    Subset,
+    causal_forecast,
+    draw_trial,
+    evaluate,
+)
 from lwmt_sionna.evaluation.leaks import check_held_out, other_histories, shuffled_histories
 from lwmt_sionna.evaluation.metrics import normalized_error, to_db, zero_forcing_rates
+from lwmt_sionna.masking import HardwareConfig
 from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import (
     FILLED,
@@ -36,9 +46,8 @@ from lwmt_sionna.runs.parallel import progress_bar
 from lwmt_sionna.runs.store import Store
 from lwmt_sionna.typing import Array, PathLike
 
-__all__ = ["CEILINGS", "GridConfig", "Regime", "evaluate_cell", "load_regime", "run_grid"]
+__all__ = ["GridConfig", "Regime", "evaluate_cell", "load_regime", "run_grid"]
 
-CEILINGS = ("perfect", "noisy_perfect")
 # Rates, errors per sequence and controls are computed at one pilot SNR.
 _RATE_HISTORY_SNR_DB = 15.0
 _RATIO_RANGE = (1e-7, 1e3)
@@ -83,7 +92,8 @@ class GridConfig(Config):
         subsets: Subsets of sequences that are reported.
         link_snr_db: Link SNRs of the rates in decibels.
         rate_horizons: Horizons of the rates and of the errors per sequence, as far as predicted.
-        seed: Seed of noise and user groups.
+        seed: Seed of noise, impairments and user groups.
+        hardware: Table of `lwmt_sionna.masking.HardwareConfig`: what impairs the histories.
     """
 
     regimes: Annotated[tuple[Regime, ...], FILLED]
@@ -93,7 +103,7 @@ class GridConfig(Config):
     history_snr_db: Annotated[tuple[float, ...], FILLED] = (5.0, 15.0, 25.0)
     num_ant: PositiveInt = 32
     num_rows: PositiveInt = 1
-    polarization: Literal["V", "H", "VH", "cross"] = "V"
+    polarization: Polarization = "V"
     num_subcarriers: PositiveInt = 32
     subcarrier_spacing: Positive = 540e3
     num_history: PositiveInt = 16
@@ -103,22 +113,17 @@ class GridConfig(Config):
     link_snr_db: tuple[float, ...] = (0.0, 10.0, 20.0)
     rate_horizons: tuple[PositiveInt, ...] = (1, 5)
     seed: NonNegativeInt = 0
+    hardware: HardwareConfig = dataclasses.field(default_factory=HardwareConfig)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.array.num_ant != self.num_ant:
-            raise ValueError(
-                "num_ant must be a multiple of rows and polarisations. Received: "
-                f"num_ant={self.num_ant}, num_rows={self.num_rows}, "
-                f"polarization={self.polarization}"
-            )
+        # Said here rather than when the files are read.
+        _ = self.array
 
     @property
     def array(self) -> PlanarArray:
         """The array of the base station."""
-        pairs = 1 if self.polarization in ("V", "H") else 2
-        num_cols = max(1, self.num_ant // (self.num_rows * pairs))
-        return PlanarArray(self.num_rows, num_cols, polarization=self.polarization)
+        return PlanarArray.of(self.num_ant, self.num_rows, self.polarization)
 
 
 def load_regime(regime: Regime, config: GridConfig) -> PathSequences:
@@ -177,7 +182,8 @@ def evaluate_cell(
         controls: Whether to run the controls with wrong histories as well, at the SNR of the rates.
 
     Returns:
-        Dictionary of lists of flat dictionaries: `"points"` (see `evaluate`), `"rates"`,
+        Dictionary of lists of flat dictionaries: `"points"` (see `evaluate`; among them those of
+        the causal ceiling where paths are stored), `"rates"` (with all of `CEILINGS`),
         `"sequences"` (errors of every sequence), `"controls"` and `"costs"`.
 
     Raises:
@@ -185,19 +191,32 @@ def evaluate_cell(
     """
     for name, predictor in predictors.items():
         check_array(predictor, name, config.array.shape)
+    frequencies = subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing)
     trial = draw_trial(
         paths,
         config.array,
-        subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing),
+        frequencies,
         history_snr_db=history_snr_db,
         num_history=config.num_history,
         num_horizons=config.num_horizons,
         seed=config.seed,
+        hardware=config.hardware,
     )
     timed = {name: _Timed(predictor) for name, predictor in predictors.items()}
     subsets: dict[str, Array] = {name: trial.subsets[name] for name in config.subsets}
-    points = evaluate(timed, trial.history, trial.future, scale=trial.scale, subsets=subsets)
-    cell = {name: value for name, value in trial.labels.items() if name != "num_vanishing"}
+    ceilings = _ceilings(trial, history_snr_db, config, frequencies)
+    # The errors of the others are zero, and that of the noise.
+    judged = timed | {name: each for name, each in ceilings.items() if name == "causal"}
+    points = evaluate(
+        judged,
+        trial.history,
+        trial.future,
+        scale=trial.scale,
+        subsets=subsets,
+        arrived=trial.arrived,
+    )
+    unlike = ("num_vanishing", "target")
+    cell = {name: value for name, value in trial.labels.items() if name not in unlike}
     result = {
         "points": [_rounded({**trial.labels, **point}) for point in points],
         "rates": [],
@@ -213,7 +232,7 @@ def evaluate_cell(
         for name, values in predicted.items()
         for row in _per_sequence(values, trial, config)
     ]
-    predicted |= _ceilings(trial, history_snr_db, config.seed)
+    predicted |= {name: each.future for name, each in ceilings.items()}
     result["rates"] = [
         {**cell, "predictor": name, **row}
         for name, values in predicted.items()
@@ -297,9 +316,10 @@ class _Timed:
     def __init__(self, predictor: Forecast) -> None:
         self.predictor = predictor
 
-    def __call__(self, history: Array, num_horizons: int) -> Array:
+    def __call__(self, history: Array, num_horizons: int, arrived: Array | None = None) -> Array:
+        told = told_arrived(self.predictor, arrived)
         start, busy = time.perf_counter(), time.process_time()
-        self.predicted = self.predictor(history, num_horizons)
+        self.predicted = self.predictor(history, num_horizons, **told)
         self.cost = {
             "wall_ms": 1e3 * (time.perf_counter() - start) / len(history),
             "cpu_ms": 1e3 * (time.process_time() - busy) / len(history),
@@ -324,11 +344,20 @@ def _splits(config, regimes):
     return splits
 
 
-def _ceilings(trial, history_snr_db, seed):
+def _ceilings(trial, history_snr_db, config, frequencies):
+    """What knows more than the histories, as predictors, by names of `CEILINGS`."""
     from lwmt_sionna.baselines import PerfectCsi
 
-    noisy = PerfectCsi(trial.future, history_snr_db, seed + 1)
-    return dict(zip(CEILINGS, (trial.future, noisy.future), strict=True))
+    ceilings = {
+        "perfect": PerfectCsi(trial.future),
+        "noisy_perfect": PerfectCsi(trial.future, history_snr_db, config.seed + 1),
+    }
+    if isinstance(trial.sequences, PathSequences):
+        lengths = config.num_history, config.num_horizons
+        foreseen = causal_forecast(trial.sequences, config.array, frequencies, *lengths)
+        foreseen = config.hardware.targets(foreseen, config.num_history, config.seed)
+        ceilings["causal"] = PerfectCsi(foreseen)
+    return ceilings
 
 
 def _rate_horizons(config):

@@ -15,6 +15,9 @@ __all__ = [
     "zero_forcing_rates",
 ]
 
+# Exact predictions have no decibels, and records no infinities.
+_FLOOR = 1e-20
+
 
 def to_db(ratio: ArrayLike) -> Array:
     """Decibels of a power ratio; minus infinity for zero."""
@@ -93,14 +96,14 @@ def summarize_errors(error: Array, power: Array) -> dict[str, Any]:
         Dictionary in decibels: `nmse_pooled_db` (sum of errors over sum of powers),
         `nmse_mean_db` (mean of the ratios), `nmse_median_db`, `nmse_q90_db` (90 % quantile), and
         the number of sequences `num_sequences`. Sequences without power are left out of the
-        ratios.
+        ratios. What is exact has -200 dB.
     """
     seen = power > 0
-    ratio = error[seen] / power[seen]
+    ratio = np.maximum(error[seen] / power[seen], _FLOOR)
     if not ratio.size:
         raise ValueError("No sequence has power; expected at least one")
     return {
-        "nmse_pooled_db": float(to_db(error.sum() / power.sum())),
+        "nmse_pooled_db": float(to_db(max(error.sum() / power.sum(), _FLOOR))),
         "nmse_mean_db": float(to_db(ratio.mean())),
         "nmse_median_db": float(to_db(np.median(ratio))),
         "nmse_q90_db": float(to_db(np.quantile(ratio, 0.9))),

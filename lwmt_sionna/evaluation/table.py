@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from lwmt_sionna.baselines import CLASSICAL
+from lwmt_sionna.evaluation.evaluator import CEILINGS
 
 __all__ = [
     "best_classical",
@@ -76,7 +77,7 @@ def leads(
     """
     cells: dict[tuple[Any, ...], dict[str, float]] = collections.defaultdict(dict)
     for point in record["points"]:
-        if point["subset"] == subset:
+        if point["subset"] == subset and point["predictor"] not in CEILINGS:
             cells[cell_key(point)][point["predictor"]] = point[by]
     known = list(dict.fromkeys(name for cell in cells.values() for name in cell))
     if predictor not in known:
@@ -192,15 +193,20 @@ def format_points(points: Sequence[dict[str, Any]], horizons: Sequence[int] | No
         lines += [
             f"{scene}, {speed:.0f} km/h, CSI every {1e3 * period:g} ms, history SNR "
             f"{history_snr_db:g} dB: NMSE pooled / median [dB]",
-            f"{'predictor':<14}"
+            f"{'predictor':<16}"
             + "".join(f"{f'h={h} {s}':>26}".replace("_", "-") for h, s in columns),
         ]
         for name in dict.fromkeys(p["predictor"] for p in points):
             found = [cells.get((key, name, *column)) for column in columns]
             texts = (
-                "-" if p is None else f"{p['nmse_pooled_db']:.1f} / {p['nmse_median_db']:.1f}"
+                "-"
+                if p is None
+                else f"{p['nmse_pooled_db']:.1f} / {p['nmse_median_db']:.1f}".replace(
+                    "-200.0", "exact"
+                )
                 for p in found
             )
-            lines.append(f"{name:<14}" + "".join(f"{text:>26}" for text in texts))
+            label = f"{name} (ceiling)" if name in CEILINGS else name
+            lines.append(f"{label:<16}" + "".join(f"{text:>26}" for text in texts))
         lines.append("")
     return "\n".join(lines).rstrip()

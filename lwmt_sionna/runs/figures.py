@@ -21,6 +21,7 @@ __all__ = [
 STYLES = {
     "perfect": ("#000000", "o", "perfect CSI"),
     "noisy_perfect": ("#777777", "s", "noisy perfect CSI"),
+    "causal": ("#444444", "D", "causal ceiling"),
     "hold": ("#D55E00", "v", "hold"),
     "pooled_ar": ("#E69F00", "^", "pooled AR"),
     "local_ar": ("#009E73", "D", "local AR"),

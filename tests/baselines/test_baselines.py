@@ -122,3 +122,38 @@ def test_another_array_is_refused():
         baselines.check_array(line, "kalman", (4, 4, 2))
     with pytest.raises(ValueError, match="array_shape"):
         baselines.KalmanPredictor(array_shape=(4, 4, 1))(np.ones((1, 16, 8, 4), np.complex64), 1)
+
+
+def test_missing_reports_are_told_from_their_neighbours(rng):
+    """Three Doppler shifts follow from six snapshots exactly, between and after them."""
+    doppler = rng.uniform(-0.3, 0.3, (4, 3))
+    time = np.exp(2j * np.pi * doppler[:, None] * np.arange(16)[:, None])
+    h = np.einsum("btp,bpak->btak", time, rng.standard_normal((4, 3, 4, 8)) * (1 + 1j))
+    h = h.astype(np.complex64)
+    arrived = np.ones((4, 16), bool)
+    for missing in ([7], [15], [3, 9], [14, 15]):
+        arrived[:] = True
+        arrived[:2, missing] = False
+        held = np.where(arrived[..., None, None], h, 1e3)
+        filled = baselines.fill_reports(held, arrived)
+        np.testing.assert_array_equal(filled[arrived], h[arrived])
+        error = np.abs(filled - h)[:2, missing]
+        assert np.sum(error**2) < 1e-3 * np.sum(np.abs(h[:2, missing]) ** 2)
+        # Factors pass through, and every predictor takes what is filled.
+        scaled = baselines.fill_reports((1e-6j * held).astype(np.complex64), arrived)
+        np.testing.assert_allclose(scaled, 1e-6j * filled, rtol=1e-3, atol=1e-9)
+        np.testing.assert_array_equal(
+            baselines.Hold()(held, 1, arrived=arrived)[:, 0], filled[:, -1]
+        )
+
+
+@pytest.mark.parametrize("present", [[0], [0, 1], []])
+def test_too_few_reports_are_held(rng, present):
+    h = rng.standard_normal((1, 5, 2, 2)).astype(np.complex64)
+    arrived = np.isin(np.arange(5), present)[None]
+    filled = baselines.fill_reports(h, arrived)
+    assert np.isfinite(filled).all()
+    if len(present) < 2:
+        np.testing.assert_array_equal(filled, h)
+    with pytest.raises(ValueError, match=r"arrived\.shape=\(1, 4\)"):
+        baselines.fill_reports(h, arrived[:, :4])

@@ -1,6 +1,7 @@
 """One predictor on the same data has one figure, whatever door the data came in by."""
 
 import dataclasses
+import pathlib
 
 import numpy as np
 import pytest
@@ -12,11 +13,15 @@ from lwmt_sionna.data import (
     PlanarArray,
     add_noise,
     draw_clusters,
+    read_paths,
     subcarrier_frequencies,
     synthesize,
+    vanishing_mask,
 )
+from lwmt_sionna.data.events import event_power
 from lwmt_sionna.evaluation import (
     aligned_error,
+    causal_forecast,
     draw_trial,
     evaluate,
     evaluate_paths,
@@ -26,8 +31,10 @@ from lwmt_sionna.evaluation import (
     zero_forcing_rates,
 )
 from lwmt_sionna.evaluation.grid import GridConfig, Regime, evaluate_cell
+from lwmt_sionna.masking import HardwareConfig
 
 PAST, FUTURE = 16, 5
+DATA = pathlib.Path(__file__).parents[2] / "experiments" / "data"
 PREDICTORS = {"hold": Hold(), "pooled_ar": PooledAutoregression(4), "zero": ZeroPredictor()}
 ARRAY, FREQUENCIES = PlanarArray(1, 8), subcarrier_frequencies(8, 540e3)
 
@@ -55,7 +62,8 @@ def test_every_door_gives_the_same_figure(paths):
     stored = by_key(evaluate_paths(PREDICTORS, paths, ARRAY, FREQUENCIES, history_snr_db=15.0))
     config = GridConfig([Regime("unused")], num_ant=8, num_subcarriers=8)
     cell = by_key(evaluate_cell(PREDICTORS, paths, 15.0, config)["points"])
-    assert set(stored) == set(cell) > set(arrays) == set(pairs)
+    # The grid has the causal ceiling besides.
+    assert {key for key in cell if key[0] != "causal"} == set(stored) > set(arrays) == set(pairs)
     for key, point in arrays.items():
         for name, value in point.items():
             assert pairs[key][name] == stored[key][name] == value
@@ -69,12 +77,123 @@ def test_every_door_gives_the_same_figure(paths):
         assert measured[key]["nmse_median_db"] == pytest.approx(point["nmse_median_db"], abs=1e-6)
 
 
+HARDWARE = HardwareConfig(
+    phase_jitter_deg=5.0,
+    timing_jitter=5e-9,
+    calibration_error_db=-15.0,
+    quantization_bits=6,
+    dropped=(9, -1),
+    target="chains",
+)
+
+
+def test_histories_pass_the_hardware(paths):
+    h = synthesize(paths, ARRAY, FREQUENCIES)
+    rng = np.random.default_rng([3, 15])
+    history, arrived = HARDWARE.impair(
+        h[:, :PAST],
+        FREQUENCIES,
+        2.5e-3,
+        3,
+        estimate=lambda received: add_noise(received, 15.0, rng),
+    )
+    trial = draw_trial(paths, ARRAY, FREQUENCIES, history_snr_db=15.0, seed=3, hardware=HARDWARE)
+    np.testing.assert_array_equal(trial.history, history)
+    np.testing.assert_array_equal(trial.arrived, arrived)
+    np.testing.assert_array_equal(trial.future, HARDWARE.targets(h[:, PAST:], PAST, 3))
+    assert trial.labels["target"] == "chains"
+    config = GridConfig([Regime("unused")], num_ant=8, num_subcarriers=8, hardware=HARDWARE, seed=3)
+    cell = evaluate_cell(PREDICTORS, paths, 15.0, config)["points"]
+    settings = {"history_snr_db": 15.0, "seed": 3, "hardware": HARDWARE}
+    for one, two in zip(cell, evaluate_paths(PREDICTORS, paths, ARRAY, FREQUENCIES, **settings)):
+        assert one["target"] == two["target"] == "chains"
+        assert one["nmse_median_db"] == pytest.approx(two["nmse_median_db"], abs=6e-4)
+
+
+def test_who_can_hear_of_lost_reports_does(paths):
+    h = synthesize(paths, ARRAY, FREQUENCIES)
+    told = []
+
+    def listens(history, num_horizons, arrived=None):
+        told.append(arrived)
+        return Hold()(history, num_horizons)
+
+    predictors = {
+        **PREDICTORS,
+        "listens": listens,
+        "deaf": lambda h, n: PREDICTORS["pooled_ar"](h, n),
+    }
+    found = []
+    for known in (True, False):
+        hardware = HardwareConfig(dropped=(-1,), dropped_known=known)
+        history, arrived = hardware.impair(h[:, :PAST], FREQUENCIES, 2.5e-3)
+        points = evaluate(predictors, history, h[:, PAST:], arrived=arrived)
+        found.append({key: p["nmse_median_db"] for key, p in by_key(points).items()})
+    np.testing.assert_array_equal(told[0][:, -1], False)
+    assert told[1] is None
+    known, unseen = found
+    assert known["pooled_ar", 1, "all"] < unseen["pooled_ar", 1, "all"] - 10
+    assert known["deaf", 1, "all"] == unseen["deaf", 1, "all"] == unseen["pooled_ar", 1, "all"]
+
+
 def test_a_predictor_for_another_array_is_refused(paths):
     with pytest.raises(ValueError, match=r"local_ar is made for another array.*\(2, 4, 1\)"):
         evaluate_paths(
             {"local_ar": LocalAutoregression()}, paths, PlanarArray(2, 4), FREQUENCIES,
             history_snr_db=15.0,
         )  # fmt: skip
+
+
+def test_the_causal_ceiling_knows_all_but_births_and_deaths(paths):
+    changes = [event_power(paths, PAST - 1, PAST + later) for later in range(FUTURE)]
+    paths = paths.select(np.sum(changes, axis=0) == 0)
+    assert paths.num_sequences >= 10
+    born, dead = paths.valid.copy(), paths.valid.copy()
+    strongest = paths.power[:, PAST].argmax(axis=1)
+    born[np.arange(len(born)), :PAST, strongest] = False
+    dead[np.arange(len(dead)), PAST:, strongest] = False
+    alone = np.zeros_like(born)
+    alone[np.arange(len(dead)), :, strongest] = True
+    whole, lone = (
+        synthesize(dataclasses.replace(paths, valid=valid), ARRAY, FREQUENCIES)[:, PAST:]
+        for valid in (paths.valid, alone)
+    )
+
+    def foreseen(valid):
+        changed = dataclasses.replace(paths, valid=valid)
+        return causal_forecast(changed, ARRAY, FREQUENCIES, PAST, FUTURE)
+
+    scale = np.abs(whole).max()
+    np.testing.assert_allclose(foreseen(paths.valid), whole, atol=1e-6 * scale)
+    np.testing.assert_allclose(foreseen(born), whole - lone, atol=1e-6 * scale)
+    # These paths move straight on: what is kept on is what would have come, up to the slow turn of
+    # its Doppler shift and direction.
+    error, power = normalized_error(foreseen(dead)[:, 0], whole[:, 0])
+    assert to_db(error.sum() / power.sum()) < -35
+
+
+@pytest.mark.parametrize("name", ["30kmh_5ms", "120kmh_2p5ms"])
+def test_the_causal_ceiling_of_traced_sequences(name):
+    paths = read_paths(DATA / f"san_francisco_{name}.h5").select(slice(0, 100))
+    paths = paths.select(~vanishing_mask(paths))
+    array = PlanarArray(1, 16)
+    ceiling = causal_forecast(paths, array, FREQUENCIES, PAST, FUTURE)
+    truth = synthesize(paths, array, FREQUENCIES, snapshots=np.arange(PAST, PAST + FUTURE))
+    for horizon in (1, 5):
+        changed = event_power(paths, PAST - 1, PAST - 1 + horizon)
+        error, power = normalized_error(ceiling[:, horizon - 1], truth[:, horizon - 1])
+        ratio_db = to_db(error / power)
+        assert np.sum(changed == 0) > 40
+        assert ratio_db[changed == 0].max() < -50
+        # Few paths are dead and born with little power; the sum of their amplitudes is what counts.
+        assert np.median(ratio_db[changed > 0.01]) > -20
+
+
+def test_channels_alone_have_no_causal_ceiling(paths):
+    h = synthesize(paths, ARRAY, FREQUENCIES)
+    channels = ChannelSequences(h, 2.5e-3, 3.5e9, 540e3, (1, 8, 1), "hall")
+    with pytest.raises(ValueError, match="expected stored paths"):
+        causal_forecast(channels, ARRAY, FREQUENCIES, PAST, FUTURE)
 
 
 def test_figures_by_hand(rng):

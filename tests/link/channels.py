@@ -4,7 +4,12 @@ import dataclasses
 
 import numpy as np
 
-from lwmt_sionna.data import PathSequences
+from lwmt_sionna.data import (
+    ChannelSequences,
+    PathSequences,
+    subcarrier_frequencies,
+    synthesize,
+)
 
 CARRIER = 3.5e9
 WAVELENGTH = 299_792_458.0 / CARRIER
@@ -71,3 +76,11 @@ class FixedDrops:
     def at(self, horizon):
         self.calls += 1
         return dataclasses.replace(self.drops, horizon=horizon)
+
+
+def store_channels(paths, array, num_subcarriers=32, subcarrier_spacing=540e3):
+    """The channels of paths as a file of channels holds them, with nothing known of the motion."""
+    h = synthesize(paths, array, subcarrier_frequencies(num_subcarriers, subcarrier_spacing))
+    return ChannelSequences(
+        h, paths.sampling_period, paths.carrier_frequency, subcarrier_spacing, array.shape, "stored"
+    )

@@ -6,7 +6,7 @@ import pytest
 from lwmt_sionna.data import PlanarArray, subcarrier_frequencies, synthesize
 from lwmt_sionna.link import DownlinkConfig, DropFactory, SoundingConfig
 from lwmt_sionna.link.csi.drops import DropConfig
-from tests.link.channels import make_paths
+from tests.link.channels import make_paths, store_channels
 
 BLIND = DropConfig(max_similarity=1.0)
 
@@ -225,3 +225,69 @@ def test_more_drops_than_the_data_allows(caplog):
     factory = DropFactory(make_paths(), DownlinkConfig(), dataclasses.replace(BLIND, num_drops=9))
     assert factory.num_drops == 4
     assert "9 drops asked for, the data allows 4" in caplog.text
+
+
+def test_stored_channels_form_the_drops_of_their_paths():
+    """The same users, histories and targets; within the slot they stand still."""
+    paths, array = make_paths(num_sequences=20), PlanarArray(4, 8)
+    traced = DropFactory(paths, DownlinkConfig(num_rows=4), BLIND)
+    stored = DropFactory(store_channels(paths, array), config=BLIND)
+    assert stored.downlink == traced.downlink and stored.downlink.array == array
+    np.testing.assert_array_equal(stored.users, traced.users)
+    own, theirs = stored.at(3), traced.at(3)
+    for name in ("history", "target", "history_rms"):
+        np.testing.assert_allclose(getattr(own, name), getattr(theirs, name), atol=1e-5)
+    assert own.event is None and own.slot.shape == theirs.slot.shape
+    np.testing.assert_array_equal(own.slot, np.repeat(own.target[:, :, None], 14, axis=2))
+    assert stored.columns["slot_motion"] == "held" and traced.columns["slot_motion"] == "doppler"
+    assert stored.name == "speed unknown, 5 ms" and stored.columns["normalized_doppler"] is None
+    assert stored.digest not in (
+        traced.digest, DropFactory(store_channels(paths, array), config=DropConfig()).digest
+    )  # fmt: skip
+
+
+def test_a_known_speed_makes_a_regime_of_stored_channels():
+    channels = store_channels(make_paths(num_sequences=24, sampling_period=1e-3), PlanarArray(1, 8))
+    speed = np.full(24, 30 / 3.6)
+    speed[:2] = np.nan, 15.0
+    channels = dataclasses.replace(channels, speed=speed)
+    factory = DropFactory(channels, DownlinkConfig(num_users=2), BLIND)
+    assert factory.name == "30 km/h, 1 ms" and factory.counts["num_off_speed"] == 1
+    strided = DropFactory(channels, None, dataclasses.replace(BLIND, num_history=8, stride=2))
+    assert strided.name == "30 km/h, 2 ms" and strided.max_horizon == 3
+    assert strided.normalized_doppler == pytest.approx(2 * factory.normalized_doppler, abs=2e-3)
+
+
+def test_a_dual_polarised_station_serves_paths_of_both_polarisations():
+    paths = make_paths(num_sequences=12)
+    paths = dataclasses.replace(paths, a=np.concatenate([paths.a, 0.3j * paths.a], axis=-1))
+    downlink = DownlinkConfig(num_antennas=16, num_rows=2, polarization="VH")
+    drops = DropFactory(paths, downlink, BLIND).at(1)
+    np.testing.assert_allclose(drops.target[:, :, 8:], 0.3j * drops.target[:, :, :8], rtol=1e-4)
+    with pytest.raises(ValueError, match=r"number of polarisations.*expected 2.*polarization=V"):
+        DropFactory(paths, config=BLIND)
+    with pytest.raises(ValueError, match=r"multiple of rows.*num_rows=5"):
+        DownlinkConfig(num_rows=5)
+
+
+def test_pilots_sound_stored_channels_at_their_own_subcarriers():
+    paths, array = make_paths(num_sequences=10, num_paths=2), PlanarArray(1, 8)
+    sounding = SoundingConfig("pilots", comb=2)
+    factory = DropFactory(
+        store_channels(paths, array, 64, 30e3), None, dataclasses.replace(BLIND, num_drops=2),
+        sounding,
+    )  # fmt: skip
+    drops = factory.at(1)
+    true = factory.channels.true(factory.users.ravel(), range(16))[:, 0].reshape(
+        drops.history.shape
+    )
+    scale = np.sqrt(np.mean(np.abs(true) ** 2, axis=(2, 3, 4))) / drops.history_rms
+    error = drops.history - true / scale[..., None, None, None]
+    assert np.mean(np.abs(error) ** 2) < 10**-1.5
+    with pytest.raises(ValueError, match=r"30000 Hz apart. Received: channels 540000 Hz apart"):
+        DropFactory(store_channels(paths, array), config=BLIND, sounding=sounding)
+    with pytest.raises(ValueError, match="num_user_antennas=2"):
+        DropFactory(
+            store_channels(paths, array),
+            DownlinkConfig(num_user_antennas=2, streams_per_user=1, combining="eigen"),
+        )

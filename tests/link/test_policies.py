@@ -1,3 +1,4 @@
+import dataclasses
 import inspect
 import sys
 import types
@@ -6,10 +7,17 @@ import numpy as np
 import pytest
 
 from lwmt_sionna import ChannelPredictor, LWMTBackbone, baselines
-from lwmt_sionna.link import CsiPolicy, DropConfig, DropFactory, make_policy, policy_names
+from lwmt_sionna.link import (
+    CsiPolicy,
+    DownlinkConfig,
+    DropConfig,
+    DropFactory,
+    make_policy,
+    policy_names,
+)
 from lwmt_sionna.link.csi.policies import NoisyPerfectCsi, PredictedCsi
 from lwmt_sionna.models import list_presets
-from tests.link.channels import make_paths
+from tests.link.channels import FixedDrops, make_paths, store_channels
 
 
 class LastSnapshot:
@@ -67,6 +75,30 @@ def test_noisy_perfect_has_the_noise_of_a_snapshot(rng):
     noisy_history = h / np.sqrt(np.mean(np.abs(h) ** 2))
     error = NoisyPerfectCsi(10.0)(noisy_history, 1, target=h[:, :, 0]) - h[:, :, 0]
     assert np.mean(np.abs(error) ** 2) == pytest.approx(1 / 11, rel=0.02)
+
+
+def test_the_causal_ceiling_knows_what_no_event_changes(small_config):
+    paths = make_paths(num_sequences=8, sampling_period=1e-3)
+    downlink = dataclasses.replace(
+        small_config, num_users=1, num_user_antennas=2, streams_per_user=2
+    )
+    drops = DropConfig(max_similarity=1.0)
+    factory = DropFactory(paths, downlink, drops)
+    policy = make_policy("causal").for_regime(factory)
+    slot = factory.at(3)
+    np.testing.assert_allclose(policy(slot.history, 3), slot.target, atol=1e-5)
+    # A path that is born after the history is missing.
+    later = paths.valid.copy()
+    later[:, :16, 0] = False
+    factory = DropFactory(dataclasses.replace(paths, valid=later), downlink, drops)
+    born = factory.at(3).target - make_policy("causal").for_regime(factory)(slot.history, 3)
+    assert np.abs(born).max() > 0.1 and factory.at(3).event.any()
+    stored = DropFactory(store_channels(paths, small_config.array), config=drops)
+    for other in (FixedDrops(slot, downlink), stored):
+        with pytest.raises(ValueError, match="needs the paths"):
+            make_policy("causal").for_regime(other)
+    with pytest.raises(ValueError, match="belongs to a regime"):
+        make_policy("causal")(slot.history, 3)
 
 
 def test_noise_of_noisy_perfect_repeats(history):
@@ -291,3 +323,19 @@ def test_baselines_have_their_tuned_settings():
         True,
     ]
     assert "('order', 3)" in make_policy("denoised_ar", settings={"order": 3}).fingerprint
+
+
+def test_presets_and_baselines_are_made_for_the_array_of_the_drops():
+    paths = make_paths(num_sequences=12)
+    planar = DropFactory(paths, DownlinkConfig(num_antennas=16, num_rows=4, num_subcarriers=16))
+    line = DropFactory(paths, DownlinkConfig(num_antennas=16, num_subcarriers=16))
+    for name, settings in (("local_ar", None), ("local_ar", {"order": 2}), ("small", None)):
+        policy = make_policy(name, settings=settings)
+        assert policy.for_regime(line) is policy
+        own = policy.for_regime(planar)
+        assert own.name == name and own.for_regime(planar) is own
+        predictor = getattr(own.predictor, "model", own.predictor)
+        assert getattr(predictor, "transform", predictor).array_shape == (4, 4, 1)
+        assert settings is None or predictor.order == 2
+    with pytest.raises(ValueError, match=r"Policy 'mine' is made for another array.*\(4, 4, 1\)"):
+        PredictedCsi(baselines.LocalAutoregression(), "mine").for_regime(planar)

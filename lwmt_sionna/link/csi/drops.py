@@ -11,13 +11,21 @@ import numpy as np
 
 from lwmt_sionna import data
 from lwmt_sionna.data.paths import OPTIONAL_FIELDS, PATH_FIELDS, SEQUENCE_FIELDS
+from lwmt_sionna.evaluation import causal_channel
 from lwmt_sionna.link.csi.sounding import SoundingConfig, pilot_frequencies, sound
 from lwmt_sionna.link.csi.users import admitted, group_users, spatial_similarity
 from lwmt_sionna.link.phy.config import DownlinkConfig
 from lwmt_sionna.runs.configuration import Config, NonNegativeInt, Positive, PositiveInt
 from lwmt_sionna.typing import Array
 
-__all__ = ["DropConfig", "DropFactory", "LinkDrops", "RegimeChannels", "with_user_antenna"]
+__all__ = [
+    "DropConfig",
+    "DropFactory",
+    "LinkDrops",
+    "RegimeChannels",
+    "StoredChannels",
+    "with_user_antenna",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +115,8 @@ class DropConfig(Config):
         stride: int, snapshots of the data from one CSI snapshot to the next: a longer CSI period
             from the same motion.
         history_snr_db: float, SNR of the measured history [dB].
-        csi_subcarrier_spacing: float, spacing of the CSI grid [Hz].
+        csi_subcarrier_spacing: float, spacing of the CSI grid [Hz]; channels that are stored as
+            such have theirs.
         max_similarity: float, largest similarity of the measured spatial covariances of two users
             that are served together (0 to 1); 1 groups users blindly.
         seed: int, seed of grouping and of the history noise.
@@ -126,11 +135,14 @@ class RegimeChannels:
     """Synthesises the channels of stored paths for one link.
 
     Args:
-        paths: `lwmt_sionna.data.PathSequences` with one polarisation at the base station.
+        paths: `lwmt_sionna.data.PathSequences`.
         downlink: `DownlinkConfig`.
         csi_subcarrier_spacing: float, spacing of the CSI grid [Hz].
         seed: int, seed of the orientation of the users' arrays.
     """
+
+    #: What happens between the snapshots, during a slot: every path turns by its Doppler shift.
+    slot_motion = "doppler"
 
     def __init__(
         self,
@@ -144,7 +156,6 @@ class RegimeChannels:
         self.frequencies = data.subcarrier_frequencies(
             downlink.num_subcarriers, csi_subcarrier_spacing
         )
-        self._array = data.PlanarArray(num_rows=1, num_cols=downlink.num_antennas)
         rng = np.random.default_rng([seed, 2])
         #: float `[num_sequences]`, orientation of the users' arrays [radians].
         self.yaw = rng.uniform(-np.pi, np.pi, paths.num_sequences)
@@ -169,21 +180,35 @@ class RegimeChannels:
             num_frequencies]`.
         """
         frequencies = self.frequencies if frequencies is None else frequencies
-        paths = self.paths.select(users)
-        size = self.downlink.num_user_antennas
-        return np.stack(
-            [
-                data.synthesize(
-                    with_user_antenna(paths, antenna, size, self.yaw[users]),
-                    self._array,
-                    frequencies,
-                    times=times,
-                    snapshots=snapshots,
-                )
-                for antenna in range(size)
-            ],
-            axis=1,
-        )
+        channels = [
+            data.synthesize(
+                paths, self.downlink.array, frequencies, times=times, snapshots=snapshots
+            )
+            for paths in self._per_antenna(users)
+        ]
+        return np.stack(channels, axis=1)
+
+    def causal(self, users: Array, last: int, target: int) -> Array:
+        """What could be foreseen of the true channels at best.
+
+        Args:
+            users: int `[num_users]`, sequences.
+            last: int, the last measured snapshot.
+            target: int, the snapshot to be foreseen.
+
+        Returns:
+            complex64 `[num_users, num_user_antennas, num_antennas, num_subcarriers]`; see
+            `lwmt_sionna.evaluation.causal_channel`.
+        """
+        channels = [
+            causal_channel(paths, self.downlink.array, self.frequencies, last, target)
+            for paths in self._per_antenna(users)
+        ]
+        return np.stack(channels, axis=1)
+
+    def _per_antenna(self, users):
+        paths, size = self.paths.select(users), self.downlink.num_user_antennas
+        return [with_user_antenna(paths, one, size, self.yaw[users]) for one in range(size)]
 
     def measured(
         self,
@@ -233,6 +258,60 @@ class RegimeChannels:
         return history
 
 
+class StoredChannels(RegimeChannels):
+    """Channels that are stored as such, for one link.
+
+    Between the snapshots nothing is known of them: a slot has the channel of its snapshot from its
+    first symbol to its last.
+
+    Args:
+        channels: `lwmt_sionna.data.ChannelSequences`, whose array and subcarriers are the link's.
+        downlink: `DownlinkConfig` of that array and so many subcarriers, users of one antenna.
+
+    Raises:
+        ValueError: users have several antennas.
+    """
+
+    slot_motion = "held"
+
+    def __init__(self, channels: data.ChannelSequences, downlink: DownlinkConfig) -> None:
+        if downlink.num_user_antennas != 1:
+            raise ValueError(
+                "Users of stored channels have one antenna. Received: "
+                f"num_user_antennas={downlink.num_user_antennas}"
+            )
+        self.channels = channels
+        self.downlink = downlink
+        self.frequencies = channels.frequencies
+
+    def true(
+        self,
+        users: Array,
+        snapshots: Sequence[int],
+        times: Array | None = None,
+        frequencies: Array | None = None,
+    ) -> Array:
+        """True channels: see `RegimeChannels`; frequencies are some of the stored ones."""
+        h = self.channels.h[np.ix_(users, snapshots)][:, None]
+        if frequencies is not None:
+            h = h[..., self._columns(frequencies)]
+        if times is None:
+            return h
+        return np.repeat(h[:, :, :, None], len(times), axis=3)
+
+    def _columns(self, frequencies):
+        spacing = self.channels.subcarrier_spacing
+        place = (np.asarray(frequencies) - self.frequencies[0]) / spacing
+        columns = np.rint(place).astype(int)
+        if np.abs(place - columns).max() > 1e-3 or columns.max() >= len(self.frequencies):
+            raise ValueError(
+                "Sounding pilots need channels at every subcarrier of the carrier: expected stored "
+                f"channels {self.downlink.subcarrier_spacing:g} Hz apart. Received: channels "
+                f"{spacing:g} Hz apart"
+            )
+        return columns
+
+
 def with_user_antenna(
     paths: data.PathSequences, antenna: int, num_antennas: int, yaw: Array
 ) -> data.PathSequences:
@@ -261,6 +340,9 @@ def _with_stride(paths, stride):
     """Every `stride`-th snapshot: the same motion with less frequent CSI."""
     if stride == 1:
         return paths
+    if isinstance(paths, data.ChannelSequences):
+        period = stride * paths.sampling_period
+        return dataclasses.replace(paths, h=paths.h[:, ::stride], sampling_period=period)
     chosen = {
         name: getattr(paths, name)[:, ::stride]
         for name, (_, axes) in {**PATH_FIELDS, **SEQUENCE_FIELDS, **OPTIONAL_FIELDS}.items()
@@ -270,17 +352,22 @@ def _with_stride(paths, stride):
 
 
 class DropFactory:
-    """Forms drops from stored paths and synthesises their channels.
+    """Forms drops from stored paths, whose channels it synthesises, or from stored channels.
 
     All sequences must share scene, speed and sampling period: a *regime*. A few that are more than
-    5 % faster or slower than the median, as down a steep slope, are left out and counted.
+    5 % faster or slower than the median, as down a steep slope, are left out and counted. A user
+    whose speed is unknown is taken for one of them.
+
+    The base station's array is that of the downlink for paths. Stored channels bring theirs, and
+    their subcarriers, in place of those of the downlink (see `downlink`), have one antenna per user
+    and do not move within a slot (see `StoredChannels`).
 
     Drops are formed from the measured histories alone, as a scheduler would: users of a drop belong
     to one base station, are still heard in the last snapshot and are not too similar. A trajectory
     serves in at most one drop, so that drops are independent and intervals over drops are honest.
 
     Args:
-        paths: `lwmt_sionna.data.PathSequences` of one regime.
+        sequences: `lwmt_sionna.data.PathSequences` or `ChannelSequences` of one regime.
         downlink: `DownlinkConfig`.
         config: `DropConfig`.
         sounding: `SoundingConfig`, how the history is measured.
@@ -293,7 +380,7 @@ class DropFactory:
 
     def __init__(
         self,
-        paths: data.PathSequences,
+        sequences: data.PathSequences | data.ChannelSequences,
         downlink: DownlinkConfig | None = None,
         config: DropConfig | None = None,
         sounding: SoundingConfig | None = None,
@@ -303,17 +390,22 @@ class DropFactory:
         self.config = DropConfig() if config is None else config
         self.sounding = SoundingConfig() if sounding is None else sounding
         self._label = label
-        problems = data.check_values(paths)
-        if problems:
-            raise ValueError(f"These paths cannot be: {problems[0]}")
-        paths = _with_stride(paths, self.config.stride)
+        # Stored channels have been checked when they were made.
+        if isinstance(sequences, data.PathSequences):
+            problems = data.check_values(sequences)
+            if problems:
+                raise ValueError(f"These paths cannot be: {problems[0]}")
+        else:
+            self.downlink = _with_array_of(self.downlink, sequences)
+        paths = _with_stride(sequences, self.config.stride)
         self.scene = paths.scene
         self.sampling_period = float(paths.sampling_period)
         self.speed_kmh, at_speed = _common_speed_kmh(paths.speed)
         num_off_speed = int(np.count_nonzero(~at_speed))
         if num_off_speed:
             paths = paths.select(at_speed)
-        self.normalized_doppler = round(float(np.median(paths.normalized_doppler)), 3)
+        turns = paths.normalized_doppler[np.isfinite(paths.speed)]
+        self.normalized_doppler = round(float(np.median(turns)), 3) if turns.size else None
         self._last = self.config.num_history - 1
         self.max_horizon = paths.num_snapshots - self.config.num_history
         if self.max_horizon < 1:
@@ -321,15 +413,15 @@ class DropFactory:
                 f"Sequences need more than num_history={self.config.num_history} snapshots. "
                 f"Received: {paths.num_snapshots} snapshots with stride={self.config.stride}"
             )
-        if paths.a.shape[-1] != 1:
-            raise ValueError(
-                "The link uses a base station with one polarisation. "
-                f"Received: paths with {paths.a.shape[-1]} polarisations"
-            )
         #: `RegimeChannels` of all sequences at the speed of the regime.
-        self.channels = RegimeChannels(
-            paths, self.downlink, self.config.csi_subcarrier_spacing, self.config.seed
+        self.channels: RegimeChannels = (
+            StoredChannels(paths, self.downlink)
+            if isinstance(paths, data.ChannelSequences)
+            else RegimeChannels(
+                paths, self.downlink, self.config.csi_subcarrier_spacing, self.config.seed
+            )
         )
+        self._sequences = paths
         snapshots = list(range(self.config.num_history))
         true = self.channels.true(np.arange(paths.num_sequences), snapshots)
         history = self.channels.measured(
@@ -353,7 +445,8 @@ class DropFactory:
     @property
     def name(self) -> str:
         """str, the regime in words."""
-        name = f"{self.speed_kmh:g} km/h, {self.sampling_period * 1e3:g} ms"
+        speed = "speed unknown" if self.speed_kmh is None else f"{self.speed_kmh:g} km/h"
+        name = f"{speed}, {self.sampling_period * 1e3:g} ms"
         return f"{name}, {self._label}" if self._label else name
 
     @property
@@ -367,6 +460,7 @@ class DropFactory:
             "num_users": self.downlink.num_users,
             "history_snr_db": self.config.history_snr_db,
             "sounding": self.sounding.mode,
+            "slot_motion": self.channels.slot_motion,
         }
 
     def at(self, horizon: int) -> LinkDrops:
@@ -387,16 +481,31 @@ class DropFactory:
         chosen = self.users.ravel()
         target = self.channels.true(chosen, [snapshot])[:, :, 0]
         slot = self.channels.true(chosen, [snapshot], times=self.downlink.symbol_times)[:, :, 0]
-        event = data.event_mask(self.channels.paths.select(chosen), self._last, snapshot)
+        event = None
+        if isinstance(self._sequences, data.PathSequences):
+            event = data.event_mask(self._sequences.select(chosen), self._last, snapshot)
+            event = event.reshape(self.users.shape)
         return LinkDrops(
             history=self._history,
             target=self._by_drop(self._scaled(target)),
             slot=self._by_drop(self._scaled(slot)),
             horizon=horizon,
             history_rms=self._history_rms,
-            event=event.reshape(self.users.shape),
+            event=event,
             num_user_antennas=self.downlink.num_user_antennas,
         )
+
+    def causal(self, horizon: int) -> Array:
+        """What could be foreseen at best of the targets of `at`.
+
+        Args:
+            horizon: int, from 1 to `max_horizon`.
+
+        Returns:
+            complex64, shape of `LinkDrops.target`; see `lwmt_sionna.evaluation.causal_channel`.
+        """
+        foreseen = self.channels.causal(self.users.ravel(), self._last, self._last + horizon)
+        return self._by_drop(self._scaled(foreseen))
 
     def _form_drops(self, paths, true, history):
         config = self.config
@@ -443,9 +552,10 @@ class DropFactory:
 
     def _make_digest(self, paths):
         digest = hashlib.sha256()
-        for name in PATH_FIELDS:
+        for name in PATH_FIELDS if isinstance(paths, data.PathSequences) else ("h",):
             digest.update(np.ascontiguousarray(getattr(paths, name)))
-        periods = (self.sampling_period, float(paths.carrier_frequency))
+        grid = float(np.ptp(self.channels.frequencies))
+        periods = (self.sampling_period, float(paths.carrier_frequency), grid)
         # Two runs with other numbers of drops share no counts, but other settings of theirs do.
         settings = (self.users.tolist(), self.config, self.sounding, self.downlink, periods)
         digest.update(repr(settings).encode())
@@ -458,12 +568,26 @@ def _user_rms(history):
     return np.sqrt(np.where(square > 0, square, 1.0)).astype(np.float32)
 
 
+def _with_array_of(downlink, channels):
+    rows, _, polarizations = channels.array_shape
+    return dataclasses.replace(
+        downlink,
+        num_antennas=channels.h.shape[2],
+        num_rows=rows,
+        polarization="V" if polarizations == 1 else "VH",
+        num_subcarriers=channels.h.shape[3],
+    )
+
+
 def _common_speed_kmh(speed):
-    """The speed in km/h, and whether sequences have it, bool `[num_sequences]`."""
-    middle = float(np.median(speed))
-    at_speed = np.abs(speed - middle) <= _SPEED_TOLERANCE * max(middle, 1e-3)
+    """The speed in km/h, `None` if unknown, and whether sequences have it, `[num_sequences]`."""
+    known = np.isfinite(speed)
+    if not known.any():
+        return None, ~known
+    middle = float(np.median(speed[known]))
+    at_speed = ~known | (np.abs(speed - middle) <= _SPEED_TOLERANCE * max(middle, 1e-3))
     if np.mean(~at_speed) > _MOST_OFF_SPEED:
-        low, high = float(np.min(speed)), float(np.max(speed))
+        low, high = float(np.min(speed[known])), float(np.max(speed[known]))
         raise ValueError(
             "The users of a link regime move at one speed. "
             f"Received: speeds from {low * 3.6:.1f} to {high * 3.6:.1f} km/h"

@@ -2,6 +2,7 @@
 
 import ast
 import copy
+import functools
 import hashlib
 import importlib
 import inspect
@@ -12,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from lwmt_sionna.evaluation import CEILINGS
 from lwmt_sionna.link.csi.drops import DropFactory
 from lwmt_sionna.runs import records
 from lwmt_sionna.typing import Array, PathLike
 
 __all__ = [
-    "CEILINGS",
+    "CausalCsi",
     "CsiPolicy",
     "NoisyPerfectCsi",
     "PerfectCsi",
@@ -26,15 +28,12 @@ __all__ = [
     "policy_names",
 ]
 
-#: Policies that know what none can know.
-CEILINGS = ("perfect", "noisy_perfect")
-
 
 class CsiPolicy:
     """From the measured past to the channel that the precoder is built on.
 
     A policy of one's own needs nothing more than `__call__`; `PredictedCsi` makes one of any
-    predictor. Only the two ceilings, perfect and noisy perfect CSI, look at `target`. A link is one
+    predictor. Only perfect and noisy perfect CSI look at `target`. A link is one
     receive antenna of a user; with single-antenna users `num_links` is `num_users`.
 
     Args:
@@ -111,12 +110,41 @@ class NoisyPerfectCsi(CsiPolicy):
         return NoisyPerfectCsi(factory.config.history_snr_db, self.seed, self.name)
 
 
+class CausalCsi(CsiPolicy):
+    """The causal ceiling: what could be foreseen of the slot at best.
+
+    All paths of the last measured snapshot are known exactly, the dead are kept on, the born are
+    missing; see `lwmt_sionna.evaluation.causal_channel`.
+    """
+
+    def __init__(self, name: str = "causal") -> None:
+        super().__init__(name)
+        self._foreseen: Callable[[int], Array] | None = None
+
+    def for_regime(self, factory: DropFactory) -> "CausalCsi":
+        if not hasattr(getattr(factory, "channels", None), "paths"):
+            raise ValueError(
+                f"Policy {self.name!r} needs the paths behind the channels; expected drops of "
+                f"stored paths. Received: regime={factory.name}"
+            )
+        policy = CausalCsi(self.name)
+        policy._foreseen = factory.causal
+        return policy
+
+    def __call__(self, history: Array, horizon: int, target: Array | None = None) -> Array:
+        if self._foreseen is None:
+            raise ValueError(
+                f"Policy {self.name!r} belongs to a regime; expected that of `for_regime`"
+            )
+        return self._foreseen(horizon)
+
+
 class PredictedCsi(CsiPolicy):
     """Any predictor as a policy.
 
-    Drops of a `DropFactory` are those of a horizontal line: a predictor made for another array is
-    refused there. Ready channels of a planar or dual-polarised array need a predictor that was
-    given that `array_shape`.
+    A predictor made for another array than that of a `DropFactory` is refused there. Presets and
+    tuned baselines are made for each; others of a planar or dual-polarised array need a predictor
+    that was given that `array_shape`.
 
     Args:
         predictor: callable `(history, num_horizons)` on complex64
@@ -147,9 +175,7 @@ class PredictedCsi(CsiPolicy):
     def for_regime(self, factory: DropFactory) -> "PredictedCsi":
         from lwmt_sionna.baselines import check_array
 
-        # Its drops are those of a horizontal line.
-        line = (1, factory.downlink.num_antennas, 1)
-        check_array(self.predictor, f"Policy {self.name!r}", line)
+        check_array(self.predictor, f"Policy {self.name!r}", factory.downlink.array.shape)
         return self
 
     def __call__(self, history: Array, horizon: int, target: Array | None = None) -> Array:
@@ -196,18 +222,33 @@ class PredictedCsi(CsiPolicy):
         return predicted.astype(np.complex64)
 
 
-class _TunedCsi(PredictedCsi):
-    """A baseline with the settings tuned at the SNR of the history, that of each regime."""
+class _MadeCsi(PredictedCsi):
+    """A preset or baseline, made for the array and, if tuned, the history SNR of each regime."""
 
-    history_snr_db: float
+    #: From history SNR and array shape to the policy, and of which of them this one is.
+    make: Callable[[float | None, Any], "_MadeCsi"]
+    made_of: tuple[float | None, Any]
 
     def for_regime(self, factory):
-        history_snr_db = factory.config.history_snr_db
-        if history_snr_db == self.history_snr_db:
-            return self
-        policy = _baseline(self.name, None, history_snr_db)
-        policy.num_horizons = self.num_horizons
-        return policy
+        array = factory.downlink.array.shape
+        # What takes no shape serves a line.
+        line = array == (1, factory.downlink.num_antennas, 1)
+        tuned = self.made_of[0] is not None
+        own = (factory.config.history_snr_db if tuned else None, None if line else array)
+        policy = self
+        if own != self.made_of:
+            policy = self.make(*own)
+            policy.name, policy.num_horizons = self.name, self.num_horizons
+        return super(_MadeCsi, policy).for_regime(factory)
+
+
+def _remade(make, history_snr_db, array_shape=None):
+    """What `make` makes of both, as a `_MadeCsi` that can be made anew."""
+    predictor, name, fingerprint, source = make(history_snr_db, array_shape)
+    policy = _MadeCsi(predictor, name, fingerprint=fingerprint)
+    policy.source, policy.made_of = source, (history_snr_db, array_shape)
+    policy.make = functools.partial(_remade, make)
+    return policy
 
 
 def _core(error):
@@ -226,7 +267,7 @@ def policy_names() -> tuple[str, ...]:
     """Names that `make_policy` knows; besides them `preset:NAME_OR_PATH` and `module:object`.
 
     Returns:
-        Tuple of str: the two ceilings, every baseline of `lwmt_sionna.baselines` under its own
+        Tuple of str: the ceilings, every baseline of `lwmt_sionna.baselines` under its own
         name, `model` and the shipped presets.
     """
     from lwmt_sionna.models import list_presets
@@ -275,7 +316,7 @@ def make_policy(
             have the settings tuned at the nearest SNR (see `lwmt_sionna.baselines.tuned_settings`).
         seed: int, seed of the noise of `noisy_perfect`.
         settings: dict or None, arguments of the baseline's constructor in place of all tuned ones.
-            Without an `array_shape` among them the antennas are taken for a line, as drops are.
+            Without an `array_shape` among them it is that of the drops.
         num_horizons: int, horizons that predictors are asked for at least (see `PredictedCsi`).
 
     Returns:
@@ -297,32 +338,36 @@ def make_policy(
 def _find_policy(spec, preset, history_snr_db, seed, settings):
     if spec == "perfect":
         return PerfectCsi()
+    if spec == "causal":
+        return CausalCsi()
     if spec == "noisy_perfect":
         return NoisyPerfectCsi(history_snr_db, seed)
     if spec == "model":
-        return _preset(preset, spec)
+        return _remade(functools.partial(_preset, preset, spec), None)
     if spec in _baseline_classes():
-        return _baseline(spec, settings, history_snr_db)
+        tuned_at = history_snr_db if settings is None else None
+        return _remade(functools.partial(_baseline, spec, settings), tuned_at)
     kind, _, rest = spec.partition(":")
     if not rest:
         if spec in policy_names():
-            return _preset(spec, spec)
+            return _remade(functools.partial(_preset, spec, spec), None)
         raise ValueError(
             f"Unknown policy. Known: {', '.join(policy_names())}, preset:NAME_OR_PATH, "
             f"module:object. Received: policy={spec!r}"
         )
     if kind == "preset":
-        return _preset(rest, spec)
+        return _remade(functools.partial(_preset, rest, spec), None)
     return _from_object(spec, kind, rest)
 
 
-def _baseline(name, settings, history_snr_db):
+def _baseline(name, settings, history_snr_db, array_shape):
     from lwmt_sionna.baselines import tuned_settings
 
     cls = _baseline_classes()[name]
     # Settings fit together: those given stand alone.
-    tuned = settings is None
-    settings = tuned_settings(name, history_snr_db) if tuned else settings
+    settings = tuned_settings(name, history_snr_db) if settings is None else settings
+    if array_shape is not None and "array_shape" in inspect.signature(cls).parameters:
+        settings = {"array_shape": array_shape, **settings}
     try:
         arguments = inspect.signature(cls).bind(**settings)
         predictor = cls(**settings)
@@ -335,27 +380,20 @@ def _baseline(name, settings, history_snr_db):
         key: records.sha256(value) if value in files else value
         for key, value in sorted(arguments.arguments.items())
     }
-    policy = (_TunedCsi if tuned else PredictedCsi)(
-        predictor, name, fingerprint=repr(list(arguments.items()))
-    )
-    policy.history_snr_db = history_snr_db
-    policy.source = files[0] if files else None
-    return policy
+    return predictor, name, repr(list(arguments.items())), files[0] if files else None
 
 
 def _is_file(value):
     return isinstance(value, str | pathlib.Path) and pathlib.Path(value).exists()
 
 
-def _preset(preset, name):
+def _preset(preset, name, history_snr_db, array_shape):
     from lwmt_sionna import baselines
     from lwmt_sionna.models import presets
 
     folder = presets.preset_folder(preset)
-    predictor = baselines.ModelPredictor(preset, name=name)
-    policy = PredictedCsi(predictor, name, fingerprint=records.sha256(folder))
-    policy.source = folder
-    return policy
+    predictor = baselines.ModelPredictor(preset, name=name, array_shape=array_shape)
+    return predictor, name, records.sha256(folder), folder
 
 
 def _from_object(spec, module_name, object_name):

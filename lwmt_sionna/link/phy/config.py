@@ -9,6 +9,7 @@ from typing import Literal
 
 import numpy as np
 
+from lwmt_sionna.data.arrays import PlanarArray, Polarization
 from lwmt_sionna.runs.configuration import Config, NonNegativeInt, PositiveInt
 from lwmt_sionna.typing import Array
 
@@ -94,7 +95,11 @@ class DownlinkConfig(Config):
 
     Attributes:
         num_users: int, users served at once.
-        num_antennas: int, antennas of the base station, a horizontal line at half a wavelength.
+        num_antennas: int, antennas of the base station, both polarisations counted, at half a
+            wavelength from each other.
+        num_rows: int, rows of its array; one makes a horizontal line.
+        polarization: str, "V", "H", "VH" or "cross", that of its array: see
+            `lwmt_sionna.data.PlanarArray`.
         num_user_antennas: int, antennas of a user.
         streams_per_user: int, streams (layers) of a user, all of one code word. One user with
             several streams is single-user MIMO, several users are multi-user MIMO.
@@ -117,6 +122,8 @@ class DownlinkConfig(Config):
 
     num_users: PositiveInt = 4
     num_antennas: PositiveInt = 32
+    num_rows: PositiveInt = 1
+    polarization: Polarization = "V"
     num_user_antennas: PositiveInt = 1
     streams_per_user: PositiveInt = 1
     combining: Literal["antenna", "eigen"] = "antenna"
@@ -153,6 +160,8 @@ class DownlinkConfig(Config):
                 f"num_user_antennas={self.num_user_antennas}, "
                 f"streams_per_user={self.streams_per_user}"
             )
+        # Said here rather than when the files are read.
+        _ = self.array
         groups = self.pilot_groups
         symbols = [symbol for group in groups for symbol in group]
         if len(set(symbols)) != len(symbols) or max(symbols, default=0) >= _SLOT_SYMBOLS:
@@ -171,6 +180,11 @@ class DownlinkConfig(Config):
                 f"symbol: {self.num_streams} here, users times streams_per_user. "
                 f"Received: pilot_groups={groups}"
             )
+
+    @property
+    def array(self) -> PlanarArray:
+        """`PlanarArray` of the base station."""
+        return PlanarArray.of(self.num_antennas, self.num_rows, self.polarization)
 
     @property
     def num_ofdm_symbols(self) -> int:

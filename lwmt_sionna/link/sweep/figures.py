@@ -389,5 +389,6 @@ def _speeds(record):
     periods: dict[Any, dict[Any, set]] = {}
     for row in record["goodput"]:
         speeds = periods.setdefault(row.get("sampling_period"), {})
-        speeds.setdefault(row.get("speed_kmh"), set()).add(row["regime"])
+        if row.get("speed_kmh") is not None:
+            speeds.setdefault(row["speed_kmh"], set()).add(row["regime"])
     return max(periods.items(), key=lambda item: len(item[1]))

@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from lwmt_sionna.data import read_paths
+from lwmt_sionna.data import read_sequences
 from lwmt_sionna.link.csi.drops import DropConfig, DropFactory
 from lwmt_sionna.link.csi.policies import CsiPolicy, make_policy
 from lwmt_sionna.link.csi.sounding import SoundingConfig
@@ -40,7 +40,8 @@ class LinkEvalConfig(Config):
     """Everything that a link-level evaluation depends on.
 
     Attributes:
-        data: tuple of str, HDF5 files with paths: one scene, speed and sampling period each.
+        data: tuple of str, HDF5 files with paths or channels: one scene, speed and sampling
+            period each.
         policies: tuple of str, names for `make_policy`.
         preset: str, preset (name or folder) of the policy `model`.
         report_mcs: int or None, scheme of the BLER that the table and the figure show; the middle
@@ -308,13 +309,13 @@ def make_bench(config: LinkEvalConfig, names: Sequence[str] | None = None) -> Be
     for policy, spec, name in zip(policies, config.policies, names or config.policies):
         if policy.name == spec:
             policy.name = name
-    contents = [_told_of(path, read_paths, path) for path in config.data]
-    several_scenes = len({paths.scene for paths in contents}) > 1
+    contents = [_told_of(path, read_sequences, path) for path in config.data]
+    several_scenes = len({sequences.scene for sequences in contents}) > 1
     factories = []
-    for path, paths in zip(config.data, contents):
+    for path, sequences in zip(config.data, contents):
         for label, settings in config.variants():
-            label = ", ".join(filter(None, [paths.scene if several_scenes else "", label]))
-            factories.append(_told_of(path, DropFactory, paths, *settings.values(), label))
+            label = ", ".join(filter(None, [sequences.scene if several_scenes else "", label]))
+            factories.append(_told_of(path, DropFactory, sequences, *settings.values(), label))
     names = [factory.name for factory in factories]
     if len(set(names)) != len(names):
         raise ValueError(f"Every data file needs a regime of its own. Received: {names}")

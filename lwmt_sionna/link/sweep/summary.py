@@ -21,8 +21,6 @@ __all__ = [
     "survey_columns",
 ]
 
-_FLOOR_DB = -200.0
-
 
 def survey_columns(survey: dict[str, Any]) -> dict[str, Any]:
     """Columns of a point that do not depend on the scheme.
@@ -168,5 +166,4 @@ def nmse_summary(h_hat: Array, h: Array, rms: Array) -> dict[str, float | None]:
     if not np.any(power > 0):
         return dict.fromkeys(names)
     summary = summarize_errors(error, power)
-    # Perfect CSI has no error at all; a floor keeps records free of infinities.
-    return {name: round(max(summary[name], _FLOOR_DB), 4) for name in names}
+    return {name: round(summary[name], 4) for name in names}

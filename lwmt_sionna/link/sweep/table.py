@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
-from lwmt_sionna.link.csi.policies import CEILINGS
+from lwmt_sionna.evaluation import CEILINGS
 from lwmt_sionna.link.sweep.adaptation import ADAPTATIONS
 from lwmt_sionna.link.sweep.summary import recovered_share
 from lwmt_sionna.runs import records
