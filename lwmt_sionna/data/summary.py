@@ -115,6 +115,7 @@ def summarize(paths: PathSequences) -> dict[str, Any]:
 _DYNAMIC_RANGE_DB = 40.0
 _NUM_SUBCARRIERS, _SPACING = 32, 540e3
 _ARROW_INCHES = 0.17
+_NUM_PANELS, _FRAMES_PER_SECOND = 8, 5
 _MAP_INCHES = 6.0
 _ANGLE_LABEL = "sine of departure"
 _DELAY_LABEL = "delay [µs]"
@@ -152,16 +153,13 @@ def angle_delay_power(
     return power / max(power.max(), np.finfo(np.float64).tiny)
 
 
-def plot_angle_delay(
-    paths: PathSequences, sequence: int, path: PathLike, num_panels: int = 8
-) -> None:
+def plot_angle_delay(paths: PathSequences, sequence: int, path: PathLike) -> None:
     """Draws a strip of angle-delay maps over time.
 
     Args:
         paths: `PathSequences`.
         sequence: Index of the sequence.
         path: Path of the figure; the extension chooses the format.
-        num_panels: Number of snapshots to show, spread over the sequence.
 
     Raises:
         ValueError: If there is no such sequence.
@@ -170,7 +168,7 @@ def plot_angle_delay(
     from matplotlib.figure import Figure
 
     level = _angle_delay_db(paths, sequence)
-    shown = np.unique(np.linspace(0, len(level) - 1, num_panels).round().astype(int))
+    shown = np.unique(np.linspace(0, len(level) - 1, _NUM_PANELS).round().astype(int))
     figure = Figure(figsize=(1.4 * len(shown) + 1.3, 2.5), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, len(shown), sharex=True, sharey=True, squeeze=False)[0]
@@ -188,16 +186,13 @@ def plot_angle_delay(
         figure.savefig(temporary, dpi=150)
 
 
-def animate_angle_delay(
-    paths: PathSequences, sequence: int, path: PathLike, frame_seconds: float = 0.2
-) -> None:
+def animate_angle_delay(paths: PathSequences, sequence: int, path: PathLike) -> None:
     """Writes an animation of angle-delay maps, with the path gain over time below.
 
     Args:
         paths: `PathSequences`.
         sequence: Index of the sequence.
         path: Path of the GIF.
-        frame_seconds: Seconds that a snapshot is shown.
 
     Raises:
         ValueError: If there is no such sequence.
@@ -228,7 +223,7 @@ def animate_angle_delay(
 
     movie = FuncAnimation(figure, draw, frames=len(level))
     with atomic_path(path) as temporary:
-        movie.save(temporary, writer=PillowWriter(fps=1.0 / frame_seconds), dpi=100)
+        movie.save(temporary, writer=PillowWriter(fps=_FRAMES_PER_SECOND), dpi=100)
 
 
 def plot_tracks(

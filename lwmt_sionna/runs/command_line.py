@@ -22,6 +22,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from lwmt_sionna.runs.records import git_state
+
 __all__ = ["UsageError", "add_options", "build_parser", "configure_logging", "run", "workdir"]
 
 _EXIT_USER_ERROR = 2
@@ -183,7 +185,8 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
     argv = sys.argv[1:] if argv is None else list(argv)
     # TensorFlow reads it at import, which a script leaves to its main function.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    _note_git_state()
+    # Records name the commit that the run was started from, not the one it ended on.
+    git_state()
     try:
         status = main(argv)
     except KeyboardInterrupt:
@@ -203,13 +206,6 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
         sys.stderr.write(f"{program}: error: {message}\n")
         sys.exit(_EXIT_USER_ERROR)
     sys.exit(0 if status is None else status)
-
-
-def _note_git_state():
-    # Records name the commit that the run was started from, not the one it ended on.
-    from lwmt_sionna.runs import records
-
-    records.git_state()
 
 
 def _explain(error):

@@ -74,12 +74,10 @@ def plot_attention_comparison(
     _draw_cells(points, path, draw, "attention (circles: seeds)")
 
 
-def plot_mask_ablation(
-    record: dict[str, Any] | PathLike, path: PathLike, metric: str = "nmse_pooled_db"
-) -> None:
+def plot_mask_ablation(record: dict[str, Any] | PathLike, path: PathLike) -> None:
     """Loss against the whole curriculum, contestants over conditions, one panel per test set.
 
-    The record is that of the pretraining study; `metric` tells which error of the points is drawn.
+    The record is that of the pretraining study, its errors the pooled ones.
     """
     import numpy as np
 
@@ -104,7 +102,7 @@ def plot_mask_ablation(
                         contestants.index(p["contestant"]),
                         conditions.index(p["condition"]),
                     )
-                    table[row, column] = p[metric]
+                    table[row, column] = p["nmse_pooled_db"]
             excess = table - table[0]
             axes.imshow(excess, cmap="RdBu_r", vmin=-3, vmax=3, aspect="auto")
             for (row, column), value in np.ndenumerate(table):

@@ -27,9 +27,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from lwmt_sionna.ops.attention.dense import accumulator
 from lwmt_sionna.ops.attention.neighborhood import Neighborhood
 from lwmt_sionna.ops.attention.routing import LOWEST
+from lwmt_sionna.ops.attention.tables import accumulator
 from lwmt_sionna.typing import Array, Tensor
 
 __all__ = ["ShiftPlan", "Sweep", "attend_shift", "shift_plan", "unrolled_offsets"]
