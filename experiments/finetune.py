@@ -54,7 +54,7 @@ def main(argv=None):
     names = ("init", "kind", "label_share", "attention", "steps", "seed")
     overrides = {name: getattr(args, name) for name in names}
     overrides |= {"files": args.data, "mode": None if args.mode == "scratch" else args.mode}
-    config = TrainConfig.from_toml(args.config, overrides)
+    config = TrainConfig.from_toml(args.config, overrides).on_files()
     check_horizons(config, args.horizons)
     workdir = args.workdir or pathlib.Path("runs") / args.config.stem
     model, outcome = train(
@@ -86,8 +86,10 @@ def main(argv=None):
         f"{outcome['validation_loss_db']:.2f} dB at step {outcome['best_step']}, before training "
         f"{outcome['validation_loss_untrained_db']:.2f} dB"
     )
+    shown = {point["subset"] for point in points}
+    shown = "event_free" if "event_free" in shown else "all"
     for point in points:
-        if point["subset"] == "event_free":
+        if point["subset"] == shown:
             print(
                 f"{point['test_set']:<28} {point['history_snr_db']:g} dB, horizon "
                 f"{point['horizon']}: median "

@@ -40,7 +40,7 @@ def main(argv=None):
     from lwmt_sionna.training import TrainConfig
 
     overrides = {"files": args.data, "epochs": args.epochs}
-    config = TrainConfig.from_toml(args.config, overrides)
+    config = TrainConfig.from_toml(args.config, overrides).on_files()
     for seed in args.seeds or [config.seed]:
         _train_kinds(args.kind, dataclasses.replace(config, seed=seed), args.workdir, args.quiet)
 

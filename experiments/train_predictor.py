@@ -33,7 +33,7 @@ def main(argv=None):
     from lwmt_sionna.training import TrainConfig, train
 
     overrides = {"files": args.data, "epochs": args.epochs, "seed": args.seed}
-    config = TrainConfig.from_toml(args.config, overrides)
+    config = TrainConfig.from_toml(args.config, overrides).on_files()
     workdir = args.workdir or pathlib.Path("runs") / args.config.stem
     callbacks = []
     if args.tensorboard:

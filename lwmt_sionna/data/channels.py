@@ -7,7 +7,7 @@ brings arrays of one's own into it, with every axis named and none guessed.
 import dataclasses
 import json
 import pathlib
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -125,6 +125,12 @@ class ChannelSequences:
         return self.speed * (self.carrier_frequency / SPEED_OF_LIGHT * self.sampling_period)
 
     @property
+    def array(self) -> PlanarArray:
+        """`PlanarArray` of as many rows, columns and polarisations, at half wavelengths."""
+        rows, columns, polarizations = self.array_shape
+        return PlanarArray(rows, columns, polarization="V" if polarizations == 1 else "VH")
+
+    @property
     def scene(self) -> str:
         """Where the channels come from, as that of `PathSequences`: `origin`."""
         return self.origin
@@ -139,7 +145,7 @@ class ChannelSequences:
         """int64 `[num_sequences]`: all belong to one base station, zero."""
         return np.zeros(len(self.h), np.int64)
 
-    def select(self, index: Any) -> "ChannelSequences":
+    def select(self, index: Any) -> Self:
         """A new `ChannelSequences` of the sequences that `index` (any NumPy index) picks."""
         names = ("h", "speed", "sequence_id")
         return dataclasses.replace(self, **{name: getattr(self, name)[index] for name in names})

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -207,7 +207,7 @@ class PathSequences:
         names = (*PATH_FIELDS, *SEQUENCE_FIELDS, *OPTIONAL_FIELDS)
         return {n: getattr(self, n) for n in names if getattr(self, n) is not None}
 
-    def select(self, index: Any) -> "PathSequences":
+    def select(self, index: Any) -> Self:
         """A new `PathSequences` of the sequences that `index` (any NumPy index) picks."""
         return dataclasses.replace(self, **{n: v[index] for n, v in self.arrays.items()})
 

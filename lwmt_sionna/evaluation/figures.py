@@ -8,10 +8,14 @@ import itertools
 from typing import Any
 
 from lwmt_sionna.evaluation.evaluator import CEILINGS
+from lwmt_sionna.evaluation.table import points_of
 from lwmt_sionna.runs.figures import as_record, panels, policy_style
 from lwmt_sionna.typing import PathLike
 
 __all__ = ["plot_error_scatter", "plot_prediction_errors", "plot_sum_rates"]
+
+# Speed of users of whom none is known.
+_UNKNOWN = -1
 
 
 def plot_prediction_errors(
@@ -24,7 +28,7 @@ def plot_prediction_errors(
 
     Args:
         history_snr_db: history SNR in decibels.
-        subset: subset of sequences.
+        subset: subset of sequences; all of them where events are unknown.
 
     Raises:
         ValueError: the record has no such points.
@@ -32,9 +36,8 @@ def plot_prediction_errors(
     record = as_record(record)
     points = [
         p
-        for p in record["points"]
+        for p in points_of(record["points"], subset)
         if p["history_snr_db"] == history_snr_db
-        and p["subset"] == subset
         # Ceilings are exact but for events: they would leave the others no room.
         and p["predictor"] not in CEILINGS
     ]
@@ -113,7 +116,7 @@ def plot_error_scatter(
             pairs = [
                 (b, m)
                 for (e, b), (_, m) in zip(errors[regime][name], errors[regime][model], strict=True)
-                if e is event
+                if bool(e) is event
             ]
             if pairs:
                 axes.plot(*zip(*pairs, strict=True), marker, ls="", color="#0072B2", ms=3)
@@ -129,7 +132,8 @@ def plot_error_scatter(
 
 
 def _regime(point):
-    return point["scene"], point["sampling_period_s"], round(point["speed_kmh"])
+    speed = point["speed_kmh"]
+    return point["scene"], point["sampling_period_s"], _UNKNOWN if speed is None else round(speed)
 
 
 def _draw_regimes(points, path, draw, ylabel, title):
@@ -160,6 +164,7 @@ def _draw_grid(regimes, path, fill, ylabel, title):
                 continue
             scene, period, speed = regime
             fill(axes, regime)
-            axes.set_title(f"{scene.replace('_', ' ')}, {speed:g} km/h, {1e3 * period:g} ms")
+            told = "speed unknown" if speed == _UNKNOWN else f"{speed:g} km/h"
+            axes.set_title(f"{scene.replace('_', ' ')}, {told}, {1e3 * period:g} ms")
         for row in grid:
             row[0].set_ylabel(ylabel)

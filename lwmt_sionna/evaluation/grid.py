@@ -10,11 +10,12 @@ import numpy as np
 
 from lwmt_sionna.baselines.base import check_array, told_arrived
 from lwmt_sionna.data import (
+    ChannelSequences,
     PathSequences,
     PlanarArray,
     history_scale,
     interpolate,
-    read_paths,
+    read_sequences,
     retime,
     subcarrier_frequencies,
     vanishing_mask,
@@ -25,6 +26,7 @@ from lwmt_sionna.evaluation.evaluator import (
     SUBSETS,
     Forecast,
     Subset,
+    array_shape,
     causal_forecast,
     draw_trial,
     evaluate,
@@ -58,7 +60,7 @@ class Regime(Config):
     """Stored sequences, as they are or met at another pace.
 
     Attributes:
-        data: Path of an HDF5 file.
+        data: Path of an HDF5 file of paths, or of channels, which are met as they are.
         interpolate: Snapshots per stored snapshot, see `lwmt_sionna.data.interpolate`.
         sampling_period: Time between snapshots in seconds to which the sequences are brought by
             another speed, see `lwmt_sionna.data.retime`; after interpolation. As it is if 0.
@@ -81,7 +83,8 @@ class GridConfig(Config):
         baselines: Names of the training-free baselines; all of them if empty.
         training: HDF5 files that were trained or tuned on: the evaluated must be others.
         history_snr_db: Pilot SNRs of the histories in decibels.
-        num_ant: Antennas of the base station, both polarisations counted.
+        num_ant: Antennas of the base station, both polarisations counted. Array and subcarriers
+            are for paths; stored channels have theirs.
         num_rows: Rows of its array; one makes a line.
         polarization: Polarisation of its array, that of the stored paths; see `PlanarArray`.
         num_subcarriers: Subcarriers.
@@ -89,7 +92,7 @@ class GridConfig(Config):
         num_history: Snapshots of history.
         num_horizons: Snapshots to predict.
         limit: Sequences per regime at most, the first ones; all if 0.
-        subsets: Subsets of sequences that are reported.
+        subsets: Subsets of sequences that are reported; `"all"` where events are unknown.
         link_snr_db: Link SNRs of the rates in decibels.
         rate_horizons: Horizons of the rates and of the errors per sequence, as far as predicted.
         seed: Seed of noise, impairments and user groups.
@@ -126,7 +129,7 @@ class GridConfig(Config):
         return PlanarArray.of(self.num_ant, self.num_rows, self.polarization)
 
 
-def load_regime(regime: Regime, config: GridConfig) -> PathSequences:
+def load_regime(regime: Regime, config: GridConfig) -> PathSequences | ChannelSequences:
     """Reads the sequences of a regime.
 
     Args:
@@ -134,39 +137,50 @@ def load_regime(regime: Regime, config: GridConfig) -> PathSequences:
         config: `GridConfig`.
 
     Returns:
-        `PathSequences`.
+        `PathSequences` or `ChannelSequences`.
 
     Raises:
-        ValueError: If they are too short, were traced with another number of polarisations, or
-            every channel vanishes. The message names the file.
+        ValueError: If they are too short, were traced with another number of polarisations, cannot
+            be met at the pace, or every channel vanishes. The message names the file.
     """
-    paths = read_paths(regime.data)
+    sequences = read_sequences(regime.data)
+    length = config.num_history + config.num_horizons
+    if config.limit:
+        sequences = sequences.select(slice(0, config.limit))
+    if isinstance(sequences, PathSequences):
+        sequences = _paced(sequences, regime, config)
+    elif regime.interpolate > 1 or regime.sampling_period:
+        raise ValueError(
+            "Stored channels are met as they are: expected interpolate=1, sampling_period=0. "
+            f"Received: data={regime.data}, interpolate={regime.interpolate}, "
+            f"sampling_period={regime.sampling_period}"
+        )
+    if sequences.num_snapshots < length:
+        raise ValueError(
+            f"The sequences are too short: expected at least {length} snapshots. Received: "
+            f"data={regime.data}, num_snapshots={sequences.num_snapshots}"
+        )
+    if vanishing_mask(sequences).all():
+        raise ValueError(f"No sequence has a channel throughout. Received: data={regime.data}")
+    return sequences
+
+
+def _paced(paths, regime, config):
+    """Paths at the pace of a regime."""
     if paths.a.shape[-1] != config.array.num_polarizations:
         raise ValueError(
             "The paths were traced with another number of polarisations than the array has: "
             f"expected {paths.a.shape[-1]}. Received: data={regime.data}, "
             f"polarization={config.polarization}"
         )
-    length = config.num_history + config.num_horizons
-    if config.limit:
-        paths = paths.select(slice(0, config.limit))
     if regime.interpolate > 1:
-        paths = interpolate(paths, regime.interpolate, length)
-    elif paths.num_snapshots < length:
-        raise ValueError(
-            f"The sequences are too short: expected at least {length} snapshots. Received: "
-            f"data={regime.data}, num_snapshots={paths.num_snapshots}"
-        )
-    if regime.sampling_period:
-        paths = retime(paths, regime.sampling_period)
-    if vanishing_mask(paths).all():
-        raise ValueError(f"No sequence has a channel throughout. Received: data={regime.data}")
-    return paths
+        paths = interpolate(paths, regime.interpolate, config.num_history + config.num_horizons)
+    return retime(paths, regime.sampling_period) if regime.sampling_period else paths
 
 
 def evaluate_cell(
     predictors: Mapping[str, Forecast],
-    paths: PathSequences,
+    sequences: PathSequences | ChannelSequences,
     history_snr_db: float,
     config: GridConfig,
     *,
@@ -176,7 +190,7 @@ def evaluate_cell(
 
     Args:
         predictors: Dictionary of names and `lwmt_sionna.baselines.Predictor`.
-        paths: `lwmt_sionna.data.PathSequences` of one speed and period.
+        sequences: `lwmt_sionna.data.PathSequences` or `ChannelSequences` of one speed and period.
         history_snr_db: Pilot SNR of the histories in decibels.
         config: `GridConfig`.
         controls: Whether to run the controls with wrong histories as well, at the SNR of the rates.
@@ -190,12 +204,13 @@ def evaluate_cell(
         ValueError: If a predictor is made for another array.
     """
     for name, predictor in predictors.items():
-        check_array(predictor, name, config.array.shape)
+        check_array(predictor, name, array_shape(sequences, config.array))
+    # Stored channels have a grid of their own.
     frequencies = subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing)
+    grid = (config.array, frequencies) if isinstance(sequences, PathSequences) else ()
     trial = draw_trial(
-        paths,
-        config.array,
-        frequencies,
+        sequences,
+        *grid,
         history_snr_db=history_snr_db,
         num_history=config.num_history,
         num_horizons=config.num_horizons,
@@ -203,7 +218,9 @@ def evaluate_cell(
         hardware=config.hardware,
     )
     timed = {name: _Timed(predictor) for name, predictor in predictors.items()}
-    subsets: dict[str, Array] = {name: trial.subsets[name] for name in config.subsets}
+    # Where events are unknown, all sequences are all there is.
+    known = {str(name): trial.subsets[name] for name in config.subsets if name in trial.subsets}
+    subsets = known if known else trial.subsets
     ceilings = _ceilings(trial, history_snr_db, config, frequencies)
     # The errors of the others are zero, and that of the noise.
     judged = timed | {name: each for name, each in ceilings.items() if name == "causal"}
@@ -248,7 +265,9 @@ def evaluate_cell(
 
 
 def run_grid(
-    config: GridConfig, regimes: list[tuple[Regime, PathSequences]], store: Store
+    config: GridConfig,
+    regimes: list[tuple[Regime, PathSequences | ChannelSequences]],
+    store: Store,
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any], dict[str, int]]:
     """Evaluates every regime at every SNR; finished cells are not computed again.
 
@@ -264,20 +283,24 @@ def run_grid(
     from lwmt_sionna.baselines import CLASSICAL, ModelPredictor, tuned_baselines
     from lwmt_sionna.models.presets import preset_folder
 
-    # What takes no shape serves a line.
-    shape = config.array.shape
-    array_shape = None if shape == (1, config.num_ant, 1) else shape
     inputs: dict[str, PathLike] = {
         pathlib.Path(regime.data).stem: regime.data for regime in config.regimes
     }
-    models, parameters = {}, {}
-    for preset in config.presets:
-        name = pathlib.Path(preset).name
+    named = {pathlib.Path(preset).name: preset for preset in config.presets}
+    for name, preset in named.items():
         if name in CLASSICAL or name in CEILINGS:
             raise ValueError(f"A preset may not be named like a baseline. Received: {preset}")
-        models[name] = ModelPredictor(preset, name, array_shape=array_shape)
-        parameters[name] = int(models[name].model.count_params())
         inputs[f"preset_{name}"] = preset_folder(preset)
+    parameters = {}
+    models: dict[tuple[int, int, int] | None, dict[str, ModelPredictor]] = {}
+    for _, sequences in regimes:
+        shape = _shape_unless_line(sequences, config)
+        if shape not in models:
+            models[shape] = {
+                name: ModelPredictor(preset, name, array_shape=shape)
+                for name, preset in named.items()
+            }
+            parameters = {n: int(m.model.count_params()) for n, m in models[shape].items()}
     inputs |= {f"training_{pathlib.Path(path).stem}": path for path in config.training}
     splits = _splits(config, regimes)
     settings = config.to_dict()
@@ -285,11 +308,11 @@ def run_grid(
     common = {
         "settings": settings,
         "code": code_digest(__name__),
-        "presets": {name: records.sha256(inputs[f"preset_{name}"]) for name in models},
+        "presets": {name: records.sha256(inputs[f"preset_{name}"]) for name in named},
     }
     joined: dict[str, list[Any]] = {}
     cells = [(*regime, snr) for regime in regimes for snr in config.history_snr_db]
-    for regime, paths, history_snr_db in progress_bar(cells, unit="cell"):
+    for regime, sequences, history_snr_db in progress_bar(cells, unit="cell"):
         key = {
             **common,
             "regime": regime.to_dict(),
@@ -297,17 +320,24 @@ def run_grid(
             "history_snr_db": history_snr_db,
         }
 
-        def compute(regime=regime, paths=paths, history_snr_db=history_snr_db):
-            baselines = tuned_baselines(history_snr_db, config.baselines, array_shape)
-            predictors = {**baselines, **models}
+        def compute(regime=regime, sequences=sequences, history_snr_db=history_snr_db):
+            shape = _shape_unless_line(sequences, config)
+            baselines = tuned_baselines(history_snr_db, config.baselines, shape)
+            predictors = {**baselines, **models[shape]}
             return evaluate_cell(
-                predictors, paths, history_snr_db, config, controls=regime.controls
+                predictors, sequences, history_snr_db, config, controls=regime.controls
             )
 
         label = f"{pathlib.Path(regime.data).name}, {history_snr_db:g} dB"
         for name, rows in store.compute(key, compute, label).items():
             joined.setdefault(name, []).extend(rows)
     return {**joined, "splits": splits}, inputs, parameters
+
+
+def _shape_unless_line(sequences, config):
+    """What predictors are made with: those that are told no shape serve a line."""
+    shape = array_shape(sequences, config.array)
+    return None if shape[::2] == (1, 1) else shape
 
 
 class _Timed:
@@ -328,7 +358,7 @@ class _Timed:
 
 
 def _splits(config, regimes):
-    training = [read_paths(path) for path in config.training]
+    training = [read_sequences(path) for path in config.training]
     splits = []
     for regime, paths in regimes if training else ():
         nearest = check_held_out(training, paths.select(~vanishing_mask(paths)))
@@ -386,12 +416,12 @@ def _per_sequence(predicted, trial, config):
     for horizon in _rate_horizons(config):
         error, power = normalized_error(predicted[:, horizon - 1], trial.future[:, horizon - 1])
         ratio = np.clip(error / np.maximum(power, 1e-30), *_RATIO_RANGE)
-        event = trial.subsets["events"][horizon - 1]
+        events = trial.subsets.get("events")
         for index, value in enumerate(to_db(ratio)):
             yield {
                 "horizon": horizon,
                 "sequence": index,
-                "event": bool(event[index]),
+                "event": None if events is None else bool(events[horizon - 1, index]),
                 "nmse_db": round(float(value), 3),
             }
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lwmt_sionna.data import PathSequences, check_disjoint, track_distance
+from lwmt_sionna.data import ChannelSequences, PathSequences, check_disjoint, track_distance
 from lwmt_sionna.typing import Array
 
 __all__ = ["check_causal", "check_held_out", "other_histories", "shuffled_histories"]
@@ -46,19 +46,22 @@ def check_causal(measure: Callable[[Array], Any], h: Array, num_history: int) ->
             )
 
 
-def check_held_out(training: Sequence[PathSequences], evaluation: PathSequences) -> float:
+def check_held_out(
+    training: Sequence[PathSequences | ChannelSequences],
+    evaluation: PathSequences | ChannelSequences,
+) -> float:
     """Refuses an evaluation on what was trained on, and measures how far it is.
 
     Args:
-        training: List of `PathSequences`.
-        evaluation: `PathSequences`.
+        training: List of `PathSequences` or `ChannelSequences`.
+        evaluation: `PathSequences` or `ChannelSequences`.
 
     Returns:
         Distance in metres from the nearest evaluated track to the nearest training track; infinite
-        where no scene is shared.
+        where no scene is shared, and for channels, which know no places.
 
     Raises:
-        ValueError: If a trajectory serves both.
+        ValueError: If a trajectory serves both: see `lwmt_sionna.data.check_disjoint`.
     """
     nearest = np.inf
     for paths in training:

@@ -14,6 +14,7 @@ __all__ = [
     "format_points",
     "format_prediction_comparison",
     "leads",
+    "points_of",
     "seed_gains",
 ]
 
@@ -36,18 +37,28 @@ def best_classical(
         points: Points of `evaluate_cell`.
         classical: Names of the training-free baselines.
         by: Figure that decides; the smallest wins.
-        subset: Subset of sequences that it is taken from.
+        subset: Subset of sequences that it is taken from; all of them where events are unknown.
 
     Returns:
         Dictionary from (scene, speed, period, history SNR, horizon) to the point that wins.
     """
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for point in points:
-        if point["predictor"] in classical and point["subset"] == subset:
+    for point in points_of(points, subset):
+        if point["predictor"] in classical:
             key = cell_key(point)
             if key not in best or point[by] < best[key][by]:
                 best[key] = point
     return best
+
+
+def points_of(points: Sequence[dict[str, Any]], subset: str) -> list[dict[str, Any]]:
+    """The points of a subset; those of all sequences in cells whose events are unknown."""
+    told = {cell_key(point)[:-1] for point in points if point["subset"] != "all"}
+    return [
+        point
+        for point in points
+        if point["subset"] == (subset if cell_key(point)[:-1] in told else "all")
+    ]
 
 
 def cell_key(point: dict[str, Any]) -> tuple[Any, ...]:
@@ -65,7 +76,7 @@ def leads(
         record: Record of `experiments/prediction_eval.py`.
         predictor: Name of the predictor.
         by: Figure that is compared, such as `"nmse_median_db"`.
-        subset: Subset of sequences.
+        subset: Subset of sequences; all of them where events are unknown.
 
     Returns:
         Dictionary from the name of a rival to a dictionary from (scene, speed, period, history SNR,
@@ -76,8 +87,8 @@ def leads(
         ValueError: If the record does not hold the predictor.
     """
     cells: dict[tuple[Any, ...], dict[str, float]] = collections.defaultdict(dict)
-    for point in record["points"]:
-        if point["subset"] == subset and point["predictor"] not in CEILINGS:
+    for point in points_of(record["points"], subset):
+        if point["predictor"] not in CEILINGS:
             cells[cell_key(point)][point["predictor"]] = point[by]
     known = list(dict.fromkeys(name for cell in cells.values() for name in cell))
     if predictor not in known:
@@ -186,12 +197,15 @@ def format_points(points: Sequence[dict[str, Any]], horizons: Sequence[int] | No
     if horizons is None:
         known = [p["horizon"] for p in points]
         horizons = sorted({min(known), max(known)})
-    columns = [(horizon, subset) for horizon in horizons for subset in ("event_free", "quiet")]
     lines = []
-    for key in sorted({cell[0] for cell in cells}):
+    for key in sorted({cell[0] for cell in cells}, key=lambda key: (key[0], key[1] or 0, *key[2:])):
         scene, speed, period, history_snr_db = key
+        told = any(cell == key and subset != "all" for cell, *_, subset in cells)
+        subsets = ("event_free", "quiet") if told else ("all",)
+        columns = [(horizon, subset) for horizon in horizons for subset in subsets]
+        speed = "speed unknown" if speed is None else f"{speed:.0f} km/h"
         lines += [
-            f"{scene}, {speed:.0f} km/h, CSI every {1e3 * period:g} ms, history SNR "
+            f"{scene}, {speed}, CSI every {1e3 * period:g} ms, history SNR "
             f"{history_snr_db:g} dB: NMSE pooled / median [dB]",
             f"{'predictor':<16}"
             + "".join(f"{f'h={h} {s}':>26}".replace("_", "-") for h, s in columns),

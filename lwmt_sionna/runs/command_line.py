@@ -56,7 +56,7 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     "data": {
         "nargs": "+",
         "metavar": "FILE",
-        "help": "HDF5 files of paths, in place of the configured ones",
+        "help": "HDF5 files of paths or channels, in place of the configured ones",
     },
     "history_snr": {
         "nargs": "+",

@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from lwmt_sionna.data import PlanarArray, subcarrier_frequencies
+from lwmt_sionna.data.arrays import Polarization
 from lwmt_sionna.models import LWMTBackbone
 from lwmt_sionna.ops import EnergyRouting, Neighborhood, RandomNeighborhood
 from lwmt_sionna.runs.configuration import (
@@ -17,6 +19,7 @@ from lwmt_sionna.runs.configuration import (
     PositiveInt,
 )
 from lwmt_sionna.training.contestants import FactoredBackbone
+from lwmt_sionna.typing import Array
 
 __all__ = ["DataConfig", "ModelConfig", "OptimizationConfig", "PredictorConfig"]
 
@@ -34,12 +37,15 @@ class DataConfig(Config):
     """What predictors are trained and judged on. Trajectories are split, never snapshots.
 
     Attributes:
-        files: Paths of the HDF5 files of path sequences, one per scene.
+        files: Paths of the HDF5 files of paths or channels, one per scene.
         test_share: Share of the trajectories of every file that is kept for a test.
         validation_share: Share of the others on which the weights to keep are chosen.
         label_share: Share of the remaining ones that is trained on; one trajectory at least.
         split_seed: Seed of these splits; that of the training if left out.
-        num_ant: Antennas of the linear array.
+        num_ant: Antennas of the base station, both polarisations counted. Array and subcarriers
+            are those of the files where they hold channels: see `TrainConfig.on_files`.
+        num_rows: Rows of its array; one makes a line.
+        polarization: Polarisation of its array, that of the stored paths; see `PlanarArray`.
         num_subcarriers: Subcarriers of the CSI grid.
         subcarrier_spacing: Distance of the subcarriers in hertz.
         num_history: Snapshots of history.
@@ -55,12 +61,29 @@ class DataConfig(Config):
     label_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     split_seed: NonNegativeInt | None = None
     num_ant: PositiveInt = 32
+    num_rows: PositiveInt = 1
+    polarization: Polarization = "V"
     num_subcarriers: PositiveInt = 32
     subcarrier_spacing: Positive = 540e3
     num_history: PositiveInt = 16
     history_snr_db: Interval = (0.0, 30.0)
     num_draws: PositiveInt = 4
     pool: PositiveInt | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Said here rather than when the files are read.
+        _ = self.array
+
+    @property
+    def array(self) -> PlanarArray:
+        """The array of the base station."""
+        return PlanarArray.of(self.num_ant, self.num_rows, self.polarization)
+
+    @property
+    def frequencies(self) -> Array:
+        """Baseband frequencies of the subcarriers in hertz, float64 `[num_subcarriers]`."""
+        return subcarrier_frequencies(self.num_subcarriers, self.subcarrier_spacing)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,19 +1,18 @@
 """Sequences for training: histories and futures, noise, augmentation, and the physics in front."""
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 
 from lwmt_sionna.data import (
+    ChannelSequences,
     PathSequences,
-    PlanarArray,
     add_noise,
-    read_paths,
+    read_sequences,
     split_by_trajectory,
-    subcarrier_frequencies,
-    synthesize,
     take_trajectories,
+    true_channels,
     vanishing_mask,
 )
 from lwmt_sionna.models.normalization import Frame
@@ -34,7 +33,10 @@ __all__ = [
 _BLOCK = 32
 
 
-def load_tracks(data: DataConfig, seed: int) -> dict[str, list[PathSequences]]:
+Tracks: TypeAlias = list[PathSequences | ChannelSequences]
+
+
+def load_tracks(data: DataConfig, seed: int) -> dict[str, Tracks]:
     """Reads the sequences of all files and splits them by trajectory.
 
     Sequences whose channel vanishes in a snapshot are left out.
@@ -44,13 +46,17 @@ def load_tracks(data: DataConfig, seed: int) -> dict[str, list[PathSequences]]:
         seed: Seed of the splits, where the configuration has none.
 
     Returns:
-        Dictionary of three lists of `PathSequences`, one per file: `"training"` (the label share of
-        them), `"validation"` and `"test"` (empty without a `test_share`).
+        Dictionary of three lists of `PathSequences` or `ChannelSequences`, one per file:
+        `"training"` (the label share of them), `"validation"` and `"test"` (empty without a
+        `test_share`).
+
+    Raises:
+        ValueError: If a file has too few trajectories to be split.
     """
-    parts: dict[str, list[PathSequences]] = {"training": [], "validation": [], "test": []}
+    parts: dict[str, Tracks] = {"training": [], "validation": [], "test": []}
     for name in data.files:
-        paths = read_paths(name)
-        rest = paths.select(~vanishing_mask(paths))
+        sequences = read_sequences(name)
+        rest = sequences.select(~vanishing_mask(sequences))
         split_seed = seed if data.split_seed is None else data.split_seed
         if data.test_share > 0:
             rest, test = split_by_trajectory(rest, data.test_share, split_seed)
@@ -62,11 +68,11 @@ def load_tracks(data: DataConfig, seed: int) -> dict[str, list[PathSequences]]:
     return parts
 
 
-def synthesize_tracks(tracks: list[PathSequences], data: DataConfig, num_horizons: int) -> Array:
-    """Synthesises the channels of sequences on the grid of a configuration.
+def synthesize_tracks(tracks: Tracks, data: DataConfig, num_horizons: int) -> Array:
+    """The channels of sequences on the grid of a configuration.
 
     Args:
-        tracks: List of `PathSequences`.
+        tracks: List of `PathSequences`, or of `ChannelSequences` of that grid.
         data: `DataConfig`.
         num_horizons: Snapshots after the history.
 
@@ -74,19 +80,18 @@ def synthesize_tracks(tracks: list[PathSequences], data: DataConfig, num_horizon
         complex64 `[num_sequences, num_history + num_horizons, num_ant, num_subcarriers]`.
 
     Raises:
-        ValueError: If the sequences are too short.
+        ValueError: If the sequences are too short, or stored channels of another grid.
     """
-    array = PlanarArray(1, data.num_ant)
-    frequencies = subcarrier_frequencies(data.num_subcarriers, data.subcarrier_spacing)
     length = data.num_history + num_horizons
-    for paths in tracks:
-        if paths.num_snapshots < length:
+    for track in tracks:
+        if track.num_snapshots < length:
             raise ValueError(
                 f"The sequences are too short: expected at least {length} snapshots. Received: "
-                f"scene={paths.scene}, num_snapshots={paths.num_snapshots}"
+                f"scene={track.scene}, num_snapshots={track.num_snapshots}"
             )
+    snapshots = np.arange(length)
     return np.concatenate(
-        [synthesize(paths, array, frequencies, snapshots=np.arange(length)) for paths in tracks]
+        [true_channels(track, data.array, data.frequencies, snapshots) for track in tracks]
     )
 
 

@@ -10,6 +10,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from lwmt_sionna.data import read_channels
+from lwmt_sionna.data.channels import CHANNEL_SCHEMA
+from lwmt_sionna.data.container import read_schema
 from lwmt_sionna.evaluation.leaks import check_causal
 from lwmt_sionna.models import (
     ChannelPredictor,
@@ -147,6 +150,36 @@ class TrainConfig(Config):
             values["model"]["attention"] = "ssta" if name == "sparse" else name
         return type(self).from_dict(values)
 
+    @property
+    def array_shape(self) -> tuple[int, int, int] | None:
+        """Rows, columns and polarisations of the array; `None` for a line."""
+        shape = self.data.array.shape
+        return None if shape == (1, self.data.num_ant, 1) else shape
+
+    def on_files(self) -> Self:
+        """The same training on the array and the subcarriers of its files of channels.
+
+        Returns:
+            `TrainConfig`, equal to this one where all files hold paths.
+
+        Raises:
+            ValueError: If a file is damaged, or holds neither.
+        """
+        for name in self.data.files:
+            if read_schema(name) == CHANNEL_SCHEMA:
+                channels = read_channels(name)
+                array = channels.array
+                data = dataclasses.replace(
+                    self.data,
+                    num_ant=array.num_ant,
+                    num_rows=array.num_rows,
+                    polarization=array.polarization,
+                    num_subcarriers=channels.h.shape[3],
+                    subcarrier_spacing=channels.subcarrier_spacing,
+                )
+                return dataclasses.replace(self, data=data)
+        return self
+
     def inputs(self) -> list[str]:
         """Paths of the files, and names of the presets, that a training reads."""
         return [*self.data.files, self.init] if self.init else list(self.data.files)
@@ -164,6 +197,11 @@ class TrainConfig(Config):
         start = None
         if self.init:
             start = load_preset(self.init, keras.Model, dtype=self.optimization.precision)
+            # A backbone alone takes angles as they come.
+            if hasattr(start, "transform") and self.array_shape is not None:
+                start = load_preset(
+                    self.init, keras.Model, True, self.optimization.precision, self.array_shape
+                )
             logger.info("the architecture is that of %s, a %s", self.init, type(start).__name__)
         model = _BUILDERS[self.predictor.kind](self, start)
         if self.mode == "full":
@@ -423,6 +461,7 @@ def _build_predictor(config, start):
         num_paths=settings.num_paths,
         whole_experts=settings.whole_experts,
         local_motion=getattr(start, "local_motion", config.model.local_motion),
+        array_shape=config.array_shape,
         name="predictor",
     )
     model.build(_history_shape(config))
@@ -440,10 +479,12 @@ def _build_contestant(config, start):
     make = RecurrentPredictor if settings.kind == "gru" else ConvolutionalPredictor
     if start is not None:
         return _check_start(config, start, make)
+    own: dict[str, Any]
     if settings.kind == "gru":
         own = {"start": "hold", "patch": config.model.patch}
     else:
         own = {"start": "linear", "denoise_radius": settings.denoise_radius}
+    own["array_shape"] = config.array_shape
     model = make(num_horizons=settings.num_horizons, name="predictor", **own)
     model.build(_history_shape(config))
     return model

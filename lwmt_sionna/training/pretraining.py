@@ -7,7 +7,7 @@ from typing import Any, Self
 import keras
 import numpy as np
 
-from lwmt_sionna.data import ClusterConfig, PathSequences
+from lwmt_sionna.data import ClusterConfig
 from lwmt_sionna.masking import Curriculum
 from lwmt_sionna.models import MaskedChannelModel
 from lwmt_sionna.models.losses import token_error
@@ -16,7 +16,7 @@ from lwmt_sionna.training.configuration import ModelConfig, OptimizationConfig, 
 from lwmt_sionna.training.loop import OutputAsLoss, Task
 from lwmt_sionna.training.optimization import DataParallel, build_optimizer
 from lwmt_sionna.training.prediction import build_masked
-from lwmt_sionna.training.sources import ChannelPool, SourceConfig
+from lwmt_sionna.training.sources import ChannelPool, Scenes, SourceConfig
 from lwmt_sionna.typing import Tensor
 
 __all__ = ["MaskedTraining", "PretrainConfig"]
@@ -81,7 +81,7 @@ class PretrainConfig(Config):
         self,
         model: MaskedChannelModel,
         devices: DataParallel,
-        data: list[PathSequences] | None = None,
+        data: Scenes | None = None,
     ) -> Task:
         """Makes ready what a training needs: see `lwmt_sionna.training.train`.
 

@@ -2,18 +2,19 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import msgspec
 import numpy as np
 
 from lwmt_sionna.data import (
+    ChannelSequences,
     ClusterConfig,
     PathSequences,
     PlanarArray,
     draw_clusters,
     evolve,
-    read_paths,
+    read_sequences,
     split_by_trajectory,
     subcarrier_frequencies,
     synthesize,
@@ -46,12 +47,14 @@ class SourceConfig(Config):
     """What the channels of a pretraining are synthesised from.
 
     Attributes:
-        data: Paths of the HDF5 files of path sequences; may be empty.
+        data: Paths of the HDF5 files of paths or channels; may be empty.
         cluster_share: Share of the sequences that come from random path clusters.
         evolved_share: Share of the others that continue one stored snapshot by its Doppler shifts,
             at any period and speed; the rest are stored snapshots, or every second, third ... one.
+            Stored channels are not continued.
         grids: Snapshots, antennas and subcarriers: one compiled program each, drawn in turns.
-        bandwidth: Lowest and highest bandwidth in hertz, drawn log-uniformly.
+        bandwidth: Lowest and highest bandwidth in hertz, drawn log-uniformly. Stored channels have
+            theirs.
         sampling_period: Periods in seconds, drawn from.
         pool: Sequences per grid that are synthesised at a time.
         pool_steps: Steps after which the next pool is drawn; every step augments anew.
@@ -86,9 +89,12 @@ class SourceConfig(Config):
             )
 
 
+Scenes: TypeAlias = list[PathSequences | ChannelSequences]
+
+
 def load_scenes(
     files: Sequence[PathLike], validation_share: float, seed: int
-) -> tuple[list[PathSequences], list[PathSequences]]:
+) -> tuple[Scenes, Scenes]:
     """Reads stored sequences and holds trajectories out.
 
     Args:
@@ -97,49 +103,88 @@ def load_scenes(
         seed: Seed of the split.
 
     Returns:
-        Tuple of two lists of `PathSequences`, training and held out, one per file. Sequences whose
-        channel vanishes in a snapshot are left out.
+        Tuple of two lists of `PathSequences` or `ChannelSequences`, training and held out, one per
+        file. Sequences whose channel vanishes in a snapshot are left out.
     """
-    parts = []
+    training: Scenes = []
+    held_out: Scenes = []
     for name in files:
-        paths = read_paths(name)
-        kept = paths.select(~vanishing_mask(paths))
-        parts.append(split_by_trajectory(kept, validation_share, seed))
-    return [training for training, _ in parts], [held_out for _, held_out in parts]
+        sequences = read_sequences(name)
+        kept = sequences.select(~vanishing_mask(sequences))
+        one, other = split_by_trajectory(kept, validation_share, seed)
+        training.append(one)
+        held_out.append(other)
+    return training, held_out
 
 
 def synthesize_grid(
-    paths: PathSequences,
+    sequences: PathSequences | ChannelSequences,
     grid: tuple[int, int, int],
     bandwidth: float,
     snapshots: Array | None = None,
+    rng: Random | None = None,
 ) -> Array:
     """Channels on a grid, each scaled to a mean power of one.
 
     Args:
-        paths: `PathSequences`.
-        grid: Snapshots, antennas of a line, and subcarriers.
-        bandwidth: Bandwidth that the subcarriers span, in hertz.
+        sequences: `PathSequences`, or `ChannelSequences`, of which neighbouring subcarriers are
+            taken, and neighbouring antennas of a line.
+        grid: Snapshots, antennas, and subcarriers.
+        bandwidth: Bandwidth that the subcarriers of paths span, in hertz.
         snapshots: Indices of the snapshots; the first ones by default.
+        rng: `numpy.random.Generator` of the place of the antennas and subcarriers that are taken of
+            stored channels; the first ones by default.
 
     Returns:
         complex64 `[num_sequences, *grid]`.
+
+    Raises:
+        ValueError: If the sequences are too short, or stored channels smaller than the grid.
     """
     length, num_ant, num_subcarriers = grid
     snapshots = np.arange(length) if snapshots is None else snapshots
-    if snapshots[-1] >= paths.num_snapshots:
+    if snapshots[-1] >= sequences.num_snapshots:
         raise ValueError(
             f"The sequences are too short: expected at least {snapshots[-1] + 1} snapshots. "
-            f"Received: scene={paths.scene}, num_snapshots={paths.num_snapshots}"
+            f"Received: scene={sequences.scene}, num_snapshots={sequences.num_snapshots}"
         )
-    frequencies = subcarrier_frequencies(num_subcarriers, bandwidth / num_subcarriers)
-    h = synthesize(paths, PlanarArray(1, num_ant), frequencies, snapshots=snapshots)
+    if isinstance(sequences, ChannelSequences):
+        h = _part_of(sequences, grid, rng)[:, snapshots]
+    else:
+        frequencies = subcarrier_frequencies(num_subcarriers, bandwidth / num_subcarriers)
+        h = synthesize(sequences, PlanarArray(1, num_ant), frequencies, snapshots=snapshots)
     power = np.mean(np.abs(h) ** 2, axis=(1, 2, 3), keepdims=True)
     return h / np.sqrt(np.where(power > 0, power, 1.0)).astype(np.float32)
 
 
+def _take(sequences, rows):
+    """Sequences, some of them more than once."""
+    if isinstance(sequences, PathSequences):
+        return sequences.select(rows)
+    return dataclasses.replace(
+        sequences, h=sequences.h[rows], speed=sequences.speed[rows], sequence_id=None
+    )
+
+
+def _part_of(channels, grid, rng):
+    """Neighbouring antennas and subcarriers, as many as a grid has."""
+    most = channels.h.shape[2:]
+    # Of a plane no row is cut off.
+    least = (1 if channels.array_shape[::2] == (1, 1) else most[0], 1)
+    begin = []
+    for name, size, low, high in zip(("antennas", "subcarriers"), grid[1:], least, most):
+        if not low <= size <= high:
+            raise ValueError(
+                f"The grid does not fit the stored channels: expected {low} to {high} {name}. "
+                f"Received: grid={grid}, scene={channels.scene}"
+            )
+        begin.append(0 if rng is None else int(rng.integers(high - size, endpoint=True)))
+    (m, k), (_, num_ant, num_subcarriers) = begin, grid
+    return channels.h[:, :, m : m + num_ant, k : k + num_subcarriers]
+
+
 def draw_channels(
-    scenes: list[PathSequences],
+    scenes: Scenes,
     grid: tuple[int, int, int],
     num_sequences: int,
     rng: Random,
@@ -149,7 +194,7 @@ def draw_channels(
     """Draws channels of mixed scenes, speeds, periods and bandwidths on one grid.
 
     Args:
-        scenes: List of `PathSequences`.
+        scenes: List of `PathSequences` or `ChannelSequences`.
         grid: Snapshots, antennas and subcarriers.
         num_sequences: Number of sequences.
         rng: `numpy.random.Generator`.
@@ -166,22 +211,24 @@ def draw_channels(
         period = float(rng.choice(config.sampling_period))
         bandwidth = np.exp(rng.uniform(*np.log(config.bandwidth)))
         snapshots = None
+        paths: PathSequences | ChannelSequences
         if rng.uniform() < config.cluster_share:
             paths = draw_clusters(count, length, period, rng, clusters)
         else:
             scene = scenes[rng.integers(len(scenes))]
             stored = scene.num_snapshots
-            paths = scene.select(rng.integers(scene.num_sequences, size=count))
+            paths = _take(scene, rng.integers(scene.num_sequences, size=count))
             longest = (stored - 1) // (length - 1)
-            if longest == 0 or rng.uniform() < config.evolved_share:
+            evolves = longest == 0 or rng.uniform() < config.evolved_share
+            if evolves and isinstance(paths, PathSequences):
                 factor = np.exp(rng.uniform(*np.log(_SPEED_FACTOR), count))
                 start = rng.integers(stored, size=count)
                 paths = evolve(paths, length, period, start, factor)
             else:
-                stride = int(rng.integers(1, longest, endpoint=True))
-                first = int(rng.integers(stored - (length - 1) * stride))
+                stride = int(rng.integers(1, max(longest, 1), endpoint=True))
+                first = int(rng.integers(max(stored - (length - 1) * stride, 1)))
                 snapshots = first + stride * np.arange(length)
-        parts.append(synthesize_grid(paths, grid, bandwidth, snapshots))
+        parts.append(synthesize_grid(paths, grid, bandwidth, snapshots, rng))
     return np.concatenate(parts)
 
 
@@ -193,7 +240,7 @@ class ChannelPool:
         seed: Seed of all draws.
         batch_size: Sequences per batch.
         clusters: `ClusterConfig`.
-        scenes: List of `PathSequences`; read from the files of the configuration if left out.
+        scenes: What `load_scenes` returns; read from the files of the configuration if left out.
     """
 
     def __init__(
@@ -202,7 +249,7 @@ class ChannelPool:
         seed: int,
         batch_size: int,
         clusters: ClusterConfig | None = None,
-        scenes: list[PathSequences] | None = None,
+        scenes: Scenes | None = None,
     ) -> None:
         self.config = config
         self.seed = int(seed)

@@ -6,14 +6,14 @@ fills in what is hidden, condition by condition.
 
 import logging
 import pathlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
 from lwmt_sionna.baselines import ModelPredictor, Predictor
-from lwmt_sionna.data import PathSequences, PlanarArray, subcarrier_frequencies
+from lwmt_sionna.data import ChannelSequences, PathSequences
 from lwmt_sionna.evaluation import evaluate_paths, summarize_errors, to_db
 from lwmt_sionna.masking import Curriculum
 from lwmt_sionna.models import MaskedChannelModel
@@ -130,7 +130,7 @@ def reconstruction_study_points(
 def prediction_points(
     model: keras.Model | Predictor,
     config: TrainConfig,
-    test_sets: dict[str, PathSequences],
+    test_sets: Mapping[str, PathSequences | ChannelSequences],
     history_snr_db: Sequence[float],
     horizons: Sequence[int],
 ) -> Points:
@@ -139,13 +139,13 @@ def prediction_points(
     Args:
         model: What `train` returns, or any predictor of `lwmt_sionna.baselines`.
         config: `TrainConfig`.
-        test_sets: Dictionary from a name to `PathSequences`.
+        test_sets: Dictionary from a name to `PathSequences` or `ChannelSequences`.
         history_snr_db: Pilot SNRs of the histories in decibels.
         horizons: Horizons to report.
 
     Returns:
-        List of flat dictionaries, one per test set, SNR, horizon and subset (`"event_free"`,
-        `"all"`).
+        List of flat dictionaries, one per test set, SNR, horizon and subset (`"event_free"`, where
+        events are known, and `"all"`).
     """
     data = config.data
     predictor = model
@@ -157,8 +157,8 @@ def prediction_points(
             for point in evaluate_paths(
                 {"model": predictor},
                 paths,
-                PlanarArray(1, data.num_ant),
-                subcarrier_frequencies(data.num_subcarriers, data.subcarrier_spacing),
+                data.array,
+                data.frequencies,
                 history_snr_db=snr_db,
                 num_history=data.num_history,
                 num_horizons=max(horizons),

@@ -19,10 +19,14 @@ from lwmt_sionna.baselines import (
 )
 from lwmt_sionna.baselines.base import Predictor
 from lwmt_sionna.data import (
+    ChannelSequences,
     ClusterConfig,
+    PlanarArray,
     concatenate,
     draw_clusters,
     subcarrier_frequencies,
+    synthesize,
+    write_channels,
     write_paths,
 )
 from lwmt_sionna.evaluation import draw_trial, evaluate, figures, grid, zero_forcing_rates
@@ -110,8 +114,6 @@ def test_a_cell_reports_what_is_known(paths):
 
 
 def test_the_control_shows_a_cheat(paths):
-    from lwmt_sionna.data import PlanarArray, subcarrier_frequencies, synthesize
-
     h = synthesize(paths, PlanarArray(1, 4), subcarrier_frequencies(4, 540e3))
     config = GridConfig([Regime("unused")], **SMALL)
     result = evaluate_cell({"cheat": Cheat(h[:, 16:])}, paths, 15.0, config, controls=True)
@@ -128,6 +130,43 @@ def test_regimes_are_derived(file, paths):
     np.testing.assert_allclose(slower.speed, paths.speed[:10] / 10, rtol=1e-5)
     with pytest.raises(ValueError, match="too short"):
         load_regime(Regime(file), GridConfig([Regime(file)], **{**SMALL, "num_history": 60}))
+
+
+def test_a_file_of_channels_is_a_regime_on_its_own_array(file, paths, tmp_path):
+    """Beside one of paths, whose array is the configured one; what is unknown is told as such."""
+    array = PlanarArray(2, 3)
+    stored = ChannelSequences(
+        synthesize(paths, array, subcarrier_frequencies(5, 1e6)), 2.5e-3, 3.5e9, 1e6, array.shape,
+        "hall",
+    )  # fmt: skip
+    write_channels(tmp_path / "channels.h5", stored)
+    hall = str(tmp_path / "channels.h5")
+    names = ("hold", "pooled_ar")
+    config = GridConfig([Regime(file), Regime(hall)], **{**SMALL, "baselines": names})
+    regimes = [(regime, load_regime(regime, config)) for regime in config.regimes]
+    result, _, _ = run_grid(config, regimes, Store(tmp_path / "work"))
+    own = [point for point in result["points"] if point["scene"] == "hall"]
+    assert {point["subset"] for point in own} == {"all"} and own[0]["speed_kmh"] is None
+    h = stored.h[:, 16:]
+    predictors = tuned_baselines(15.0, names, array.shape)
+    trial = draw_trial(stored, history_snr_db=15.0)
+    expected = evaluate(predictors, trial.history, h, scale=trial.scale)
+    for point, reference in zip(own, expected, strict=True):
+        assert point["nmse_median_db"] == pytest.approx(reference["nmse_median_db"], abs=6e-4)
+    # Tables and figures tell all sequences where events are unknown.
+    best = best_classical(result["points"], CLASSICAL)
+    assert {(key[0], point["subset"]) for key, point in best.items()} == {
+        ("hall", "all"), (paths.scene, "event_free"),
+    }  # fmt: skip
+    text = format_points(result["points"])
+    assert "hall, speed unknown, CSI every 2.5 ms" in text and "h=1 all" in text
+    figures.plot_prediction_errors({"points": result["points"]}, tmp_path / "errors.png")
+    with pytest.raises(ValueError, match=r"met as they are.*channels.h5.*interpolate=2"):
+        load_regime(Regime(hall, interpolate=2), config)
+    # What was trained on is told by the channels themselves.
+    again = dataclasses.replace(config, regimes=[Regime(hall)], training=[hall])
+    with pytest.raises(ValueError, match="share trajectories"):
+        run_grid(again, [(again.regimes[0], stored)], Store(tmp_path / "work"))
 
 
 def test_a_killed_run_loses_one_cell(file, tmp_path, monkeypatch):

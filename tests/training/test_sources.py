@@ -1,11 +1,30 @@
 """Channels for training: reproducible, mixed, and without a way for the future to leak."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
-from lwmt_sionna.data import add_noise, check_disjoint, take_trajectories
+from lwmt_sionna.data import (
+    ChannelSequences,
+    PlanarArray,
+    add_noise,
+    check_disjoint,
+    subcarrier_frequencies,
+    synthesize,
+    take_trajectories,
+    write_channels,
+    write_paths,
+)
 from lwmt_sionna.evaluation.leaks import check_causal
-from lwmt_sionna.training import ChannelPool, DataConfig, SourceConfig
+from lwmt_sionna.training import (
+    ChannelPool,
+    DataConfig,
+    SourceConfig,
+    TrainConfig,
+    load_data,
+    load_tracks,
+)
 from lwmt_sionna.training.histories import draw_histories
 from lwmt_sionna.training.sources import draw_channels
 from tests import mirrors
@@ -115,3 +134,55 @@ def test_channels_have_unit_power(scene, settings):
 def test_wrong_sources(settings, words):
     with pytest.raises(ValueError, match=words):
         SourceConfig(**settings)
+
+
+def test_stored_channels_train_as_the_paths_that_they_come_from(scene, tmp_path):
+    """Once the configuration has taken their array and subcarriers from the file."""
+    array, frequencies = PlanarArray(2, 3), subcarrier_frequencies(5, 1e6)
+    stored = ChannelSequences(
+        synthesize(scene, array, frequencies), scene.sampling_period, scene.carrier_frequency, 1e6,
+        array.shape, "stored", sequence_id=scene.trajectory_id,
+    )  # fmt: skip
+    write_paths(tmp_path / "p.h5", scene)
+    write_channels(tmp_path / "c.h5", stored)
+    settings = {"num_history": HISTORY, "num_horizons": 2, "kind": "direct", "width": 8}
+    config = TrainConfig.from_dict({"files": [str(tmp_path / "c.h5")], **settings}).on_files()
+    assert config.data.array == array and config.array_shape == (2, 3, 1)
+    np.testing.assert_array_equal(config.data.frequencies, frequencies)
+    own = load_data(config)
+    traced = dataclasses.replace(config.data, files=[str(tmp_path / "p.h5")])
+    theirs = load_data(dataclasses.replace(config, data=traced))
+    np.testing.assert_array_equal(own.training, theirs.training)
+    np.testing.assert_array_equal(own.validation, theirs.validation)
+    settings |= {"kind": "predictor", "context": 2}
+    predictor = TrainConfig.from_dict({"files": config.data.files, **settings}).on_files().build()
+    assert predictor.transform.array_shape == (2, 3, 1)
+    line = TrainConfig.from_dict({"files": [str(tmp_path / "p.h5")], **settings})
+    assert line.on_files() == line and line.array_shape is None
+    with pytest.raises(ValueError, match=r"array of their own.*\(2, 3, 1\)"):
+        load_data(TrainConfig.from_dict({"files": config.data.files, **settings}))
+    write_channels(tmp_path / "one.h5", stored.select([0]))
+    with pytest.raises(ValueError, match=r"two trajectories at least.*num_sequences=1"):
+        load_tracks(dataclasses.replace(config.data, files=[str(tmp_path / "one.h5")]), 0)
+
+
+def test_stored_channels_are_cut_to_the_grids_of_a_pretraining(rng):
+    h = rng.standard_normal((6, 9, 8, 7, 2)).view(np.complex128)[..., 0].astype(np.complex64)
+    stored = ChannelSequences(h, 1e-3, 3.5e9, 30e3, (1, 8, 1), "stored")
+    config = SourceConfig(data=["x"], cluster_share=0.0, grids=((4, 5, 3),), pool=12)
+    drawn = draw_channels([stored], (4, 5, 3), 12, rng, config)
+    blocks = np.lib.stride_tricks.sliding_window_view(h, (5, 3), axis=(2, 3))
+    for one in drawn:
+        # Parallel to a block of the file, at snapshots that lie equally far apart.
+        inner = np.abs(np.einsum("stmkab,ab->stmk", blocks.conj(), one[0]))
+        norms = np.linalg.norm(blocks, axis=(-2, -1)) * np.linalg.norm(one[0])
+        assert (inner / norms).max() > 1 - 1e-5
+    plane = dataclasses.replace(stored, array_shape=(2, 4, 1))
+    assert draw_channels([plane], (4, 8, 3), 2, rng, config).shape == (2, 4, 8, 3)
+    for channels, grid, message in (
+        (plane, (4, 5, 3), "expected 8 to 8 antennas"),
+        (stored, (4, 5, 8), "expected 1 to 7 subcarriers"),
+        (stored, (10, 5, 3), "at least 10 snapshots"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            draw_channels([channels], grid, 2, rng, config)
