@@ -2,13 +2,15 @@
 
 Every CSI policy meets the same users, bits, noise and receiver; only the channel that the precoder
 is built on differs. The run prints a table and writes a record and figures: block error rates,
-goodput, its distribution over users, the SNR needed over the horizon. A killed run goes on where it
-stopped when started again with the same arguments.
+goodput, its distribution over users, the SNR needed over the horizon. A line of the table ends in a
+verdict: whether the goodput differs from that of the best training-free policy on the same drops.
+A killed run goes on where it stopped when started again with the same arguments.
 
-Policies: perfect, noisy_perfect, every baseline by its name (hold, pooled_ar, local_ar, ...), model
-(the first --preset; further ones have policies of their own), every shipped preset by its name,
-preset:PATH for a further model, and module:object for your own: a Keras model, or a callable
-(history, num_horizons) -> prediction on complex arrays [batch, time, antenna, subcarrier].
+Policies: perfect, noisy_perfect, causal (what could be foreseen at best), every baseline by its
+name (hold, pooled_ar, local_ar, ...), model (the first --preset; further ones have policies of
+their own), every shipped preset by its name, preset:PATH for a further model, and module:object for
+your own: a Keras model, or a callable (history, num_horizons) -> prediction on complex arrays
+[batch, time, antenna, subcarrier].
 
 Example:
     python experiments/link_level_eval.py --config experiments/configs/link_demo.toml \\

@@ -31,6 +31,7 @@ MARKER = re.compile(r"(<!-- report: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL
 LABELS = {
     "perfect": "perfect CSI",
     "noisy_perfect": "noisy perfect CSI",
+    "causal": "causal ceiling",
     "aligned_hold": "phase-aligned hold",
     "pooled_ar": "pooled AR",
     "local_ar": "local AR",
@@ -51,7 +52,7 @@ LABELS = {
     **{f"sparse_seed{seed}": f"`paths`, seed {seed}" for seed in (2, 3)},
     **{f"dense_seed{seed}": f"dense attention, seed {seed}" for seed in (1, 2, 3)},
 }
-CEILINGS = ("perfect", "noisy_perfect")
+CEILINGS = ("perfect", "noisy_perfect", "causal")
 # Sets of trainings that differ in their seed alone.
 SEEDS = {
     "`paths`": ("paths", "sparse_seed2", "sparse_seed3"),
@@ -106,9 +107,12 @@ def read(name):
     return records.read_record(ROOT / "experiments" / "results" / f"{name}.json")
 
 
-def link_snr(row):
-    """Link SNR of a row in dB."""
-    return row["link_snr_db"] if "link_snr_db" in row else row["snr_db"]
+@functools.cache
+def read_link(name):
+    """A record of the link with the names of today, whenever it was written."""
+    from lwmt_sionna.link.sweep.table import link_record
+
+    return link_record(read(name))
 
 
 def label(name):
@@ -273,16 +277,28 @@ def tuning():
 
 def goodput_of(record, adaptation="fixed"):
     """Rows of the goodput at the reported SNR, by regime, horizon and policy."""
-    reported = record["config"]["report_snr_db"]
+    reported = record["config"]["report_link_snr_db"]
     rows = [r for r in record["goodput"] if r["adaptation"] == adaptation]
-    return index([r for r in rows if link_snr(r) == reported], "regime", "horizon", "policy")
+    return index([r for r in rows if r["link_snr_db"] == reported], "regime", "horizon", "policy")
+
+
+def paired(row):
+    """What the paired difference of the goodput to the best training-free policy says, if known."""
+    if row["policy"] in CEILINGS:
+        return "ceiling"
+    if row["goodput_reference"] == row["policy"]:
+        return "best training-free"
+    names = ("goodput_difference", "goodput_difference_low", "goodput_difference_high")
+    return "{:+.2f} ({:+.2f} to {:+.2f}): {}".format(
+        *(row[name] for name in names), row["goodput_verdict"]
+    )
 
 
 @block
 def link():
-    record = read("link_level_eval")
+    record = read_link("link_level_eval")
     mcs = record["config"]["report_mcs"]
-    points = [p for p in record["points"] if p["mcs"] == mcs and link_snr(p) == 12.0]
+    points = [p for p in record["points"] if p["mcs"] == mcs and p["link_snr_db"] == 12.0]
     told = {way: goodput_of(record, way) for way in ("fixed", "inner", "outer")}
     rows, last = [], None
     for p in points:
@@ -299,12 +315,15 @@ def link():
                 *(percent(told[way][key]["recovered_goodput"]) for way in told),
                 f"{row['sum_rate']:.1f}",
                 percent(row["recovered_sum_rate"]),
+                *([paired(row)] if "goodput_reference" in row else []),
             ]
         )
         last = key[:2]
-    snr = f"{record['config']['report_snr_db']:g} dB"
+    snr = f"{record['config']['report_link_snr_db']:g} dB"
     header = ["", "", "BLER at 12 dB", "95 %", f"goodput per user at {snr}", "95 %"]
     header += ["won back: fixed", "belief", "outer loop", f"sum rate at {snr}", "won back"]
+    # Records from before differences were paired have no verdict.
+    header += ["goodput against the best training-free policy"][: len(rows[0]) - len(header)]
     drops = {p["speed_kmh"]: p["num_drops"] for p in points}
     told = ", ".join(f"{number} at {speed} km/h" for speed, number in drops.items())
     return table(header, rows) + f"\nDrops: {told}. BLER of {points[0]['mcs_name']}.\n"
@@ -314,7 +333,7 @@ def link():
 def link_lost():
     from lwmt_sionna.link.sweep.table import cells_lost
 
-    record = read("link_level_eval")
+    record = read_link("link_level_eval")
     lost = cells_lost(record, "model")
     counts = collections.Counter((c["winner"], c["quantity"]) for c in lost)
     winners = list(dict.fromkeys(c["winner"] for c in lost))
@@ -324,7 +343,11 @@ def link_lost():
         "goodput": sum(r["policy"] == "model" for r in record["goodput"]),
     }
     own["sum_rate"] = len(
-        {(r["regime"], r["horizon"], link_snr(r)) for r in record["goodput"] if "sum_rate" in r}
+        {
+            (r["regime"], r["horizon"], r["link_snr_db"])
+            for r in record["goodput"]
+            if "sum_rate" in r
+        }
     )
     rows = [[label(w), *(counts[w, q] for q in quantities)] for w in winners]
     rows.append(["*cells*", *(own[q] for q in quantities)])
@@ -333,7 +356,7 @@ def link_lost():
 
 @block
 def link_impaired():
-    record = read("link_impaired")
+    record = read_link("link_impaired")
     found = goodput_of(record)
     rows = []
     for regime in in_order(record["goodput"], "regime"):
@@ -359,7 +382,7 @@ def link_impaired():
 
 @block
 def link_wide():
-    record = read("link_wide")
+    record = read_link("link_wide")
     found = goodput_of(record)
     horizons = sorted(in_order(record["goodput"], "horizon"))
     regimes = in_order(record["goodput"], "regime")
@@ -648,13 +671,24 @@ def by_cells(rival):
     return told, verdict_of(ahead >= 0.75, ahead <= 0.25)
 
 
-def by_interval(regime, horizon, rival):
-    """Whether the 95 % intervals of the goodput of `paths` and of a rival lie apart."""
-    found = goodput_of(read("link_level_eval"))
-    own, other = found[regime, horizon, "model"], found[regime, horizon, rival]
+def by_interval(regime, horizon, rival=None):
+    """Whether the goodput of `paths` differs from that of a rival, the best training-free if None.
+
+    By the paired difference where the record has it, else by whether 95 % intervals lie apart.
+    """
+    found = goodput_of(read_link("link_level_eval"))
+    own = found[regime, horizon, "model"]
+    best = own.get("goodput_reference", "denoised_ar")
+    other = found[regime, horizon, rival or best]
     told = " against ".join(percent(row["recovered_goodput"]) for row in (own, other))
+    ahead = {1: "one period", 5: "five periods"}[horizon]
+    name = f"`paths` against {label(rival or best)}: goodput, {ahead} ahead"
+    if rival is None and "goodput_verdict" in own:
+        difference, _, verdict = paired(own).partition(": ")
+        return name, f"{told} won back, {difference} bit/s/Hz", verdict
     better = own["goodput_low"] > other["goodput_high"]
-    return f"{told} won back", verdict_of(better, own["goodput_high"] < other["goodput_low"])
+    worse = own["goodput_high"] < other["goodput_low"]
+    return name, f"{told} won back", verdict_of(better, worse)
 
 
 @block
@@ -663,16 +697,12 @@ def verdicts():
     network = min(v for (n, h), v in errors.items() if h == 1 and n not in ("hold", "denoised_ar"))
     physics = errors["denoised_ar", 1]
     loop = next(p for p in read("tracing_benchmark")["points"] if p.get("is_default"))
-    slow = next(iter(goodput_of(read("link_level_eval"))))[0]
+    slow = next(iter(goodput_of(read_link("link_level_eval"))))[0]
     gather = attention_points()[20, 32, 32, "gather"]
     rows = [
         ["`paths` against the best predictor bin by bin: NMSE", *by_cells("best bin by bin")],
         ["`paths` against the path fit without a network: NMSE", *by_cells("path_fit")],
-        *(
-            [f"`paths` against {name}: goodput, {ahead} ahead", *by_interval(slow, horizon, rival)]
-            for rival, name in (("hold", "hold"), ("denoised_ar", "denoised local AR"))
-            for horizon, ahead in ((1, "one period"), (5, "five periods"))
-        ),
+        *(by_interval(slow, horizon, rival) for rival in ("hold", None) for horizon in (1, 5)),
         [
             "a pretrained network alone against denoised local AR: NMSE",
             f"{network:.1f} against {physics:.1f} dB",

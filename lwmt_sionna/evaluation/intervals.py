@@ -146,14 +146,15 @@ def paired_difference(
             f"values.shape={values.shape}, reference.shape={reference.shape}"
         )
     num_clusters = index.max() + 1
-    # The first row is the sample itself.
-    weights = np.vstack([np.ones(num_clusters), _resamples(num_clusters, seed)])
     figure = _STATISTICS[statistic]
-    found = figure(values, index, weights) - figure(reference, index, weights)
-    difference = float(found[0])
+
+    def differences(weights):
+        return figure(values, index, weights) - figure(reference, index, weights)
+
+    difference = float(differences(np.ones((1, num_clusters)))[0])
     if num_clusters == 1:
         return difference, -np.inf, np.inf
-    low, high = _quantiles(found[1:], level)
+    low, high = _quantiles(differences(_resamples(num_clusters, seed)), level)
     stretch = _stretch(num_clusters, level)
     return (
         difference,

@@ -1,6 +1,7 @@
 """README and docs: examples run, commands parse, links lead somewhere, numbers are the records'."""
 
 import argparse
+import copy
 import importlib
 import pathlib
 import re
@@ -123,3 +124,26 @@ def test_every_figure_can_be_drawn_again():
 def test_tables_and_figures_equal_the_records(capsys):
     script("report.py").main(["--check"])
     assert "equals the records" in capsys.readouterr().out
+
+
+def test_verdicts_are_those_of_the_record(monkeypatch):
+    """Paired differences, where the record has them."""
+    report = script("report.py")
+    record = copy.deepcopy(report.read_link("link_level_eval"))
+    for row in record["goodput"]:
+        row |= {
+            "goodput_reference": "path_fit", "goodput_difference": 0.25,
+            "goodput_difference_low": 0.125, "goodput_difference_high": 0.5,
+            "goodput_verdict": "better" if row["horizon"] == 1 else "worse",
+        }  # fmt: skip
+    assert "goodput against the best" not in report.link()
+    monkeypatch.setattr(report, "read_link", lambda name: record)
+    lines = report.link().splitlines()
+    assert lines[0].endswith("| goodput against the best training-free policy |")
+    verdicts = {line.split(" | ")[1].strip(): line.split(" | ")[-1] for line in lines[2:-2]}
+    assert verdicts["perfect CSI"] == "ceiling |"
+    assert verdicts["path fit"] == "best training-free |"
+    assert verdicts["pooled AR"] == "+0.25 (+0.12 to +0.50): worse |"  # the last is of horizon 5
+    near, far = (line for line in report.verdicts().splitlines() if "against path fit: goo" in line)
+    assert near.endswith("won back, +0.25 (+0.12 to +0.50) bit/s/Hz | better |")
+    assert far.endswith("| worse |")

@@ -299,6 +299,27 @@ def test_share_won_back_with_each_policys_best_way():
     assert rows[0]["recovered_own_best"] == pytest.approx((1.7 - 0.8) / (2.0 - 0.8))
 
 
+def test_a_line_of_the_table_ends_in_its_verdict():
+    names = ("perfect", "hold", "local_ar", "mine:Own")
+    record = make_record(policies=names)
+    for row in record["goodput"]:
+        row |= {
+            "goodput_reference": "local_ar", "goodput_difference": 0.1,
+            "goodput_difference_low": -0.05, "goodput_difference_high": 0.25,
+            "goodput_verdict": "better" if row["policy"] == "mine:Own" else "worse",
+        }  # fmt: skip
+    lines = [line for line in format_table(record).splitlines() if " km/h, " in line]
+    for line, name in zip(lines, names * 4, strict=True):
+        told = {"perfect": "ceiling", "local_ar": "best training-free"}.get(name)
+        if told is None:
+            told = f"+0.10 (-0.05 to +0.25)  {'better' if name == 'mine:Own' else 'worse'}"
+        assert name in line and line.endswith(told)
+    for row in record["goodput"]:
+        row["goodput"] -= 0.1 * (row["policy"] == "mine:Own")
+    lost = [cell for cell in cells_lost(record, "mine:Own") if cell["quantity"] == "goodput"]
+    assert {cell["verdict"] for cell in lost if cell["winner"] == "local_ar"} == {"better"}
+
+
 def test_cells_that_a_rival_wins_are_listed():
     record = make_record(policies=("perfect", "hold", "local_ar", "model"))
     # All equal but for hold, which is worse: nothing is lost to a rival, nor to perfect CSI.
@@ -314,4 +335,4 @@ def test_cells_that_a_rival_wins_are_listed():
     assert (cell["of_winner"], cell["of_policy"]) == (0.2, 0.25)
     text = format_comparison(record)
     # 12 points, 24 goodputs and 12 sum rates.
-    assert "beats model: 1 of 48." in text and "0.2500" in text
+    assert "beats model: 1 of 48, 0 of them" in text and "0.2500" in text

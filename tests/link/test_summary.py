@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from lwmt_sionna.evaluation import paired_difference
 from lwmt_sionna.link.sweep.summary import (
+    add_differences,
     nmse_summary,
     recovered_share,
 )
@@ -18,6 +20,43 @@ def test_nmse_in_three_ways():
     scaled = nmse_summary(h_hat, h, rms=np.array([[1, 10]]))
     assert scaled["nmse_pooled_db"] == pytest.approx(10 * np.log10(0.05 / 2), abs=1e-3)
     assert nmse_summary(h[:0], h[:0], np.ones((0, 2)))["nmse_pooled_db"] is None
+
+
+def test_policies_are_paired_with_the_best_training_free_one_of_their_cell(rng):
+    common = rng.gamma(2.0, 1.0, (2, 40))  # of two cells, drop by drop
+    gains = {"perfect": 1.0, "hold": -1.0, "local_ar": 0.0, "model": 0.2}
+
+    def row(policy, ratio):
+        values = common[ratio] + gains[policy] + rng.normal(0, 0.1, 40)
+        if ratio and policy == "hold":  # the best one differs from cell to cell
+            values += 2.0
+        figures = {"goodput": values.mean(), "sum_rate": 4 * values.mean()}
+        by_drop = {"goodput": values, "sum_rate": 4 * values}
+        return {"policy": policy, "link_snr_db": ratio, "mcs": 4, **figures}, by_drop
+
+    rows = [row(policy, ratio) for policy in gains for ratio in (0, 1)]
+    found = add_differences(rows, "mcs")
+    assert [(r["policy"], r["link_snr_db"]) for r in found] == [
+        (policy, ratio) for policy in gains for ratio in (0, 1)
+    ]
+    told = {(r["policy"], r["link_snr_db"]): r for r in found}
+    by_drop = {(r["policy"], r["link_snr_db"]): values for r, values in rows}
+    for (policy, ratio), one in told.items():
+        best = "hold" if ratio else "local_ar"
+        for quantity in ("goodput", "sum_rate"):
+            assert one[f"{quantity}_reference"] == best
+            own, other = (by_drop[name, ratio][quantity] for name in (policy, best))
+            assert paired_difference(own, other) == tuple(
+                one[f"{quantity}_difference{end}"] for end in ("", "_low", "_high")
+            )
+    assert [told["model", ratio]["goodput_verdict"] for ratio in (0, 1)] == ["better", "worse"]
+    assert told["local_ar", 0]["goodput_verdict"] == "no detectable difference"
+    # One drop tells nothing, and records hold no infinities.
+    single = [(one, {name: x[:1] for name, x in values.items()}) for one, values in rows]
+    assert add_differences(single, "mcs")[0]["goodput_difference_low"] is None
+    # Without a training-free policy there is nothing to compare with.
+    alone = [pair for pair in rows if pair[0]["policy"] in ("perfect", "model")]
+    assert add_differences(alone, "mcs") == [one for one, _ in alone]
 
 
 def test_share_of_what_age_costs():

@@ -46,6 +46,10 @@ def test_equal_estimates_meet_equal_noise(factory):
         assert point["bler_minus_hold"] == pytest.approx(point["bler"] - hold["bler"])
         assert point["bler_minus_hold_low"] <= point["bler_minus_hold"]
     assert "bler_minus_hold" not in hold
+    for quantity in ("goodput", "sum_rate"):
+        assert twin[f"{quantity}_reference"] == "hold"
+        difference = twin[f"{quantity}_difference"]
+        assert difference == pytest.approx(twin[quantity] - hold[quantity], rel=1e-5)
 
 
 def test_hold_equals_perfect_at_zero_speed_without_noise(small_drops, small_config):

@@ -137,7 +137,7 @@ def goodput_rows(
     survey: dict[str, Any],
     table: DecoderTable | None,
     config: AdaptationConfig | None,
-) -> list[dict[str, Any]]:
+) -> list[tuple[dict[str, Any], Array]]:
     """Goodput of one policy at one SNR, with each way of choosing schemes.
 
     Goodput is information bits of blocks that arrive the first time, over all resource elements of
@@ -152,10 +152,11 @@ def goodput_rows(
         config: `AdaptationConfig`.
 
     Returns:
-        List of dict with `adaptation` (see `ADAPTATIONS`), `goodput` per user [bit/s/Hz] with its
-        interval over drops, its distribution over users (`user_goodput_q05`, `user_goodput_q25`,
-        `user_goodput_median`), `bler` of the blocks sent, `mcs`, the mean index of their schemes,
-        and `offset_db`, where the loop stood on average.
+        List of pairs. First a dict with `adaptation` (see `ADAPTATIONS`), `goodput` per user
+        [bit/s/Hz] with its interval over drops, its distribution over users (`user_goodput_q05`,
+        `user_goodput_q25`, `user_goodput_median`), `bler` of the blocks sent, `mcs`, the mean index
+        of their schemes, and `offset_db`, where the loop stood on average. Then the goodput per
+        user in every drop, float `[num_drops]`.
     """
     rates = np.array([downlink.rate(mcs) for mcs in schemes])
     failed = np.stack([np.asarray(x, np.float32) for x in failure])
@@ -176,21 +177,25 @@ def goodput_rows(
         lost = np.take_along_axis(failed, scheme[None], axis=0)[0]
         goodput = rates[scheme] * (1 - lost)
         by_user = goodput.mean(axis=2)
-        low, high = cluster_mean(by_user.mean(axis=1))
+        by_drop = by_user.mean(axis=1)
+        low, high = cluster_mean(by_drop)
         rows.append(
-            {
-                "adaptation": name,
-                "goodput": float(by_user.mean()),
-                "goodput_low": low,
-                "goodput_high": high,
-                "user_goodput_q05": float(np.quantile(by_user, 0.05)),
-                "user_goodput_q25": float(np.quantile(by_user, 0.25)),
-                "user_goodput_median": float(np.median(by_user)),
-                "bler": float(lost.mean()),
-                "mcs": schemes[best]
-                if name == "fixed"
-                else float(np.mean(np.take(schemes, scheme))),
-                "offset_db": offset.get(name),
-            }
+            (
+                {
+                    "adaptation": name,
+                    "goodput": float(by_user.mean()),
+                    "goodput_low": low,
+                    "goodput_high": high,
+                    "user_goodput_q05": float(np.quantile(by_user, 0.05)),
+                    "user_goodput_q25": float(np.quantile(by_user, 0.25)),
+                    "user_goodput_median": float(np.median(by_user)),
+                    "bler": float(lost.mean()),
+                    "mcs": schemes[best]
+                    if name == "fixed"
+                    else float(np.mean(np.take(schemes, scheme))),
+                    "offset_db": offset.get(name),
+                },
+                by_drop,
+            )
         )
     return rows

@@ -12,6 +12,8 @@ import time
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
+import numpy as np
+
 from lwmt_sionna.data import read_sequences
 from lwmt_sionna.link.csi.drops import DropConfig, DropFactory
 from lwmt_sionna.link.csi.policies import CsiPolicy, make_policy
@@ -19,7 +21,12 @@ from lwmt_sionna.link.csi.sounding import SoundingConfig
 from lwmt_sionna.link.phy.config import DownlinkConfig
 from lwmt_sionna.link.sweep.adaptation import AdaptationConfig, goodput_rows
 from lwmt_sionna.link.sweep.points import Bench, SweepConfig, Task
-from lwmt_sionna.link.sweep.summary import recovered_share, scheme_point, survey_columns
+from lwmt_sionna.link.sweep.summary import (
+    add_differences,
+    recovered_share,
+    scheme_point,
+    survey_columns,
+)
 from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import FILLED, Config
 from lwmt_sionna.runs.parallel import progress_bar, run_tasks
@@ -265,11 +272,12 @@ def run_sweep(
         `num_drops`, `num_blocks`, `num_block_errors`, `bler` with `bler_low` and `bler_high` (95 %,
         over drops), `rate` and `goodput` of the scheme [bit/s/Hz and user], `sum_rate` (mean over
         drops of the users' summed `log2(1 + SINR)` [bit/s/Hz]), the NMSE of the policy, the
-        difference of its BLER to that of the policy `hold` with its paired interval, and NMSE and
-        BLER of the users without events where events are known.
+        difference of its BLER to that of the policy `hold` with its paired interval, NMSE and
+        BLER of the users without events where events are known, and how goodput and sum rate differ
+        from those of the best training-free policy (see `add_differences`).
 
         Goodput, in order of regime, horizon, policy, SNR and way of choosing schemes, holds what
-        `lwmt_sionna.link.sweep.adaptation.goodput_rows` says.
+        `lwmt_sionna.link.sweep.adaptation.goodput_rows` says, and the same differences.
     """
     bench = Bench(factories, policies, SweepConfig() if config is None else config)
     execute = functools.partial(run_tasks, functools.partial(_compute_here, bench))
@@ -481,6 +489,7 @@ def _summarise(bench, results, tables, adaptation):
             for policy in bench.policies
             for link_snr_db in config.link_snr_db
         }
+        points, goodput = [], []
         for policy in bench.policies:
             common = {"regime": factory.name, **getattr(factory, "columns", {})}
             common |= {"horizon": horizon, "policy": policy}
@@ -488,9 +497,11 @@ def _summarise(bench, results, tables, adaptation):
             held = {}
             if policy != _REFERENCE_POLICY:
                 held = {ratio: found.get((_REFERENCE_POLICY, ratio)) for ratio in own}
-            result.points.extend(_points(factory, config, common, own, held))
+            points.extend(_points(factory, config, common, own, held))
             table = tables[factory.downlink]
-            result.goodput.extend(_goodput(factory, config, common, own, table, adaptation))
+            goodput.extend(_goodput(factory, config, common, own, table, adaptation))
+        result.points.extend(add_differences(points, "mcs"))
+        result.goodput.extend(add_differences(goodput, "adaptation"))
     return result
 
 
@@ -508,24 +519,26 @@ def _outcome(bench, results, task):
 
 
 def _points(factory, config, common, own, held):
-    return [
-        {
-            **common,
-            "link_snr_db": link_snr_db,
-            **survey_columns(outcome.survey),
-            **scheme_point(
-                factory.downlink,
-                mcs,
-                outcome.failures[mcs],
-                outcome.survey["event"],
-                outcome.bit_errors[mcs],
-                held[link_snr_db].failures[mcs] if held.get(link_snr_db) else None,
-            ),
+    rows = []
+    for mcs, (link_snr_db, outcome) in itertools.product(config.mcs, own.items()):
+        if mcs not in outcome.failures:
+            continue
+        failure = outcome.failures[mcs]
+        columns = scheme_point(
+            factory.downlink,
+            mcs,
+            failure,
+            outcome.survey["event"],
+            outcome.bit_errors[mcs],
+            held[link_snr_db].failures[mcs] if held.get(link_snr_db) else None,
+        )
+        by_drop = {
+            "goodput": columns["rate"] * (1 - failure.mean(axis=(1, 2), dtype=np.float64)),
+            "sum_rate": outcome.survey["rate"].sum(axis=1, dtype=np.float64),
         }
-        for mcs in config.mcs
-        for link_snr_db, outcome in own.items()
-        if mcs in outcome.failures
-    ]
+        columns = {"link_snr_db": link_snr_db, **survey_columns(outcome.survey), **columns}
+        rows.append(({**common, **columns}, by_drop))
+    return rows
 
 
 def _goodput(factory, config, common, own, table, adaptation):
@@ -540,6 +553,8 @@ def _goodput(factory, config, common, own, table, adaptation):
         stacked = [failures[mcs][..., :num_slots] for mcs in schemes]
         columns = {"link_snr_db": link_snr_db, "num_drops": len(stacked[0])}
         columns |= survey_columns(survey)
-        for row in goodput_rows(downlink, schemes, stacked, survey, table, adaptation):
-            rows.append({**common, **columns, **row})
+        sum_rate = survey["rate"].sum(axis=1, dtype=np.float64)
+        for row, goodput in goodput_rows(downlink, schemes, stacked, survey, table, adaptation):
+            by_drop = {"goodput": goodput, "sum_rate": sum_rate}
+            rows.append(({**common, **columns, **row}, by_drop))
     return rows

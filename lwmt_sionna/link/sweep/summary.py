@@ -5,21 +5,27 @@ from typing import Any
 
 import numpy as np
 
+from lwmt_sionna.baselines import CLASSICAL
 from lwmt_sionna.evaluation import (
     cluster_bootstrap,
     normalized_error,
     paired_difference,
     summarize_errors,
+    verdict,
 )
 from lwmt_sionna.link.phy.config import DownlinkConfig, get_mcs
 from lwmt_sionna.typing import Array
 
 __all__ = [
+    "add_differences",
     "nmse_summary",
     "recovered_share",
     "scheme_point",
     "survey_columns",
 ]
+
+# What policies are compared by.
+_COMPARED = ("goodput", "sum_rate")
 
 
 def survey_columns(survey: dict[str, Any]) -> dict[str, Any]:
@@ -106,6 +112,54 @@ def scheme_point(
         names = ("", "_low", "_high")
         point |= {f"bler_minus_hold{name}": value for name, value in zip(names, values)}
     return point
+
+
+def add_differences(
+    rows: Sequence[tuple[dict[str, Any], dict[str, Array]]], *cell: str
+) -> list[dict[str, Any]]:
+    """How every policy differs from the best training-free one on the same drops.
+
+    The best is the one with the largest mean among the policies that are named like a training-free
+    baseline. It is chosen by the same drops, whose chance it has on its side: what is better than
+    it is so with caution, what is worse may be so by the choice.
+
+    Args:
+        rows: list of pairs of a dict with `policy`, `link_snr_db` and the quantities `goodput` and
+            `sum_rate`, and of the same quantities drop by drop, float `[num_drops]`; all of one
+            regime and horizon.
+        *cell: str, further keys of rows that are compared only where they are equal.
+
+    Returns:
+        List of dict: the rows in their order. Where their cell has a training-free policy, they say
+        for each quantity `QUANTITY_reference`, the policy that they are compared with,
+        `QUANTITY_difference`, `QUANTITY_difference_low` and `QUANTITY_difference_high` (95 %, over
+        drops; None with a single drop), and `QUANTITY_verdict`; see
+        `lwmt_sionna.evaluation.paired_difference` and `verdict`.
+    """
+    best: dict[Any, tuple[dict[str, Any], dict[str, Array]]] = {}
+    names = [(quantity, "link_snr_db", *cell) for quantity in _COMPARED]
+    keys = [[(name[0], *(row[part] for part in name[1:])) for name in names] for row, _ in rows]
+    for own, places in zip(rows, keys):
+        for place in places if own[0]["policy"] in CLASSICAL else ():
+            best[place] = max(best.get(place, own), own, key=lambda pair: pair[0][place[0]])
+    found = []
+    for (row, by_drop), places in zip(rows, keys):
+        columns = dict(row)
+        for quantity, place in zip(_COMPARED, places):
+            if place not in best:
+                continue
+            reference, other = best[place]
+            difference, *ends = paired_difference(by_drop[quantity], other[quantity])
+            low, high = (end if np.isfinite(end) else None for end in ends)
+            columns |= {
+                f"{quantity}_reference": reference["policy"],
+                f"{quantity}_difference": difference,
+                f"{quantity}_difference_low": low,
+                f"{quantity}_difference_high": high,
+                f"{quantity}_verdict": verdict(*ends),
+            }
+        found.append(columns)
+    return found
 
 
 def recovered_share(

@@ -26,6 +26,8 @@ _OLD_NAMES = {
     "goodput_snr_db": "goodput_link_snr_db",
 }
 _WAYS = (*ADAPTATIONS, "own_best")
+# Columns of tables that hold words: regime, policy, verdict.
+_TEXT_COLUMNS = (0, 2, 13)
 _NO_WAYS = {f"{kind}_{way}": None for way in _WAYS for kind in ("goodput", "recovered")}
 _DECODINGS = {
     "chain": "every block decoded",
@@ -96,9 +98,9 @@ def format_table(record: dict[str, Any] | PathLike) -> str:
     chosen = [p for p in record["points"] if p["mcs"] == mcs and p["link_snr_db"] == snr]
     lines: list[tuple[str, ...]] = [
         ("", "", "", "NMSE [dB]", "event-free", "BLER", "", "goodput", "won", "sum rate", "won",
-         "weakest"),
+         "weakest", "against the best", ""),
         ("regime", "horizon", "policy", "", "", "", "95 %", "[b/s/Hz]", "back", "[b/s/Hz]", "back",
-         "5 %"),
+         "5 %", "training-free, 95 %", "verdict"),
     ]  # fmt: skip
     for point in chosen:
         if len(lines) > 2 and lines[-1][:2] != (point["regime"], str(point["horizon"])):
@@ -118,6 +120,7 @@ def format_table(record: dict[str, Any] | PathLike) -> str:
                 f"{point['sum_rate']:.1f}",
                 _percent(row["recovered_sum_rate"]),
                 f"{point['user_rate_q05']:.2f}",
+                *_compared(row),
             )
         )
     return "\n".join(
@@ -180,24 +183,24 @@ def cells_lost(record: dict[str, Any] | PathLike, policy: str = "model") -> list
 
     Returns:
         List of dict with `regime`, `horizon`, `link_snr_db`, `quantity` ("bler", "goodput" or
-        "sum_rate"), `detail` (scheme or way of choosing schemes), `winner`, and the values
-        `of_winner` and `of_policy`; the best of the winners of a cell.
+        "sum_rate"), `detail` (scheme or way of choosing schemes), `winner`, the values `of_winner`
+        and `of_policy`, and `verdict`, what their paired difference says of the policy; the best of
+        the winners of a cell. The verdict is None where the record compares with another policy.
     """
     record = link_record(record)
-    cells: dict[Any, dict[str, float]] = {}
+    cells: dict[Any, dict[str, dict[str, Any]]] = {}
     for point in record["points"]:
-        key = (*_place(point), "bler", point["mcs_name"])
-        cells.setdefault(key, {})[point["policy"]] = point["bler"]
+        cells.setdefault((*_place(point), "bler", point["mcs_name"]), {})[point["policy"]] = point
     for row in record["goodput"]:
-        key = (*_place(row), "goodput", row["adaptation"])
-        cells.setdefault(key, {})[row["policy"]] = row["goodput"]
+        cells.setdefault((*_place(row), "goodput", row["adaptation"]), {})[row["policy"]] = row
         if "sum_rate" in row:
-            cells.setdefault((*_place(row), "sum_rate", ""), {})[row["policy"]] = row["sum_rate"]
+            cells.setdefault((*_place(row), "sum_rate", ""), {})[row["policy"]] = row
     lost = []
-    for (regime, horizon, link_snr_db, quantity, detail), values in cells.items():
-        if policy not in values:
+    for (regime, horizon, link_snr_db, quantity, detail), rows in cells.items():
+        if policy not in rows:
             continue
         sign = -1.0 if quantity == "bler" else 1.0
+        values = {name: row[quantity] for name, row in rows.items()}
         rivals = {name: x for name, x in values.items() if name not in (*CEILINGS, policy)}
         winner = max(rivals, key=lambda name: sign * rivals[name], default=None)
         if winner is None or sign * rivals[winner] <= sign * values[policy]:
@@ -212,6 +215,9 @@ def cells_lost(record: dict[str, Any] | PathLike, policy: str = "model") -> list
                 "winner": winner,
                 "of_winner": rivals[winner],
                 "of_policy": values[policy],
+                "verdict": rows[policy].get(f"{quantity}_verdict")
+                if rows[policy].get(f"{quantity}_reference") == winner
+                else None,
             }
         )
     return lost
@@ -241,11 +247,13 @@ def format_comparison(record: dict[str, Any] | PathLike, policy: str = "model") 
         lines.append((row["regime"], str(row["horizon"]), row["policy"], *ways))
     lost = cells_lost(record, policy)
     num_cells = _num_cells(record, policy)
-    cells = [("regime", "horizon", "SNR", "quantity", "", "best rival", "its", policy)]
+    told = sum(cell["verdict"] == "worse" for cell in lost)
+    cells = [("regime", "horizon", "SNR", "quantity", "", "best rival", "its", policy, "paired")]
     cells += [
         (
             cell["regime"], str(cell["horizon"]), f"{cell['link_snr_db']:g}", cell["quantity"],
             cell["detail"], cell["winner"], f"{cell['of_winner']:.4f}", f"{cell['of_policy']:.4f}",
+            cell["verdict"] or "-",
         )
         for cell in lost
     ]  # fmt: skip
@@ -259,7 +267,7 @@ def format_comparison(record: dict[str, Any] | PathLike, policy: str = "model") 
             *_aligned(lines),
             "",
             f"Cells in which a rival without knowledge of the future beats {policy}: {len(lost)} "
-            f"of {num_cells}.",
+            f"of {num_cells}, {told} of them by a detectable difference.",
             *(["", *_aligned(cells)] if lost else []),
         ]
     )
@@ -285,15 +293,30 @@ def _caption(record, chosen, adaptation, snr):
         f"all at {snr:g} dB link SNR, {blocks} blocks from {drops} drops a point, {decoding}.",
         "NMSE: pooled / median. Event-free: users without path births and deaths between the last",
         "measurement and the slot. Won back: share of the goodput or sum rate between hold and",
-        "perfect CSI. Weakest 5 %: the rate that 95 % of the users exceed.",
+        "perfect CSI. Weakest 5 %: the rate that 95 % of the users exceed. Verdicts: by the paired",
+        "difference of the goodput over drops to the training-free policy with the largest mean,",
+        "which that choice favours: what is better is so with caution.",
     ]
+
+
+def _compared(row, quantity="goodput"):
+    """The paired difference of a row in words, and its verdict."""
+    reference, low = (row.get(f"{quantity}_{part}") for part in ("reference", "difference_low"))
+    if row["policy"] in CEILINGS:
+        return "", "ceiling"
+    if reference == row["policy"]:
+        return "", "best training-free"
+    if reference is None or low is None:
+        return "-", "-"
+    difference, high = (row[f"{quantity}_difference{end}"] for end in ("", "_high"))
+    return f"{difference:+.2f} ({low:+.2f} to {high:+.2f})", row[f"{quantity}_verdict"]
 
 
 def _aligned(rows):
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(
-            cell.ljust(width) if column in (0, 2) else cell.rjust(width)
+            cell.ljust(width) if column in _TEXT_COLUMNS else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths))
         ).rstrip()
         for row in rows
