@@ -12,7 +12,7 @@ OTHERS := $(filter-out $(LEARNING) $(USING) %__pycache__/, $(wildcard tests/*/ t
 PYTEST = $(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) $(1) || [ $$? -eq 5 ]
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format slow data train doctor clean
+.PHONY: help setup demo test lint format slow data worlds train doctor clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,15 @@ slow: setup ## the tests that take minutes
 data: setup ## trace the sequences of every experiments/configs/data_*.toml again
 	@for config in experiments/configs/data_*.toml; do \
 		$(PY) experiments/generate_sequences.py --config $$config || exit; \
+	done
+
+worlds: setup ## the sequences of all worlds in which predictors are judged, in runs/worlds
+	@for config in experiments/configs/worlds/data_*.toml; do \
+		$(PY) experiments/generate_sequences.py --config $$config --out runs/worlds || exit; \
+	done
+	@for config in $$(ls experiments/configs/worlds/*.toml | grep -v /data_); do \
+		$(PY) experiments/generate_channels.py --config $$config \
+			--out runs/worlds/$$(basename $$config .toml).h5 || exit; \
 	done
 
 train: setup ## train the small predictor again

@@ -1,11 +1,16 @@
 """Trace users that move through a scene and store their propagation paths.
 
+With diffuse scattering (a table `diffuse`), whose paths are thousands, channels are stored. Tables
+`variants.NAME` make a file of each, `CONFIG_NAME.h5`, in the folder `--out`.
+
 Shards are traced in local processes, or by the workers of a Dask cluster. A killed run goes on
 where it stopped when started again with the same arguments.
 
 Example:
     python experiments/generate_sequences.py --config experiments/configs/data_munich.toml \\
         --out data/munich.h5
+    python experiments/generate_sequences.py \\
+        --config experiments/configs/worlds/data_old_town.toml --out runs/worlds
     dask scheduler & dask worker tcp://127.0.0.1:8786 --nworkers 4 --nthreads 1 &
     python experiments/generate_sequences.py --config experiments/configs/data_munich.toml \\
         --dask tcp://127.0.0.1:8786
@@ -25,7 +30,10 @@ def main(argv=None):
     parser.add_argument(
         "--config", type=pathlib.Path, required=True, help="TOML file: what to trace"
     )
-    parser.add_argument("--out", type=pathlib.Path, help="HDF5 file to write [data/NAME.h5]")
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="HDF5 file, or folder of variants [data/NAME.h5, data]"
+    )
+    parser.add_argument("--variant", nargs="+", help="variants of the configuration [all]")
     parser.add_argument(
         "--scene", help="built-in name or scene.xml, in place of the configured one"
     )
@@ -41,28 +49,49 @@ def main(argv=None):
     from lwmt_sionna.rt import GenerationConfig, estimate, generate, num_shards
 
     overrides = {"scene": args.scene, "num_sequences": args.num_sequences, "seed": args.seed}
-    config = GenerationConfig.from_toml(args.config, overrides)
-    out = args.out
-    if out is None:
-        out = pathlib.Path("data") / f"{args.config.stem.removeprefix('data_')}.h5"
-    workers = min(workers, num_shards(config))
-    if args.estimate:
-        print(estimate(config, workers=workers, dask=args.dask))
-        return
-    announce = None if args.quiet else print
-    paths = generate(
-        config,
-        out,
-        workers=workers,
-        dask=args.dask,
-        progress=not args.quiet,
-        announce=announce,
-    )
-    counts = paths.metadata
-    print(
-        f"{out}: {paths.num_sequences} sequences of {paths.num_snapshots} snapshots in "
-        f"{paths.scene}, {paths.valid.sum(-1).mean():.1f} paths per snapshot "
-        f"(at most {paths.num_paths})\n"
+    variants = GenerationConfig.variants_from_toml(args.config, overrides)
+    unknown = sorted(set(args.variant or ()) - set(variants))
+    if unknown:
+        known = ", ".join(filter(None, variants)) or "none"
+        raise command_line.UsageError(f"--variant must be among {known}, not {unknown[0]}")
+    name = args.config.stem.removeprefix("data_")
+    for variant in args.variant or variants:
+        config = variants[variant]
+        out = pathlib.Path("data") if args.out is None else args.out
+        if variant:
+            out = out / f"{name}_{variant}.h5"
+        elif args.out is None:
+            out = out / f"{name}.h5"
+        shares = min(workers, num_shards(config))
+        if args.estimate:
+            print(estimate(config, workers=shares, dask=args.dask))
+            continue
+        sequences = generate(
+            config,
+            out,
+            workers=shares,
+            dask=args.dask,
+            progress=not args.quiet,
+            announce=None if args.quiet else print,
+        )
+        print(f"{out}: {describe(sequences)}")
+
+
+def describe(sequences):
+    counts = sequences.metadata
+    if "num_scattered" in counts:
+        paths = (
+            f"{counts['num_scattered']:.0f} scattered paths per snapshot with "
+            f"{100 * counts['scattered_share']:.1f} % of a user's power"
+        )
+    else:
+        paths = (
+            f"{sequences.valid.sum(-1).mean():.1f} paths per snapshot "
+            f"(at most {sequences.num_paths})"
+        )
+    return (
+        f"{sequences.num_sequences} sequences of {sequences.num_snapshots} snapshots in "
+        f"{sequences.scene}, {paths}\n"
         f"of {counts['num_drawn']} tracks drawn, {counts['num_out_of_coverage']} were out of "
         f"coverage; the channel vanishes in {counts['num_vanishing']} of those kept"
     )

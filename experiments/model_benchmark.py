@@ -41,7 +41,7 @@ def main(argv=None):
         "--data",
         type=pathlib.Path,
         default=pathlib.Path("experiments/data/san_francisco_30kmh_5ms.h5"),
-        help="sequences that routing is judged on",
+        help="sequences that are predicted",
     )
     parser.add_argument("--kept", nargs="+", type=int, default=[6, 5, 4], help="patches per axis")
     parser.add_argument("--rounds", type=int, default=7, help="timed calls of each [7]")
@@ -50,7 +50,7 @@ def main(argv=None):
     )
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
-    if "routing" in args.tasks and not args.data.is_file():
+    if set(args.tasks) != {"training"} and not args.data.is_file():
         raise command_line.UsageError(f"No such file: --data {args.data}")
 
     from lwmt_sionna.models.presets import preset_folder
@@ -89,15 +89,16 @@ def main(argv=None):
 def make_cases(args):
     """What is measured, a dictionary for each process."""
     cases = []
+    seen = {"data": str(args.data), "history_snr_db": args.history_snr[0]}
     if "latency" in args.tasks:
         cases += [
-            {"task": "latency", "preset": preset, "users": users, "rounds": args.rounds}
+            {"task": "latency", "preset": preset, "users": users, "rounds": args.rounds} | seen
             for preset in args.preset
             for users in args.users
         ]
     if "eager" in args.tasks:
         cases += [
-            {"task": "eager", "preset": preset, "users": 4, "rounds": args.rounds}
+            {"task": "eager", "preset": preset, "users": 4, "rounds": args.rounds} | seen
             for preset in args.preset
         ]
     if "training" in args.tasks:
@@ -141,15 +142,30 @@ def run_worker(case):
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def latency(case):
-    """Wall time of one prediction, histories to futures as NumPy arrays."""
+def measured(case):
+    """Histories of stored users: what a prediction costs depends on the paths that are found."""
     import numpy as np
 
+    from lwmt_sionna.data import (
+        PlanarArray,
+        add_noise,
+        read_paths,
+        subcarrier_frequencies,
+        synthesize,
+    )
+
+    paths = read_paths(case["data"])
+    paths = paths.select(np.arange(case["users"]) % len(paths.speed))
+    frequencies = subcarrier_frequencies(32, 540e3)
+    h = synthesize(paths, PlanarArray(1, 32), frequencies, snapshots=np.arange(16))
+    return add_noise(h, case["history_snr_db"], np.random.default_rng(0))
+
+
+def latency(case):
+    """Wall time of one prediction, histories to futures as NumPy arrays."""
     from lwmt_sionna.baselines import ModelPredictor
 
-    rng = np.random.default_rng(0)
-    shape = (case["users"], 16, 32, 32)
-    h = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
+    h = measured(case)
     predictor = ModelPredictor(case["preset"], batch_size=64)
     idle = memory_mb("VmRSS")
     first_s, times = time_calls(lambda: predictor(h, 5), case["rounds"])
@@ -174,8 +190,8 @@ def eager(case):
 
     from lwmt_sionna.models import ChannelPredictor
 
-    rng = np.random.default_rng(0)
-    history = rng.standard_normal((case["users"], 16, 32, 32, 2)).astype(np.float32)
+    h = measured(case)
+    history = np.stack([h.real, h.imag], axis=-1)
     predictor = ChannelPredictor.from_preset(case["preset"])
     predictor.compile(jit_compile=keras.backend.backend() != "torch")
     calls = {"eager": predictor, "compiled": predictor.predict_on_batch}

@@ -361,7 +361,9 @@ def link_impaired():
     rows = []
     for regime in in_order(record["goodput"], "regime"):
         values = dict(pair.split("=") for pair in regime.split(", ") if "=" in pair)
-        jump, error = (float(values[n]) for n in ("phase_jump_deg", "calibration_error_db"))
+        # The setting's name when the record was made, and today.
+        jump = float(values.get("phase_jump_deg", values.get("phase_jitter_deg")))
+        error = float(values["calibration_error_db"])
         told = [f"calibration errors of {error:g} dB"] if error > NO_ERROR_DB else []
         told += [f"phase jumps of {jump:g} degrees"] if jump > 0 else []
         name = " and ".join(told) if told else "sounding pilots alone"

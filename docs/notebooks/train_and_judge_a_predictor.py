@@ -208,3 +208,25 @@ config = LinkEvalConfig(
 )
 record = evaluate_link(config, FOLDER / "link")
 print(format_table(record))
+
+# %% [markdown]
+# ## Channels of your own
+#
+# An array of measured or simulated channels is judged by the same call, and goes through training
+# and link as a file. Its axes are named; those that look swapped are refused.
+
+# %%
+from lwmt_sionna.data import import_channels, write_channels
+
+np.save(FOLDER / "mine.npy", h)
+channels = import_channels(
+    FOLDER / "mine.npy",
+    "sequence time antenna subcarrier",
+    array_shape=array.shape,
+    sampling_period=5e-3,
+    carrier_frequency=3.5e9,
+    subcarrier_spacing=540e3,
+)
+write_channels(FOLDER / "mine.h5", channels)
+for point in evaluate_paths(predictors, channels, history_snr_db=15.0):
+    print(f"{point['predictor']:10s} {point['horizon']} {point['nmse_median_db']:6.1f} dB")

@@ -62,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--carrier", type=float, help="convert: hertz")
     parser.add_argument("--subcarrier-spacing", type=float, help="convert: hertz")
     parser.add_argument("--speed", type=float, help="convert: speed of the users in km/h")
+    parser.add_argument(
+        "--as-named", action="store_true", help="convert: do not check whether axes look swapped"
+    )
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
     return _COMMANDS[args.command](args)
@@ -167,6 +170,7 @@ def _convert(args):
                 subcarrier_spacing=args.subcarrier_spacing,
                 array_shape=args.array_shape,
                 speed=None if args.speed is None else args.speed / 3.6,
+                as_named=args.as_named,
             )
             write_channels(target, stored)
         _say(f"{target}: {stored.num_sequences} sequences of {stored.num_snapshots} snapshots")

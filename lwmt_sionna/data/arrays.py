@@ -102,11 +102,15 @@ class PlanarArray(Config):
         Returns:
             complex128 `[..., num_rows * num_cols]`.
         """
+        return np.exp(2j * np.pi * self.turns(theta, phi, orientation))
+
+    def turns(self, theta: Array, phi: Array, orientation: ArrayLike = (0.0, 0.0, 0.0)) -> Array:
+        """The phases of `response` in turns, float64 `[..., num_rows * num_cols]`."""
         direction = np.stack(
             [np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=-1
         )
         places = self.positions @ rotation_matrix(orientation).T
-        return np.exp(2j * np.pi * (direction @ places.T))
+        return direction @ places.T
 
 
 def rotation_matrix(orientation: ArrayLike) -> Array:

@@ -7,6 +7,7 @@ brings arrays of one's own into it, with every axis named and none guessed.
 import dataclasses
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -23,8 +24,10 @@ __all__ = [
     "CHANNEL_SCHEMA",
     "ChannelSequences",
     "as_channels",
+    "axes_fault",
     "check_channels",
     "import_channels",
+    "join_channels",
     "read_channels",
     "true_channels",
     "vanishing_mask",
@@ -32,10 +35,13 @@ __all__ = [
 ]
 
 CHANNEL_SCHEMA = "lwmt_sionna.channels"
-_VERSION = (1, 0)
+_VERSION = (1, 1)
+_ARRAYS = ("h", "speed", "sequence_id", "bs_index")
 _POSITIVE = ("sampling_period", "carrier_frequency", "subcarrier_spacing")
 # Names of the axes of arrays of others; antennas are in Sionna's order.
 _PLANE = ("polarization", "column", "row")
+# What the check of axes looks at: sequences at least, below which signs are chance, and at most.
+_FEWEST, _MOST = 10, 64
 AXES = ("sequence", "time", "antenna", *_PLANE, "subcarrier", "complex")
 
 
@@ -53,6 +59,7 @@ class ChannelSequences:
         origin: Where the channels come from, in words.
         speed: float32 `[num_sequences]`. Metres per second, NaN where unknown. By default unknown.
         sequence_id: int64 `[num_sequences]`. Unique. By default 0, 1, ...
+        bs_index: int64 `[num_sequences]`. Which base station serves. By default the first one.
         metadata: Whatever else is known, JSON-compatible.
 
     Raises:
@@ -68,6 +75,7 @@ class ChannelSequences:
     # Filled in where they are left out.
     speed: Array = None  # type: ignore[assignment]
     sequence_id: Array = None  # type: ignore[assignment]
+    bs_index: Array = None  # type: ignore[assignment]
     metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -100,8 +108,15 @@ class ChannelSequences:
                 f"sequence_id must be {len(h)} different integers. Received: "
                 f"sequence_id.shape={number.shape}"
             )
+        serving = np.zeros(len(h)) if self.bs_index is None else np.asarray(self.bs_index)
+        if serving.shape != (len(h),) or (serving < 0).any():
+            raise ValueError(
+                f"bs_index must be {len(h)} integers from zero on. Received: "
+                f"bs_index.shape={serving.shape}"
+            )
         fields = {"h": h, "array_shape": shape, "speed": speed}
-        for name, value in (fields | {"sequence_id": number.astype(np.int64)}).items():
+        numbers = {"sequence_id": number, "bs_index": serving}
+        for name, value in (fields | {k: v.astype(np.int64) for k, v in numbers.items()}).items():
             object.__setattr__(self, name, value)
 
     @property
@@ -140,15 +155,9 @@ class ChannelSequences:
         """int64 `[num_sequences]`: each sequence is a trajectory of its own, `sequence_id`."""
         return self.sequence_id
 
-    @property
-    def bs_index(self) -> Array:
-        """int64 `[num_sequences]`: all belong to one base station, zero."""
-        return np.zeros(len(self.h), np.int64)
-
     def select(self, index: Any) -> Self:
         """A new `ChannelSequences` of the sequences that `index` (any NumPy index) picks."""
-        names = ("h", "speed", "sequence_id")
-        return dataclasses.replace(self, **{name: getattr(self, name)[index] for name in names})
+        return dataclasses.replace(self, **{name: getattr(self, name)[index] for name in _ARRAYS})
 
 
 def write_channels(path: PathLike, channels: ChannelSequences) -> None:
@@ -171,8 +180,8 @@ def write_channels(path: PathLike, channels: ChannelSequences) -> None:
     }
     with new_file(path, CHANNEL_SCHEMA, _VERSION, attributes) as file:
         # Noise does not shrink: compression would cost time alone.
-        file["h"] = channels.h
-        file["speed"], file["sequence_id"] = channels.speed, channels.sequence_id
+        for name in _ARRAYS:
+            file[name] = getattr(channels, name)
         file["speed"].attrs["unit"] = "m/s"
 
 
@@ -197,7 +206,9 @@ def read_channels(path: PathLike) -> ChannelSequences:
     try:
         shape = [attributes[name] for name in ("num_rows", "num_cols", "num_polarizations")]
         return ChannelSequences(
-            **{name: content.arrays[name] for name in ("h", "speed", "sequence_id")},
+            # Files of version 1.0 know of one base station.
+            **{name: content.arrays[name] for name in _ARRAYS[:-1]},
+            bs_index=content.arrays.get("bs_index"),
             sampling_period=float(attributes["sampling_period_s"]),
             carrier_frequency=float(attributes["carrier_frequency_hz"]),
             subcarrier_spacing=float(attributes["subcarrier_spacing_hz"]),
@@ -207,6 +218,32 @@ def read_channels(path: PathLike) -> ChannelSequences:
         )
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"The file is damaged: {error}. Received: path={path}") from error
+
+
+def join_channels(
+    parts: Sequence[ChannelSequences], metadata: dict[str, Any] | None = None
+) -> ChannelSequences:
+    """Joins sequences of one world.
+
+    Args:
+        parts: `ChannelSequences` of the same array, band and sampling period.
+        metadata: Metadata of the whole; that of the first part if `None`.
+
+    Returns:
+        `ChannelSequences`.
+
+    Raises:
+        ValueError: If there is no part, or the parts do not belong together.
+    """
+    worlds = {
+        (p.array_shape, p.sampling_period, p.carrier_frequency, p.subcarrier_spacing, p.origin)
+        for p in parts
+    }
+    if len(worlds) != 1:
+        raise ValueError(f"Expected sequences of one world. Received: {sorted(worlds)}")
+    joined = {name: np.concatenate([getattr(p, name) for p in parts]) for name in _ARRAYS}
+    metadata = parts[0].metadata if metadata is None else metadata
+    return dataclasses.replace(parts[0], **joined, metadata=metadata)
 
 
 def true_channels(
@@ -344,36 +381,108 @@ def as_channels(
     return value.reshape(shape).astype(np.complex64), array_shape
 
 
+def axes_fault(channels: ChannelSequences) -> str | None:
+    """What speaks against the order of the axes, told by correlations along them.
+
+    The correlation of neighbours along an axis, one complex number per sequence, has a length and
+    a phase. Delays are positive: along subcarriers the phases of most sequences are negative, and
+    near each other. Along time they are as often positive: users come and go. Along the rows of a
+    plane steps differ from those to the next column. Other sequences are other channels.
+
+    Of fewer than ten sequences nothing is told. Time and the antennas of a line look alike where
+    channels turn as much from snapshot to snapshot as from antenna to antenna.
+
+    Args:
+        channels: `ChannelSequences`.
+
+    Returns:
+        A sentence; `None` where nothing speaks against it.
+    """
+    if channels.num_sequences < _FEWEST:
+        return None
+    h = channels.h[np.linspace(0, len(channels.h) - 1, min(len(channels.h), _MOST)).astype(int)]
+    lags = {name: _lags(h, axis) for axis, name in enumerate(("time", "antenna", "subcarrier"), 1)}
+    alike = {name: float(np.median(np.abs(lag))) for name, lag in lags.items()}
+    others = float(np.median(np.abs(_lags(h.swapaxes(0, 1), 1))))
+    for name, value in alike.items():
+        if others > value + 0.1:
+            return f"neighbours along sequence are more alike than along {name}"
+    side = {name: _side(lag) for name, lag in lags.items()}
+    # How much an axis is like that of subcarriers, if its delays are positive.
+    like = {n: alike[n] * abs(np.mean(x / np.maximum(abs(x), 1e-30))) for n, x in lags.items()}
+    is_delay = side["subcarrier"] < -0.5
+    for name in ("time", "antenna"):
+        limit, least = (-0.8, like["subcarrier"] + 0.01) if is_delay else (-0.5, 0.2)
+        if side[name] < limit and like[name] > least:
+            return f"the axis {name} looks like subcarriers: its phases are those of delays"
+    if abs(side["time"]) > 0.8 and alike["time"] > 0.2:
+        return "all users come, or all go: along time the phases of all have one sign"
+    return _array_fault(h, lags, side, channels.array_shape)
+
+
+def _array_fault(h, lags, side, shape):
+    rows, _, polarizations = shape
+    turn = {name: float(np.median(np.abs(lag - 1))) for name, lag in lags.items()}
+    # A line that hardly turns, and to either side: users at rest, not users in front of it.
+    line = rows == polarizations == 1
+    if line and turn["antenna"] < min(0.35, turn["time"] - 0.1) and abs(side["antenna"]) < 0.6:
+        return "neighbouring antennas are more alike than snapshots, as snapshots at rest are"
+    if rows == 1:
+        return None
+    steps = {}
+    for axis, name in enumerate(("time", "antenna", "subcarrier"), 1):
+        inside = np.arange(h.shape[axis] - 1) % rows != rows - 1
+        if not inside.all() and h.shape[axis] > 2 * rows:
+            steps[name] = np.median(np.abs(_lags(h, axis, inside) - _lags(h, axis, ~inside)))
+    for name in set(steps) - {"antenna"}:
+        if steps[name] > max(0.2, steps.get("antenna", np.inf)):
+            return f"the axis {name} looks like antennas: every {rows} steps a column ends"
+    return None
+
+
+def _lags(h, axis, chosen=slice(None)):
+    """Correlation of neighbours along an axis, of each entry of the first, complex `[len(h)]`."""
+    h = np.moveaxis(h, axis, 1).reshape(len(h), h.shape[axis], -1)
+    after, before = h[:, 1:][:, chosen], h[:, :-1][:, chosen]
+    power = [np.sum(np.abs(x) ** 2, axis=(1, 2), dtype=np.float64) for x in (after, before)]
+    lag = np.einsum("six,six->s", after, before.conj())
+    return lag / np.maximum(np.sqrt(power[0] * power[1]), 1e-30)
+
+
+def _side(lag):
+    """From -1 to 1: whether the phases of all sequences have one sign."""
+    return float(np.sum(lag.imag) / max(np.sum(np.abs(lag.imag)), 1e-30))
+
+
 def import_channels(
     path: PathLike,
     axes: str,
     *,
-    sampling_period: float,
-    carrier_frequency: float,
-    subcarrier_spacing: float,
     array_shape: tuple[int, int, int] | None = None,
     name: str | None = None,
-    speed: ArrayLike | None = None,
+    as_named: bool = False,
+    **settings: Any,
 ) -> ChannelSequences:
     """Reads channels of one's own: `.npy`, `.npz`, `.mat` or HDF5.
 
     Args:
         path: Path of the file.
         axes: Names of the array's axes in their order, see `as_channels`.
-        sampling_period: Time between snapshots in seconds.
-        carrier_frequency: Hertz.
-        subcarrier_spacing: Hertz.
         array_shape: Number of rows, columns and polarisations, see `as_channels`.
         name: Name of the array within the file; may be left out where there is only one.
-        speed: Metres per second, one for all or float `[num_sequences]`; unknown if `None`.
+        as_named: Whether the axes are as they are named whatever `axes_fault` says, which tells
+            from statistics, and may be wrong.
+        **settings: The other attributes of `ChannelSequences`: `sampling_period`,
+            `carrier_frequency` and `subcarrier_spacing`, and `speed`, `sequence_id`, `metadata` and
+            `origin`, the name of the file by default.
 
     Returns:
         `ChannelSequences`.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is damaged or holds no such array, axes do not fit, or a number
-            cannot be. The message names the file.
+        ValueError: If the file is damaged or holds no such array, axes do not fit or look swapped,
+            or a number cannot be. The message names the file.
 
     Example:
 
@@ -388,9 +497,14 @@ def import_channels(
         value = reader.read(path, name)
     try:
         h, array_shape = as_channels(value, axes, array_shape)
-        return ChannelSequences(
-            h, sampling_period, carrier_frequency, subcarrier_spacing, array_shape,
-            origin=path.name, speed=speed,
-        )  # fmt: skip
+        settings = {"origin": path.name, **settings}
+        channels = ChannelSequences(h=h, array_shape=array_shape, **settings)
+        fault = None if as_named else axes_fault(channels)
+        if fault is not None:
+            raise ValueError(
+                f"The axes look swapped: {fault}. If they are as named, say so (--as-named, "
+                f"as_named=True). Received: axes={axes!r}, shape={value.shape}"
+            )
+        return channels
     except ValueError as error:
         raise ValueError(f"{error}. Received: path={path}") from error

@@ -20,9 +20,9 @@ _ROOMS = {
     "cities": "CITIES build_city city_config",
     "motion": "Clock MovingObject Ring Tracks TrajectoryConfig ground_map read_trips "
     "sample_moving_objects sample_straight_tracks sample_tracks",
-    "tracing": "CheckConfig GenerationConfig TracingConfig check_scene describe_scene estimate "
-    "find_libllvm generate load_libllvm load_scene num_shards trace_positions trace_shard "
-    "trace_tracks",
+    "tracing": "CheckConfig DiffuseConfig GenerationConfig Scattering TracingConfig check_scene "
+    "describe_scene estimate find_libllvm generate load_libllvm load_scene num_shards "
+    "trace_positions trace_scattered trace_shard trace_tracks",
 }
 _EXPORTS = {name: room for room, names in _ROOMS.items() for name in names.split()}
 

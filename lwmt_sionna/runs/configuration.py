@@ -158,10 +158,45 @@ class Config:
                 fit; the message names file, key and value.
         """
         values = _merge(read_toml(path), {} if overrides is None else overrides)
+        return cls._from_file(path, values)
+
+    @classmethod
+    def variants_from_toml(
+        cls, path: PathLike, overrides: dict[str, Any] | None = None
+    ) -> dict[str, Self]:
+        """Reads a family of configurations that share most of their settings.
+
+        Args:
+            path: Path of a TOML file. Each of its tables `[variants.NAME]` stands for the rest of
+                the file with what the table says in its place.
+            overrides: See `from_toml`; for all variants.
+
+        Returns:
+            Dictionary from the variants' names to the configurations; that of the file itself
+            under the empty name where it has no variants.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: See `from_toml`.
+        """
+        common = read_toml(path)
+        variants = common.pop("variants", {"": {}})
+        tables = variants.values() if isinstance(variants, dict) else [variants]
+        if not tables or not all(isinstance(table, dict) for table in tables):
+            raise ValueError(f"{path}: variants: expected tables [variants.NAME]")
+        given = {} if overrides is None else overrides
+        return {
+            name: cls._from_file(path, _merge(_merge(common, own), given), name)
+            for name, own in variants.items()
+        }
+
+    @classmethod
+    def _from_file(cls, path: PathLike, values: dict[str, Any], variant: str = "") -> Self:
         try:
             return cls.from_dict(values)
         except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
+            where = f"{path}: [variants.{variant}] " if variant else f"{path}: "
+            raise ValueError(f"{where}{error}") from error
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON has them, for `from_dict`: tuples become lists."""

@@ -402,7 +402,8 @@ def read_json(path: PathLike) -> Any:
             f"{path.stat().st_size} bytes"
         )
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except RecursionError as error:
         raise ValueError(f"The file is nested too deeply. Received: path={path}") from error
     except ValueError as error:
@@ -411,6 +412,13 @@ def read_json(path: PathLike) -> Any:
 
 def _refuse(constant):
     raise ValueError(f"{constant} is no JSON")
+
+
+def _finite(digits):
+    number = float(digits)
+    if math.isinf(number):
+        raise ValueError(f"{digits[:40]} is beyond the largest number")
+    return number
 
 
 def _digest(record):

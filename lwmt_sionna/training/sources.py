@@ -161,9 +161,8 @@ def _take(sequences, rows):
     """Sequences, some of them more than once."""
     if isinstance(sequences, PathSequences):
         return sequences.select(rows)
-    return dataclasses.replace(
-        sequences, h=sequences.h[rows], speed=sequences.speed[rows], sequence_id=None
-    )
+    own = {name: getattr(sequences, name)[rows] for name in ("h", "speed", "bs_index")}
+    return dataclasses.replace(sequences, **own, sequence_id=None)
 
 
 def _part_of(channels, grid, rng):

@@ -82,7 +82,9 @@ def test_order_must_fit_the_history():
 
 @pytest.fixture(scope="module")
 def tuned():
-    return baselines.tuned_baselines(15.0)
+    """Fits of few paths: what a grid does to them does not need more."""
+    few = {"path_fit": baselines.PathPredictor(num_paths=2)}
+    return baselines.tuned_baselines(15.0) | few
 
 
 @pytest.mark.parametrize("grid", [(1, 1), (7, 3)])

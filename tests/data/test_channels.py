@@ -1,6 +1,8 @@
 """Files of channels, and arrays of one's own on their way into them."""
 
 import dataclasses
+import itertools
+import pathlib
 
 import h5py
 import numpy as np
@@ -8,17 +10,25 @@ import pytest
 
 from lwmt_sionna.data import (
     ChannelSequences,
+    ClusterConfig,
+    PlanarArray,
     as_channels,
+    axes_fault,
     check_channels,
     draw_clusters,
     import_channels,
     read_channels,
+    read_paths,
     read_sequences,
+    subcarrier_frequencies,
+    synthesize,
+    vanishing_mask,
     write_channels,
     write_paths,
 )
 from lwmt_sionna.data.__main__ import main
 
+DATA = pathlib.Path(__file__).resolve().parents[2] / "experiments" / "data"
 SETTINGS = {"sampling_period": 2.5e-3, "carrier_frequency": 3.5e9, "subcarrier_spacing": 30e3}
 
 
@@ -140,3 +150,64 @@ def test_import_from_the_command_line(rng, tmp_path, capsys):
         import_channels(
             tmp_path / "n.npy", "subcarrier antenna time", array_shape=(1, 8, 1), **SETTINGS
         )
+
+
+def every_order(h, shape):
+    """What `axes_fault` says of each order of the axes of an array that has its own size on all."""
+    for order in itertools.permutations(range(4)):
+        channels = ChannelSequences(h.transpose(order), **SETTINGS, array_shape=shape, origin="x")
+        yield order, axes_fault(channels)
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 1), (4, 4, 1), (4, 2, 2)])
+@pytest.mark.parametrize("name", ["walk", "city", "far"])
+def test_a_wrong_order_of_axes_is_told(name, shape, rng):
+    """Whatever the array; and the right one is not, even where Doppler shifts are aliased."""
+    if name == "walk":
+        paths = draw_clusters(16, 16, 5e-3, rng, ClusterConfig(speed_kmh=(3.0, 3.0)))
+    else:
+        speed = {"city": "30kmh_5ms", "far": "120kmh_2p5ms"}[name]
+        paths = read_paths(DATA / f"san_francisco_{speed}.h5")
+        paths = paths.select(~vanishing_mask(paths)).select(slice(0, 384, 22))
+        paths = paths.select(slice(0, 16))
+    polarization = "V" if shape[2] == 1 else "VH"
+    if shape[2] == 2:
+        other = paths.a * np.exp(2j * np.pi * rng.uniform(size=paths.a.shape))
+        paths = dataclasses.replace(paths, a=np.concatenate([paths.a, other], axis=-1))
+    array = PlanarArray(*shape[:2], polarization=polarization)
+    h = synthesize(paths, array, subcarrier_frequencies(16, 540e3), snapshots=np.arange(16))
+    for order, fault in every_order(h, shape):
+        if order == (0, 1, 2, 3):
+            assert fault is None
+        elif order != (0, 2, 1, 3) or shape[0] > 1 or name == "walk":
+            assert fault is not None, order
+
+
+def test_an_aliased_file_is_not_taken_for_a_swapped_one():
+    """Every second snapshot: 120 km/h, 5 ms."""
+    paths = read_paths(DATA / "san_francisco_120kmh_2p5ms.h5")
+    paths = paths.select(~vanishing_mask(paths)).select(slice(0, 64))
+    h = synthesize(paths, PlanarArray(1, 32), subcarrier_frequencies(32, 540e3))[:, ::2]
+    settings = SETTINGS | {"sampling_period": 5e-3}
+    assert axes_fault(ChannelSequences(h, **settings, array_shape=(1, 32, 1), origin="x")) is None
+
+
+def test_who_is_sure_of_the_axes_says_so(rng, tmp_path):
+    paths = draw_clusters(16, 8, 5e-3, rng, ClusterConfig(speed_kmh=(3.0, 3.0)))
+    h = synthesize(paths, PlanarArray(1, 8), subcarrier_frequencies(8, 540e3))
+    np.save(tmp_path / "h.npy", h)
+    settings = SETTINGS | {"array_shape": (1, 8, 1)}
+    wrong = "sequence subcarrier antenna time"
+    with pytest.raises(ValueError, match=r"axes look swapped.*looks like subcarriers.*h\.npy"):
+        import_channels(tmp_path / "h.npy", wrong, **settings)
+    sure = import_channels(tmp_path / "h.npy", wrong, as_named=True, **settings)
+    np.testing.assert_array_equal(sure.h, h.swapaxes(1, 3))
+    # White noise speaks for no order.
+    for shape in ((1, 8, 1), (2, 4, 1)):
+        noise = rng.standard_normal((30, 9, 8, 7, 2)).view(np.complex128)[..., 0]
+        assert (
+            axes_fault(ChannelSequences(noise, **SETTINGS, array_shape=shape, origin="x")) is None
+        )
+    # Of few sequences signs are chance.
+    few = ChannelSequences(h[:9].swapaxes(1, 3), **settings, origin="x")
+    assert axes_fault(few) is None

@@ -33,8 +33,9 @@ def script(name):
     return module
 
 
-def read_config(path):
-    """A configuration by the class that its name, or that of its folder, stands for."""
-    kind = path.stem if path.parent.name == "configs" else path.parent.name
+def read_configs(path):
+    """The configurations of a file, by the class that its name, or its folder's, stands for."""
+    is_named = path.parent.name == "configs" or path.stem.startswith("data_")
+    kind = path.stem if is_named else path.parent.name
     module, name = _CLASSES[kind.partition("_")[0]]
-    return getattr(importlib.import_module(module), name).from_toml(path)
+    return getattr(importlib.import_module(module), name).variants_from_toml(path)

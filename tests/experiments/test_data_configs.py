@@ -44,6 +44,22 @@ def test_held_out_scenes_stay_out():
     assert not any(name in trained for name in HELD_OUT)
 
 
+def test_worlds_share_their_tracks():
+    from lwmt_sionna.rt import GenerationConfig
+
+    for scene in HELD_OUT:
+        path = CONFIGS / "worlds" / f"data_{scene}.toml"
+        variants = GenerationConfig.variants_from_toml(path)
+        assert {config.scene for config in variants.values()} == {scene}
+        for name, config in variants.items():
+            assert (config.diffuse is not None) == name.startswith("diffuse_")
+            twin = variants.get(name.removeprefix("diffuse_"), config)
+            assert (twin.seed, twin.shard_size) == (config.seed, config.shard_size)
+            # Four users of one base station make a drop: 25 of them and more.
+            each = config.num_sequences // len(config.base_stations)
+            assert each // 4 * len(config.base_stations) >= 25
+
+
 SCENES = sorted({path.stem.rpartition("_")[0] for path in PRETRAINING})
 
 

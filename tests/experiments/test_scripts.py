@@ -10,7 +10,7 @@ import pytest
 
 from lwmt_sionna.runs import command_line
 from lwmt_sionna.runs.store import RunFolder
-from tests.experiments.scripts import CONFIGS, ROOT, SCRIPTS, read_config, script
+from tests.experiments.scripts import CONFIGS, ROOT, SCRIPTS, read_configs, script
 
 SHIPPED = ROOT / "experiments" / "data" / "san_francisco_30kmh_5ms.h5"
 
@@ -75,8 +75,8 @@ def test_options_mean_the_same_everywhere(run, name):
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_configurations_are_read(path):
-    config = read_config(path)
-    assert type(config).from_dict(config.to_dict()) == config
+    for config in read_configs(path).values():
+        assert type(config).from_dict(config.to_dict()) == config
 
 
 @pytest.mark.rt
@@ -94,6 +94,7 @@ def test_generation_refuses_wrong_input(run, tmp_path):
         'scene = "munich"\nbase_stations = [[0, 0, 9]]\nnum_sequences = 1\nspeed = 3\n'
     )
     refused(run("generate_sequences.py", "--config", wrong, "--out", out), "speed")
+    refused(run("generate_sequences.py", "--config", config, "--variant", "fast"), "none", "fast")
 
 
 @pytest.mark.rt

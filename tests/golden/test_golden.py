@@ -51,6 +51,7 @@ def test_presets(predictions, name):
     check_prediction(found, predictions, name)
 
 
+@pytest.mark.slow
 def test_baselines(predictions):
     found = capture.predict_baselines(predictions["history"])
     assert len(found) >= 12
@@ -64,7 +65,10 @@ def test_decoded_bits(others):
     np.testing.assert_array_equal(bits, others["link/bits"])
 
 
-@pytest.mark.parametrize("decoding", capture.DECODINGS)
+@pytest.mark.parametrize(
+    "decoding",
+    ["chain", *(pytest.param(name, marks=pytest.mark.slow) for name in capture.DECODINGS[1:])],
+)
 def test_link_point(decoding):
     expected = json.loads((capture.HERE / "link.json").read_text())[decoding]
     found = capture.evaluate_point(decoding)

@@ -3,9 +3,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lwmt_sionna.data import PlanarArray, subcarrier_frequencies, synthesize
-from lwmt_sionna.link import DownlinkConfig, DropFactory, SoundingConfig
+from lwmt_sionna.data import PlanarArray, add_noise, subcarrier_frequencies, synthesize
+from lwmt_sionna.link import CsiPolicy, DownlinkConfig, DropFactory, SoundingConfig, make_policy
 from lwmt_sionna.link.csi.drops import DropConfig
+from lwmt_sionna.link.csi.policies import PredictedCsi
+from lwmt_sionna.link.sweep.points import Bench, SweepConfig, Task
+from lwmt_sionna.masking import HardwareConfig
 from tests.link.channels import make_paths, store_channels
 
 BLIND = DropConfig(max_similarity=1.0)
@@ -146,6 +149,110 @@ def test_histories_from_sounding_pilots_are_estimates_of_the_true_channel():
         assert limits[0] < 10 * np.log10(nmse) < limits[1]
 
 
+HARDWARE = HardwareConfig(
+    phase_jitter_deg=20.0,
+    timing_jitter=5e-9,
+    calibration_error_db=-20.0,
+    calibration_memory=0.5,
+    quantization_bits=8,
+    dropped=(5,),
+    target="chains",
+)
+
+
+def test_hardware_is_that_of_the_evaluation():
+    """White noise on the grid: the draws of `HardwareConfig.impair` to the last bit."""
+    paths = make_paths()
+    factory = DropFactory(paths, config=BLIND, hardware=HARDWARE)
+    channels = factory.channels
+    true = channels.true(np.arange(16), range(16))
+    measured = channels.measured(true, range(16), 15.0, SoundingConfig(), 4, HARDWARE)
+    rng = np.random.default_rng([4, 1])
+    expected = HARDWARE.impair(
+        true[:, 0], channels.frequencies, 5e-3, 4, estimate=lambda h: add_noise(h, 15.0, rng)
+    )
+    np.testing.assert_array_equal(measured.h[:, 0], expected.h)
+    np.testing.assert_array_equal(measured.arrived, expected.arrived)
+    drops = factory.at(1)
+    np.testing.assert_array_equal(drops.arrived, np.ones((4, 4, 1), bool) & (np.arange(16) != 5))
+    np.testing.assert_array_equal(drops.history[:, :, 5], drops.history[:, :, 4])
+    assert factory.columns["target"] == "chains"
+
+
+def test_pilots_pass_the_same_chains_with_phases_of_their_own():
+    """Users are sounded comb by comb, in several calls; a user's antennas share its oscillator."""
+    downlink = DownlinkConfig(num_user_antennas=2, combining="eigen")
+    settings = {"phase_jitter_deg": 20.0, "calibration_error_db": -20.0}
+    channels = DropFactory(make_paths(40), downlink, BLIND).channels
+    true = channels.true(np.arange(40), range(16))
+    sounding = SoundingConfig("pilots", delay_window=3e-6)
+    found = [
+        channels.measured(true, range(16), 60.0, sounding, 4, hardware).h
+        for hardware in (HardwareConfig(), HardwareConfig(**settings))
+    ]
+    ratio = np.sum(found[1] * found[0].conj(), axis=-1) / np.sum(np.abs(found[0]) ** 2, axis=-1)
+    turn = np.angle(ratio.sum(axis=(1, 3)))
+    assert np.rad2deg(turn.std()) == pytest.approx(20.0, rel=0.1)
+    assert abs(np.corrcoef(turn[:20].ravel(), turn[20:].ravel())[0, 1]) < 0.2
+    gain = ratio * np.exp(-1j * turn)[:, None, :, None]
+    np.testing.assert_allclose(gain - gain[:1, :1, :1], 0, atol=0.03)
+    assert np.mean(np.abs(gain[0, 0, 0] - 1) ** 2) == pytest.approx(0.01, rel=0.8)
+
+
+def test_targets_and_slots_go_through_the_chains():
+    paths = make_paths()
+    plain = DropFactory(paths, config=dataclasses.replace(BLIND, history_snr_db=90.0))
+    chains = HardwareConfig(calibration_error_db=-10.0, target="chains")
+    through = DropFactory(paths, config=plain.config, hardware=chains)
+    np.testing.assert_array_equal(plain.users, through.users)
+    one, two = plain.at(2), through.at(2)
+    history = two.history / one.history
+    for name, axis in (("target", 2), ("slot", 3)):
+        gain = getattr(two, name) / getattr(one, name)
+        # Up to the scale of the user, one gain per antenna for all users, snapshots and symbols.
+        gain = np.moveaxis(gain, axis, -1) / np.moveaxis(gain, axis, -1)[..., :1]
+        own = history[0, 0, 0, :, 0] / history[0, 0, 0, 0, 0]
+        np.testing.assert_allclose(gain - own, 0, atol=2e-2)
+    assert np.abs(own - 1).max() > 0.1
+    hardware = dataclasses.replace(chains, target="true")
+    ratio = DropFactory(paths, config=plain.config, hardware=hardware).at(2).slot / one.slot
+    np.testing.assert_allclose(ratio - ratio.mean(axis=(2, 3, 4), keepdims=True), 0, atol=1e-3)
+
+
+class Listens(CsiPolicy):
+    """Stops where the link would begin, with what it was told."""
+
+    def __call__(self, history, horizon, target=None, arrived=None):
+        raise LookupError(arrived)
+
+
+def test_policies_hear_of_lost_reports():
+    told, errors = [], []
+
+    def listens(history, num_horizons, arrived=None):
+        told.append(arrived)
+        return history[:, -num_horizons:]
+
+    policies = [make_policy("pooled_ar"), PredictedCsi(listens, "listens", batch_size=6)]
+    for known in (True, False):
+        hardware = HardwareConfig(dropped=(-1,), dropped_known=known)
+        factory = DropFactory(make_paths(), config=BLIND, hardware=hardware)
+        bench = Bench([factory], [Listens("stops")], SweepConfig(decoding="information"))
+        with pytest.raises(LookupError) as stopped:
+            bench.compute(Task(0, 1, "stops", 20.0))
+        (arrived,) = stopped.value.args
+        drops = factory.at(1)
+        np.testing.assert_array_equal(arrived, drops.arrived if known else None)
+        for policy in policies:
+            h_hat = policy(drops.history, 1, **({} if arrived is None else {"arrived": arrived}))
+            errors.append(np.sum(np.abs(h_hat - drops.target) ** 2))
+    # Sixteen users, six at a time.
+    assert [part.shape for part in told[:3]] == [(6, 16), (6, 16), (4, 16)]
+    assert not any(part[:, -1].any() for part in told[:3])
+    assert told[3:] == [None] * 3
+    assert errors[0] < 0.3 * errors[2] and errors[1] == errors[3]
+
+
 def test_vanished_and_unheard_users_are_counted():
     paths = make_paths(num_sequences=20)
     valid = paths.valid.copy()
@@ -181,11 +288,10 @@ def test_digest_follows_data_and_settings():
         DropFactory(paths, config=BLIND).digest,
         DropFactory(paths, config=dataclasses.replace(BLIND, history_snr_db=5.0)).digest,
         DropFactory(dataclasses.replace(paths, a=1.01 * paths.a), config=BLIND).digest,
-        DropFactory(
-            paths, config=BLIND, sounding=SoundingConfig("pilots", phase_jump_deg=5.0)
-        ).digest,
+        DropFactory(paths, config=BLIND, sounding=SoundingConfig("pilots")).digest,
+        DropFactory(paths, config=BLIND, hardware=HardwareConfig(timing_jitter=1e-9)).digest,
     }
-    assert len(digests) == 4
+    assert len(digests) == 5
     assert DropFactory(paths, config=BLIND).digest in digests
 
 

@@ -239,6 +239,24 @@ def test_several_histories_are_as_many_regimes(script, folder):
     ]
 
 
+def test_hardware_is_varied_like_any_setting():
+    config = LinkEvalConfig.from_dict(
+        {
+            "hardware": {"quantization_bits": 6, "target": "chains"},
+            "vary": {"hardware.timing_jitter": [0.0, 1e-8], "hardware.dropped": [[], [-1]]},
+        }
+    )
+    variants = config.variants()
+    assert [label for label, _ in variants][2] == "timing_jitter=1e-08, dropped=[]"
+    found = [settings["hardware"] for _, settings in variants]
+    assert [(each.timing_jitter, each.dropped) for each in found] == [
+        (0.0, ()), (0.0, (-1,)), (1e-8, ()), (1e-8, (-1,))
+    ]  # fmt: skip
+    assert {(each.quantization_bits, each.target) for each in found} == {(6, "chains")}
+    with pytest.raises(ValueError, match=r"sounding, hardware.*vary='hardware\.bits'"):
+        LinkEvalConfig(vary={"hardware.bits": [3]})
+
+
 def test_what_was_reported_gives_way_to_what_is_swept():
     config = LinkEvalConfig(
         report_mcs=4, sweep=SweepConfig(target_mcs=(4,), goodput_link_snr_db=(2.0,))

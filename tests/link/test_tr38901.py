@@ -1,11 +1,12 @@
 """Worlds of TR 38.901: what their tables say, and files of them."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 
-from lwmt_sionna.data import PlanarArray, read_channels
+from lwmt_sionna.data import PlanarArray, axes_fault, join_channels, read_channels
 from lwmt_sionna.link import Tr38901Config, draw_channels, generate_channels
 from lwmt_sionna.link.phy import tr38901
 
@@ -16,15 +17,6 @@ LIGHT = 299792458.0
 def cdl(name="A", **settings):
     values = {"model": f"CDL-{name}", "num_sequences": 32, "delay_spread": 100e-9, **SMALL}
     return Tr38901Config.from_dict(values | settings)
-
-
-def join(parts):
-    parts = list(parts)
-    fields = {
-        name: np.concatenate([getattr(part, name) for part in parts])
-        for name in ("h", "speed", "sequence_id")
-    }
-    return dataclasses.replace(parts[0], **fields)
 
 
 @pytest.mark.parametrize("name", ["A", "D"])
@@ -50,7 +42,7 @@ def test_doppler_shifts_are_those_of_the_speed():
     config = cdl(
         "C", num_sequences=128, num_snapshots=128, sampling_period=1e-3, speed_kmh=[15, 60]
     )  # fmt: skip
-    channels = join(draw_channels(config, shard) for shard in range(config.num_shards))
+    channels = join_channels([draw_channels(config, shard) for shard in range(config.num_shards)])
     assert 15 <= 3.6 * channels.speed.min() < 3.6 * channels.speed.max() <= 60
     window = np.blackman(128)[:, None, None]
     spectrum = np.mean(np.abs(np.fft.fft(window * channels.h, axis=1)) ** 2, axis=(2, 3))
@@ -168,3 +160,16 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch):
 def test_worlds_that_cannot_be(settings, words):
     with pytest.raises(ValueError, match=words):
         cdl(**settings)
+
+
+@pytest.mark.parametrize("speed", [3.0, 30.0, 120.0])
+@pytest.mark.parametrize("model", ["CDL-A", "CDL-C", "CDL-D"])
+def test_a_wrong_order_of_axes_is_told(model, speed):
+    config = Tr38901Config(
+        model, num_sequences=16, delay_spread=100e-9, speed_kmh=(speed, speed), num_snapshots=16,
+        num_subcarriers=16, array=PlanarArray(1, 16),
+    )  # fmt: skip
+    channels = draw_channels(config)
+    for order in itertools.permutations(range(4)):
+        fault = axes_fault(dataclasses.replace(channels, h=channels.h.transpose(order)))
+        assert (fault is None) == (order == (0, 1, 2, 3)), order

@@ -25,18 +25,29 @@ def make_backbone(**overrides):
     return LWMTBackbone(**(arguments | overrides))
 
 
-@pytest.fixture
-def predictor():
+def make_predictor():
     model = ChannelPredictor(make_backbone(), num_horizons=3, context=3, experts=((8, 2), (16, 6)))
     model.build((None, 16, 8, 8, 2))
     return model
 
 
+@pytest.fixture(scope="module")
+def shared():
+    """What it compiles serves the whole module."""
+    return make_predictor()
+
+
 @pytest.fixture
-def trained(predictor):
+def predictor(shared):
+    shared.head.kernel.assign(0 * shared.head.kernel)
+    return shared
+
+
+@pytest.fixture
+def trained(shared):
     """A predictor whose head is not zero."""
-    predictor.head.kernel.assign(0.05 * keras.random.normal(predictor.head.kernel.shape, seed=3))
-    return predictor
+    shared.head.kernel.assign(0.05 * keras.random.normal(shared.head.kernel.shape, seed=3))
+    return shared
 
 
 @pytest.fixture
@@ -99,7 +110,7 @@ def test_forms_of_input_agree(trained, history):
     assert future.shape == (1, 2, 1, 1, 8, 3, 8)
     np.testing.assert_allclose(np.moveaxis(future[0, :, 0, 0], 2, 1), reference, atol=1e-5)
     np.testing.assert_allclose(
-        ModelPredictor(trained, batch_size=4)(history, 2), reference[:, :2], atol=1e-4
+        ModelPredictor(trained, batch_size=2)(history, 2), reference[:, :2], atol=1e-4
     )
 
 
@@ -109,7 +120,8 @@ def test_a_model_trained_at_one_grid_runs_at_another(trained, rng):
     assert trained(other).shape == (1, 3, 16, 4)
 
 
-def test_predictor_trains_under_compilation(predictor, rng):
+def test_predictor_trains_under_compilation(rng):
+    predictor = make_predictor()
     x = rng.standard_normal((8, 16, 8, 8, 2)).astype(np.float32)
     predictor.compile(
         optimizer=keras.optimizers.Adam(1e-2), loss=LogNormalizedError(), jit_compile=True

@@ -99,7 +99,7 @@ def test_no_links_have_no_future(predictor):
 
 
 def test_patches_need_not_tile_the_grid(rng):
-    model = make_predictor(num_paths=2, local_motion=True)
+    model = make_predictor(local_motion=True)
     h = waves(rng, batch=1, size=7).astype(np.complex64)
     assert np.isfinite(np.asarray(model(h))).all()
 

@@ -131,14 +131,19 @@ def gradients(function, *tensors):
     [
         ("published", (5, 7, 9), 70_000, False, "float32", None),
         ("published", (6, 5, 3), 200, True, "float64", None),
-        ("published", (1, 1, 1), 70_000, False, "float32", None),
-        ("causal", (7, 3, 5), 500, True, "float32", None),
         ("class_token", (3, 2, 11), 400, True, "float32", None),
         ("dilated_drop", (4, 11, 5), 500, True, "float32", None),
-        ("narrow", (5, 1, 13), 100, False, "float32", None),
-        ("own_only", (3, 13, 1), 70_000, False, "float32", None),
         ("causal", (5, 5, 7), 500, True, "float32", TopKRouting(0.3, 2, 9)),
-        ("published", (1, 4, 3), 500, True, "float64", TopKRouting(0.5, 2, 9)),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in (
+                ("published", (1, 1, 1), 70_000, False, "float32", None),
+                ("causal", (7, 3, 5), 500, True, "float32", None),
+                ("narrow", (5, 1, 13), 100, False, "float32", None),
+                ("own_only", (3, 13, 1), 70_000, False, "float32", None),
+                ("published", (1, 4, 3), 500, True, "float64", TopKRouting(0.5, 2, 9)),
+            )
+        ),
     ],
 )
 def test_shift_has_the_gradients_of_dense(name, grid, block, by_row, dtype, routing, monkeypatch):

@@ -158,6 +158,7 @@ def test_trips_come_from_csv_and_numpy(town, rng, tmp_path):
     ("text", "words"),
     [
         ("time,x\n0,1\n", "missing: y"),
+        ("time,x,y,x\n0,1,2,3\n1,1,2,3\n", "twice: x"),
         ("time,x,y\n0,1,2\n1,one,2\n", "line 3"),
         ("time,x,y\n0,1,2\n0,1,3\n", "ascend"),
         ("time,x,y\n", "no rows"),

@@ -123,6 +123,27 @@ def test_a_required_key():
         Outer.from_dict({})
 
 
+def test_variants_stand_for_the_rest_of_their_file(tmp_path):
+    path = tmp_path / "family.toml"
+    common = 'data = ["x"]\nrate = 0.1\n[inner]\nsize = 7\nkind = "large"\n'
+    path.write_text(common)
+    assert Outer.variants_from_toml(path) == {"": Outer.from_toml(path)}
+    path.write_text(common + "[variants.fast]\nrate = 1.0\n[variants.wide]\ninner.size = 9\n")
+    variants = Outer.variants_from_toml(path, {"batch_size": 8})
+    assert variants == {
+        "fast": Outer(("x",), 8, rate=1.0, inner=Inner(7, "large")),
+        "wide": Outer(("x",), 8, rate=0.1, inner=Inner(9, "large")),
+    }
+    with pytest.raises(ValueError, match=r"variants: unknown key"):
+        Outer.from_toml(path)
+    path.write_text(common + "[variants.odd]\nrate = -1.0\n")
+    with pytest.raises(ValueError, match=r"family.toml: \[variants.odd\] rate: .*rate=-1.0"):
+        Outer.variants_from_toml(path)
+    path.write_text("variants = 3\n" + common)
+    with pytest.raises(ValueError, match=r"family.toml: variants: expected tables"):
+        Outer.variants_from_toml(path)
+
+
 def test_overrides_replace_values_and_leave_their_neighbours(tmp_path):
     path = tmp_path / "a.toml"
     path.write_text('data = ["x"]\nrate = 0.1\n[inner]\nsize = 7\nkind = "large"\n')

@@ -162,6 +162,7 @@ def test_command_is_relative_to_the_repository(tmp_path, monkeypatch):
     [
         ("{", "should be JSON"),
         ('{"schema_version": NaN}', "NaN is no JSON"),
+        ('{"schema_version": 1e999}', "1e999 is beyond"),
         ("[" * 100_000, "nested too deeply"),
         ("[]", "schema_version"),
         ('{"schema_version": 99}', "schema_version=99"),

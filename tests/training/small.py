@@ -1,14 +1,7 @@
-"""The smallest trainings there are, and a script that runs one to be killed at a named place."""
-
-import os
-import signal
-import sys
-
-import keras
+"""The smallest trainings there are."""
 
 from lwmt_sionna.masking import Curriculum
-from lwmt_sionna.runs.store import Store
-from lwmt_sionna.training import PretrainConfig, TrainConfig, train
+from lwmt_sionna.training import PretrainConfig, TrainConfig
 
 GRID = (6, 4, 4)
 
@@ -51,38 +44,3 @@ def predictor_config(files, **settings):
         "batch_size": 4,
     }
     return TrainConfig.from_dict(options | settings)
-
-
-class Death(keras.callbacks.Callback):
-    """Kills the process after a step, or in the middle of writing a checkpoint."""
-
-    def __init__(self, place, number):
-        super().__init__()
-        self.place, self.number, self.seen = place, number, 0
-        if place == "checkpoint":
-            put = Store.put
-
-            def die_once(store, *arguments, **options):
-                # The file is there, its note is not.
-                self.count()
-                put(store, *arguments, **options)
-
-            Store.put = die_once
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.place == "step":
-            self.count()
-
-    def count(self):
-        self.seen += 1
-        if self.seen == self.number:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-
-if __name__ == "__main__":
-    import json
-
-    kind, settings, folder, place, number = sys.argv[1:]
-    make = {"train": TrainConfig, "pretrain": PretrainConfig}[kind]
-    config = make.from_dict(json.loads(settings))
-    train(config, folder, callbacks=[Death(place, int(number))], verbose=0)

@@ -1,6 +1,7 @@
 """Drops: groups of users that one base station serves in one slot."""
 
 import dataclasses
+import functools
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from lwmt_sionna.evaluation import causal_channel
 from lwmt_sionna.link.csi.sounding import SoundingConfig, pilot_frequencies, sound
 from lwmt_sionna.link.csi.users import admitted, group_users, spatial_similarity
 from lwmt_sionna.link.phy.config import DownlinkConfig
+from lwmt_sionna.masking import HardwareConfig, Impaired
 from lwmt_sionna.runs.configuration import Config, NonNegativeInt, Positive, PositiveInt
 from lwmt_sionna.typing import Array
 
@@ -54,15 +56,17 @@ class LinkDrops:
         history: complex64 `[num_drops, num_links, num_snapshots, num_antennas, num_subcarriers]`,
             what the base station has measured.
         target: complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`, true channel in
-            the middle of the scheduled slot.
+            the middle of the scheduled slot, through the antenna chains where the hardware says so.
         slot: complex64 `[num_drops, num_links, num_ofdm_symbols, num_antennas, num_subcarriers]`,
-            true channel of the scheduled slot.
+            true channel of the scheduled slot, through the same chains.
         horizon: int, snapshots from the last one of the history to the slot.
         history_rms: float32 `[num_drops, num_users]` or None, RMS of the true history in the same
             scale.
         event: bool `[num_drops, num_users]` or None, whether a path of notable power was born or
             died between the last history snapshot and the slot.
         num_user_antennas: int, antennas of a user.
+        arrived: bool `[num_drops, num_links, num_snapshots]` or None, which reports are known to
+            have arrived; the others repeat the one before. All when None.
     """
 
     history: np.ndarray
@@ -72,6 +76,7 @@ class LinkDrops:
     history_rms: np.ndarray | None = None
     event: np.ndarray | None = None
     num_user_antennas: int = 1
+    arrived: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.history.ndim != 5 or self.target.ndim != 4 or self.slot.ndim != 5:
@@ -85,6 +90,11 @@ class LinkDrops:
                 "History, target and slot must agree in drops, users, antennas and subcarriers. "
                 f"Received shapes: history={self.history.shape}, target={self.target.shape}, "
                 f"slot={self.slot.shape}"
+            )
+        if self.arrived is not None and self.arrived.shape != self.history.shape[:3]:
+            raise ValueError(
+                f"`arrived` must be of shape {self.history.shape[:3]}. "
+                f"Received: arrived.shape={self.arrived.shape}"
             )
         if self.horizon < 0:
             raise ValueError(f"`horizon` must not be negative. Received: horizon={self.horizon}")
@@ -152,6 +162,7 @@ class RegimeChannels:
         seed: int = 0,
     ) -> None:
         self.paths = paths
+        self.sampling_period = float(paths.sampling_period)
         self.downlink = downlink
         self.frequencies = data.subcarrier_frequencies(
             downlink.num_subcarriers, csi_subcarrier_spacing
@@ -217,7 +228,8 @@ class RegimeChannels:
         history_snr_db: float,
         sounding: SoundingConfig,
         seed: int = 0,
-    ) -> Array:
+        hardware: HardwareConfig | None = None,
+    ) -> Impaired:
         """What the base station measures of all sequences.
 
         Args:
@@ -227,16 +239,19 @@ class RegimeChannels:
             history_snr_db: float, see `sound` [dB].
             sounding: `SoundingConfig`.
             seed: int, seed of noise and impairments.
+            hardware: `lwmt_sionna.masking.HardwareConfig` or None, what impairs the measurement.
 
         Returns:
-            complex64, shape of `true`.
+            `Impaired`: complex64, shape of `true`, and which reports are known to have arrived,
+            bool `[num_sequences, num_snapshots]`.
         """
         rng = np.random.default_rng([seed, 1])
-        # The antennas of a user sound in turn; each estimate stands for itself.
-        flat = true.reshape(-1, *true.shape[2:])
+        hardware = HardwareConfig() if hardware is None else hardware
+        through = functools.partial(_through, hardware, self.sampling_period, seed)
         if sounding.mode == "noise":
-            return data.add_noise(flat, history_snr_db, rng).reshape(true.shape)
-        history = np.empty_like(true)
+            noisy = functools.partial(data.add_noise, history_snr_db=history_snr_db, rng=rng)
+            return through(true, self.frequencies, noisy)
+        history, arrived = np.empty_like(true), np.empty((len(true), len(snapshots)), bool)
         for offset in range(sounding.comb):
             pilots = pilot_frequencies(
                 self.frequencies, self.downlink.subcarrier_spacing, sounding.comb, offset
@@ -244,18 +259,17 @@ class RegimeChannels:
             users = np.arange(offset, len(true), sounding.comb)
             for first in range(0, len(users), _CHUNK):
                 chunk = users[first : first + _CHUNK]
-                h = self.true(chunk, snapshots, frequencies=pilots)
-                estimate = sound(
-                    h.reshape(-1, *h.shape[2:]),
-                    pilots,
-                    self.frequencies,
-                    history_snr_db,
-                    sounding,
-                    rng,
-                    station_rng=np.random.default_rng([seed, 3]),
+                estimate = functools.partial(
+                    sound,
+                    pilots=pilots,
+                    frequencies=self.frequencies,
+                    history_snr_db=history_snr_db,
+                    config=sounding,
+                    rng=rng,
                 )
-                history[chunk] = estimate.reshape(len(chunk), *true.shape[1:])
-        return history
+                h = self.true(chunk, snapshots, frequencies=pilots)
+                history[chunk], arrived[chunk] = through(h, pilots, estimate, int(chunk[0]))
+        return Impaired(history, arrived)
 
 
 class StoredChannels(RegimeChannels):
@@ -281,6 +295,7 @@ class StoredChannels(RegimeChannels):
                 f"num_user_antennas={downlink.num_user_antennas}"
             )
         self.channels = channels
+        self.sampling_period = float(channels.sampling_period)
         self.downlink = downlink
         self.frequencies = channels.frequencies
 
@@ -310,6 +325,37 @@ class StoredChannels(RegimeChannels):
                 f"{spacing:g} Hz apart"
             )
         return columns
+
+
+def _through(hardware, sampling_period, seed, h, frequencies, estimate, first_user=0):
+    """`Impaired` of `[num_users, num_user_antennas, num_snapshots, num_antennas, ...]`.
+
+    The antennas of a user sound in turn, and each estimate stands for itself; oscillator, clock and
+    report are the user's.
+    """
+    num_users, size = h.shape[:2]
+
+    def together(x):
+        x = np.moveaxis(x, 1, 3)
+        return x.reshape(*x.shape[:3], -1)
+
+    def apart(x):
+        return np.moveaxis(x.reshape(*x.shape[:3], size, -1), 3, 1)
+
+    def estimates(received):
+        links = apart(received)
+        links = estimate(links.reshape(-1, *links.shape[2:]))
+        return together(links.reshape(num_users, size, *links.shape[1:]))
+
+    measured = hardware.impair(
+        together(h),
+        np.tile(frequencies, size),
+        sampling_period,
+        seed,
+        estimate=estimates,
+        first_user=first_user,
+    )
+    return Impaired(apart(measured.h), measured.arrived)
 
 
 def with_user_antenna(
@@ -372,6 +418,8 @@ class DropFactory:
         config: `DropConfig`.
         sounding: `SoundingConfig`, how the history is measured.
         label: str, what tells this regime from others of the same speed and CSI period.
+        hardware: `lwmt_sionna.masking.HardwareConfig`, what impairs the history, and whether target
+            and slot are those through the same antenna chains.
 
     Raises:
         ValueError: a number in the paths cannot be, the sequences do not form a regime, or too few
@@ -385,10 +433,12 @@ class DropFactory:
         config: DropConfig | None = None,
         sounding: SoundingConfig | None = None,
         label: str = "",
+        hardware: HardwareConfig | None = None,
     ) -> None:
         self.downlink = DownlinkConfig() if downlink is None else downlink
         self.config = DropConfig() if config is None else config
         self.sounding = SoundingConfig() if sounding is None else sounding
+        self.hardware = HardwareConfig() if hardware is None else hardware
         self._label = label
         # Stored channels have been checked when they were made.
         if isinstance(sequences, data.PathSequences):
@@ -424,8 +474,13 @@ class DropFactory:
         self._sequences = paths
         snapshots = list(range(self.config.num_history))
         true = self.channels.true(np.arange(paths.num_sequences), snapshots)
-        history = self.channels.measured(
-            true, snapshots, self.config.history_snr_db, self.sounding, self.config.seed
+        history, arrived = self.channels.measured(
+            true,
+            snapshots,
+            self.config.history_snr_db,
+            self.sounding,
+            self.config.seed,
+            self.hardware,
         )
         #: int `[num_drops, num_users]`, sequence of every user among those of `paths` at its speed.
         self.users, self.counts = self._form_drops(paths, true, history)
@@ -434,6 +489,9 @@ class DropFactory:
         chosen = self.users.ravel()
         self._rms = _user_rms(history[chosen])
         self._history = self._by_drop(self._scaled(history[chosen]))
+        self._arrived = self._by_drop(
+            np.repeat(arrived[chosen][:, None], self.downlink.num_user_antennas, axis=1)
+        )
         self._history_rms = (_user_rms(true[chosen]) / self._rms).reshape(self.users.shape)
         self.digest = self._make_digest(paths.select(chosen))
 
@@ -460,6 +518,7 @@ class DropFactory:
             "num_users": self.downlink.num_users,
             "history_snr_db": self.config.history_snr_db,
             "sounding": self.sounding.mode,
+            "target": self.hardware.target,
             "slot_motion": self.channels.slot_motion,
         }
 
@@ -487,12 +546,13 @@ class DropFactory:
             event = event.reshape(self.users.shape)
         return LinkDrops(
             history=self._history,
-            target=self._by_drop(self._scaled(target)),
-            slot=self._by_drop(self._scaled(slot)),
+            target=self._aimed_at(target, snapshot),
+            slot=self._aimed_at(slot, snapshot),
             horizon=horizon,
             history_rms=self._history_rms,
             event=event,
             num_user_antennas=self.downlink.num_user_antennas,
+            arrived=self._arrived,
         )
 
     def causal(self, horizon: int) -> Array:
@@ -504,8 +564,9 @@ class DropFactory:
         Returns:
             complex64, shape of `LinkDrops.target`; see `lwmt_sionna.evaluation.causal_channel`.
         """
-        foreseen = self.channels.causal(self.users.ravel(), self._last, self._last + horizon)
-        return self._by_drop(self._scaled(foreseen))
+        snapshot = self._last + horizon
+        foreseen = self.channels.causal(self.users.ravel(), self._last, snapshot)
+        return self._aimed_at(foreseen, snapshot)
 
     def _form_drops(self, paths, true, history):
         config = self.config
@@ -531,7 +592,8 @@ class DropFactory:
         if not len(users):
             raise ValueError(
                 f"Too few users for one drop of {self.downlink.num_users}: each needs a trajectory "
-                f"of its own and the same base station. Received: {counts}"
+                "of its own, the same base station, and directions unlike those of the others. "
+                f"Received: max_similarity={config.max_similarity}, {counts}"
             )
         logger.info("%s: %d drops can be formed.", self.name, len(users))
         if config.num_drops is not None and len(users) < config.num_drops:
@@ -542,6 +604,12 @@ class DropFactory:
                 len(users),
             )
         return users[: config.num_drops], counts
+
+    def _aimed_at(self, h, snapshot):
+        """Channels of one snapshot as what is predicted and sent through, by drop and in scale."""
+        flat = h.reshape(-1, 1, *h.shape[-2:])
+        flat = self.hardware.targets(flat, snapshot, self.config.seed)
+        return self._by_drop(self._scaled(flat.reshape(h.shape)))
 
     def _scaled(self, x):
         """Divides `[num_users, num_user_antennas, ...]` by the RMS of the users' histories."""
@@ -557,7 +625,8 @@ class DropFactory:
         grid = float(np.ptp(self.channels.frequencies))
         periods = (self.sampling_period, float(paths.carrier_frequency), grid)
         # Two runs with other numbers of drops share no counts, but other settings of theirs do.
-        settings = (self.users.tolist(), self.config, self.sounding, self.downlink, periods)
+        settings = (self.users.tolist(), self.config, self.sounding, self.hardware, self.downlink)
+        settings += (periods,)
         digest.update(repr(settings).encode())
         return digest.hexdigest()
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from lwmt_sionna.baselines import told_arrived
 from lwmt_sionna.evaluation import CEILINGS
 from lwmt_sionna.link.csi.drops import DropFactory
 from lwmt_sionna.runs import records
@@ -33,8 +34,9 @@ class CsiPolicy:
     """From the measured past to the channel that the precoder is built on.
 
     A policy of one's own needs nothing more than `__call__`; `PredictedCsi` makes one of any
-    predictor. Only perfect and noisy perfect CSI look at `target`. A link is one
-    receive antenna of a user; with single-antenna users `num_links` is `num_users`.
+    predictor. One whose call has a keyword `arrived` is told of lost reports. Only perfect and
+    noisy perfect CSI look at `target`. A link is one receive antenna of a user; with single-antenna
+    users `num_links` is `num_users`.
 
     Args:
         name: str, name in tables, records and figures.
@@ -44,6 +46,8 @@ class CsiPolicy:
         horizon: int, snapshots from the last one of the history to the slot.
         target: complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`, true channel in
             the middle of the slot.
+        arrived: bool `[num_drops, num_links, num_snapshots]`, which reports are known to have
+            arrived; handed over, where one is missing, to calls that have this keyword.
 
     Returns:
         complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`.
@@ -150,6 +154,7 @@ class PredictedCsi(CsiPolicy):
         predictor: callable `(history, num_horizons)` on complex64
             `[batch, num_snapshots, num_antennas, num_subcarriers]`, returning
             `[batch, num_horizons, num_antennas, num_subcarriers]`, as in `lwmt_sionna.baselines`.
+            If it has a keyword `arrived`, it is told of lost reports.
         name: str.
         batch_size: int, sequences per call.
         num_horizons: int, horizons to predict at least, so that a sweep over horizons calls the
@@ -159,7 +164,7 @@ class PredictedCsi(CsiPolicy):
 
     def __init__(
         self,
-        predictor: Callable[[Array, int], Array],
+        predictor: Callable[..., Array],
         name: str,
         batch_size: int = 128,
         num_horizons: int = 1,
@@ -178,20 +183,30 @@ class PredictedCsi(CsiPolicy):
         check_array(self.predictor, f"Policy {self.name!r}", factory.downlink.array.shape)
         return self
 
-    def __call__(self, history: Array, horizon: int, target: Array | None = None) -> Array:
+    def __call__(
+        self,
+        history: Array,
+        horizon: int,
+        target: Array | None = None,
+        arrived: Array | None = None,
+    ) -> Array:
         # The history is kept along: another one cannot come to lie at its address.
-        key = (history.ctypes.data, history.shape, history.strides)
+        told = b"" if arrived is None else np.asarray(arrived, bool).tobytes()
+        key = (history.ctypes.data, history.shape, history.strides, told)
         if self._last is None or self._last[0] != key or self._last[2].shape[2] < horizon:
-            forecast = self._predict(history, max(horizon, self.num_horizons))
+            forecast = self._predict(history, max(horizon, self.num_horizons), arrived)
             self._last = key, history, forecast
         return self._last[2][:, :, horizon - 1]
 
-    def _predict(self, history, num_horizons):
+    def _predict(self, history, num_horizons, arrived):
         sequences = history.reshape((-1, *history.shape[2:]))
+        told = told_arrived(self.predictor, arrived)
+        told = {name: value.reshape(sequences.shape[:2]) for name, value in told.items()}
         chunks = []
         for first in range(0, len(sequences), self.batch_size):
-            chunk = sequences[first : first + self.batch_size]
-            chunks.append(self._predict_batch(chunk, num_horizons))
+            part = slice(first, first + self.batch_size)
+            own = {name: value[part] for name, value in told.items()}
+            chunks.append(self._predict_batch(sequences[part], num_horizons, own))
         forecast = np.concatenate(chunks)
         broken = ~np.isfinite(forecast).all(axis=(1, 2, 3))
         if broken.any():
@@ -201,9 +216,9 @@ class PredictedCsi(CsiPolicy):
             )
         return forecast.reshape((*history.shape[:2], *forecast.shape[1:]))
 
-    def _predict_batch(self, chunk, num_horizons):
+    def _predict_batch(self, chunk, num_horizons, told):
         try:
-            predicted = np.asarray(self.predictor(chunk, num_horizons))
+            predicted = np.asarray(self.predictor(chunk, num_horizons, **told))
         except ValueError as error:
             raise ValueError(
                 f"Policy {self.name!r} cannot predict these channels: {_core(error)}"

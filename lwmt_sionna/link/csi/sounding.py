@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from lwmt_sionna.runs.configuration import Config, NonNegative, Positive, Share
+from lwmt_sionna.runs.configuration import Config, Positive
 from lwmt_sionna.typing import Array, Random
 
 __all__ = ["SoundingConfig", "interpolation_matrix", "pilot_frequencies", "sound"]
@@ -23,14 +23,6 @@ class SoundingConfig(Config):
         interpolation: "wiener" or "linear", from the comb to the CSI grid.
         delay_window: float, width of the window of delays around the user's mean delay that the
             Wiener filter expects [s]. Narrow windows suppress noise, wide ones keep late paths.
-        phase_jump_deg: float, standard deviation of a phase [degrees] common to all antennas and
-            subcarriers of a snapshot, drawn anew for every user and snapshot: oscillators that are
-            not locked to each other.
-        calibration_error_db: float or None, mean power of the relative gain error of an antenna
-            [dB], the same for all users: transmit and receive chains are not reciprocal. None
-            leaves it out.
-        calibration_memory: float, correlation of that error from one snapshot to the next, from 0
-            (drawn anew) to 1 (constant over the history).
     """
 
     mode: Literal["noise", "pilots"] = "noise"
@@ -38,19 +30,6 @@ class SoundingConfig(Config):
     comb: Literal[2, 4, 8] = 4
     interpolation: Literal["wiener", "linear"] = "wiener"
     delay_window: Positive = 1.5e-6
-    phase_jump_deg: NonNegative = 0.0
-    calibration_error_db: float | None = None
-    calibration_memory: Share = 1.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        impaired = self.phase_jump_deg > 0 or self.calibration_error_db is not None
-        if impaired and self.mode == "noise":
-            raise ValueError(
-                "`phase_jump_deg` and `calibration_error_db` need `mode='pilots'`: white noise "
-                f"alone has neither. Received: mode='noise', phase_jump_deg={self.phase_jump_deg}, "
-                f"calibration_error_db={self.calibration_error_db}"
-            )
 
 
 def pilot_frequencies(
@@ -91,7 +70,6 @@ def sound(
     history_snr_db: float,
     config: SoundingConfig,
     rng: Random,
-    station_rng: Random | None = None,
 ) -> Array:
     """Channels as the base station estimates them from sounding pilots of one comb offset.
 
@@ -100,8 +78,8 @@ def sound(
     whole history, as timing is tracked), interpolates to the CSI grid and shifts back.
 
     Args:
-        h: complex64 `[num_users, num_snapshots, num_antennas, num_pilots]`, true channels at the
-            pilots.
+        h: complex64 `[num_users, num_snapshots, num_antennas, num_pilots]`, channels at the
+            pilots, the hardware's impairments included.
         pilots: float `[num_pilots]`, their frequencies [Hz].
         frequencies: float `[num_subcarriers]`, CSI grid [Hz].
         history_snr_db: float, what the energy of one sounding would give each subcarrier of the CSI
@@ -110,23 +88,16 @@ def sound(
             history.
         config: `SoundingConfig`; `mode` and `comb` are not looked at.
         rng: `numpy.random.Generator`.
-        station_rng: `numpy.random.Generator` or None, for the errors of calibration. These are the
-            base station's: a generator of the same state gives all users the same; `rng` when
-            None.
 
     Returns:
         complex64 `[num_users, num_snapshots, num_antennas, num_subcarriers]`.
     """
-    num_users, num_snapshots, num_antennas, num_pilots = h.shape
-    station_rng = rng if station_rng is None else station_rng
-    gain = _calibration(config, num_snapshots, num_antennas, station_rng)
-    turn = np.deg2rad(config.phase_jump_deg) * rng.standard_normal((num_users, num_snapshots))
+    num_pilots = h.shape[-1]
     x = np.exp(0.5j * np.pi * (rng.integers(4, size=num_pilots) + 0.5)).astype(np.complex64)
     noise = 10 ** (-history_snr_db / 10) * num_pilots / len(frequencies)
     power = np.mean(np.abs(h) ** 2, axis=(1, 2, 3), keepdims=True)
 
-    y = h * gain[..., None] * x
-    y *= np.exp(1j * turn).astype(np.complex64)[..., None, None]
+    y = h * x
     y += np.sqrt(noise * power / 2).astype(np.float32) * _complex_normal(rng, y.shape)
 
     h_ls = y / x
@@ -180,17 +151,6 @@ def _ramp(delay, frequencies):
     """Phases of a delay, complex64 `[num_users, 1, 1, num_frequencies]`."""
     turn = np.exp(-2j * np.pi * np.multiply.outer(delay, frequencies))
     return turn[:, None, None].astype(np.complex64)
-
-
-def _calibration(config, num_snapshots, num_antennas, rng):
-    """Gains of the base station's antennas, complex64 `[num_snapshots, num_antennas]`."""
-    if config.calibration_error_db is None:
-        return np.ones((num_snapshots, num_antennas), np.complex64)
-    memory = config.calibration_memory
-    error = _complex_normal(rng, (num_snapshots, num_antennas)) * np.float32(np.sqrt(0.5))
-    for t in range(1, num_snapshots):
-        error[t] = memory * error[t - 1] + np.sqrt(1 - memory**2) * error[t]
-    return 1 + np.float32(10 ** (config.calibration_error_db / 20)) * error
 
 
 def _complex_normal(rng, shape):

@@ -11,6 +11,7 @@ from sionna.phy.fec.ldpc import LDPC5GDecoder, LDPC5GEncoder
 from sionna.phy.mapping import BinarySource, Demapper, Mapper
 from sionna.phy.utils import complex_normal, ebnodb2no
 
+from lwmt_sionna.baselines import told_arrived
 from lwmt_sionna.link.phy.config import DownlinkConfig, Mcs, get_mcs
 from lwmt_sionna.link.phy.downlink import Downlink
 from lwmt_sionna.link.phy.information import (
@@ -270,7 +271,8 @@ def make_sim_ber_model(
     downlink = Downlink(mcs, config)
     h_hat = policy
     if callable(policy):
-        h_hat = policy(drops.history, drops.horizon, target=drops.target)
+        told = told_arrived(policy, drops.arrived)
+        h_hat = policy(drops.history, drops.horizon, target=drops.target, **told)
     slot = tf.constant(drops.slot, downlink.cdtype)
     h_hat = tf.constant(np.asarray(h_hat), downlink.cdtype)
 

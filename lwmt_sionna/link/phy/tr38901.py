@@ -12,6 +12,7 @@ import numpy as np
 from lwmt_sionna.data import (
     ChannelSequences,
     PlanarArray,
+    join_channels,
     read_channels,
     subcarrier_frequencies,
     write_channels,
@@ -183,12 +184,7 @@ def generate_channels(
                 files.append(run.store.put_file(key, write, ".h5", name=f"{shard:05d}"))
             else:
                 files.append(kept[0])
-        parts = [read_channels(file) for file in files]
-        joined = {
-            name: np.concatenate([getattr(part, name) for part in parts])
-            for name in ("h", "speed", "sequence_id")
-        }
-        channels = dataclasses.replace(parts[0], **joined)
+        channels = join_channels([read_channels(file) for file in files])
         write_channels(path, channels)
         shutil.rmtree(folder)
     return channels

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from lwmt_sionna.baselines import told_arrived
 from lwmt_sionna.link.csi.drops import DropFactory, LinkDrops
 from lwmt_sionna.link.csi.policies import CsiPolicy
 from lwmt_sionna.link.decoding.block_errors import DECODINGS, BlockErrors
@@ -285,7 +286,8 @@ class Bench:
     def _make_estimate(self, regime, horizon, policy):
         drops = self._drops(regime, horizon)
         asked = self._for_regime[regime, policy]
-        h_hat = np.asarray(asked(drops.history, drops.horizon, target=drops.target))
+        told = told_arrived(asked, drops.arrived)
+        h_hat = np.asarray(asked(drops.history, drops.horizon, target=drops.target, **told))
         if h_hat.shape != drops.target.shape:
             raise ValueError(
                 f"Policy {policy!r} must return channels of shape {drops.target.shape}. "

@@ -27,6 +27,7 @@ from lwmt_sionna.link.sweep.summary import (
     scheme_point,
     survey_columns,
 )
+from lwmt_sionna.masking import HardwareConfig
 from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import FILLED, Config
 from lwmt_sionna.runs.parallel import progress_bar, run_tasks
@@ -37,7 +38,12 @@ __all__ = ["LinkEvalConfig", "SweepResult", "evaluate_link", "make_bench", "run_
 
 logger = logging.getLogger(__name__)
 
-_VARIABLE = {"downlink": DownlinkConfig, "drops": DropConfig, "sounding": SoundingConfig}
+_VARIABLE = {
+    "downlink": DownlinkConfig,
+    "drops": DropConfig,
+    "sounding": SoundingConfig,
+    "hardware": HardwareConfig,
+}
 # The policy that others are compared with, drop by drop.
 _REFERENCE_POLICY = "hold"
 
@@ -59,6 +65,7 @@ class LinkEvalConfig(Config):
         downlink: `DownlinkConfig`.
         drops: `DropConfig`.
         sounding: `SoundingConfig`.
+        hardware: `lwmt_sionna.masking.HardwareConfig`.
         adaptation: `AdaptationConfig`.
         sweep: `SweepConfig`.
         vary: dict of lists, settings that regimes are made of besides the data files, such as
@@ -83,6 +90,7 @@ class LinkEvalConfig(Config):
     downlink: DownlinkConfig = dataclasses.field(default_factory=DownlinkConfig)
     drops: DropConfig = dataclasses.field(default_factory=DropConfig)
     sounding: SoundingConfig = dataclasses.field(default_factory=SoundingConfig)
+    hardware: HardwareConfig = dataclasses.field(default_factory=HardwareConfig)
     adaptation: AdaptationConfig = dataclasses.field(default_factory=AdaptationConfig)
     sweep: SweepConfig = dataclasses.field(default_factory=SweepConfig)
     vary: dict[str, Annotated[tuple[Any, ...], FILLED]] = dataclasses.field(default_factory=dict)
@@ -124,13 +132,13 @@ class LinkEvalConfig(Config):
 
         Returns:
             List of `(label, settings)`: text that names what differs, and a dict of the sections
-            `downlink`, `drops` and `sounding`.
+            `downlink`, `drops`, `sounding` and `hardware`.
         """
         known = [f"{s}.{f.name}" for s, cls in _VARIABLE.items() for f in dataclasses.fields(cls)]
         for key in self.vary:
             if key not in known:
                 raise ValueError(
-                    "`vary` knows the settings of downlink, drops and sounding, such as "
+                    f"`vary` knows the settings of {', '.join(_VARIABLE)}, such as "
                     f"downlink.num_users. Received: vary={key!r}"
                 )
         variants = []
@@ -323,7 +331,8 @@ def make_bench(config: LinkEvalConfig, names: Sequence[str] | None = None) -> Be
     for path, sequences in zip(config.data, contents):
         for label, settings in config.variants():
             label = ", ".join(filter(None, [sequences.scene if several_scenes else "", label]))
-            factories.append(_told_of(path, DropFactory, sequences, *settings.values(), label))
+            *sections, hardware = settings.values()
+            factories.append(_told_of(path, DropFactory, sequences, *sections, label, hardware))
     names = [factory.name for factory in factories]
     if len(set(names)) != len(names):
         raise ValueError(f"Every data file needs a regime of its own. Received: {names}")

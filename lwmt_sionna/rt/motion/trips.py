@@ -137,6 +137,9 @@ def _read_rows(reader):
             f"Columns are missing: {', '.join(missing)}; expected time, x, y, and perhaps z and "
             f"user, not {', '.join(columns)[:80]}"
         )
+    twice = sorted({name for name in columns if columns.count(name) > 1})
+    if twice:
+        raise ValueError(f"Columns appear twice: {', '.join(twice)[:80]}")
     axes = ("time", "x", "y", "z") if "z" in columns else ("time", "x", "y")
     for row in reader:
         try:

@@ -5,12 +5,12 @@ from typing import Any
 
 _MODULES = {
     "check": "CheckConfig check_scene",
-    "generation": "GenerationConfig estimate generate num_shards trace_shard",
+    "generation": "DiffuseConfig GenerationConfig estimate generate num_shards trace_shard",
     "llvm": "find_libllvm load_libllvm",
-    "loading": "LoadedScene load_scene",
+    "loading": "LoadedScene Scattering load_scene",
     "sequences": "trace_tracks",
     "show": "coverage_map describe_scene plot_coverage render_scene",
-    "solver": "TracingConfig trace_positions",
+    "solver": "TracingConfig trace_positions trace_scattered",
 }
 _EXPORTS = {name: module for module, names in _MODULES.items() for name in names.split()}
 

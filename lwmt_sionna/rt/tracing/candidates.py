@@ -16,7 +16,13 @@ import numpy as np
 from lwmt_sionna.rt.tracing.engine import drjit, mitsuba, sionna_rt
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = ["CandidateOverflow", "CheckedCandidates", "FaceGroups", "PooledCandidates"]
+__all__ = [
+    "CandidateOverflow",
+    "CheckedCandidates",
+    "FaceGroups",
+    "PooledCandidates",
+    "ScatteredCandidates",
+]
 
 INTERACTION = sionna_rt.constants.InteractionType
 _INVALID = 0xFFFFFFFF
@@ -192,6 +198,25 @@ class CheckedCandidates:
         found.schedule()
         drjit.eval()
         _check_room(found, max_num_paths_per_src)
+        return found
+
+
+class ScatteredCandidates(CheckedCandidates):
+    """The solver's own candidates whose last interaction is a diffuse reflection.
+
+    Where a ray is scattered is drawn with the rays of the base station, whoever listens: all
+    receivers, of other solves too, see the same scattering points, and what they see is coherent.
+    Of the paths that are mirrored after they were scattered, Sionna RT keeps one for each sequence
+    of mirrors and receiver, a ray that chance chooses: they are coherent with nothing, and are left
+    out.
+    """
+
+    def __call__(self, *, max_num_paths_per_src: int, **settings: Any) -> Any:
+        found = super().__call__(max_num_paths_per_src=max_num_paths_per_src, **settings)
+        found.shrink()
+        # Without a line of sight, what is valid already ends at a scattering point.
+        found.discard_invalid()
+        found._paths_counter = mitsuba.UInt(found.buffer_size)
         return found
 
 

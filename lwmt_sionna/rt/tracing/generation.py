@@ -14,9 +14,21 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
-from lwmt_sionna.data import merge_paths, read_paths, vanishing_mask, write_paths
+from lwmt_sionna.data import (
+    ChannelSequences,
+    PlanarArray,
+    join_channels,
+    merge_paths,
+    read_sequences,
+    subcarrier_frequencies,
+    synthesize,
+    vanishing_mask,
+    write_channels,
+    write_paths,
+)
 from lwmt_sionna.data.paths import (
     OPTIONAL_FIELDS,
     PATH_FIELDS,
@@ -33,9 +45,9 @@ from lwmt_sionna.rt.motion.trajectories import (
 )
 from lwmt_sionna.rt.scenes.files import read_scene_xml
 from lwmt_sionna.rt.scenes.names import resolve_scene
-from lwmt_sionna.rt.tracing.loading import load_scene
+from lwmt_sionna.rt.tracing.loading import Scattering, load_scene
 from lwmt_sionna.rt.tracing.sequences import trace_tracks
-from lwmt_sionna.rt.tracing.solver import TracingConfig
+from lwmt_sionna.rt.tracing.solver import TracingConfig, trace_scattered
 from lwmt_sionna.runs.configuration import (
     FILLED,
     ORDERED,
@@ -45,7 +57,7 @@ from lwmt_sionna.runs.configuration import (
     PositiveInt,
 )
 from lwmt_sionna.runs.parallel import progress_bar, run_tasks
-from lwmt_sionna.runs.records import sha256
+from lwmt_sionna.runs.records import package_versions, sha256
 from lwmt_sionna.runs.store import RunFolder, Store
 from lwmt_sionna.typing import PathLike
 
@@ -53,6 +65,7 @@ logger = logging.getLogger(__name__)
 
 __all__ = [
     "Claim",
+    "DiffuseConfig",
     "Estimate",
     "GenerationConfig",
     "estimate",
@@ -67,11 +80,34 @@ _PER_PATH = sorted(
     for name, (_, axes) in (PATH_FIELDS | OPTIONAL_FIELDS).items()
     if "P" in axes and name != "valid"
 )
+# Of a user with diffuse scattering: paths in each snapshot, and their share of the power.
+_COUNTS = ("num_scattered", "scattered_share")
+# Packages that decide what is traced.
+_DECIDING = ("lwmt_sionna", "sionna-rt", "mitsuba", "drjit", "numpy")
 # A scene holds one set of devices and one pose of its objects: threads of a process take turns.
 _lock = threading.Lock()
 
 Speeds = Annotated[tuple[Positive, Positive], ORDERED]
 Triple = tuple[float, float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffuseConfig(Config):
+    """Diffuse scattering, and the array and band of the channel that it is summed up in.
+
+    Attributes:
+        samples_per_source: Rays shot by the base station for the scattered paths.
+        max_depth: Largest number of interactions of a scattered path.
+        array: `PlanarArray` of the base station; its polarisation is that of the tracing.
+        num_subcarriers: Number of subcarriers.
+        subcarrier_spacing: Hertz.
+    """
+
+    samples_per_source: PositiveInt = 200_000
+    max_depth: Annotated[int, msgspec.Meta(ge=1, le=8)] = 2
+    array: PlanarArray = dataclasses.field(default_factory=PlanarArray)
+    num_subcarriers: PositiveInt = 32
+    subcarrier_spacing: Positive = 540e3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,6 +138,12 @@ class GenerationConfig(Config):
         base_station_orientations: Where the base stations look: yaw, pitch and roll in radians, one
             triple for each. A yaw of pi / 2 looks along y, a positive pitch downwards. By default
             all look along x.
+        scattering: `Scattering` of the scene's materials by name, and of all others as `all`; see
+            `load_scene`. Without `diffuse` it only weakens what is mirrored.
+        diffuse: `DiffuseConfig`, or `None`. Scattered paths are thousands for each snapshot: with
+            it, what is stored are `ChannelSequences`, the channel of all paths, specular and
+            scattered. The same configuration without it stores the specular paths of the same
+            tracks.
     """
 
     scene: str
@@ -121,6 +163,8 @@ class GenerationConfig(Config):
     moving_objects: tuple[str, ...] = ()
     moving_speed_kmh: Speeds = (20.0, 50.0)
     base_station_orientations: tuple[Triple, ...] = ()
+    scattering: dict[str, Scattering] = dataclasses.field(default_factory=dict)
+    diffuse: DiffuseConfig | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -133,6 +177,19 @@ class GenerationConfig(Config):
             raise ValueError(
                 "min_distance: expected less than max_distance. Received: "
                 f"min_distance={self.min_distance}, max_distance={self.max_distance}"
+            )
+        if self.diffuse is None:
+            return
+        if self.moving_objects:
+            raise ValueError(
+                "diffuse: expected no moving_objects, on which scattering points would be drawn "
+                f"anew in every snapshot. Received: moving_objects={self.moving_objects}"
+            )
+        if self.diffuse.array.polarization != self.tracing.base_station_polarization:
+            raise ValueError(
+                "[diffuse.array] polarization: expected that of the tracing, "
+                f"{self.tracing.base_station_polarization}. Received: "
+                f"polarization={self.diffuse.array.polarization}"
             )
 
     @property
@@ -203,7 +260,7 @@ def generate(
     dask: str | None = None,
     progress: bool = True,
     announce: Callable[[Estimate], object] | None = None,
-) -> PathSequences:
+) -> PathSequences | ChannelSequences:
     """Traces a data set, or goes on with one.
 
     Shards are traced one by one, by local processes or by the workers of a Dask cluster, and joined
@@ -221,7 +278,8 @@ def generate(
             takes the time of two small solves.
 
     Returns:
-        The `PathSequences` written. Where the scene lies far off the origin of its coordinates,
+        The `PathSequences` written, or the `ChannelSequences` where there is diffuse scattering.
+        Where the scene lies far off the origin of its coordinates,
         positions are those less `metadata["origin"]`.
 
     Raises:
@@ -232,18 +290,23 @@ def generate(
     claim = Claim.of(config)
     folder = path.with_name(f"{path.name}.shards")
     if path.is_file():
-        paths = read_paths(path)
-        if _is_made_from(claim, path, paths.metadata):
+        sequences = read_sequences(path)
+        if _is_made_from(claim, path, sequences.metadata):
             logger.info("%s is complete already", path)
             shutil.rmtree(folder, ignore_errors=True)
-            return paths
+            return sequences
     with RunFolder(folder, config.to_dict()):
         for leftover in path.parent.glob(f".tmp-*-{path.name}"):
             leftover.unlink(missing_ok=True)
         shards = _trace_shards(claim, Store(folder), workers, dask, progress, announce)
         _finish(claim, path, shards)
         shutil.rmtree(folder)
-    return read_paths(path)
+    return read_sequences(path)
+
+
+def _write(path, sequences):
+    write = write_paths if isinstance(sequences, PathSequences) else write_channels
+    write(path, sequences)
 
 
 def _is_made_from(claim, path, metadata):
@@ -287,29 +350,38 @@ def _trace_shards(claim, store, workers, dask, progress, announce):
         trace = functools.partial(
             _trace_shard, dataclasses.replace(claim, config=_absolute(config))
         )
-        for place, paths in run_tasks(trace, missing, **options):
+        for place, sequences in run_tasks(trace, missing, **options):
             index = missing[place]
-            write = functools.partial(write_paths, paths=paths)
+            write = functools.partial(_write, sequences=sequences)
             files[index] = store.put_file(claim.key(index), write, ".h5", name=f"{index:05d}")
-            bar.update(paths.num_sequences)
+            bar.update(sequences.num_sequences)
     return [files[index] for index in kept]
 
 
 def _finish(claim, path, shards):
     drawn = kept = vanishing = 0
+    parts = []
     for shard in shards:
-        part = read_paths(shard)
+        part = read_sequences(shard)
         drawn += part.metadata["num_drawn"]
         kept += part.num_sequences
         vanishing += int(vanishing_mask(part).sum())
+        parts += [part] if isinstance(part, ChannelSequences) else []
+    versions = package_versions()
     metadata = {
         **part.metadata,
         **claim.to_dict(),
+        "versions": {name: versions.get(name) for name in _DECIDING},
         "num_drawn": drawn,
         "num_out_of_coverage": drawn - kept,
         "num_vanishing": vanishing,
     }
-    merge_paths(path, shards, metadata)
+    if parts:
+        counts = {name: np.concatenate([p.metadata[name] for p in parts]) for name in _COUNTS}
+        metadata |= {name: np.mean(value) for name, value in counts.items()}
+        write_channels(path, join_channels(parts, metadata))
+    else:
+        merge_paths(path, shards, metadata)
 
 
 def _absolute(config):
@@ -395,20 +467,22 @@ def _measure(config, index):
     size = min(config.tracks_per_solve, config.num_sequences)
     trace_shard(config, index, size)
     start = time.perf_counter()
-    paths = trace_shard(config, index, size)
+    sequences = trace_shard(config, index, size)
     seconds = (time.perf_counter() - start) / size
     with tempfile.TemporaryDirectory() as folder:
         sizes = []
         # HDF5 adds tens of kilobytes to a file of any length; both files have them.
         for count in (size, size // 2):
             file = pathlib.Path(folder) / f"{count}.h5"
-            write_paths(file, paths.select(slice(0, count)))
+            _write(file, sequences.select(slice(0, count)))
             sizes.append(file.stat().st_size)
     each = (sizes[0] - sizes[1]) / (size - size // 2)
     return seconds, each, max(0.0, sizes[0] - size * each)
 
 
-def trace_shard(config: GenerationConfig, index: int, size: int | None = None) -> PathSequences:
+def trace_shard(
+    config: GenerationConfig, index: int, size: int | None = None
+) -> PathSequences | ChannelSequences:
     """Traces one shard; the same one whoever does it, and whatever was traced before.
 
     Args:
@@ -417,8 +491,8 @@ def trace_shard(config: GenerationConfig, index: int, size: int | None = None) -
         size: Number of sequences; that of the configuration if `None`.
 
     Returns:
-        `PathSequences` whose metadata holds the number of tracks drawn, `num_drawn`, and the
-        `origin` of a scene that was moved.
+        `PathSequences`, or `ChannelSequences` where there is diffuse scattering, whose metadata
+        holds the number of tracks drawn, `num_drawn`, and the `origin` of a scene that was moved.
 
     Raises:
         ValueError: If hardly any track is reached by a path.
@@ -426,14 +500,14 @@ def trace_shard(config: GenerationConfig, index: int, size: int | None = None) -
     size = _shard_size(config, index) if size is None else size
     with _lock:
         digest = read_scene_xml(resolve_scene(config.scene).path).digest()
-        return _draw_and_trace(
-            _loaded(config.scene, config.carrier_frequency, digest), config, index, size
-        )
+        scattering = tuple(sorted(config.scattering.items()))
+        loaded = _loaded(config.scene, config.carrier_frequency, scattering, digest)
+        return _draw_and_trace(loaded, config, index, size)
 
 
 @functools.lru_cache(maxsize=1)
-def _loaded(scene, carrier_frequency, digest):
-    return load_scene(scene, carrier_frequency)
+def _loaded(scene, carrier_frequency, scattering, digest):
+    return load_scene(scene, carrier_frequency, scattering=dict(scattering))
 
 
 def _draw_and_trace(loaded, config, index, size):
@@ -476,14 +550,57 @@ def _draw_and_trace(loaded, config, index, size):
                 drawn += 1
                 if not traced["valid"][track].any():
                     continue
-                one = {name: value[track][None] for name, value in (traced | labels).items()}
                 slot = slots.pop(0)
                 number = config.seed * 1_000_000 + index * config.shard_size + slot
-                kept[slot] = _compact(one | {"trajectory_id": np.array([number])}, config, loaded)
+                own = {name: value[track][None] for name, value in labels.items()}
+                own["trajectory_id"] = np.array([number])
+                one = {name: value[track][None] for name, value in traced.items()}
+                kept[slot] = _compact(one | own, config, loaded)
+                if config.diffuse is not None:
+                    kept[slot] = _scatter(kept[slot], own, tracks, track, config, loaded)
             batch += 1
-    paths = concatenate([kept[slot] for slot in sorted(kept)])
+    sequences = [kept[slot] for slot in sorted(kept)]
     origin = {"origin": list(loaded.origin)} if any(loaded.origin) else {}
-    return dataclasses.replace(paths, metadata={"num_drawn": drawn, **origin})
+    metadata = {"num_drawn": drawn, **origin}
+    if config.diffuse is not None:
+        for name in _COUNTS:
+            metadata[name] = [each.metadata[name] for each in sequences]
+        return join_channels(sequences, metadata)
+    return dataclasses.replace(concatenate(sequences), metadata=metadata)
+
+
+def _scatter(paths, labels, tracks, track, config, loaded):
+    """The channel of one user: of the specular paths, and of all that are scattered."""
+    diffuse = config.diffuse
+    station = paths.bs_index.item()
+    scattered = trace_scattered(
+        loaded,
+        config.base_stations[station],
+        config.orientations[station],
+        tracks.position[track],
+        tracks.velocity[track],
+        config.tracing,
+        samples_per_source=diffuse.samples_per_source,
+        max_depth=diffuse.max_depth,
+    )
+    one = {name: value[None] for name, value in scattered.items()}
+    # The weak ones are many: no floor.
+    field = _compact(one | labels, config, loaded, floor_db=-np.inf)
+    frequencies = subcarrier_frequencies(diffuse.num_subcarriers, diffuse.subcarrier_spacing)
+    specular, rest = (synthesize(each, diffuse.array, frequencies) for each in (paths, field))
+    power = [np.mean(np.abs(h) ** 2, dtype=np.float64) for h in (specular, rest)]
+    return ChannelSequences(
+        specular + rest,
+        config.sampling_period,
+        config.carrier_frequency,
+        diffuse.subcarrier_spacing,
+        diffuse.array.shape,
+        origin=f"{paths.scene}, specular paths and diffuse scattering, by Sionna RT",
+        speed=paths.speed,
+        sequence_id=paths.trajectory_id,
+        bs_index=paths.bs_index,
+        metadata=dict(zip(_COUNTS, [field.valid.sum(-1).mean(), power[1] / sum(power)])),
+    )
 
 
 def _draw(loaded, rng, config, station):
@@ -512,10 +629,11 @@ def _draw(loaded, rng, config, station):
     return tracks, moving
 
 
-def _compact(one, config, loaded):
+def _compact(one, config, loaded, floor_db=None):
     """Drops paths far below the strongest of the track; sorts the others by power."""
+    floor_db = config.tracing.power_floor_db if floor_db is None else floor_db
     power = np.sum(np.abs(one["a"]) ** 2, axis=(-2, -1)) * one["valid"]
-    floor = power.max() * 10.0 ** (config.tracing.power_floor_db / 10.0)
+    floor = power.max(initial=0.0) * 10.0 ** (floor_db / 10.0)
     keep = one.pop("valid") & (power > floor)
     order = np.argsort(np.where(keep, -power, np.inf), axis=-1, kind="stable")
     order = order[..., : max(1, keep.sum(-1).max())]

@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import re
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -11,13 +11,58 @@ from lwmt_sionna.rt.scenes.files import SceneXML, ShapeEntry, read_scene_xml
 from lwmt_sionna.rt.scenes.meshes import read_mesh
 from lwmt_sionna.rt.scenes.names import is_car_name, is_ground_name, resolve_scene
 from lwmt_sionna.rt.tracing.engine import drjit, mitsuba, sionna_rt
+from lwmt_sionna.runs.configuration import Config, PositiveInt, Share
 from lwmt_sionna.typing import Array, ArrayLike, PathLike
 
-__all__ = ["LoadedScene", "load_scene", "load_shapes"]
+__all__ = ["ALL_MATERIALS", "LoadedScene", "Scattering", "load_scene", "load_shapes"]
+
+# Among materials that scatter: those that are not named.
+ALL_MATERIALS = "all"
 
 # Float32 tells 0.02 mm apart at 250 m, a thousandth of a turn at 15 GHz: scenes that keep further
 # off the origin than this, such as those in map coordinates, are moved.
 _FARTHEST = 50.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Scattering(Config):
+    """How a material scatters: of the reflected power a share of `coefficient ** 2`, diffusely.
+
+    What is mirrored keeps the rest: its amplitude falls by `sqrt(1 - coefficient ** 2)`.
+
+    Attributes:
+        coefficient: Scattering coefficient S.
+        pattern: "lambertian"; "directive", a lobe around the mirrored direction; or
+            "backscattering", that lobe and another back to where the wave came from.
+        alpha_r: Exponent of the lobe around the mirrored direction: larger is narrower.
+        alpha_i: Exponent of the lobe back.
+        lobe_share: Share of the lobe around the mirrored direction in a "backscattering" pattern,
+            Sionna's `lambda_`.
+        xpd_coefficient: Share of the scattered power whose polarisation is crossed.
+
+    Reference:
+        V. Degli-Esposti et al., "Measurement and modelling of scattering from buildings", IEEE
+        Trans. Antennas Propag., 2007.
+    """
+
+    coefficient: Share
+    pattern: Literal["lambertian", "directive", "backscattering"] = "lambertian"
+    alpha_r: PositiveInt = 4
+    alpha_i: PositiveInt = 4
+    lobe_share: Share = 0.5
+    xpd_coefficient: Share = 0.0
+
+    def _apply(self, material: Any) -> None:
+        material.scattering_coefficient = self.coefficient
+        material.xpd_coefficient = self.xpd_coefficient
+        if self.pattern == "lambertian":
+            material.scattering_pattern = sionna_rt.LambertianPattern()
+        elif self.pattern == "directive":
+            material.scattering_pattern = sionna_rt.DirectivePattern(self.alpha_r)
+        else:
+            material.scattering_pattern = sionna_rt.BackscatteringPattern(
+                self.alpha_r, self.alpha_i, self.lobe_share
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +162,11 @@ class LoadedScene:
 
 
 def load_scene(
-    name: PathLike, carrier_frequency: float, *, ground: str | None = None
+    name: PathLike,
+    carrier_frequency: float,
+    *,
+    ground: str | None = None,
+    scattering: dict[str, Scattering] | None = None,
 ) -> LoadedScene:
     """Loads a scene of Sionna RT, of this project, or from a Mitsuba XML file.
 
@@ -131,13 +180,15 @@ def load_scene(
         carrier_frequency: Carrier frequency in hertz; the radio materials are evaluated there.
         ground: Name of the object users stand on. By default every level object whose name has the
             word "ground", "terrain", "plane", "floor" or "road".
+        scattering: `Scattering` of materials by their names in Sionna RT, and of all others under
+            `"all"`. Materials that are not told keep what the scene's file says of them.
 
     Returns:
         A `LoadedScene`.
 
     Raises:
         ValueError: If the scene is unknown, one of its files is damaged, Sionna RT does not load
-            it, or no ground object is found in it.
+            it, no ground object is found in it, or it has no such material.
     """
     file = resolve_scene(name)
     entries = read_scene_xml(file.path)
@@ -161,6 +212,7 @@ def load_scene(
         if any(origin):
             scene = _load(entries, origin, exclude)
         scene.frequency = carrier_frequency
+    _scatter(scene, file.name, {} if scattering is None else scattering)
     if ground is not None:
         ground_names = [key for key in scene.objects if key == ground]
     else:
@@ -194,6 +246,20 @@ def load_shapes(entries: SceneXML) -> list[tuple[ShapeEntry, Any]]:
         shapes = mitsuba.load_string(text, optimize=False).shapes()
     known = {str(number): entry for number, entry in enumerate(entries.shapes)}
     return [(known.get(s.id(), ShapeEntry(s.id(), "included", None, None)), s) for s in shapes]
+
+
+def _scatter(scene, name, scattering):
+    materials = scene.radio_materials
+    unknown = sorted(set(scattering) - set(materials) - {ALL_MATERIALS})
+    if unknown:
+        raise ValueError(
+            f"There is no such material in the scene; expected some of {', '.join(materials)}, or "
+            f"{ALL_MATERIALS}. Received: scattering of {', '.join(unknown)}, scene={name}"
+        )
+    for key, material in materials.items():
+        told = scattering.get(key, scattering.get(ALL_MATERIALS))
+        if told is not None:
+            told._apply(material)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
 """Propagation paths from a base station to many positions, coherent in phase."""
 
 import dataclasses
+import functools
 import weakref
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -13,6 +15,7 @@ from lwmt_sionna.rt.tracing.candidates import (
     CheckedCandidates,
     FaceGroups,
     PooledCandidates,
+    ScatteredCandidates,
 )
 from lwmt_sionna.rt.tracing.engine import SBCandidateGenerator, sionna_rt
 from lwmt_sionna.rt.tracing.loading import LoadedScene
@@ -27,6 +30,7 @@ __all__ = [
     "face_groups",
     "single_element",
     "trace_positions",
+    "trace_scattered",
 ]
 
 # Sionna RT recognises duplicates of a path by a hash table whose default size of 1e6 entries loses
@@ -123,39 +127,22 @@ def trace_positions(
     """
     config = TracingConfig() if config is None else config
     scene = loaded.scene
-    scene.tx_array = single_element(config.base_station_pattern, config.base_station_polarization)
-    scene.rx_array = single_element(config.user_pattern, config.user_polarization)
-    position = loaded.local(position)
-    station = loaded.local(base_station_position), base_station_orientation
-    _place_devices(scene, *station, position, np.asarray(velocity, dtype=np.float64))
+    _set_up(loaded, base_station_position, base_station_orientation, position, velocity, config)
+    num_shooters = len(position)
+    choose: Callable[[Any], Any] = CheckedCandidates
     if shooters is not None and config.max_depth > 0:
         shooters, listens = _pad_shooters(shooters, listens)
         num_shooters = len(shooters)
-    else:
-        shooters, num_shooters = None, len(position)
-    _set_path_table(num_shooters)
-    room = max(LEAST_ROOM, CANDIDATES_PER_RECEIVER * num_shooters)
-    while True:
-        try:
-            return _to_arrays(_solve(scene, config, shooters, listens, room), scene)
-        except CandidateOverflow:
-            room *= 4
-
-
-def _solve(scene, config, shooters, listens, room):
-    solver = sionna_rt.PathSolver()
-    if shooters is None:
-        generator = CheckedCandidates(solver._candidate_generator)
-    else:
         groups = face_groups(scene)
-        generator = PooledCandidates(solver._candidate_generator, groups, shooters, listens)
-    solver._candidate_generator = generator
-    return solver(
+        choose = functools.partial(
+            PooledCandidates, groups=groups, shooters=shooters, listens=listens
+        )
+    return _solve(
         scene,
+        choose,
+        num_shooters,
         max_depth=config.max_depth,
         samples_per_src=config.samples_per_source,
-        max_num_paths_per_src=room,
-        synthetic_array=True,
         los=True,
         specular_reflection=config.specular_reflection,
         diffuse_reflection=False,
@@ -163,6 +150,85 @@ def _solve(scene, config, shooters, listens, room):
         diffraction=config.diffraction,
         seed=config.seed,
     )
+
+
+def trace_scattered(
+    loaded: LoadedScene,
+    base_station_position: ArrayLike,
+    base_station_orientation: ArrayLike,
+    position: ArrayLike,
+    velocity: ArrayLike,
+    config: TracingConfig | None = None,
+    *,
+    samples_per_source: int = 200_000,
+    max_depth: int = 2,
+) -> dict[str, Array]:
+    """Traces the paths whose last interaction is a diffuse reflection, thousands per position.
+
+    The base station's rays and their seed say where waves are scattered, not the positions:
+    receivers of one solve and of others see the same scattering points, and their phases follow
+    from the distances to them. A diffuse field is therefore coherent along a track, and between
+    users. Paths that are mirrored after they were scattered are left out, see
+    `lwmt_sionna.rt.tracing.candidates.ScatteredCandidates`; so are those that are also diffracted,
+    which Sionna RT does not have.
+
+    Args:
+        loaded: `LoadedScene`, loaded with the scattering of its materials.
+        base_station_position: Metres, float `[3]`.
+        base_station_orientation: Yaw, pitch and roll in radians, float `[3]`.
+        position: Metres, float `[num_positions, 3]`.
+        velocity: Metres per second, float `[num_positions, 3]`; sets the Doppler shifts.
+        config: `TracingConfig`: antennas, seed, and which interactions come before the last one;
+            the default settings if `None`.
+        samples_per_source: Rays shot by the base station. Each of them is scattered at most once at
+            every depth.
+        max_depth: Largest number of interactions, the last one included.
+
+    Returns:
+        dict of arrays as `trace_positions` returns them.
+
+    Reference:
+        V. Degli-Esposti et al., "Measurement and modelling of scattering from buildings", IEEE
+        Trans. Antennas Propag., 2007: the scattering patterns.
+    """
+    config = TracingConfig() if config is None else config
+    _set_up(loaded, base_station_position, base_station_orientation, position, velocity, config)
+    return _solve(
+        loaded.scene,
+        ScatteredCandidates,
+        len(position),
+        max_depth=max_depth,
+        samples_per_src=samples_per_source,
+        los=False,
+        specular_reflection=config.specular_reflection,
+        diffuse_reflection=True,
+        refraction=config.refraction,
+        diffraction=False,
+        seed=config.seed,
+    )
+
+
+def _set_up(loaded, base_station_position, base_station_orientation, position, velocity, config):
+    scene = loaded.scene
+    scene.tx_array = single_element(config.base_station_pattern, config.base_station_polarization)
+    scene.rx_array = single_element(config.user_pattern, config.user_polarization)
+    station = loaded.local(base_station_position), base_station_orientation
+    velocity = np.asarray(velocity, dtype=np.float64)
+    _place_devices(scene, *station, loaded.local(position), velocity)
+
+
+def _solve(scene, choose, num_shooters, **settings):
+    """Arrays of the paths of the chosen candidates, with room for all of them."""
+    _set_path_table(num_shooters)
+    room = max(LEAST_ROOM, CANDIDATES_PER_RECEIVER * num_shooters)
+    while True:
+        solver = sionna_rt.PathSolver()
+        solver._candidate_generator = choose(solver._candidate_generator)
+        try:
+            paths = solver(scene, max_num_paths_per_src=room, synthetic_array=True, **settings)
+            return _to_arrays(paths, scene)
+        except CandidateOverflow:
+            room *= 4
 
 
 def _pad_shooters(shooters, listens):
