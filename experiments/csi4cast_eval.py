@@ -171,6 +171,8 @@ def world(setting, block, seed):
             "num_subcarriers": 300,
             "subcarrier_spacing": 30e3,
             "array": ARRAY,
+            # As they drew it: only with the uplink's motion is PAD as good as published.
+            "direction": "uplink",
             "seed": zlib.crc32(f"{profile} {delay_spread_ns:g} {speed:g} {block} {seed}".encode()),
         }
     )

@@ -45,6 +45,8 @@ LABELS = {
     "small": "**preset `small`**",
     "paths": "**preset `paths`**",
     "model": "**preset `paths`**",
+    "small (untrained)": "`small`, untrained",
+    "paths (untrained)": "`paths`, untrained",
     "gru_seed1": "recurrent network",
     "conv_seed1": "convolutions",
     "factored_seed1": "attention factored into space and time",
@@ -273,6 +275,60 @@ def tuning():
 
 
 # --- link -------------------------------------------------------------------------------------
+
+
+def world_table(horizon):
+    """Median NMSE in decibels of every predictor in every world."""
+    from lwmt_sionna.link.sweep.table import world_points
+
+    record = read("worlds_eval")
+    kinds = {p["predictor"]: p["kind"] for p in record["points"]}
+    names = [n for n in kinds if n not in ("zero", "perfect", "noisy_perfect")]
+    rows = []
+    for world, points in world_points(record, 15.0, horizon).items():
+        cells = [f"{max(points[n]['nmse_median_db'], -99):.1f}" if n in points else "-"
+                 for n in names]  # fmt: skip
+        free = [p["nmse_median_db"] for p in points.values() if p["kind"] == "training_free"]
+        best = f"{min(free):.1f}"
+        cells = [f"**{c}**" if c == best else c for c in cells]
+        rows.append([f"`{world}`", *cells])
+    return table(["world", *map(label, names)], rows)
+
+
+@block
+def worlds_near():
+    return world_table(1)
+
+
+@block
+def worlds_far():
+    return world_table(5)
+
+
+@block
+def worlds_goodput():
+    from lwmt_sionna.link.sweep.table import world_points
+
+    record = read("worlds_eval")
+    kinds = {p["predictor"]: p["kind"] for p in record["points"]}
+    presets = [name for name, kind in kinds.items() if kind == "preset"]
+    near, far = (world_points(record, 15.0, h, errors=False) for h in (1, 5))
+    rows = []
+    for world in near:
+        row = [f"`{world}`"]
+        for points in (near[world], far[world]):
+            free = [p for p in points.values() if p["kind"] == "training_free"]
+            best = max(free, key=lambda p: p["goodput"])
+            row.append(f"{percent(best['recovered_goodput'])}, {label(best['predictor'])}")
+            for name in presets:
+                p = points.get(name)
+                told = "-" if p is None else percent(p["recovered_goodput"])
+                row.append(told if p is None else f"{told}, {p['goodput_verdict']}")
+            row.append(percent(points.get("causal", {}).get("recovered_goodput")))
+        rows.append(row)
+    head = ["best training-free", *map(label, presets), "causal ceiling"]
+    head = [f"horizon {h}: {head[0]}" if n == head[0] else n for h in (1, 5) for n in head]
+    return table(["goodput won back", *head], rows)
 
 
 def goodput_of(record, adaptation="fixed"):

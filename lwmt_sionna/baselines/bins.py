@@ -68,7 +68,6 @@ class BinPredictor(Predictor):
     def predict(self, history: Array, num_horizons: int) -> Array:
         check_length(getattr(self, "order", 0), history.shape[1])
         future = np.zeros((len(history), num_horizons, *history.shape[2:]), np.complex64)
-        to_bins = _to_bins(self.denoise_radius, self.array_shape, history.shape[1:])
         for begin in range(0, len(history), self.batch_size):
             part = slice(begin, begin + self.batch_size)
             scale = np.abs(history[part]).max(axis=(1, 2, 3), keepdims=True)
@@ -77,8 +76,8 @@ class BinPredictor(Predictor):
             size = batch_shape(len(scale), self.batch_size)
             padded = as_pairs(history[part] / scale)
             padded = np.pad(padded, [(0, size - len(scale))] + [(0, 0)] * 4, mode="edge")
-            clean, noise = (np.asarray(x)[: len(scale)] for x in to_bins.predict_on_batch(padded))
-            clean, noise = as_complex(clean).astype(np.complex128), noise.astype(np.float64)
+            kept = _bins(self.denoise_radius, self.array_shape, padded.shape, padded.tobytes())
+            clean, noise = (x[: len(scale)] for x in kept)
             power = np.mean(np.abs(clean) ** 2, axis=1)
             chosen = np.flatnonzero(power > self.significance * noise[:, None, None])
             bins = self.extrapolate(clean, noise, chosen, num_horizons)
@@ -126,11 +125,24 @@ def check_length(order: int, num_snapshots: int) -> None:
         )
 
 
+# Denoising is most of the work, and several predictors start from the same.
+@functools.lru_cache(maxsize=4)
+def _bins(radius, array_shape, shape, history):
+    """Bins, complex128 and denoised where asked for, and their noise power, of a batch's bytes."""
+    history = np.frombuffer(history, np.float32).reshape(shape)
+    clean, noise = _to_bins(radius, array_shape, shape[1:]).predict_on_batch(history)
+    found = as_complex(clean).astype(np.complex128), np.asarray(noise, np.float64)
+    for array in found:
+        array.flags.writeable = False
+    return found
+
+
 @functools.lru_cache(maxsize=16)
 def _to_bins(radius, array_shape, shape):
     """Model from histories to (denoised) bins and their noise power, compiled once for all.
 
-    One for each shape of histories: TensorFlow forgets axes that differ from call to call.
+    One for each shape `[time, num_ant, num_subcarriers, 2]` of histories: TensorFlow forgets axes
+    that differ from call to call.
     """
 
     class ToBins(keras.Model):
@@ -331,17 +343,33 @@ def autoregressive_covariance(coefficients: Array, power: Array) -> tuple[Array,
     Returns complex `[n, order, order]`, element (i, j) = E[x[t - i] conj(x[t - j])], and the power
     of the driving noise, float `[n]`. Coefficients: complex `[n, order]`, the nearest lag first,
     poles inside the unit circle.
+
+    Reference:
+        Levinson 1947; Marple 1987, Digital Spectral Analysis with Applications, section 3.8.1
+        (step-down).
     """
     order = coefficients.shape[1]
-    transition = companion(coefficients)
-    # P = F P F^H + q e e^H, vectorised row by row: (I - F (x) conj(F)) vec(P) = q vec(e e^H).
-    kron = np.einsum("nij,nkl->nikjl", transition, transition.conj())
-    system = np.eye(order**2) - kron.reshape(-1, order**2, order**2)
-    unit = np.zeros((len(coefficients), order**2, 1))
-    unit[:, 0] = 1.0
-    covariance = np.linalg.solve(system, unit)[..., 0].reshape(-1, order, order)
-    scale = power / np.maximum(covariance[:, 0, 0].real, _TINY)
-    return covariance * scale[:, None, None], scale
+    # Levinson's recursion backwards: the predictors of all lower orders and their reflections.
+    predictors: list[Array] = [coefficients]
+    reflections: list[Array] = []
+    for m in range(order, 0, -1):
+        last = predictors[0]
+        k = last[:, m - 1 : m]
+        reflections.insert(0, k)
+        shorter = last[:, : m - 1] + k * last[:, m - 2 :: -1][:, : m - 1].conj()
+        predictors.insert(0, shorter / np.maximum(1 - np.abs(k) ** 2, _TINY))
+    # And forwards: lags of a process of unit power, and the errors of its predictors.
+    lags, error = [np.ones((len(coefficients), 1), np.complex128)], 1.0
+    for m, k in enumerate(reflections, start=1):
+        near = predictors[m - 1] * np.concatenate(lags[:0:-1], axis=1) if m > 1 else 0.0 * k
+        lags.append(near.sum(axis=1, keepdims=True) + k * error)
+        error = error * (1 - np.abs(k) ** 2)
+    lags = np.concatenate(lags, axis=1)
+    # Element (i, j) is that of lag j - i; negative ones are conjugate.
+    distance = np.subtract.outer(np.arange(order), np.arange(order))
+    covariance = lags[:, np.abs(distance)]
+    covariance = np.where(distance > 0, covariance.conj(), covariance)
+    return covariance * power[:, None, None], np.asarray(error)[:, 0] * power
 
 
 @dataclasses.dataclass(eq=False)

@@ -12,6 +12,7 @@ from lwmt_sionna.evaluation.evaluator import (
     draw_trial,
     evaluate,
     evaluate_paths,
+    event_subsets,
 )
 from lwmt_sionna.evaluation.intervals import (
     cluster_bootstrap,
@@ -47,6 +48,7 @@ __all__ = [
     "draw_trial",
     "evaluate",
     "evaluate_paths",
+    "event_subsets",
     "normalized_error",
     "other_histories",
     "paired_difference",

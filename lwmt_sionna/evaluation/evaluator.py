@@ -42,6 +42,7 @@ __all__ = [
     "draw_trial",
     "evaluate",
     "evaluate_paths",
+    "event_subsets",
 ]
 
 # What has a keyword `arrived` is told of lost reports.
@@ -305,7 +306,7 @@ def draw_trial(
         "num_vanishing": int(vanishing.sum()),
         "target": hardware.target,
     }
-    subsets = _subsets(sequences, num_history, num_horizons)
+    subsets = event_subsets(sequences, num_history, num_horizons)
     return Trial(
         history,
         future,
@@ -401,7 +402,19 @@ def _mean(values, digits):
     return round(float(np.mean(known)), digits) if known.size else None
 
 
-def _subsets(paths, num_history, num_horizons):
+def event_subsets(
+    paths: PathSequences | ChannelSequences, num_history: int, num_horizons: int
+) -> dict[str, Array]:
+    """Which sequences meet an event, by subset and horizon.
+
+    Args:
+        paths: `PathSequences` or `ChannelSequences`.
+        num_history: Snapshots of history.
+        num_horizons: Snapshots to predict.
+
+    Returns:
+        `Trial.subsets`.
+    """
     if isinstance(paths, ChannelSequences):
         return {"all": np.ones((num_horizons, paths.num_sequences), bool)}
     steps = [event_mask(paths, t, t + 1) for t in range(num_history - 1)]

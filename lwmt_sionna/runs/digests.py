@@ -10,14 +10,16 @@ from lwmt_sionna.typing import PathLike
 __all__ = ["code_digest", "code_modules"]
 
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
-# What every run shares, and names of types: no result comes from it.
+# What every run shares, names of types, and what draws records: no result comes from it.
 _NO_PART_IN_RESULTS = ("runs", "typing")
+_DRAWING = "figures"
 
 
 def code_digest(*modules: str, package: PathLike = _PACKAGE) -> str:
     """Text that changes with the code of modules and of all that they import of the package.
 
-    Comments, docstrings and the layout of the text do not count; neither does the room `runs`.
+    Comments, docstrings and the layout of the text do not count; neither do the room `runs` and
+    modules named `figures`.
 
     Args:
         *modules: Names of modules, such as `__name__` or `"lwmt_sionna.evaluation.grid"`.
@@ -145,7 +147,8 @@ class _Graph:
         return name is not None and name in self.files
 
     def _has_no_part(self, name):
-        return name.removeprefix(f"{self.name}.").partition(".")[0] in _NO_PART_IN_RESULTS
+        parts = name.removeprefix(f"{self.name}.").split(".")
+        return parts[0] in _NO_PART_IN_RESULTS or parts[-1] == _DRAWING
 
 
 def _walk(tree):

@@ -59,6 +59,36 @@ def test_doppler_shifts_are_those_of_the_speed():
     assert 0.16 < square < 0.59
 
 
+@pytest.mark.parametrize("direction", ["downlink", "uplink"])
+def test_doppler_shifts_spread_as_the_angles_of_the_receiver(direction):
+    """The user moves: in the downlink its own angles, those of the tables, spread its shifts."""
+    from sionna.phy.channel.tr38901 import CDL, PanelArray
+
+    config = cdl(
+        "A", num_sequences=256, num_snapshots=128, sampling_period=1e-3, speed_kmh=[60, 60],
+        element="omni", array={"num_cols": 1}, num_subcarriers=64, direction=direction,
+    )  # fmt: skip
+    channels = join_channels([draw_channels(config, shard) for shard in range(config.num_shards)])
+    window = np.blackman(128)[:, None, None]
+    spectrum = np.mean(np.abs(np.fft.fft(window * channels.h, axis=1)) ** 2, axis=(2, 3))
+    spectrum /= spectrum.sum(axis=1, keepdims=True)
+    cosine = np.fft.fftfreq(128) / channels.normalized_doppler[:, None]
+    mean = np.sum(spectrum * cosine, axis=1)
+    spread = np.mean(np.sum(spectrum * cosine**2, axis=1) - mean**2)
+
+    antenna = PanelArray(1, 1, "single", "V", "omni", 3.5e9)
+    user = CDL("A", 100e-9, 3.5e9, antenna, antenna, direction)
+    azimuth, zenith = (np.asarray(x)[0, 0, 0] for x in (user._aoa, user._zoa))
+    power = np.repeat(np.asarray(user.powers)[:, None] / azimuth.shape[1], azimuth.shape[1], axis=1)
+    ray = np.stack([np.sin(zenith) * np.cos(azimuth), np.sin(zenith) * np.sin(azimuth),
+                    np.cos(zenith)])  # fmt: skip
+    centre = np.sum(power * ray, axis=(1, 2))
+    variance = np.sum(power * ray**2, axis=(1, 2)) - centre**2
+    # Sionna draws azimuth and zenith of the motion uniformly: mean squares of its direction.
+    expected = variance @ [0.25, 0.25, 0.5]
+    np.testing.assert_allclose(spread, expected, rtol=0.15)
+
+
 def test_a_sequence_is_one_realisation():
     h = draw_channels(cdl(num_snapshots=12, sampling_period=1e-3, speed_kmh=[3, 3])).h
     step = np.sum(np.abs(np.diff(h, axis=1)) ** 2, axis=(0, 2, 3))

@@ -12,7 +12,7 @@ import numpy as np
 
 from lwmt_sionna import data
 from lwmt_sionna.data.paths import OPTIONAL_FIELDS, PATH_FIELDS, SEQUENCE_FIELDS
-from lwmt_sionna.evaluation import causal_channel
+from lwmt_sionna.evaluation import Trial, causal_channel, event_subsets
 from lwmt_sionna.link.csi.sounding import SoundingConfig, pilot_frequencies, sound
 from lwmt_sionna.link.csi.users import admitted, group_users, spatial_similarity
 from lwmt_sionna.link.phy.config import DownlinkConfig
@@ -486,6 +486,7 @@ class DropFactory:
         self.users, self.counts = self._form_drops(paths, true, history)
         self.counts["num_sequences"] += num_off_speed
         self.counts["num_off_speed"] = num_off_speed
+        self._measured = history, arrived
         chosen = self.users.ravel()
         self._rms = _user_rms(history[chosen])
         self._history = self._by_drop(self._scaled(history[chosen]))
@@ -499,6 +500,11 @@ class DropFactory:
     def num_drops(self) -> int:
         """int, number of drops formed."""
         return len(self.users)
+
+    @property
+    def rms(self) -> Array:
+        """float32 `[num_drops, num_users]`, what the users' channels are divided by."""
+        return self._rms.reshape(self.users.shape)
 
     @property
     def name(self) -> str:
@@ -553,6 +559,30 @@ class DropFactory:
             event=event,
             num_user_antennas=self.downlink.num_user_antennas,
             arrived=self._arrived,
+        )
+
+    def trial(self, num_horizons: int) -> Trial:
+        """All sequences at the speed of the regime, as they were measured: for `evaluate`.
+
+        Args:
+            num_horizons: int, from 1 to `max_horizon`.
+
+        Returns:
+            `lwmt_sionna.evaluation.Trial` of users with one antenna, in the order that `users`
+            counts; channels have the scale of the sequences.
+        """
+        history, arrived = self._measured
+        first = self._last + 1
+        true = self.channels.true(np.arange(len(history)), range(first + num_horizons))[:, 0]
+        return Trial(
+            history=history[:, 0],
+            future=self.hardware.targets(true[:, first:], first, self.config.seed),
+            scale=data.history_scale(true[:, :first]).ravel(),
+            subsets=event_subsets(self._sequences, first, num_horizons),
+            groups=self._sequences.bs_index,
+            labels=self.columns,
+            sequences=self._sequences,
+            arrived=arrived,
         )
 
     def causal(self, horizon: int) -> Array:

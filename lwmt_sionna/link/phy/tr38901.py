@@ -62,6 +62,10 @@ class Tr38901Config(Config):
         subcarrier_spacing: Hertz.
         array: `PlanarArray` of the base station.
         element: Pattern of its elements, that of TR 38.901, table 7.3-1, or none.
+        direction: Which way Sionna's model is asked for; the channel is the same both ways, its
+            motion is not: Sionna 1.2 turns rays by the angles of the receiver, whichever end moves.
+            In the downlink these are the user's, who moves; in the uplink they are those of the
+            base station, which spreads Doppler shifts less.
         seed: Seed of everything that is drawn.
     """
 
@@ -77,6 +81,7 @@ class Tr38901Config(Config):
     subcarrier_spacing: Positive = 540e3
     array: PlanarArray = dataclasses.field(default_factory=PlanarArray)
     element: Literal["38.901", "omni"] = "38.901"
+    direction: Literal["downlink", "uplink"] = "downlink"
     seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
@@ -100,7 +105,7 @@ def draw_channels(config: Tr38901Config, shard: int = 0) -> ChannelSequences:
 
     $$h[m, k] = \sum_p a_{mp}(t) e^{-j 2 \pi f_k \tau_p}$$
 
-    with the coefficients $a$ and delays $\tau$ of the uplink from one call of Sionna's model.
+    with the coefficients $a$ and delays $\tau$ from one call of Sionna's model.
 
     Args:
         config: `Tr38901Config`.
@@ -127,8 +132,10 @@ def draw_channels(config: Tr38901Config, shard: int = 0) -> ChannelSequences:
     sionna_config.seed = int(stream.generate_state(1)[0])
     speed = np.random.default_rng(stream).uniform(*config.speed_kmh, size) / 3.6
     a, tau = (_cdl if config.model in _PROFILES else _cell)(config, speed.astype(np.float32))
-    # Both ends have an axis of one: [sequence, antenna, path, time] and [sequence, path].
-    a, tau = np.asarray(a)[:, 0, :, 0, 0], np.asarray(tau, np.float64)[:, 0, 0]
+    # Users and base stations have axes of one, and users one antenna: [sequence, antenna, path,
+    # time] and [sequence, path], whichever way.
+    a, tau = np.asarray(a), np.asarray(tau, np.float64)[:, 0, 0]
+    a = a.reshape(size, config.array.num_ant, *a.shape[-2:])
     frequencies = subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing)
     turn = np.exp(-2j * np.pi * tau[:, :, None] * frequencies).astype(np.complex64)
     return ChannelSequences(
@@ -197,7 +204,7 @@ def _cdl(config, speed):
     model = CDL(
         config.model[-1],
         config.delay_spread,
-        direction="uplink",
+        direction=config.direction,
         # Sionna draws between bounds that are equal here: one for each sequence.
         min_speed=speed[:, None],
         **_ends(config),
@@ -211,7 +218,7 @@ def _cell(config, speed):
 
     indoors = {} if config.model == "RMa" else {"o2i_model": "low"}
     model = getattr(tr38901, config.model)(
-        direction="uplink",
+        direction=config.direction,
         enable_pathloss=False,
         enable_shadow_fading=False,
         **indoors,

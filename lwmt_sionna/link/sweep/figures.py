@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from lwmt_sionna.link.sweep.adaptation import ADAPTATIONS
-from lwmt_sionna.link.sweep.table import goodput_of, link_record, span
-from lwmt_sionna.runs.figures import STYLES, panels, policy_style
+from lwmt_sionna.link.sweep.table import goodput_of, link_record, span, world_points
+from lwmt_sionna.runs.figures import STYLES, as_record, panels, policy_style
 from lwmt_sionna.typing import PathLike
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "plot_nmse_goodput",
     "plot_required_snr",
     "plot_user_rate",
+    "plot_worlds",
     "required_snr_db",
 ]
 
@@ -392,3 +393,38 @@ def _speeds(record):
         if row.get("speed_kmh") is not None:
             speeds.setdefault(row["speed_kmh"], set()).add(row["regime"])
     return max(periods.items(), key=lambda item: len(item[1]))
+
+
+def plot_worlds(record: dict[str, Any] | PathLike, path: PathLike) -> None:
+    """Goodput won back per world and predictor, one panel per horizon, the ceiling marked.
+
+    Args:
+        record: dict or path, a record of `experiments/worlds_eval.py`.
+        path: path of the figure; the extension chooses the format.
+    """
+    record = as_record(record)
+    ratios = record["config"]["history_snr_db"]
+    snr, horizons = ratios[len(ratios) // 2], record["config"]["horizons"]
+    kinds = {point["predictor"]: point["kind"] for point in record["points"]}
+    presets = [name for name, kind in kinds.items() if kind == "preset"]
+    free = [name for name in ("pooled_ar", "denoised_ar", "path_fit") if name in kinds]
+    worlds = list(world_points(record, snr, horizons[0]))
+    size = (4.2 * len(horizons) + 2.0, 0.2 * len(worlds) + 1.6)
+    title = f"goodput won back between hold and perfect CSI, histories at {snr:g} dB"
+    with panels(path, 1, len(horizons), title, size, sharey=True) as grid:
+        for axes, horizon in zip(grid[0], horizons, strict=True):
+            linked = world_points(record, snr, horizon, errors=False)
+            for name in (*free, *presets):
+                told = [linked[world].get(name, {}).get("recovered_goodput") for world in worlds]
+                share = [math.nan if value is None else 100 * value for value in told]
+                style = policy_style(name, presets)
+                axes.plot(share, range(len(worlds)), ls="", **style)
+            told = [linked[world].get("causal", {}).get("recovered_goodput") for world in worlds]
+            share = [math.nan if value is None else 100 * value for value in told]
+            axes.plot(
+                share, range(len(worlds)), ls="", marker="|", ms=11, color="black",
+                label="causal ceiling",
+            )  # fmt: skip
+            axes.set(xlim=(-20, 105), xlabel="won back [%]", title=f"horizon {horizon}")
+        grid[0][0].set_yticks(range(len(worlds)), worlds, fontsize=7)
+        grid[0][0].set_ylim(len(worlds) - 0.5, -0.5)

@@ -180,7 +180,6 @@ class Bench:
             for regime, factory in enumerate(self.factories)
             for policy in policies
         }
-        self._runners: dict[Any, LinkRunner] = {}
         # Tasks come sorted: what the next one needs is nearly always what the last one had.
         self._drops = functools.lru_cache(maxsize=2)(self._make_drops)
         self._estimate = functools.lru_cache(maxsize=2)(self._make_estimate)
@@ -274,11 +273,8 @@ class Bench:
     def _runner(self, regime):
         """The `LinkRunner` of a regime; regimes of one link share theirs."""
         factory, config = self.factories[regime], self.config
-        # Batches of one size share the compiled link.
         key = factory.downlink, min(config.batch_size, factory.num_drops)
-        if key not in self._runners:
-            self._runners[key] = LinkRunner(*key, config.seed, config.compile)
-        return self._runners[key]
+        return _runner(*key, config.seed, config.compile)
 
     def _make_drops(self, regime, horizon):
         return self.factories[regime].at(horizon)
@@ -296,6 +292,10 @@ class Bench:
         if not np.isfinite(h_hat).all():
             raise ValueError(f"Policy {policy!r} returned NaN or infinite values.")
         return h_hat.astype(np.complex64)
+
+
+# Batches of one size share the compiled link, whatever the sweep.
+_runner = functools.lru_cache(maxsize=8)(LinkRunner)
 
 
 @functools.cache

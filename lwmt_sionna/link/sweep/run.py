@@ -223,7 +223,7 @@ def evaluate_link(
             compute,
             workers=workers,
             dask=dask,
-            initializer=functools.partial(_share_cores, workers),
+            initializer=functools.partial(share_cores, workers),
         )
         result = _run(bench, folder.store, progress, config.adaptation, execute)
         for quantity in ("goodput", "sum_rate"):
@@ -405,7 +405,7 @@ def _compute_in_worker(
         return bench.compute(task)
 
 
-def _share_cores(workers: int) -> None:
+def share_cores(workers: int) -> None:
     """Sets up a process before it imports TensorFlow."""
     threads = max(1, (os.cpu_count() or 1) // workers)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

@@ -13,10 +13,12 @@ __all__ = [
     "cells_lost",
     "format_comparison",
     "format_table",
+    "format_worlds",
     "goodput_of",
     "link_record",
     "recovered_goodput",
     "span",
+    "world_points",
 ]
 
 # Of old records, where one name stood for the SNR of the link, and for that of the history.
@@ -271,6 +273,87 @@ def format_comparison(record: dict[str, Any] | PathLike, policy: str = "model") 
             *(["", *_aligned(cells)] if lost else []),
         ]
     )
+
+
+def world_points(
+    record: dict[str, Any] | PathLike, history_snr_db: float, horizon: int, errors: bool = True
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Points of a record of the worlds, by world and predictor.
+
+    Args:
+        record: dict or path, a record of `experiments/worlds_eval.py`.
+        history_snr_db: float, SNR of the histories [dB].
+        horizon: int.
+        errors: bool, whether errors are asked for, and not what the link says: these are of
+            event-free sequences where events are known, and the link serves all.
+
+    Returns:
+        Dict of dicts of points.
+    """
+    record = record if isinstance(record, dict) else records.read_record(record)
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for point in record["points"]:
+        if (point["history_snr_db"], point["horizon"]) == (history_snr_db, horizon):
+            world = found.setdefault(point["world"], {})
+            if point["subset"] == ("event_free" if errors else "all"):
+                world[point["predictor"]] = point
+            elif errors:
+                world.setdefault(point["predictor"], point)
+    return found
+
+
+def format_worlds(record: dict[str, Any] | PathLike) -> str:
+    """A record of the worlds as text: one line per world and horizon.
+
+    Args:
+        record: dict or path, a record of `experiments/worlds_eval.py`.
+
+    Returns:
+        str of several lines.
+    """
+    record = record if isinstance(record, dict) else records.read_record(record)
+    ratios = record["config"]["history_snr_db"]
+    snr = ratios[len(ratios) // 2]
+    kinds = {p["predictor"]: p["kind"] for p in record["points"]}
+    models = [name for name, kind in kinds.items() if kind in ("preset", "untrained_start")]
+    presets = [name for name in models if kinds[name] == "preset"]
+    shown = [*models, "causal"]
+    head = ["world", "horizon", "best training-free", *shown, "best training-free"]
+    lines = [
+        tuple([*head, *(column for name in presets for column in (name, "")), "causal"]),
+    ]
+    for horizon in record["config"]["horizons"]:
+        linked = world_points(record, snr, horizon, errors=False)
+        for world, points in world_points(record, snr, horizon).items():
+            free = [p for p in points.values() if p["kind"] == "training_free"]
+            best = min(free, key=lambda p: p["nmse_median_db"])
+            line = [world, str(horizon), f"{best['nmse_median_db']:.1f} {best['predictor']}"]
+            line += [_db(points.get(name)) for name in shown]
+            free = [p for p in linked[world].values() if p["kind"] == "training_free"]
+            best = max(free, key=lambda p: p["goodput"])
+            line.append(f"{_percent(best['recovered_goodput'])} {best['predictor']}")
+            for name in presets:
+                point = linked[world].get(name, {})
+                line.append(_percent(point.get("recovered_goodput")))
+                line.append(point.get("goodput_verdict", ""))
+            line.append(_percent(linked[world].get("causal", {}).get("recovered_goodput")))
+            lines.append(tuple(line))
+        lines.append(("",) * len(lines[0]))
+    return "\n".join(
+        [
+            f"Histories at {snr:g} dB. Left: median NMSE [dB], of event-free sequences where paths",
+            "are known. Right: share of the goodput between hold and perfect CSI that is won back,",
+            f"at {record['config']['link_snr_db']:g} dB link SNR, and what the paired difference",
+            "to the best training-free policy allows to say. Causal: the ceiling, where paths are",
+            "known.",
+            "",
+            *_aligned(lines[:-1]),
+        ]
+    )
+
+
+def _db(point):
+    return "-" if point is None else f"{max(point['nmse_median_db'], -99.9):.1f}"
 
 
 def _num_cells(record, policy):

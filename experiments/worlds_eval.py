@@ -1,0 +1,82 @@
+"""Judge predictors in every world that users may have: errors, and what they are worth in a link.
+
+Worlds, pilot SNRs and predictors come from a configuration: ray-traced streets with and without
+diffuse scattering, 3GPP TR 38.901, imperfect hardware, sounding pilots, other arrays. Each
+predictor is compared with the best training-free one on the same sequences and users, and the
+comparison ends in a verdict. Channels of TR 38.901 are drawn on the way; traced ones are made by
+`make worlds`. Finished cells (one world at one SNR) are kept: a killed run goes on where it
+stopped.
+
+Example:
+    python experiments/worlds_eval.py --quick
+    python experiments/worlds_eval.py --config experiments/configs/worlds_eval.toml --workers 2 \\
+        --out experiments/results/worlds_eval.json
+"""
+
+import dataclasses
+import pathlib
+import time
+
+from lwmt_sionna.runs import command_line
+
+CONFIGS = pathlib.Path(__file__).parent / "configs"
+
+
+def main(argv=None):
+    started = time.time()
+    parser = command_line.build_parser(__doc__)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config", type=pathlib.Path, help="TOML file of a WorldsConfig")
+    source.add_argument(
+        "--quick", action="store_true", help="three worlds of shipped data, in minutes"
+    )
+    group = parser.add_argument_group("in place of configured values")
+    group.add_argument("--worlds", nargs="+", metavar="NAME", help="names that hold one of these")
+    group.add_argument("--baselines", nargs="+", help="training-free predictors")
+    command_line.add_options(group, "preset", "history_snr", "horizons", "limit", "seed")
+    command_line.add_options(parser, "workers", "dask", "workdir", workers=1)
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("runs/worlds_eval.json"), help="record"
+    )
+    parser.add_argument("--figure", type=pathlib.Path, help="goodput won back, as a picture")
+    args = parser.parse_args(argv)
+    command_line.configure_logging(args)
+
+    from lwmt_sionna.link.sweep.figures import plot_worlds
+    from lwmt_sionna.link.sweep.table import format_worlds
+    from lwmt_sionna.link.sweep.worlds import WorldsConfig, evaluate_worlds
+    from lwmt_sionna.runs import records
+
+    overrides = {
+        "presets": args.preset, "baselines": args.baselines, "history_snr_db": args.history_snr,
+        "horizons": args.horizons, "num_sequences": args.limit, "seed": args.seed,
+    }  # fmt: skip
+    path = CONFIGS / "worlds_quick.toml" if args.quick else args.config
+    config = WorldsConfig.from_toml(path, overrides)
+    if args.worlds is not None:
+        chosen = [w for w in config.worlds if any(part in w.name for part in args.worlds)]
+        config = dataclasses.replace(config, worlds=chosen)
+    points, inputs = evaluate_worlds(
+        config,
+        command_line.workdir(args),
+        workers=args.workers,
+        dask=args.dask,
+        progress=False if args.quiet else None,
+    )
+    record = records.write_record(
+        args.out,
+        name="worlds_eval",
+        config=config,
+        points=points,
+        seeds=[config.seed],
+        inputs=inputs,
+        started=started,
+    )
+    print(format_worlds(record))
+    if args.figure is not None:
+        plot_worlds(record, args.figure)
+    print(f"record: {args.out}")
+
+
+if __name__ == "__main__":
+    command_line.run(main)
