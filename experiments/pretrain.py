@@ -37,12 +37,12 @@ def main(argv=None):
 
     from lwmt_sionna.runs import records
     from lwmt_sionna.training import PretrainConfig, load_scenes, train
-    from lwmt_sionna.training.reconstruction import (
+    from lwmt_sionna.training.sources import synthesize_grid
+    from lwmt_sionna.training.studies import (
         CONDITIONS,
         draw_views,
         reconstruction_points,
     )
-    from lwmt_sionna.training.sources import synthesize_grid
 
     overrides = {
         "source": {"data": args.data},

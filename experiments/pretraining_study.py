@@ -34,8 +34,8 @@ def main(argv=None):
     from lwmt_sionna.data import read_paths, vanishing_mask
     from lwmt_sionna.runs import records
     from lwmt_sionna.training import PretrainConfig, load_scenes, train
-    from lwmt_sionna.training.reconstruction import CONDITIONS
     from lwmt_sionna.training.studies import (
+        CONDITIONS,
         ablations,
         reconstruction_study_points,
         run_tasks,

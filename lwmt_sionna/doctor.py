@@ -88,11 +88,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Examines the installation.
-
-    Returns:
-        List of `Finding`.
-    """
+    """Examines the installation."""
     findings = [_python(), *_packages(), *_backend(), *_link(), *_tracing(), *_devices()]
     findings += [_presets(), _stored_paths()]
     return findings

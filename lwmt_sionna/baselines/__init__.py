@@ -8,10 +8,9 @@ from lwmt_sionna.baselines.autoregression import (
     PooledAutoregression,
 )
 from lwmt_sionna.baselines.base import Predictor, check_array, fill_reports, told_arrived
-from lwmt_sionna.baselines.kalman import KalmanPredictor
+from lwmt_sionna.baselines.bins import KalmanPredictor, PronyPredictor, WienerPredictor
 from lwmt_sionna.baselines.model import ModelPredictor
 from lwmt_sionna.baselines.parametric import PathPredictor
-from lwmt_sionna.baselines.prony import PronyPredictor
 from lwmt_sionna.baselines.reference import (
     Hold,
     PerfectCsi,
@@ -25,7 +24,6 @@ from lwmt_sionna.baselines.tuned import (
     tuned_baselines,
     tuned_settings,
 )
-from lwmt_sionna.baselines.wiener import WienerPredictor
 
 __all__ = [
     "CLASSICAL",

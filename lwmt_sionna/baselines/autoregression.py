@@ -1,6 +1,6 @@
 """Linear prediction: pooled over a channel, local in the angle-delay domain, direct, clamped."""
 
-from typing import Any
+import dataclasses
 
 import keras
 import numpy as np
@@ -8,6 +8,8 @@ import numpy as np
 from lwmt_sionna.baselines.base import CompiledPredictor, Predictor, require
 from lwmt_sionna.baselines.bins import (
     BinPredictor,
+    check_length,
+    check_settings,
     chosen_covariance,
     clamp_poles,
     pool,
@@ -41,13 +43,12 @@ class PooledAutoregression(Predictor):
     name = "pooled_ar"
 
     def __init__(self, order: int = 8, ridge: float = 1e-3) -> None:
-        _check(order, ridge)
-        self.order = int(order)
-        self.ridge = float(ridge)
+        self.order, self.ridge = order, ridge
+        check_settings(self)
 
     def predict(self, history: Array, num_horizons: int) -> Array:
         order, num_snapshots = self.order, history.shape[1]
-        _check_length(order, num_snapshots)
+        check_length(order, num_snapshots)
         samples = history.reshape(len(history), num_snapshots, -1).astype(np.complex128)
         # b batch, j and k lag, t time, s sample
         lags = np.stack([samples[:, order - k : num_snapshots - k] for k in range(order + 1)])
@@ -89,13 +90,11 @@ class LocalAutoregression(CompiledPredictor):
         batch_size: int = 32,
     ) -> None:
         super().__init__(batch_size)
-        _check(order)
-        self.order = int(order)
-        self.pool_weight = float(pool_weight)
-        self.array_shape = array_shape
+        self.order, self.pool_weight, self.array_shape = order, pool_weight, array_shape
+        check_settings(self)
 
     def predict(self, history: Array, num_horizons: int) -> Array:
-        _check_length(self.order, history.shape[1])
+        check_length(self.order, history.shape[1])
         return super().predict(history, num_horizons)
 
     def make_model(self, num_horizons: int) -> keras.Model:
@@ -130,6 +129,7 @@ class DenoisedAutoregression(LocalAutoregression):
         self._denoise_radius = int(denoise_radius)
 
 
+@dataclasses.dataclass(eq=False)
 class DirectAutoregression(BinPredictor):
     """One regression per horizon and bin, in place of iterating a one-step model.
 
@@ -148,20 +148,12 @@ class DirectAutoregression(BinPredictor):
 
     name = "direct_ar"
 
-    def __init__(
-        self,
-        order: int = 4,
-        ridge: float = 3e-3,
-        pool_weight: float = 1.0,
-        denoise_radius: int | None = 3,
-        significance: float = 0.1,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(denoise_radius=denoise_radius, significance=significance, **kwargs)
-        _check(order, ridge)
-        self.order = int(order)
-        self.ridge = float(ridge)
-        self.pool_weight = float(pool_weight)
+    order: int = 4
+    ridge: float = 3e-3
+    pool_weight: float = 1.0
+    _: dataclasses.KW_ONLY
+    denoise_radius: int | None = 3
+    significance: float = 0.1
 
     def extrapolate(self, x: Array, noise: Array, chosen: Array, num_horizons: int) -> Array:
         order, num_snapshots = self.order, x.shape[1]
@@ -200,6 +192,7 @@ class DirectAutoregression(BinPredictor):
         return _pick(pool(total, self.pool_weight), chosen)
 
 
+@dataclasses.dataclass(eq=False)
 class ClampedAutoregression(BinPredictor):
     """Least-squares linear prediction whose poles are drawn back to the unit circle.
 
@@ -221,30 +214,28 @@ class ClampedAutoregression(BinPredictor):
 
     name = "clamped_ar"
 
-    def __init__(
-        self,
-        order: int = 6,
-        ridge: float = 1e-4,
-        radius: float = 1.0,
-        pool_weight: float = 0.5,
-        denoise_radius: int | None = 3,
-        significance: float = 0.1,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(denoise_radius=denoise_radius, significance=significance, **kwargs)
-        _check(order, ridge)
-        require("radius", radius, 0 < radius <= 2, "in (0, 2]")
-        self.order = int(order)
-        self.ridge = float(ridge)
-        self.radius = float(radius)
-        self.pool_weight = float(pool_weight)
+    order: int = 6
+    ridge: float = 1e-4
+    radius: float = 1.0
+    pool_weight: float = 0.5
+    _: dataclasses.KW_ONLY
+    denoise_radius: int | None = 3
+    significance: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require("radius", self.radius, 0 < self.radius <= 2, "in (0, 2]")
 
     def extrapolate(self, x: Array, noise: Array, chosen: Array, num_horizons: int) -> Array:
         covariance = chosen_covariance(x, chosen, self.order + 1, self.pool_weight)
         coefficients = prediction_coefficients(covariance, self.ridge)
         coefficients = clamp_poles(coefficients, self.radius)[0]
         recent = np.stack([_pick(x[:, -1 - k], chosen) for k in range(self.order)], axis=-1)
-        return _iterate(recent, coefficients, num_horizons)
+        futures = []
+        for _ in range(num_horizons):
+            futures.append(np.sum(coefficients * recent, axis=1))
+            recent = np.concatenate([futures[-1][:, None], recent[:, :-1]], axis=1)
+        return np.stack(futures, axis=1)
 
 
 class LinearPredictionModel(keras.Model):
@@ -266,28 +257,5 @@ class LinearPredictionModel(keras.Model):
         return inverse_angle_delay_transform(future, settings.array_shape) * scale
 
 
-def _iterate(recent, coefficients, num_horizons):
-    """Iterated linear prediction from `recent` and `coefficients`, both `[n, order]`, complex."""
-    futures = []
-    for _ in range(num_horizons):
-        future = np.sum(coefficients * recent, axis=1)
-        futures.append(future)
-        recent = np.concatenate([future[:, None], recent[:, :-1]], axis=1)
-    return np.stack(futures, axis=1)
-
-
 def _pick(values, chosen):
     return values.reshape(-1)[chosen]
-
-
-def _check(order, ridge=0.0):
-    require("order", order, int(order) == order and order >= 1, "a positive integer")
-    require("ridge", ridge, ridge >= 0, "not negative")
-
-
-def _check_length(order, num_snapshots):
-    if num_snapshots <= order:
-        raise ValueError(
-            f"The history must be longer than the order. Received: num_snapshots={num_snapshots}, "
-            f"order={order}"
-        )

@@ -17,12 +17,14 @@ from lwmt_sionna.baselines.autoregression import (
     PooledAutoregression,
 )
 from lwmt_sionna.baselines.base import Predictor
-from lwmt_sionna.baselines.bins import BinPredictor
-from lwmt_sionna.baselines.kalman import KalmanPredictor
+from lwmt_sionna.baselines.bins import (
+    BinPredictor,
+    KalmanPredictor,
+    PronyPredictor,
+    WienerPredictor,
+)
 from lwmt_sionna.baselines.parametric import PathPredictor
-from lwmt_sionna.baselines.prony import PronyPredictor
 from lwmt_sionna.baselines.reference import Hold, PhaseAlignedHold, ZeroPredictor
-from lwmt_sionna.baselines.wiener import WienerPredictor
 
 __all__ = ["CLASSICAL", "TUNED", "TUNED_SNR_DB", "tuned_baselines", "tuned_settings"]
 
@@ -41,53 +43,29 @@ CLASSICAL = {
     "path_fit": PathPredictor,
 }
 TUNED_SNR_DB = (5.0, 15.0, 25.0)
+
+
+def _per_snr(**settings):
+    """Settings for each of TUNED_SNR_DB: tuples hold one value each, others are the same."""
+    return tuple(
+        {name: value[k] if isinstance(value, tuple) else value for name, value in settings.items()}
+        for k in range(len(TUNED_SNR_DB))
+    )
+
+
 # Name -> settings for each of TUNED_SNR_DB; what is not named has none.
 TUNED: dict[str, tuple[dict[str, Any], ...]] = {
-    "pooled_ar": (
-        {"order": 13, "ridge": 0.001},
-        {"order": 13, "ridge": 1e-5},
-        {"order": 13, "ridge": 1e-5},
+    "pooled_ar": _per_snr(order=13, ridge=(1e-3, 1e-5, 1e-5)),
+    "local_ar": _per_snr(order=(4, 6, 8), pool_weight=0.5),
+    "denoised_ar": _per_snr(order=(7, 9, 11), denoise_radius=(4, 5, 6)),
+    "clamped_ar": _per_snr(
+        order=8, ridge=1e-4, pool_weight=(1.0, 1.0, 0.5), denoise_radius=(6, 5, 6)
     ),
-    "local_ar": (
-        {"order": 4, "pool_weight": 0.5},
-        {"order": 6, "pool_weight": 0.5},
-        {"order": 8, "pool_weight": 0.5},
-    ),
-    "denoised_ar": (
-        {"order": 7, "denoise_radius": 4},
-        {"order": 9, "denoise_radius": 5},
-        {"order": 11, "denoise_radius": 6},
-    ),
-    "clamped_ar": (
-        {"order": 8, "ridge": 0.0001, "pool_weight": 1.0, "denoise_radius": 6},
-        {"order": 8, "ridge": 0.0001, "pool_weight": 1.0, "denoise_radius": 5},
-        {"order": 8, "ridge": 0.0001, "pool_weight": 0.5, "denoise_radius": 6},
-    ),
-    "direct_ar": (
-        {"order": 4, "ridge": 0.0001, "denoise_radius": 6},
-        {"order": 4, "ridge": 0.0001, "denoise_radius": 5},
-        {"order": 4, "ridge": 0.0001, "denoise_radius": 6},
-    ),
-    "kalman": (
-        {"order": 8, "noise_factor": 0.03, "denoise_radius": 6},
-        {"order": 8, "noise_factor": 0.03, "denoise_radius": 5},
-        {"order": 8, "noise_factor": 0.03, "denoise_radius": 6},
-    ),
-    "wiener": (
-        {"denoise_radius": 6, "noise_factor": 0.3},
-        {"denoise_radius": 6, "noise_factor": 0.3},
-        {"denoise_radius": 6, "noise_factor": 1.0},
-    ),
-    "prony": (
-        {"order": 12, "rank": 6, "ridge": 0.0001, "denoise_radius": 6},
-        {"order": 12, "rank": 6, "ridge": 0.0001, "denoise_radius": 6},
-        {"order": 12, "rank": 6, "ridge": 0.0001, "denoise_radius": 6},
-    ),
-    "path_fit": (
-        {"num_paths": 32},
-        {"num_peaks": 2},
-        {"num_paths": 32},
-    ),
+    "direct_ar": _per_snr(order=4, ridge=1e-4, denoise_radius=(6, 5, 6)),
+    "kalman": _per_snr(order=8, noise_factor=0.03, denoise_radius=(6, 5, 6)),
+    "wiener": _per_snr(denoise_radius=6, noise_factor=(0.3, 0.3, 1.0)),
+    "prony": _per_snr(order=12, rank=6, ridge=1e-4, denoise_radius=6),
+    "path_fit": ({"num_paths": 32}, {"num_peaks": 2}, {"num_paths": 32}),
 }
 
 

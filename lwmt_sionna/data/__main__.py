@@ -126,7 +126,7 @@ def _summary(args):
 
 
 def _plot(args):
-    from lwmt_sionna.data.figures import animate_angle_delay, plot_angle_delay, plot_tracks
+    from lwmt_sionna.data.summary import animate_angle_delay, plot_angle_delay, plot_tracks
 
     for path in _files(args):
         paths = read_paths(path)

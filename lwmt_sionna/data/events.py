@@ -29,15 +29,7 @@ _FIELDS = ("path_key", "valid", "tau", "doppler", "theta_t", "phi_t")
 
 
 def snapshot_paths(paths: PathSequences, snapshot: int) -> dict[str, Array]:
-    """What tells paths apart, at one snapshot.
-
-    Args:
-        paths: `PathSequences`.
-        snapshot: Index of the snapshot.
-
-    Returns:
-        Dictionary of arrays `[num_sequences, num_paths]`, for `may_continue`.
-    """
+    """What tells paths apart at a snapshot, `[num_sequences, num_paths]`: see `may_continue`."""
     return {name: getattr(paths, name)[:, snapshot] for name in _FIELDS}
 
 
@@ -50,9 +42,9 @@ def may_continue(
     """Whether a later path can be the continuation of an earlier one.
 
     It can when it has the same interactions and objects (`path_key`), the delay to which the
-    Doppler shifts lead (within 0.3 m), and nearly the same direction of departure
-    (within 3 degrees). The Doppler shift is -f_c times the rate of change of the delay; the mean of
-    both ends makes the forecast exact up to the third order of the motion.
+    Doppler shifts lead (within 0.3 m), and nearly the same direction of departure (within 3
+    degrees). The Doppler shift is -f_c times the rate of change of the delay; the mean of both ends
+    makes the forecast exact up to the third order of the motion.
 
     Args:
         before: Dictionary of arrays of the earlier snapshot, each `[num_sequences, num_before]`;

@@ -108,9 +108,7 @@ def extrapolation_error(
         has no power.
     """
     lag = np.asarray(elapsed, dtype=np.float64)[:, None, None]
-    forecast = _shift(_with_plain_gain(before, carrier_frequency), lag, carrier_frequency)
-    forecast["valid"] = before["valid"][:, None]
-    forecast = _with_carrier_phase(forecast, carrier_frequency)
+    forecast = _continued(before, lag, carrier_frequency)
     guess = _channel({name: value[:, 0] for name, value in forecast.items()}, orientation)
     truth = _channel(after, orientation)
     power = np.sum(np.abs(truth) ** 2, axis=(1, 2, 3))
@@ -128,9 +126,6 @@ def retime(paths: PathSequences, sampling_period: float) -> PathSequences:
     Args:
         paths: `PathSequences`.
         sampling_period: Time between snapshots in seconds.
-
-    Returns:
-        `PathSequences`.
     """
     if not sampling_period > 0:
         raise ValueError(
@@ -228,20 +223,12 @@ def evolve(
     first = {name: getattr(paths, name)[rows, chosen] for name in PATH_FIELDS}
     first = compact_paths(first, axis=1)
     time = np.arange(num_snapshots) * float(sampling_period)
-    doppler = first["doppler"].astype(np.float64) * factor[:, None]
-    repeated = {
-        name: np.repeat(value[:, None], num_snapshots, axis=1) for name, value in first.items()
-    }
-    turn = np.exp(2j * np.pi * doppler[:, None] * time[:, None])
-    repeated["a"] = repeated["a"] * turn[..., None, None]
-    delay = first["tau"][:, None] - doppler[:, None] / paths.carrier_frequency * time[:, None]
-    repeated["tau"] = np.where(repeated["valid"], delay, repeated["tau"])
-    repeated["doppler"] = np.repeat(doppler[:, None], num_snapshots, axis=1)
+    first["doppler"] = first["doppler"].astype(np.float64) * factor[:, None]
     velocity = paths.velocity[rows, chosen] * factor[:, None]
     position = paths.position[rows, chosen][:, None] + velocity[:, None] * time[:, None]
     return dataclasses.replace(
         paths,
-        **repeated,
+        **_continued(first, time[None, :, None], paths.carrier_frequency),
         velocity=np.repeat(velocity[:, None], num_snapshots, axis=1),
         position=position,
         speed=paths.speed * factor,
@@ -352,6 +339,13 @@ def _shift(paths, lag, carrier_frequency):
     }
     turns = moved["turns"] - moved["doppler"] * lag
     return moved | {"turns": turns, "tau": turns / carrier_frequency}
+
+
+def _continued(paths, lag, carrier_frequency):
+    """Every path after the time `lag`, with the phase that its own Doppler shift leads to."""
+    moved = _shift(_with_plain_gain(paths, carrier_frequency), lag, carrier_frequency)
+    moved["valid"] = np.broadcast_to(paths["valid"][:, None], moved["tau"].shape)
+    return _with_carrier_phase(moved, carrier_frequency)
 
 
 def _interpolate(before, mate, joined, at, elapsed, carrier_frequency):

@@ -57,9 +57,6 @@ def take_trajectories(paths: Sequences, share: float, seed: int) -> Sequences:
         paths: `PathSequences` or `ChannelSequences`.
         share: Share of the trajectories to keep, in (0, 1]; at least one is kept.
         seed: Seed of the draw.
-
-    Returns:
-        Sequences of the same kind.
     """
     if not 0 < share <= 1:
         raise ValueError(f"share must lie in (0, 1]. Received: share={share}")

@@ -1,22 +1,30 @@
-"""What stored sequences hold, in numbers."""
+"""What stored sequences hold, in numbers and in figures."""
 
 from typing import Any
 
 import numpy as np
 
+from lwmt_sionna.data.arrays import PlanarArray
 from lwmt_sionna.data.channels import vanishing_mask
 from lwmt_sionna.data.events import event_mask
 from lwmt_sionna.data.paths import SPEED_OF_LIGHT, PathSequences
-from lwmt_sionna.typing import Array
+from lwmt_sionna.data.synthesis import subcarrier_frequencies, synthesize
+from lwmt_sionna.runs.records import atomic_path
+from lwmt_sionna.typing import Array, PathLike
 
-__all__ = ["spreads", "summarize"]
+__all__ = [
+    "angle_delay_power",
+    "animate_angle_delay",
+    "map_figure",
+    "plot_angle_delay",
+    "plot_tracks",
+    "spreads",
+    "summarize",
+]
 
 
 def spreads(paths: PathSequences) -> dict[str, Array]:
     """Second moments of the paths of every snapshot, weighted by their power.
-
-    Args:
-        paths: `PathSequences`.
 
     Returns:
         Dictionary of float64 `[num_sequences, num_snapshots]`, NaN where a snapshot has no path:
@@ -43,9 +51,6 @@ def spreads(paths: PathSequences) -> dict[str, Array]:
 
 def summarize(paths: PathSequences) -> dict[str, Any]:
     """Counts, coverage and spreads of a data set.
-
-    Args:
-        paths: `PathSequences` with at least one sequence.
 
     Returns:
         Flat dictionary of text and numbers, units in the names. Coverage is the share of the drawn
@@ -105,3 +110,245 @@ def summarize(paths: PathSequences) -> dict[str, Any]:
     )
     result["delay_range_m"] = float(paths.tau.max() * SPEED_OF_LIGHT)
     return result
+
+
+_DYNAMIC_RANGE_DB = 40.0
+_NUM_SUBCARRIERS, _SPACING = 32, 540e3
+_ARROW_INCHES = 0.17
+_NUM_PANELS, _FRAMES_PER_SECOND = 8, 5
+_MAP_INCHES = 6.0
+_ANGLE_LABEL = "sine of departure"
+_DELAY_LABEL = "delay [µs]"
+
+
+def angle_delay_power(
+    paths: PathSequences,
+    sequence: int,
+    array: PlanarArray | None = None,
+    frequencies: Array | None = None,
+) -> Array:
+    """Power of one sequence over angle and delay, snapshot by snapshot.
+
+    Args:
+        paths: `PathSequences`.
+        sequence: Index of the sequence.
+        array: `PlanarArray`; a horizontal line of 32 elements, with the polarisations the paths
+            were traced with, if `None`.
+        frequencies: Subcarrier frequencies in hertz, equally spaced; 32 subcarriers 540 kHz apart
+            if `None`.
+
+    Returns:
+        float64 `[num_snapshots, num_ant, num_subcarriers]`: squared magnitude of the unitary
+        discrete Fourier transform over antennas (the first polarisation's) and subcarriers,
+        relative to the sequence's largest; angle bins in ascending order, delay bins from zero.
+    """
+    if array is None:
+        array = PlanarArray(polarization="V" if paths.a.shape[-1] == 1 else "VH")
+    if frequencies is None:
+        frequencies = subcarrier_frequencies(_NUM_SUBCARRIERS, _SPACING)
+    h = synthesize(paths.select(slice(sequence, sequence + 1)), array, frequencies)[0]
+    h = h[:, : array.num_rows * array.num_cols]
+    spectrum = np.fft.ifft(np.fft.fft(h, axis=1, norm="ortho"), axis=2, norm="ortho")
+    power = np.abs(np.fft.fftshift(spectrum, axes=1)) ** 2
+    return power / max(power.max(), np.finfo(np.float64).tiny)
+
+
+def plot_angle_delay(paths: PathSequences, sequence: int, path: PathLike) -> None:
+    """Draws a strip of angle-delay maps over time.
+
+    Args:
+        paths: `PathSequences`.
+        sequence: Index of the sequence.
+        path: Path of the figure; the extension chooses the format.
+
+    Raises:
+        ValueError: If there is no such sequence.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    level = _angle_delay_db(paths, sequence)
+    shown = np.unique(np.linspace(0, len(level) - 1, _NUM_PANELS).round().astype(int))
+    figure = Figure(figsize=(1.4 * len(shown) + 1.3, 2.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(shown), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, snapshot in zip(panels, shown, strict=True):
+        image = _show_map(axes, level[snapshot])
+        axes.set_title(_stamp(paths, sequence, snapshot), fontsize=8)
+        axes.tick_params(labelsize=7)
+    panels[0].set_ylabel(_ANGLE_LABEL, fontsize=8)
+    figure.supxlabel(_DELAY_LABEL, fontsize=8)
+    bar = figure.colorbar(image, ax=panels, aspect=15, pad=0.01)
+    bar.set_label("power [dB]", fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    figure.suptitle(_headline(paths, sequence), fontsize=9)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def animate_angle_delay(paths: PathSequences, sequence: int, path: PathLike) -> None:
+    """Writes an animation of angle-delay maps, with the path gain over time below.
+
+    Args:
+        paths: `PathSequences`.
+        sequence: Index of the sequence.
+        path: Path of the GIF.
+
+    Raises:
+        ValueError: If there is no such sequence.
+    """
+    from matplotlib.animation import FuncAnimation, PillowWriter
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    level = _angle_delay_db(paths, sequence)
+    gain = _gain_db(paths)[sequence]
+    elapsed = (paths.time[sequence] - paths.time[sequence, 0]) * 1e3
+    figure = Figure(figsize=(4.6, 5.0), layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, 1, height_ratios=(3, 1))
+    image = _show_map(upper, level[0])
+    upper.set(xlabel=_DELAY_LABEL, ylabel=_ANGLE_LABEL)
+    figure.colorbar(image, ax=upper, label="power [dB]")
+    lower.plot(elapsed, gain, ".-", color="#777777", lw=1, ms=4)
+    (marker,) = lower.plot(elapsed[:1], gain[:1], "o", color="#D55E00")
+    lower.set(xlabel="time [ms]", ylabel="path gain [dB]")
+    lower.grid(alpha=0.3)
+    figure.suptitle(_headline(paths, sequence), fontsize=9)
+
+    def draw(snapshot):
+        image.set_data(level[snapshot])
+        marker.set_data(elapsed[snapshot : snapshot + 1], gain[snapshot : snapshot + 1])
+        upper.set_title(_stamp(paths, sequence, snapshot), fontsize=9)
+
+    movie = FuncAnimation(figure, draw, frames=len(level))
+    with atomic_path(path) as temporary:
+        movie.save(temporary, writer=PillowWriter(fps=_FRAMES_PER_SECOND), dpi=100)
+
+
+def plot_tracks(
+    paths: PathSequences, path: PathLike, ground: tuple[Array, Any] | None = None
+) -> None:
+    """Draws the trajectories over the extent of the scene, coloured by path gain.
+
+    Sequences are mostly shorter than anything else on the map of a city: a dot tells where each
+    begins and an arrow where it goes; users that stand have no arrow.
+
+    Args:
+        paths: `PathSequences`.
+        path: Path of the figure; the extension chooses the format.
+        ground: Optional map of heights drawn underneath: tuple of float `[num_y, num_x]` (metres,
+            NaN where there is nothing) and its extent `(left, right, bottom, top)` in metres.
+    """
+    from matplotlib.collections import LineCollection
+
+    served = np.unique(paths.bs_index)
+    places = np.concatenate([paths.position.reshape(-1, 3), paths.bs_position[served]])[:, :2]
+    if ground is None:
+        (left, bottom), (right, top) = places.min(axis=0) - 10.0, places.max(axis=0) + 10.0
+        extent = (left, right, bottom, top)
+    else:
+        extent = ground[1]
+    figure, axes = map_figure(extent)
+    if ground is not None:
+        axes.imshow(ground[0], origin="lower", extent=extent, cmap="Greys", alpha=0.7, zorder=0)
+    gain_db = _gain_db(paths)
+    finite = gain_db[np.isfinite(gain_db)]
+    start, stop = paths.position[:, :-1, :2], paths.position[:, 1:, :2]
+    lines = LineCollection(
+        np.stack([start, stop], axis=2).reshape(-1, 2, 2),
+        array=np.ma.masked_invalid(((gain_db[:, :-1] + gain_db[:, 1:]) / 2).ravel()),
+        linewidths=1.5,
+        cmap="viridis",
+    )
+    if finite.size:
+        lines.set_clim(np.quantile(finite, 0.02), finite.max())
+    axes.add_collection(lines)
+    first, way = paths.position[:, 0, :2], paths.position[:, -1, :2] - paths.position[:, 0, :2]
+    color = {"norm": lines.norm, "cmap": "viridis"}
+    axes.scatter(*first.T, c=np.ma.masked_invalid(gain_db[:, 0]), s=9, plotnonfinite=True, **color)
+    length = np.linalg.norm(way, axis=1, keepdims=True)
+    moves = length[:, 0] > 0
+    axes.quiver(
+        *first[moves].T,
+        *(way[moves] / length[moves]).T,
+        np.ma.masked_invalid(gain_db[moves, 0]),
+        angles="xy",
+        scale_units="inches",
+        scale=1.0 / _ARROW_INCHES,
+        units="inches",
+        width=0.014,
+        **color,
+    )
+    axes.plot(*paths.bs_position[served, :2].T, "r^", label="base station", ls="none")
+    axes.plot([], [], ".", color="#21918c", label="user (arrow: direction of motion)")
+    axes.set(xlim=extent[:2], ylim=extent[2:])
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=2, fontsize=8, frameon=False, borderpad=0
+    )
+    figure.suptitle(f"{paths.scene}: {paths.num_sequences} trajectories", fontsize=10)
+    figure.colorbar(lines, ax=axes, label="path gain [dB]", fraction=0.05, pad=0.02)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150)
+
+
+def map_figure(extent: tuple[float, float, float, float]) -> tuple[Any, Any]:
+    """A figure whose only axes show a part of the ground, and as high as that part asks for.
+
+    `extent` is `(left, right, bottom, top)` in metres. Returns the figure and its axes, with room
+    for a colour bar on the right.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    left, right, bottom, top = extent
+    height = np.clip(_MAP_INCHES * (top - bottom) / (right - left), 1.8, 9.0)
+    figure = Figure(figsize=(_MAP_INCHES + 1.6, height + 0.85), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.set(xlabel="x [m]", ylabel="y [m]", aspect="equal")
+    return figure, axes
+
+
+def _angle_delay_db(paths, sequence):
+    if not 0 <= sequence < paths.num_sequences:
+        raise ValueError(
+            f"sequence must lie between 0 and {paths.num_sequences - 1}. Received: "
+            f"sequence={sequence}"
+        )
+    power = angle_delay_power(paths, sequence)
+    return 10 * np.log10(np.maximum(power, 10 ** (-_DYNAMIC_RANGE_DB / 10)))
+
+
+def _show_map(axes, level):
+    # Antennas half a wavelength apart: bins are steps of the sine of the direction.
+    num_angles, num_delays = level.shape
+    step = 1e6 / (num_delays * _SPACING)
+    sine = 2.0 / num_angles
+    axes.set_yticks((-1.0, -0.5, 0.0, 0.5))
+    return axes.imshow(
+        level,
+        origin="lower",
+        aspect="auto",
+        extent=(-step / 2, (num_delays - 0.5) * step, -1.0 - sine / 2, 1.0 - sine / 2),
+        vmin=-_DYNAMIC_RANGE_DB,
+        vmax=0,
+    )
+
+
+def _stamp(paths, sequence, snapshot):
+    elapsed = (paths.time[sequence, snapshot] - paths.time[sequence, 0]) * 1e3
+    sight = "" if paths.line_of_sight[sequence, snapshot] else ", no LOS"
+    return f"{elapsed:.4g} ms{sight}"
+
+
+def _headline(paths, sequence):
+    return (
+        f"{paths.scene}, trajectory {paths.trajectory_id[sequence]}, "
+        f"{paths.speed[sequence] * 3.6:.0f} km/h"
+    )
+
+
+def _gain_db(paths):
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10(paths.power.astype(np.float64).sum(axis=-1))

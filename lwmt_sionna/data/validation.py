@@ -24,9 +24,6 @@ def validate(paths: PathSequences) -> list[str]:
     Doppler shifts follow the delays, and phases too, from snapshot to snapshot; no sequence is
     stored twice.
 
-    Args:
-        paths: `PathSequences`.
-
     Returns:
         List of problems, each a sentence that names the first sequence concerned.
     """
@@ -44,9 +41,6 @@ def check_values(paths: PathSequences) -> list[str]:
 
     Numbers are finite, delays neither negative nor beyond a millisecond, and no
     trajectory stands twice for the same base station and time.
-
-    Args:
-        paths: `PathSequences`.
 
     Returns:
         List of problems, each a sentence that names the field and the first sequence concerned.

@@ -1,4 +1,8 @@
-"""Figures of the prediction evaluation, drawn from its records."""
+"""Figures of the prediction evaluation, drawn from its records.
+
+Each takes a record, as a dict or by its path, and the path of the figure, whose extension chooses
+the format.
+"""
 
 import itertools
 from typing import Any
@@ -23,8 +27,6 @@ def plot_prediction_errors(
     """Median prediction error over horizon, one panel per regime, one curve per predictor.
 
     Args:
-        record: dict or path, a record of the prediction evaluation.
-        path: path of the figure; the extension chooses the format.
         history_snr_db: history SNR in decibels.
         subset: subset of sequences; all of them where events are unknown.
 
@@ -62,8 +64,6 @@ def plot_sum_rates(
     """Sum rate over link SNR, one panel per regime, one curve per predictor.
 
     Args:
-        record: dict or path, a record of the prediction evaluation.
-        path: path of the figure; the extension chooses the format.
         horizon: int or None, horizon of the predictions; the farthest when None.
     """
     record = as_record(record)
@@ -90,8 +90,6 @@ def plot_error_scatter(
     Sequences with events are drawn as crosses.
 
     Args:
-        record: dict or path, a record of the prediction evaluation.
-        path: path of the figure; the extension chooses the format.
         model: str or None, name of the model; the record's last preset when None.
         horizon: int, horizon of the predictions.
     """

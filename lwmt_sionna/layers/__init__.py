@@ -1,8 +1,7 @@
 """Keras layers over `lwmt_sionna.ops`."""
 
 from lwmt_sionna.layers.angle_delay import AngleDelayTransform, InverseAngleDelayTransform
-from lwmt_sionna.layers.attention import SparseSpatioTemporalAttention
-from lwmt_sionna.layers.encoder import EncoderBlock
+from lwmt_sionna.layers.encoder import EncoderBlock, SparseSpatioTemporalAttention
 from lwmt_sionna.layers.position import FactoredPositionEncoding, LearnedPositionEncoding
 
 __all__ = [

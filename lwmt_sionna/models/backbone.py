@@ -1,7 +1,6 @@
 """The encoder of angle-delay-time tokens that all tasks share."""
 
-import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
 from keras import ops
@@ -15,12 +14,13 @@ from lwmt_sionna.ops.attention import (
     Neighborhood,
     TopKRouting,
     check_grid,
+    get_neighborhood,
     get_routing,
     narrow,
     select_bins,
     widen,
 )
-from lwmt_sionna.ops.loops import apply_repeatedly
+from lwmt_sionna.ops.compiled import apply_repeatedly
 from lwmt_sionna.ops.patches import patchify, token_grid
 from lwmt_sionna.ops.positions import flat_rotation, grid_rotation, token_coordinates
 from lwmt_sionna.typing import Shape, Tensor
@@ -34,42 +34,25 @@ ROPE_BASE = 10_000.0
 Grid = tuple[int, int, int]
 
 
-class Place(NamedTuple):
-    """Where the tokens of a call are: their grid, and their coordinates along its three axes."""
-
-    grid: Grid
-    coordinates: tuple
-
-
-@dataclasses.dataclass(frozen=True)
 class PositionCode:
-    """How tokens know their place: codes that are added, or rotations of queries and keys.
+    """How the tokens of a backbone know their place: codes that are added, or rotations.
 
-    Attributes:
-        num_heads: Heads per block.
-        head_dim: Size of a head.
-        class_token: Whether a class token follows the last token.
-        grid: Grid of a learned table.
-        rope_base: Base of the frequencies of flat rotations.
-        layer: Layer that has the weights of the code, or None.
+    Args:
+        backbone: `LWMTBackbone`, whose layer `position` has the weights of the code, if any.
     """
 
-    num_heads: int
-    head_dim: int
-    class_token: bool
-    grid: Grid | None
-    rope_base: float
-    layer: Any = None
+    def __init__(self, backbone: "LWMTBackbone") -> None:
+        self.backbone: Any = backbone
 
-    def before_class_token(self, tokens: Tensor, place: Place) -> Tensor:
+    def before_class_token(self, tokens: Tensor, grid: Grid, coordinates: tuple) -> Tensor:
         """Tokens with what is added to them alone."""
         return tokens
 
-    def after_class_token(self, tokens: Tensor, place: Place) -> Tensor:
+    def after_class_token(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Tokens with what is added to them and the class token."""
         return tokens
 
-    def rotation(self, place: Place) -> Tensor | None:
+    def rotation(self, grid: Grid, coordinates: tuple) -> Tensor | None:
         """Rotations of queries and keys, see `lwmt_sionna.ops.positions.rotate`, or None."""
         return None
 
@@ -77,33 +60,33 @@ class PositionCode:
 class FactoredCode(PositionCode):
     """Sinusoidal codes per axis are added."""
 
-    def before_class_token(self, tokens: Tensor, place: Place) -> Tensor:
-        return self.layer(tokens, grid=place.grid, coordinates=place.coordinates)
+    def before_class_token(self, tokens: Tensor, grid: Grid, coordinates: tuple) -> Tensor:
+        return self.backbone.position(tokens, grid=grid, coordinates=coordinates)
 
 
 class LearnedCode(PositionCode):
     """A table with one vector per token is added."""
 
-    def after_class_token(self, tokens: Tensor, place: Place) -> Tensor:
-        return self.layer(tokens, grid=place.grid)
+    def after_class_token(self, tokens: Tensor, grid: Grid) -> Tensor:
+        return self.backbone.position(tokens, grid=grid)
 
 
 class GridRotation(PositionCode):
     """Queries and keys are turned by time, angle and delay."""
 
-    def rotation(self, place: Place) -> Tensor | None:
-        return grid_rotation(
-            place.coordinates, self.num_heads, self.head_dim, class_token=self.class_token
-        )
+    def rotation(self, grid: Grid, coordinates: tuple) -> Tensor | None:
+        heads, class_token = self.backbone.num_heads, self.backbone.neighborhood.class_token
+        size = self.backbone.width // heads
+        return grid_rotation(coordinates, heads, size, class_token=class_token)
 
 
 class FlatRotation(PositionCode):
     """Queries and keys are turned by the flat index of their token."""
 
-    def rotation(self, place: Place) -> Tensor | None:
-        return flat_rotation(
-            place.grid, self.head_dim, base=self.rope_base, class_token=self.class_token
-        )
+    def rotation(self, grid: Grid, coordinates: tuple) -> Tensor | None:
+        own = self.backbone
+        size, class_token = own.width // own.num_heads, own.neighborhood.class_token
+        return flat_rotation(grid, size, base=own.rope_base, class_token=class_token)
 
 
 POSITIONS = {
@@ -219,10 +202,7 @@ class LWMTBackbone(PresetModel):
             )
         if len(tuple(patch)) != 2 or min(patch) < 1:
             raise ValueError(f"`patch` must be two positive integers. Received: patch={patch}")
-        if neighborhood is None:
-            neighborhood = Neighborhood.published()
-        elif isinstance(neighborhood, dict):
-            neighborhood = Neighborhood.from_config(neighborhood)
+        neighborhood = get_neighborhood(neighborhood)
         # Presets of older versions may have the loop "scan": with "unroll" they compute the same.
         block_loop = "unroll" if block_loop == "scan" else block_loop
         for name, value, known in (
@@ -268,14 +248,7 @@ class LWMTBackbone(PresetModel):
             self.position = LearnedPositionEncoding(
                 self.position_grid, neighborhood.class_token, name="position", **options
             )
-        self._code = POSITIONS[position](
-            self.num_heads,
-            self.width // self.num_heads,
-            neighborhood.class_token,
-            self.position_grid,
-            self.rope_base,
-            self.position,
-        )
+        self._code = POSITIONS[position](self)
         self.blocks = [
             EncoderBlock(
                 num_heads,
@@ -388,18 +361,17 @@ class LWMTBackbone(PresetModel):
             bandwidth=bandwidth,
             num_angle=shape[1],
         )
-        place = Place(grid, coordinates)
-        tokens = self._code.before_class_token(tokens, place)
+        tokens = self._code.before_class_token(tokens, grid, coordinates)
         if self.class_token is not None:
             extra = ops.zeros_like(tokens[:, :1]) + ops.cast(self.class_token, tokens.dtype)
             tokens = ops.concatenate([tokens, extra], axis=1)
-        tokens = self._code.after_class_token(tokens, place)
+        tokens = self._code.after_class_token(tokens, grid)
         if mask is not None and self.masking == "zero":
             kept = 1 - ops.cast(mask, tokens.dtype)[..., None]
             if self.class_token is not None:
                 kept = ops.pad(kept, [[0, 0], [0, 1], [0, 0]], constant_values=1)
             tokens = tokens * kept
-        rotation = self._code.rotation(place)
+        rotation = self._code.rotation(grid, coordinates)
         if rotation is not None:
             rotation = ops.convert_to_tensor(rotation, dtype=self.compute_dtype)
         if not isinstance(self.routing, EnergyRouting):

@@ -8,8 +8,7 @@ import keras
 
 from lwmt_sionna.layers.angle_delay import AngleDelayTransform
 from lwmt_sionna.models.backbone import LWMTBackbone, get_backbone
-from lwmt_sionna.models.channel_form import as_links, bandwidth_of, pool_embeddings
-from lwmt_sionna.models.channel_model import ChannelModel
+from lwmt_sionna.models.channel_model import ChannelModel, as_links, bandwidth_of, pool_embeddings
 from lwmt_sionna.models.normalization import Frame
 from lwmt_sionna.models.physics import Forecasts, Pairs, Physics
 from lwmt_sionna.models.refiner import Refiner

@@ -15,7 +15,7 @@ __all__ = ["LogNormalizedError", "as_stacked", "normalized_mean_squared_error", 
 def token_error(
     y_true: Tensor, y_pred: Tensor, tokens: Tensor, patch: tuple[int, int], floor: float = 0.0
 ) -> Tensor:
-    """Squared error of some tokens over their power, per sequence.
+    """Squared error of some tokens over their power, per sequence: float32 `[batch]`.
 
     Args:
         y_true: True channels, real `[batch, time, angle, delay, 2]`, angle-delay domain.
@@ -24,9 +24,6 @@ def token_error(
         patch: Bins per token in angle and delay.
         floor: Share of the mean power of all tokens that each counted token has at least: what is
             hidden may hold no path, and the ratio would then say nothing.
-
-    Returns:
-        float32 `[batch]`.
     """
     y_true, y_pred = (ops.cast(as_stacked(y), "float32") for y in (y_true, y_pred))
     counted = ops.cast(tokens, "float32")

@@ -10,8 +10,7 @@ from lwmt_sionna.models.losses import token_error
 from lwmt_sionna.models.normalization import turn
 from lwmt_sionna.models.presets import PresetModel
 from lwmt_sionna.ops import EnergyRouting
-from lwmt_sionna.ops.local_motion import local_motion
-from lwmt_sionna.ops.patches import patchify, unpatchify
+from lwmt_sionna.ops.patches import local_motion, patchify, unpatchify
 from lwmt_sionna.typing import Shape, Tensor
 
 __all__ = ["MaskedChannelModel"]
@@ -37,7 +36,7 @@ class MaskedChannelModel(PresetModel):
             embedded beside.
         local_motion: Whether every angle-delay patch is turned back by the phase and the Doppler
             shift of its visible snapshots before the backbone, and forth again after the head: see
-            `lwmt_sionna.ops.local_motion`. Paths then stand still, and what is hidden resembles
+            `lwmt_sionna.ops.patches`. Paths then stand still, and what is hidden resembles
             its neighbours in time.
         **kwargs: Arguments of `keras.Model`.
 
@@ -125,11 +124,9 @@ class MaskedChannelModel(PresetModel):
         return unpatchify(self.head(embeddings), channel.shape[1:4], self.backbone.patch)
 
     def _scale(self, channel, mask):
-        """Amplitude of every patch over its visible snapshots.
+        """Amplitude of every patch over its visible snapshots, `[batch, 1, angle, delay, 1]`.
 
-        Returns:
-            Amplitude `[batch, 1, angle, delay, 1]`, and the logarithm of its square over the mean
-            of all, `[batch, num_tokens, 1]`.
+        And the logarithm of its square over the mean of all, `[batch, num_tokens, 1]`.
         """
         patch = self.backbone.patch
         num_snapshots = channel.shape[1]

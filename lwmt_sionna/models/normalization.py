@@ -35,14 +35,9 @@ class Frame(NamedTuple):
 
     @classmethod
     def of(cls, history: Tensor, transform: AngleDelayTransform) -> tuple["Frame", Tensor]:
-        """The frame of a history, and the history in it.
+        """Frame of a history `[batch, time, num_ant, num_subcarriers, 2]`, and the history in it.
 
-        Args:
-            history: Real `[batch, time, num_ant, num_subcarriers, 2]`.
-            transform: `AngleDelayTransform`.
-
-        Returns:
-            Tuple of the `Frame` and float32 `[batch, time, angle, delay, 2]`.
+        The latter is float32 `[batch, time, angle, delay, 2]`.
         """
         peak, rms, unit = _scale(history)
         x = transform(unit)
@@ -65,14 +60,10 @@ class Frame(NamedTuple):
 
 
 def unit_power(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Scales every sequence to a mean power of one per complex number.
+    """Scales `[batch, time, num_ant, num_subcarriers, 2]` to power one per complex number.
 
-    Args:
-        x: Real `[batch, time, num_ant, num_subcarriers, 2]`.
-
-    Returns:
-        Tuple of the scaled sequences, float32, and their scale `[batch, 1, 1, 1, 1]` of the type of
-        `x`; sequences of zeros stay as they are and have the scale zero.
+    Returns the scaled sequences, float32, and their scale `[batch, 1, 1, 1, 1]` of the type of `x`;
+    sequences of zeros stay as they are and have the scale zero.
     """
     peak, rms, unit = _scale(x)
     return unit, peak * ops.cast(rms, x.dtype)
@@ -100,15 +91,9 @@ def _over(x, scale):
 
 
 def _common_phasor(x):
-    r"""The phase that most of the power of a snapshot has.
+    r"""Phase `[batch, 1, 1, 1]` of most of the power of a snapshot `[batch, 1, angle, delay, 2]`.
 
     That of $\sum_b |x_b|^2 x_b$: a common phase of all bins turns it by as much.
-
-    Args:
-        x: Real `[batch, 1, angle, delay, 2]`.
-
-    Returns:
-        `ComplexPair` of `[batch, 1, 1, 1]`, of magnitude one.
     """
     weighted = x * ops.sum(ops.square(x), axis=-1, keepdims=True)
     total = ops.sum(weighted, axis=(1, 2, 3), keepdims=True)

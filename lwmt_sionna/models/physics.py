@@ -64,9 +64,6 @@ class Physics:
         x: History in the angle-delay domain, scaled to a root mean square near one, real `[batch,
             time, angle, delay, 2]`.
 
-    Returns:
-        `Forecasts`.
-
     Raises:
         ValueError: If a number or a pair is impossible, or they do not fit together.
     """

@@ -50,7 +50,9 @@ class PresetModel(PlainErrors, keras.Model):
             The model.
 
         Raises:
-            ValueError: See `load_preset`.
+            ValueError: If there is no such preset, its model is of another class or cannot use the
+                array, its weights are asked for and missing, or a file is damaged: its checksum is
+                another than that of the metadata, or it cannot be read.
         """
         return load_preset(preset, cls, load_weights, dtype, array_shape)
 
@@ -87,13 +89,7 @@ def list_presets(with_weights: bool | None = None) -> list[str]:
 
 
 def preset_folder(preset: PathLike) -> pathlib.Path:
-    """Folder of a preset.
-
-    Args:
-        preset: Name of a shipped preset, or path of a folder.
-
-    Returns:
-        `pathlib.Path`.
+    """Folder of a shipped preset, by name, or one that `save_to_preset` wrote, by path.
 
     Raises:
         ValueError: If there is no such preset.
@@ -114,23 +110,9 @@ def load_preset(
     dtype: str | None = None,
     array_shape: tuple[int, int, int] | None = None,
 ) -> Any:
-    """Loads the model of a preset.
+    """The model of a preset, or its `backbone`, whichever is of the class expected.
 
-    Args:
-        preset: Name of a shipped preset, or path of a folder.
-        expected: Class that the model must be an instance of. A model's `backbone` will do too.
-        load_weights: Whether to load weights. Without, they are random.
-        dtype: Precision or policy of all layers, in place of the saved one.
-        array_shape: Rows, columns and polarisations of the array, in place of the saved one. A
-            model that cannot use it is refused.
-
-    Returns:
-        The model.
-
-    Raises:
-        ValueError: If there is no such preset, its model is of another class, its weights are asked
-            for and missing, or a file is damaged: its checksum is another than that of the
-            metadata, or it cannot be read.
+    Arguments and errors are those of `PresetModel.from_preset`.
     """
     folder = preset_folder(preset)
     sums = _read(folder / _METADATA).get("sha256", {}) if (folder / _METADATA).is_file() else {}

@@ -111,14 +111,9 @@ class _Config(dict):
 
 
 def options_from_config(config: dict[str, Any]) -> tuple[PublishedOptions, list[str]]:
-    """Options from the published `config.json`.
+    """Options from the published `config.json`, and the names of the keys that are not known here.
 
-    Args:
-        config: The dictionary that it holds.
-
-    Returns:
-        Tuple of `PublishedOptions` and the names of the keys that are not known here, but for
-        those that say what tensors say too.
+    Keys that say what tensors say too count as known.
 
     Raises:
         ValueError: If it describes a model that this package cannot build.
@@ -290,13 +285,8 @@ def convert(
 def modern_names(state: dict[str, Any]) -> dict[str, Any]:
     """Tensors under today's names.
 
-    Args:
-        state: Dictionary of names and tensors. Names may be those of older files (`embed.`,
-            `blocks.`, `norm.`) and may all carry the prefixes of wrappers (`module.`,
-            `_orig_mod.`), in any order.
-
-    Returns:
-        Dictionary with the same tensors.
+    Names may be those of older files (`embed.`, `blocks.`, `norm.`) and may all carry the prefixes
+    of wrappers (`module.`, `_orig_mod.`), in any order.
 
     Raises:
         ValueError: If two names mean the same tensor.
@@ -321,17 +311,10 @@ def modern_names(state: dict[str, Any]) -> dict[str, Any]:
 def model_from_state(
     state: dict[str, Array], options: PublishedOptions | None = None
 ) -> MaskedChannelModel:
-    """Builds the model of a checkpoint and gives it the checkpoint's weights.
+    """Builds the model of a checkpoint's tensors (see `modern_names`) and gives it their values.
 
     Width, depth, ratio of the perceptrons and class token are read off the tensors; what neither
     they nor the options tell is as published.
-
-    Args:
-        state: Dictionary of names and NumPy arrays; see `modern_names`.
-        options: `PublishedOptions`.
-
-    Returns:
-        `MaskedChannelModel`.
 
     Raises:
         ValueError: If tensors are missing, unknown, of another shape, or not finite (all of them
@@ -348,10 +331,13 @@ def _build(state, options):
         raise ValueError(f"Tensors to ignore are not in the checkpoint: {', '.join(unknown)}")
     state = {name: tensor for name, tensor in state.items() if name not in options.ignore}
     backbone, assumed = _architecture(state, options)
-    _check(state, _expected_shapes(backbone, state))
     model = MaskedChannelModel(backbone, name="masked_channel_model")
     model.build(None)
-    _assign(model, state)
+    variables = _variables(model)
+    _check(state, {name: _shape_there(name, v) for name, v in variables.items()})
+    for name, variable in variables.items():
+        tensor = state[name]
+        variable.assign(tensor.T if tensor.ndim == 2 else tensor.reshape(variable.shape))
     return model, assumed
 
 
@@ -435,33 +421,38 @@ def _shape(state, name, rank):
     return np.shape(state[name])
 
 
-def _expected_shapes(backbone, state):
-    """Name and shape of every tensor of the architecture."""
-    width = backbone.width
-    hidden = int(backbone.mlp_ratio * width)
-    inputs = 2 * math.prod(backbone.patch)
-    norm = {"weight": (width,), "bias": (width,)}
-    block = {
-        **{f"norm1.{name}": shape for name, shape in norm.items()},
-        "attn.qkv.weight": (3 * width, width),
-        "attn.proj.weight": (width, width),
-        "attn.proj.bias": (width,),
-        **{f"norm2.{name}": shape for name, shape in norm.items()},
-        "mlp.0.weight": (hidden, width),
-        "mlp.0.bias": (hidden,),
-        "mlp.2.weight": (width, hidden),
-        "mlp.2.bias": (width,),
+def _variables(model):
+    """The variables of a model under the names of the tensors that belong to them."""
+    backbone = model.backbone
+    layers = {"patch_embed": backbone.embed}
+    for index, block in enumerate(backbone.blocks):
+        parts = {
+            "norm1": block.norm1,
+            "attn.qkv": block.attention.qkv,
+            "attn.proj": block.attention.proj,
+            "norm2": block.norm2,
+            "mlp.0": block.expand,
+            "mlp.2": block.contract,
+        }
+        layers |= {f"{_BLOCK}{index}.{name}": part for name, part in parts.items()}
+    layers |= {"encoder.norm": backbone.norm, "head": model.head}
+    found = {
+        f"{name}.{kind}": variable
+        for name, layer in layers.items()
+        for kind, variable in zip(("weight", "bias"), layer.weights)
     }
-    class_token = backbone.neighborhood.class_token
-    shapes = {"patch_embed.weight": (width, inputs), "patch_embed.bias": (width,)}
     if backbone.position_kind == "learned":
-        shapes["pos_embed"] = (1, math.prod(backbone.position_grid) + class_token, width)
-    if class_token:
-        shapes["cls_token"] = (1, 1, width)
-    for index in range(backbone.depth):
-        shapes |= {f"{_BLOCK}{index}.{name}": shape for name, shape in block.items()}
-    shapes |= {f"encoder.norm.{name}": shape for name, shape in norm.items()}
-    return shapes | {"head.weight": (inputs, width), "head.bias": (inputs,)}
+        found["pos_embed"] = backbone.position.table
+    if backbone.class_token is not None:
+        found["cls_token"] = backbone.class_token
+    return found
+
+
+def _shape_there(name, variable):
+    """Shape of the tensor of a variable: PyTorch has the outputs of a linear map first."""
+    extra = {"pos_embed": (1,), "cls_token": (1, 1)}.get(name)
+    shape = tuple(variable.shape)
+    return shape[::-1] if extra is None else (*extra, *shape)
 
 
 def _check(state, shapes):
@@ -479,36 +470,6 @@ def _check(state, shapes):
             f"The checkpoint does not fit the architecture ({len(faults)} faults): "
             + "; ".join(faults)
         )
-
-
-def _assign(model, state):
-    backbone = model.backbone
-    _dense(backbone.embed, state, "patch_embed")
-    if backbone.position_kind == "learned":
-        backbone.position.table.assign(state["pos_embed"][0])
-    if backbone.class_token is not None:
-        backbone.class_token.assign(state["cls_token"][0, 0])
-    for index, block in enumerate(backbone.blocks):
-        prefix = f"{_BLOCK}{index}."
-        _norm(block.norm1, state, f"{prefix}norm1")
-        block.attention.qkv.kernel.assign(state[f"{prefix}attn.qkv.weight"].T)
-        _dense(block.attention.proj, state, f"{prefix}attn.proj")
-        _norm(block.norm2, state, f"{prefix}norm2")
-        _dense(block.expand, state, f"{prefix}mlp.0")
-        _dense(block.contract, state, f"{prefix}mlp.2")
-    _norm(backbone.norm, state, "encoder.norm")
-    _dense(model.head, state, "head")
-
-
-def _dense(layer, state, name):
-    """PyTorch has the outputs first."""
-    layer.kernel.assign(state[f"{name}.weight"].T)
-    layer.bias.assign(state[f"{name}.bias"])
-
-
-def _norm(layer, state, name):
-    layer.gamma.assign(state[f"{name}.weight"])
-    layer.beta.assign(state[f"{name}.bias"])
 
 
 def _read_torch(path):

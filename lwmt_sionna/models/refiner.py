@@ -10,8 +10,7 @@ from lwmt_sionna.models.backbone import LWMTBackbone
 from lwmt_sionna.models.normalization import turn
 from lwmt_sionna.models.physics import Forecasts, Physics
 from lwmt_sionna.ops import EnergyRouting
-from lwmt_sionna.ops.local_motion import local_motion
-from lwmt_sionna.ops.patches import patchify, unpatchify
+from lwmt_sionna.ops.patches import local_motion, patchify, unpatchify
 from lwmt_sionna.typing import Shape, Tensor
 
 __all__ = ["Refiner"]

@@ -10,6 +10,7 @@ from lwmt_sionna.typing import Array, Tensor
 
 __all__ = [
     "angle_delay_transform",
+    "block_form",
     "check_array_shape",
     "delay_bins",
     "inverse_angle_delay_transform",
@@ -49,9 +50,8 @@ def angle_delay_transform(
         ValueError: If the shapes do not fit, or there are fewer delay bins than are to be kept.
     """
     num_ant, num_subcarriers = _check(x)
-    kept = delay_bins(num_subcarriers, num_delay, first_delay)
-    angular = _angular_matrix(check_array_shape(array_shape, num_ant))
-    return _apply(x, angular, _dft_matrix(num_subcarriers).conj()[:, kept])
+    angular = _angular_block(check_array_shape(array_shape, num_ant), False)
+    return _apply(x, angular, _delay_block(num_subcarriers, num_delay, first_delay, False))
 
 
 def inverse_angle_delay_transform(
@@ -64,7 +64,7 @@ def inverse_angle_delay_transform(
 
     Args:
         x: Real `[..., num_ant, num_delay, 2]`: angle and delay bins.
-        array_shape: Number of rows, columns and polarisations. Defaults to one row.
+        array_shape: As given to `angle_delay_transform`.
         num_subcarriers: Number of subcarriers, where delay bins were dropped: those count as zero.
             Defaults to the number of delay bins.
         first_delay: As given to `angle_delay_transform`.
@@ -75,9 +75,8 @@ def inverse_angle_delay_transform(
     num_ant, num_delay = _check(x)
     if num_subcarriers is None:
         num_subcarriers = num_delay
-    kept = delay_bins(num_subcarriers, num_delay, first_delay)
-    angular = _angular_matrix(check_array_shape(array_shape, num_ant))
-    return _apply(x, angular.conj().T, _dft_matrix(num_subcarriers)[kept])
+    angular = _angular_block(check_array_shape(array_shape, num_ant), True)
+    return _apply(x, angular, _delay_block(num_subcarriers, num_delay, first_delay, True))
 
 
 def delay_bins(num_subcarriers: int, num_delay: int | None = None, first_delay: int = 0) -> Array:
@@ -118,17 +117,17 @@ def _check(x):
 
 def _apply(x, angular, delay):
     """Left product with the angular matrix, right product with that of the delays."""
-    num_ant, (num_inputs, num_outputs) = x.shape[-3], delay.shape
+    num_ant, num_inputs, num_outputs = x.shape[-3], x.shape[-2], delay.shape[1] // 2
     # Two real products for one complex one: [re, im] times the 2 x 2 block form of the matrix.
     y = ops.matmul(
         ops.reshape(x, (*_leading(x), num_ant, num_inputs * 2)),
-        ops.convert_to_tensor(_block_form(delay), dtype=x.dtype),
+        ops.convert_to_tensor(delay, dtype=x.dtype),
     )
     y = ops.reshape(y, (*_leading(x), num_ant, num_outputs, 2))
     y = ops.transpose(y, (*range(len(y.shape) - 3), -2, -3, -1))
     y = ops.matmul(
         ops.reshape(y, (*_leading(x), num_outputs, num_ant * 2)),
-        ops.convert_to_tensor(_block_form(angular.T), dtype=x.dtype),
+        ops.convert_to_tensor(angular, dtype=x.dtype),
     )
     y = ops.reshape(y, (*_leading(x), num_outputs, num_ant, 2))
     return ops.transpose(y, (*range(len(y.shape) - 3), -2, -3, -1))
@@ -144,21 +143,25 @@ def _dft_matrix(size):
     return np.exp(-2j * np.pi * np.outer(index, index) / size) / np.sqrt(size)
 
 
-def _angular_matrix(array_shape):
+@functools.lru_cache(maxsize=64)
+def _angular_block(array_shape, inverse):
     num_rows, num_cols, num_polarizations = array_shape
     one = np.kron(_dft_matrix(num_cols), _dft_matrix(num_rows))
-    return np.kron(np.eye(num_polarizations), one)
-
-
-def _block_form(matrix):
-    """Real matrix that maps interleaved (re, im) rows as right multiplication by `matrix` does."""
-    return _cached_block_form(matrix.tobytes(), matrix.shape)
+    matrix = np.kron(np.eye(num_polarizations), one)
+    return block_form(matrix.conj() if inverse else matrix.T)
 
 
 @functools.lru_cache(maxsize=64)
-def _cached_block_form(data, shape):
-    matrix = np.frombuffer(data, dtype=np.complex128).reshape(shape)
-    block = np.empty((shape[0], 2, shape[1], 2))
+def _delay_block(num_subcarriers, num_delay, first_delay, inverse):
+    kept = delay_bins(num_subcarriers, num_delay, first_delay)
+    matrix = _dft_matrix(num_subcarriers)
+    return block_form(matrix[kept] if inverse else matrix.conj()[:, kept])
+
+
+def block_form(matrix: Array) -> Array:
+    """Real matrix that maps interleaved (re, im) rows as right multiplication by `matrix` does."""
+    size, length = matrix.shape
+    block = np.empty((size, 2, length, 2))
     block[:, 0, :, 0] = block[:, 1, :, 1] = matrix.real
     block[:, 0, :, 1], block[:, 1, :, 0] = matrix.imag, -matrix.imag
-    return block.reshape(2 * shape[0], 2 * shape[1])
+    return block.reshape(2 * size, 2 * length)

@@ -1,28 +1,22 @@
-"""Functions that run compiled where they are called eagerly."""
+"""Functions that run compiled where they are called eagerly, and loops that gradients pass."""
 
 import functools
 from collections.abc import Callable, Hashable, Sequence
 
 import keras
+from keras import ops
 
 from lwmt_sionna.typing import Tensor
 
-__all__ = ["call_compiled", "compile_function", "is_outermost"]
+__all__ = ["apply_repeatedly", "call_compiled", "compile_function", "is_outermost"]
 
 
 def call_compiled(function: Callable, tensors: list[Tensor], settings: Hashable) -> Tensor:
-    """Calls a function of tensors, compiled where nothing around it is.
+    """Calls a function of tensors and settings, compiled where nothing around it is.
 
     What a loop of the graph does in one operation takes thousands in an eager call. Within a
-    compiled function, and on PyTorch, this is a plain call.
-
-    Args:
-        function: Function of a module, of tensors and of the settings as a last argument.
-        tensors: Its tensors.
-        settings: What else it depends on: one program serves all calls with equal ones.
-
-    Returns:
-        What the function returns.
+    compiled function, and on PyTorch, this is a plain call. The function is one of a module; one
+    program serves all calls with equal settings, its last argument.
     """
     if not is_outermost(tensors):
         return function(*tensors, settings)
@@ -47,14 +41,9 @@ def is_outermost(tensors: list[Tensor]) -> bool:
 def compile_function(
     function: Callable[..., Tensor], variables: Sequence[keras.Variable] = ()
 ) -> Callable[..., Tensor]:
-    """A function of tensors as a compiled program.
+    """A function of tensors as a compiled program, a function of the same tensors.
 
-    Args:
-        function: Function of tensors.
-        variables: What it reads beside them, at their values of each call.
-
-    Returns:
-        Function of the same tensors.
+    `variables` are what it reads beside them, at their values of each call.
     """
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -73,3 +62,41 @@ def compile_function(
 @functools.lru_cache(maxsize=64)
 def _compiled(function, settings):
     return compile_function(lambda *tensors: function(*tensors, settings))
+
+
+def apply_repeatedly(
+    step: Callable[..., Tensor], state: Tensor, parameters: list[Tensor]
+) -> Tensor:
+    """Applies one function again and again, with other parameters each time.
+
+    The function is traced and compiled once. Gradients flow to the state and to the parameters; the
+    backward pass computes each step again, so that memory grows by one state per repetition.
+
+    Args:
+        step: Function of the state and one tensor per entry of `parameters`; returns the next
+            state, of the same shape and type.
+        state: A tensor.
+        parameters: List of tensors `[repetitions, ...]`.
+
+    Returns:
+        The last state.
+    """
+    step = keras.remat(step)
+    repetitions = parameters[0].shape[0]
+    backend = keras.backend.backend()
+    if backend == "jax":
+        return ops.scan(lambda state, slices: (step(state, *slices), None), state, parameters)[0]
+    if backend == "tensorflow":
+        # `ops.scan` does not tell XLA the number of steps, which the gradient needs.
+        def body(index, state):
+            return index + 1, step(state, *(ops.take(p, index, axis=0) for p in parameters))
+
+        return ops.while_loop(
+            lambda index, state: index < repetitions,
+            body,
+            (ops.convert_to_tensor(0, dtype="int32"), state),
+            maximum_iterations=repetitions,
+        )[1]
+    for index in range(repetitions):
+        state = step(state, *(parameter[index] for parameter in parameters))
+    return state

@@ -97,15 +97,10 @@ def denoise(x: Tensor, radius: int = 2, noise: Tensor | None = None) -> Tensor:
 
 
 def _denoise_with_neighbours(z, places, threshold):
-    """Filters bins with the bins at `places`.
+    """Filters bins of a sample, `[time, all bins]` in units of the noise, with those at `places`.
 
-    Args:
-        z: `ComplexPair` of `[time, all bins]`, one sample, in units of the noise.
-        places: Integers `[n, bins]`; the first row holds the bins themselves.
-        threshold: Eigenvalue at which a direction loses half of its amplitude.
-
-    Returns:
-        `ComplexPair` of `[time, bins]`.
+    `places` are integers `[n, bins]`, whose first row holds the bins themselves; `threshold` is the
+    eigenvalue at which a direction loses half of its amplitude. Returns `[time, bins]`.
     """
     size = places.shape[0]
     # [time, n, bins]
@@ -224,15 +219,9 @@ def extrapolate(x: Tensor, coefficients: list[ComplexPair], num_horizons: int) -
 
 
 def prediction_error(x: Tensor, coefficients: list[ComplexPair], num_snapshots: int) -> Tensor:
-    """Mean power of the one-step prediction errors over the last snapshots.
+    """Mean power `[batch, angle, delay]` of the one-step prediction errors over the last snapshots.
 
-    Args:
-        x: Real `[batch, time, angle, delay, 2]`.
-        coefficients: List of `ComplexPair` of `[batch, angle, delay]`, the nearest lag first.
-        num_snapshots: Number of snapshots, at most `time - len(coefficients)`.
-
-    Returns:
-        Real `[batch, angle, delay]`.
+    As many as `num_snapshots`, at most `time - len(coefficients)`; see `extrapolate` for the rest.
     """
     z = ComplexPair.from_stacked(x)
     length = x.shape[1]

@@ -80,16 +80,9 @@ def flat_rotation(
 ) -> Array:
     r"""Rotations of queries and keys by the flat index of their token, as published.
 
-    Pair $i$ of the token with flat index $n$ is turned by $n \, \text{base}^{-i / (d / 2)}$.
-
-    Args:
-        grid: Number of snapshots, angle patches and delay patches.
-        head_dim: Size $d$ of a head, even.
-        base: Base of the frequencies.
-        class_token: Whether a class token follows the last token.
-
-    Returns:
-        float64 `[num_tokens, head_dim / 2, 2]`, (cosine, sine) last; see `rotate`.
+    Pair $i$ of the token with flat index $n$ is turned by $n \, \text{base}^{-i / (d / 2)}$, where
+    $d$ is the size of a head, even. Float64 `[num_tokens, head_dim / 2, 2]`, (cosine, sine) last;
+    see `rotate`.
     """
     half = _half(head_dim)
     index = np.arange(math.prod(grid) + int(class_token))
@@ -144,15 +137,10 @@ def grid_rotation(
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turns the interleaved pairs of queries or keys.
+    """Turns the interleaved pairs of queries or keys `[batch, num_heads, num_tokens, head_dim]`.
 
-    Args:
-        x: `[batch, num_heads, num_tokens, head_dim]`.
-        rotation: (cosine, sine) of every pair, broadcast against
-            `[batch, num_heads, num_tokens, head_dim / 2, 2]`.
-
-    Returns:
-        Shape and type as `x`.
+    `rotation` holds (cosine, sine) of every pair, broadcast against `[batch, num_heads, num_tokens,
+    head_dim / 2, 2]`.
     """
     pairs = ops.reshape(x, (-1, *x.shape[1:3], x.shape[3] // 2, 2))
     rotation = ops.cast(rotation, x.dtype)

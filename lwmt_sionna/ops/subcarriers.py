@@ -6,6 +6,7 @@ import itertools
 import numpy as np
 from keras import ops
 
+from lwmt_sionna.ops.angle_delay import block_form
 from lwmt_sionna.typing import ArrayLike, Tensor
 
 __all__ = ["check_subcarriers", "fill_nulls", "restore_nulls"]
@@ -19,10 +20,9 @@ _NOISE = 1e-3
 def check_subcarriers(subcarriers: ArrayLike, num_subcarriers: int) -> tuple[int, ...]:
     """Indices of the effective subcarriers as a tuple, ascending.
 
-    Args:
-        subcarriers: Indices into the resource grid, such as Sionna's
-            `ResourceGrid.effective_subcarrier_ind`.
-        num_subcarriers: Subcarriers of the channel: all of the grid, or the effective ones.
+    They are indices into the resource grid, such as Sionna's
+    `ResourceGrid.effective_subcarrier_ind`; the channel has `num_subcarriers`: all of the grid, or
+    the effective ones.
 
     Raises:
         ValueError: If they are not at least two different indices, ascending, that fit.
@@ -45,15 +45,8 @@ def fill_nulls(x: Tensor, subcarriers: tuple[int, ...]) -> Tensor:
     Nulls inside of the band (such as the one at DC) are estimated linearly from the effective
     subcarriers, with least mean squared error for delays that are uniform over half of the range
     that the subcarrier spacing can tell apart. Effective subcarriers stay as they are, and what the
-    others hold has no effect.
-
-    Args:
-        x: Real `[..., num_subcarriers, 2]`, (real, imaginary) last: all subcarriers or the
-            effective ones.
-        subcarriers: What `check_subcarriers` returns.
-
-    Returns:
-        Real `[..., band, 2]`.
+    others hold has no effect. Real `[..., num_subcarriers, 2]`, all or the effective ones, to
+    `[..., band, 2]`; `subcarriers` is what `check_subcarriers` returns.
     """
     num_known, band = len(subcarriers), subcarriers[-1] + 1 - subcarriers[0]
     if x.shape[-2] > num_known:
@@ -67,16 +60,10 @@ def fill_nulls(x: Tensor, subcarriers: tuple[int, ...]) -> Tensor:
 
 
 def restore_nulls(x: Tensor, subcarriers: tuple[int, ...], num_subcarriers: int) -> Tensor:
-    """Puts a band back to its place.
+    """Puts a band `[..., band, 2]` back to its place: real `[..., num_subcarriers, 2]`.
 
-    Args:
-        x: Real `[..., band, 2]`.
-        subcarriers: What `check_subcarriers` returns.
-        num_subcarriers: Subcarriers of the channel: all of the grid, or the effective ones.
-
-    Returns:
-        Real `[..., num_subcarriers, 2]`. Nulls outside of the band repeat its first or last
-        subcarrier.
+    `num_subcarriers` counts all of the grid, or the effective ones. Nulls outside of the band
+    repeat its first or last subcarrier.
     """
     if num_subcarriers == len(subcarriers):
         place = np.asarray(subcarriers)
@@ -100,7 +87,4 @@ def _fill_matrix(subcarriers):
     matrix = np.zeros((len(known), len(band)), dtype=np.complex128)
     matrix[np.arange(len(known)), known - band[0]] = 1.0
     matrix[:, missing - band[0]] = np.linalg.solve(loaded.T, correlation(missing, known).T)
-    block = np.empty((len(known), 2, len(band), 2))
-    block[:, 0, :, 0] = block[:, 1, :, 1] = matrix.real
-    block[:, 0, :, 1], block[:, 1, :, 0] = matrix.imag, -matrix.imag
-    return block.reshape(2 * len(known), 2 * len(band))
+    return block_form(matrix)

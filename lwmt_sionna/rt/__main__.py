@@ -136,7 +136,7 @@ def _describe(args):
 
 def _plot_tracks(args):
     from lwmt_sionna.data import read_paths
-    from lwmt_sionna.data.figures import plot_tracks
+    from lwmt_sionna.data.summary import plot_tracks
     from lwmt_sionna.rt import ground_map, load_scene
 
     stored = {path: read_paths(path) for path in args.files}

@@ -22,6 +22,8 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from lwmt_sionna.runs.records import git_state
+
 __all__ = ["UsageError", "add_options", "build_parser", "configure_logging", "run", "workdir"]
 
 _EXIT_USER_ERROR = 2
@@ -94,14 +96,7 @@ class UsageError(Exception):
 
 
 def workdir(args: argparse.Namespace) -> pathlib.Path:
-    """The folder of finished work: `--workdir`, or `runs/NAME.work` by the name of `--out`.
-
-    Args:
-        args: The `argparse.Namespace` of a parser with both options.
-
-    Returns:
-        `pathlib.Path`.
-    """
+    """The folder of finished work: `--workdir`, or `runs/NAME.work` by the name of `--out`."""
     if args.workdir is not None:
         return args.workdir
     return pathlib.Path("runs") / f"{args.out.stem}.work"
@@ -135,9 +130,6 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
 
     Args:
         description: Text shown by `--help`, usually the script's `__doc__`.
-
-    Returns:
-        `argparse.ArgumentParser`.
     """
     parser = _OneLineParser(
         description=description,
@@ -169,11 +161,7 @@ def add_options(parser: Any, *names: str, **defaults: Any) -> None:
 
 
 def configure_logging(args: argparse.Namespace) -> None:
-    """Sends log messages to stderr, at the level that `args.debug` and `args.quiet` ask for.
-
-    Args:
-        args: The `argparse.Namespace` of a parser made by `build_parser`.
-    """
+    """Sends log messages to stderr, at the level that `args.debug` and `args.quiet` ask for."""
     level = logging.DEBUG if args.debug else logging.WARNING if args.quiet else logging.INFO
     logging.basicConfig(stream=sys.stderr, format="%(levelname).1s %(name)s: %(message)s")
     # Only the package's own messages follow the option: those of libraries drown them.
@@ -197,7 +185,8 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
     argv = sys.argv[1:] if argv is None else list(argv)
     # TensorFlow reads it at import, which a script leaves to its main function.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    _note_git_state()
+    # Records name the commit that the run was started from, not the one it ended on.
+    git_state()
     try:
         status = main(argv)
     except KeyboardInterrupt:
@@ -217,13 +206,6 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
         sys.stderr.write(f"{program}: error: {message}\n")
         sys.exit(_EXIT_USER_ERROR)
     sys.exit(0 if status is None else status)
-
-
-def _note_git_state():
-    # Records name the commit that the run was started from, not the one it ended on.
-    from lwmt_sionna.runs import records
-
-    records.git_state()
 
 
 def _explain(error):

@@ -206,9 +206,6 @@ class Config:
 def read_toml(path: PathLike) -> dict[str, Any]:
     """Reads a TOML file.
 
-    Args:
-        path: Path of the file.
-
     Returns:
         Dictionary of its keys.
 

@@ -35,20 +35,10 @@ def code_digest(*modules: str, package: PathLike = _PACKAGE) -> str:
 
 
 def code_modules(*modules: str, package: PathLike = _PACKAGE) -> tuple[str, ...]:
-    """The modules that `code_digest` covers: those named and what they import of the package.
+    """Modules that `code_digest` covers, sorted: those named and what they import of the package.
 
     Imports are read, not run: those inside of functions count. A name that is imported from a room
     leads to the one module that defines it, through the room's `__init__` or its `_EXPORTS`.
-
-    Args:
-        *modules: See `code_digest`.
-        package: Folder of the package.
-
-    Returns:
-        Tuple of names, sorted.
-
-    Raises:
-        ValueError: If there is no such module.
     """
     return tuple(sorted(_Graph(pathlib.Path(package)).reach(modules)))
 

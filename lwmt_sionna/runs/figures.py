@@ -59,15 +59,9 @@ _RC = {
 
 
 def policy_style(policy: str, others: Sequence[str] = ()) -> dict[str, str]:
-    """Colour, marker and label of a policy.
+    """Colour, marker and label of a policy, a dict of `color`, `marker` and `label`.
 
-    Args:
-        policy: str, name of the policy.
-        others: list of str, the policies of one's own in the figure, in order; they take the
-            remaining colours.
-
-    Returns:
-        Dict with `color`, `marker` and `label`.
+    `others` are the policies of one's own in the figure, in order; they take the remaining colours.
     """
     if policy in STYLES:
         color, marker, label = STYLES[policy]

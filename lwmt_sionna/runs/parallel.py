@@ -82,9 +82,6 @@ def progress_bar(
         initial: How many were finished before.
         desc: Text in front of the bar.
         show: Whether to show a bar; where somebody looks if `None`.
-
-    Returns:
-        `tqdm.tqdm`.
     """
     from tqdm import tqdm
 

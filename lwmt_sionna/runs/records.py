@@ -133,13 +133,7 @@ def atomic_path(path: PathLike, num_bytes: int = 0) -> Iterator[pathlib.Path]:
 
 
 def sha256(path: PathLike) -> str:
-    """Returns the SHA-256 of a file, or of a folder's files and their names, as hexadecimal text.
-
-    Args:
-        path: Path of a file or folder.
-
-    Returns:
-        String of 64 hexadecimal digits.
+    """SHA-256 of a file, or of a folder's files and their names, as 64 hexadecimal digits.
 
     Raises:
         FileNotFoundError: If there is nothing at `path`.
@@ -366,9 +360,6 @@ def write_record(
 def read_record(path: PathLike) -> dict[str, Any]:
     """Reads a record.
 
-    Args:
-        path: Path of the JSON file.
-
     Returns:
         The record, a dictionary.
 
@@ -395,9 +386,6 @@ def read_record(path: PathLike) -> dict[str, Any]:
 
 def read_json(path: PathLike) -> Any:
     """Reads a JSON file that may be anything.
-
-    Args:
-        path: Path of the file.
 
     Returns:
         Its content.

@@ -94,15 +94,9 @@ class Store:
             temporary.write_text(_HEAD % _digest(body) + body, encoding="utf-8")
 
     def compute(self, key: Any, function: Callable[[], Any], label: str = "") -> Any:
-        """The piece of a key, computed and kept where there is none.
+        """The piece of a key, computed by a function without arguments and kept if there is none.
 
-        Args:
-            key: Everything that the piece depends on, JSON-compatible.
-            function: Callable without arguments that computes the value.
-            label: See `put`.
-
-        Returns:
-            The value as `get` returns it, whether it was kept or has just been computed.
+        Returns the value as `get` does, whether it was kept or has just been computed.
         """
         missing = object()
         value = self.get(key, missing)

@@ -132,9 +132,6 @@ class ModelConfig(Config):
         Args:
             max_snapshots: Longest sequence, which dense attention has to span.
             seed: Seed of the random neighbourhood.
-
-        Returns:
-            `Neighborhood`.
         """
         if self.attention == "dense":
             wide = (_BEYOND, _BEYOND)
@@ -162,13 +159,7 @@ class ModelConfig(Config):
     ) -> LWMTBackbone:
         """Makes a backbone, which gets its weights when it is built, from the global seed of Keras.
 
-        Args:
-            max_snapshots: See `neighborhood`.
-            seed: See `neighborhood`.
-            precision: Dtype policy.
-
-        Returns:
-            `LWMTBackbone`.
+        `precision` is its dtype policy; for the rest see `neighborhood`.
         """
         make = FactoredBackbone if self.attention == "factored" else LWMTBackbone
         return make(
@@ -246,12 +237,5 @@ class OptimizationConfig(Config):
     log_every: PositiveInt | None = None
 
     def num_steps(self, epoch: int) -> int:
-        """Number of steps of a training.
-
-        Args:
-            epoch: Steps of a pass over its data.
-
-        Returns:
-            `steps`, or what `epochs` make.
-        """
+        """Number of steps of a training: `steps`, or what `epochs` of so many steps make."""
         return self.epochs * epoch if self.steps is None else self.steps

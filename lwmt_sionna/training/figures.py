@@ -1,4 +1,8 @@
-"""Figures of trainings, from their records and from nothing else."""
+"""Figures of trainings, from their records and from nothing else.
+
+Each takes a record, as a dict or by its path, and the path of the figure, whose extension chooses
+the format; `subset` tells which sequences: `"event_free"` or `"all"`.
+"""
 
 from typing import Any
 
@@ -22,10 +26,7 @@ def plot_label_shares(
 ) -> None:
     """Median error over the share of labels, one panel per test set and horizon.
 
-    Args:
-        record: dict or path, a record of the fine-tuning study `labels`.
-        path: path of the figure; the extension chooses the format.
-        subset: Which sequences: `"event_free"` or `"all"`.
+    The record is that of the fine-tuning study `labels`.
     """
     record = as_record(record)
     points = [p for p in record["points"] if p["subset"] == subset]
@@ -54,10 +55,7 @@ def plot_attention_comparison(
 ) -> None:
     """Median errors of the neighbourhoods, every seed a marker, one panel per test set and horizon.
 
-    Args:
-        record: dict or path, a record of the fine-tuning study `attention`.
-        path: path of the figure; the extension chooses the format.
-        subset: Which sequences: `"event_free"` or `"all"`.
+    The record is that of the fine-tuning study `attention`.
     """
     record = as_record(record)
     points = [p for p in record["points"] if p["subset"] == subset]
@@ -76,15 +74,10 @@ def plot_attention_comparison(
     _draw_cells(points, path, draw, "attention (circles: seeds)")
 
 
-def plot_mask_ablation(
-    record: dict[str, Any] | PathLike, path: PathLike, metric: str = "nmse_pooled_db"
-) -> None:
+def plot_mask_ablation(record: dict[str, Any] | PathLike, path: PathLike) -> None:
     """Loss against the whole curriculum, contestants over conditions, one panel per test set.
 
-    Args:
-        record: dict or path, a record of the pretraining study.
-        path: path of the figure; the extension chooses the format.
-        metric: Which error of the points, in decibels.
+    The record is that of the pretraining study, its errors the pooled ones.
     """
     import numpy as np
 
@@ -109,7 +102,7 @@ def plot_mask_ablation(
                         contestants.index(p["contestant"]),
                         conditions.index(p["condition"]),
                     )
-                    table[row, column] = p[metric]
+                    table[row, column] = p["nmse_pooled_db"]
             excess = table - table[0]
             axes.imshow(excess, cmap="RdBu_r", vmin=-3, vmax=3, aspect="auto")
             for (row, column), value in np.ndenumerate(table):

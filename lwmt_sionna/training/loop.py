@@ -18,8 +18,7 @@ from lwmt_sionna.runs.parallel import progress_bar
 from lwmt_sionna.runs.records import atomic_path, sha256
 from lwmt_sionna.runs.store import RunFolder, Store
 from lwmt_sionna.training.configuration import OptimizationConfig
-from lwmt_sionna.training.devices import DataParallel
-from lwmt_sionna.training.optimization import averaged_weights
+from lwmt_sionna.training.optimization import DataParallel, averaged_weights
 from lwmt_sionna.typing import PathLike
 
 logger = logging.getLogger(__name__)
@@ -130,9 +129,6 @@ def train(
         num_devices: Number of devices that share every batch.
         verbose: 0 for no progress bar.
 
-    Returns:
-        `Trained`.
-
     Raises:
         ValueError: If the folder holds a training of another configuration or other files, another
             run works in it, or the data leaks.
@@ -184,11 +180,7 @@ class Checkpoints:
         self._next = 0
 
     def save(self, state: State) -> None:
-        """Writes a checkpoint in place of the older one.
-
-        Args:
-            state: `State`.
-        """
+        """Writes a checkpoint in place of the older one."""
 
         def write(path):
             with path.open("wb") as file:
@@ -199,14 +191,7 @@ class Checkpoints:
         self._next = 1 - self._next
 
     def restore(self, num_kept: int) -> State | None:
-        """The newest undamaged checkpoint.
-
-        Args:
-            num_kept: Number of variables of the model.
-
-        Returns:
-            `State`; None if there is no checkpoint.
-        """
+        """The newest undamaged checkpoint of a model of so many variables, or None."""
         found = [self.store.get_file(key) for key in self._KEYS]
         steps = [-1 if piece is None else piece[1]["step"] for piece in found]
         newest = int(np.argmax(steps))

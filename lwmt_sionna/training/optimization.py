@@ -1,4 +1,4 @@
-"""The optimiser of all trainings: AdamW with a guard against gradients that are not finite."""
+"""The optimiser of all trainings, and the devices that share their batches."""
 
 import contextlib
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from keras import ops
 
 from lwmt_sionna.training.configuration import OptimizationConfig
 
-__all__ = ["averaged_weights", "build_optimizer"]
+__all__ = ["DataParallel", "averaged_weights", "build_optimizer"]
 
 # Largest norm of the whole gradient.
 _CLIP_NORM = 1.0
@@ -70,11 +70,7 @@ def build_optimizer(
 def averaged_weights(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     """Puts the moving averages of the weights in place of the weights, for as long as it is open.
 
-    Args:
-        optimizer: What `build_optimizer` returns. Without moving averages nothing happens.
-
-    Returns:
-        A context manager.
+    Without moving averages nothing happens.
     """
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     if not inner.use_ema or int(ops.convert_to_numpy(inner.iterations)) == 0:
@@ -89,3 +85,88 @@ def averaged_weights(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     finally:
         for variable, value in zip(variables, kept, strict=True):
             variable.assign(value)
+
+
+class DataParallel:
+    """Spreads the batches of a training over devices; weights are the same on all of them.
+
+    Args:
+        num_devices: Number of devices. One device (the default) changes nothing.
+
+    Raises:
+        ValueError: If there are fewer devices, or the backend knows no such distribution.
+    """
+
+    def __init__(self, num_devices: int = 1) -> None:
+        if not isinstance(num_devices, int) or num_devices < 1:
+            raise ValueError(
+                f"num_devices must be a positive integer. Received: num_devices={num_devices}"
+            )
+        self.num_devices = num_devices
+        self._strategy = None
+        if num_devices == 1:
+            return
+        backend = keras.backend.backend()
+        if backend == "jax":
+            devices = keras.distribution.list_devices()
+            self._check(len(devices))
+            keras.distribution.set_distribution(
+                keras.distribution.DataParallel(devices=devices[:num_devices])
+            )
+        elif backend == "tensorflow":
+            import tensorflow as tf
+
+            kind = "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+            names = [device.name for device in tf.config.list_logical_devices(kind)]
+            self._check(len(names))
+            self._strategy = tf.distribute.MirroredStrategy(names[:num_devices])
+        else:
+            raise ValueError(
+                "Several devices need the backend JAX or TensorFlow. Received: "
+                f"backend={backend}, num_devices={num_devices}"
+            )
+
+    def scope(self) -> contextlib.AbstractContextManager[Any]:
+        """Context in which models and optimisers are made and compiled."""
+        return contextlib.nullcontext() if self._strategy is None else self._strategy.scope()
+
+    @property
+    def jit_compile(self) -> bool:
+        """Whether a step can be one XLA program: not in PyTorch, nor over TensorFlow's devices."""
+        return keras.backend.backend() != "torch" and self._strategy is None
+
+    def prepare(self, model: keras.Model, x: Any, y: Any) -> None:
+        """Builds what Keras builds at a model's first batch, and cannot build from a shared one."""
+        if self._strategy is not None:
+            model._maybe_symbolic_build(data_batch=(x, y, None))
+
+    def share(self, tree: Any) -> Any:
+        """Gives every device its part of a batch, where Keras does not do so by itself.
+
+        Raises:
+            ValueError: If the batch cannot be split evenly.
+        """
+        if self.num_devices > 1:
+            for value in keras.tree.flatten(tree):
+                if len(value) % self.num_devices:
+                    raise ValueError(
+                        "The batch must be a multiple of the number of devices. Received: "
+                        f"batch_size={len(value)}, num_devices={self.num_devices}"
+                    )
+        if self._strategy is None:
+            return tree
+        import tensorflow as tf
+
+        def split(value):
+            parts = tf.split(tf.convert_to_tensor(value), self.num_devices)
+            return self._strategy.experimental_distribute_values_from_function(
+                lambda context: parts[context.replica_id_in_sync_group]
+            )
+
+        return keras.tree.map_structure(split, tree)
+
+    def _check(self, available):
+        if available < self.num_devices:
+            raise ValueError(
+                f"There are {available} devices. Received: num_devices={self.num_devices}"
+            )

@@ -35,7 +35,6 @@ from lwmt_sionna.training.contestants import (
     RecurrentPredictor,
     RefiningPredictor,
 )
-from lwmt_sionna.training.devices import DataParallel
 from lwmt_sionna.training.histories import (
     Physics,
     PredictionDataset,
@@ -44,7 +43,7 @@ from lwmt_sionna.training.histories import (
     synthesize_tracks,
 )
 from lwmt_sionna.training.loop import Task
-from lwmt_sionna.training.optimization import build_optimizer
+from lwmt_sionna.training.optimization import DataParallel, build_optimizer
 from lwmt_sionna.typing import Array, Tensor
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,8 @@ from lwmt_sionna.models import MaskedChannelModel
 from lwmt_sionna.models.losses import token_error
 from lwmt_sionna.runs.configuration import Config, NonNegativeInt
 from lwmt_sionna.training.configuration import ModelConfig, OptimizationConfig, Portion
-from lwmt_sionna.training.devices import DataParallel
 from lwmt_sionna.training.loop import OutputAsLoss, Task
-from lwmt_sionna.training.optimization import build_optimizer
+from lwmt_sionna.training.optimization import DataParallel, build_optimizer
 from lwmt_sionna.training.prediction import build_masked
 from lwmt_sionna.training.sources import ChannelPool, Scenes, SourceConfig
 from lwmt_sionna.typing import Tensor
@@ -53,9 +52,6 @@ class PretrainConfig(Config):
             without: Names of masks and impairments to leave out.
             only: Names of the masks to keep, if not all; impairments stay.
 
-        Returns:
-            `PretrainConfig`.
-
         Raises:
             ValueError: If a name is not part of the curriculum.
         """
@@ -77,11 +73,7 @@ class PretrainConfig(Config):
         return list(self.source.data)
 
     def build(self) -> MaskedChannelModel:
-        """Builds the untrained model.
-
-        Returns:
-            `MaskedChannelModel`, built.
-        """
+        """Builds the untrained model."""
         keras.utils.set_random_seed(self.seed)
         return build_masked(self, max(grid[0] for grid in self.source.grids))
 
@@ -94,14 +86,7 @@ class PretrainConfig(Config):
         """Makes ready what a training needs: see `lwmt_sionna.training.train`.
 
         One training model is compiled per grid; all share weights, optimiser and random generator.
-
-        Args:
-            model: What `build` returns.
-            devices: `DataParallel`.
-            data: Training sequences, if they have been read already: see `load_scenes`.
-
-        Returns:
-            `Task`.
+        `data` are training sequences, if they have been read already: see `load_scenes`.
         """
         settings = self.optimization
         epoch = self.source.pool_steps

@@ -1,8 +1,12 @@
-"""Experiments of many trainings: resumable, one folder per training, a record after each."""
+"""Experiments of many trainings: resumable, one folder per training, a record after each.
+
+What they compare is told here too: the errors of predictors, and how well a masked channel model
+fills in what is hidden, condition by condition.
+"""
 
 import logging
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -10,28 +14,32 @@ import numpy as np
 
 from lwmt_sionna.baselines import ModelPredictor, Predictor
 from lwmt_sionna.data import ChannelSequences, PathSequences
-from lwmt_sionna.evaluation import evaluate_paths
+from lwmt_sionna.evaluation import evaluate_paths, summarize_errors, to_db
 from lwmt_sionna.masking import Curriculum
 from lwmt_sionna.models import MaskedChannelModel
+from lwmt_sionna.ops.patches import patchify
 from lwmt_sionna.runs.store import Store
+from lwmt_sionna.training.histories import stack_complex
 from lwmt_sionna.training.prediction import TrainConfig, as_predictor
 from lwmt_sionna.training.pretraining import PretrainConfig
-from lwmt_sionna.training.reconstruction import draw_views, reconstruction_points
 from lwmt_sionna.training.sources import synthesize_grid
-from lwmt_sionna.typing import PathLike
+from lwmt_sionna.typing import Array, PathLike
 
 logger = logging.getLogger(__name__)
 
-Points = list[dict[str, Any]]
-
 __all__ = [
+    "CONDITIONS",
     "ablations",
     "check_horizons",
+    "draw_views",
     "prediction_points",
+    "reconstruction_points",
     "reconstruction_study_points",
     "run_tasks",
     "thin_out",
 ]
+
+Points = list[dict[str, Any]]
 
 
 def run_tasks(
@@ -67,15 +75,11 @@ def run_tasks(
 
 
 def ablations(config: PretrainConfig) -> dict[str, PretrainConfig]:
-    """The contestants of the study of masks.
+    """Contestants of the study of masks, by name, from a configuration of the whole curriculum.
 
-    Args:
-        config: `PretrainConfig` with the whole curriculum.
-
-    Returns:
-        Dictionary from name to `PretrainConfig`: the curriculum, random masks with the same
-        impairments and with none, and the curriculum without each mask, without noise and without
-        all impairments. Most telling first, so that a study that was stopped says most.
+    They are the curriculum, random masks with the same impairments and with none, and the
+    curriculum without each mask, without noise and without all impairments. Most telling first, so
+    that a study that was stopped says most.
     """
     curriculum = config.curriculum
     every = tuple(curriculum.impairments)
@@ -112,9 +116,6 @@ def reconstruction_study_points(
         bandwidth: Hertz.
         conditions: Dictionary from a name to `Curriculum`.
         cache: Dictionary in which the views are kept: they are the same for all contestants.
-
-    Returns:
-        List of flat dictionaries.
     """
     points = []
     for name, paths in test_sets.items():
@@ -171,10 +172,6 @@ def prediction_points(
 def check_horizons(config: TrainConfig, horizons: Sequence[int]) -> None:
     """Refuses horizons that a predictor is not made for, before it is trained.
 
-    Args:
-        config: `TrainConfig`.
-        horizons: Horizons to report.
-
     Raises:
         ValueError: If it is not made for one of them.
     """
@@ -184,19 +181,112 @@ def check_horizons(config: TrainConfig, horizons: Sequence[int]) -> None:
 
 
 def thin_out(test_sets: dict[str, PathSequences], most: int, seed: int) -> dict[str, PathSequences]:
-    """Draws a part of test sets that are larger than need be.
-
-    Args:
-        test_sets: Dictionary from a name to `PathSequences`.
-        most: Most sequences to keep of each.
-        seed: Seed of the draw.
-
-    Returns:
-        Dictionary like `test_sets`.
-    """
+    """Draws a part of test sets that are larger than need be: `most` sequences of each at most."""
     rng = np.random.default_rng(seed)
     thinned = {}
     for name, paths in test_sets.items():
         chosen = np.sort(rng.permutation(paths.num_sequences)[:most])
         thinned[name] = paths.select(chosen) if len(chosen) < paths.num_sequences else paths
     return thinned
+
+
+_NOISE = {"noise": {"history_snr_db": [15.0, 15.0]}}
+
+
+def _condition(mask, impairments=None, **settings):
+    impairments = _NOISE if impairments is None else impairments
+    return Curriculum(masks={mask: settings}, impairments=impairments)
+
+
+# Each imitates one impairment of a link, at 15 dB SNR where nothing else is said.
+CONDITIONS = {
+    "random": _condition("random"),
+    "tube": _condition("tube"),
+    "occlusion": _condition("occlusion"),
+    "time_comb": _condition("time_comb"),
+    "subcarrier_comb": _condition("subcarrier_comb"),
+    "antenna_comb": _condition("antenna_comb"),
+    "tail": _condition("tail"),
+    # Nothing hidden to speak of: what is left is the noise of isolated estimates.
+    "noise_5db": _condition("random", {"noise": {"history_snr_db": [5.0, 5.0]}}),
+    "noise_5db_tail": _condition("tail", {"noise": {"history_snr_db": [5.0, 5.0]}}),
+    "impaired": _condition(
+        "random", {name: {} for name in ("calibration", "timing", "phase", "gain", "quantization")}
+    ),
+}
+
+
+def draw_views(
+    h: Array,
+    conditions: dict[str, Curriculum],
+    patch: tuple[int, int],
+    seed: int = 0,
+    batch_size: int = 64,
+) -> dict[str, dict[str, Array]]:
+    """Draws one view of every sequence under every condition, the same for all contestants.
+
+    `h` are true channels, complex64 `[num_sequences, num_snapshots, num_ant, num_subcarriers]`, and
+    curricula are taken at the end of their schedule. Returns a view by name of the condition: see
+    `Curriculum.view`, arrays of NumPy.
+    """
+    h = stack_complex(h)
+    views = {}
+    for name, curriculum in conditions.items():
+        parts = []
+        for begin in range(0, len(h), batch_size):
+            view = curriculum.view(h[begin : begin + batch_size], seed + begin, 1.0, patch)
+            parts.append({key: np.asarray(value) for key, value in view.items()})
+        views[name] = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
+    return views
+
+
+def reconstruction_points(
+    model: MaskedChannelModel, views: dict[str, dict[str, Array]], batch_size: int = 64
+) -> Iterator[dict[str, Any]]:
+    """Errors of a model under every condition.
+
+    Args:
+        model: `MaskedChannelModel`.
+        views: What `draw_views` returns.
+        batch_size: Sequences per call; the last batch is padded, so that one program serves all.
+
+    Yields:
+        Flat dictionary per condition: its name, the normalised errors of the tokens asked for in
+        decibels (see `summarize_errors`), the mean over sequences of the value in decibels, and the
+        number of sequences.
+    """
+    patch = model.backbone.patch
+    # No optimiser: it would be saved with the weights.
+    model.compile(optimizer=None, jit_compile=keras.backend.backend() != "torch")
+    for name, view in views.items():
+        guesses = []
+        for begin in range(0, len(view["observed"]), batch_size):
+            part = {
+                "channel": view["observed"][begin : begin + batch_size],
+                "mask": view["hidden"][begin : begin + batch_size],
+            }
+            count = len(part["mask"])
+            padded = {
+                key: np.pad(v, [(0, batch_size - count)] + [(0, 0)] * (v.ndim - 1), mode="edge")
+                for key, v in part.items()
+            }
+            guesses.append(np.asarray(model.predict_on_batch(padded), np.float32)[:count])
+        error, power = _token_sums(view, np.concatenate(guesses), patch)
+        # Sequences whose hidden tokens hold a thousandth of the mean power or less say nothing.
+        mean = np.mean(view["target"] ** 2, axis=(1, 2, 3, 4)) * view["wanted"].sum(axis=1)
+        mean = mean * 2 * patch[0] * patch[1]
+        seen = power > 1e-3 * mean
+        yield {
+            "condition": name,
+            **summarize_errors(error[seen], power[seen]),
+            "nmse_log_mean_db": float(to_db(error[seen] / power[seen]).mean()),
+            "num_without_power": int((~seen).sum()),
+        }
+
+
+def _token_sums(view, guess, patch):
+    """Squared errors and powers of the wanted tokens, float64 `[num_sequences]` each."""
+    wanted = view["wanted"].astype(np.float64)
+    target = np.asarray(patchify(view["target"], patch), np.float64)
+    error = target - np.asarray(patchify(guess, patch), np.float64)
+    return tuple(np.sum(wanted * np.sum(v**2, axis=-1), axis=1) for v in (error, target))

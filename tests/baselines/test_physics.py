@@ -6,14 +6,16 @@ import pytest
 from lwmt_sionna import baselines
 from lwmt_sionna.baselines.base import as_complex, as_pairs
 from lwmt_sionna.baselines.bins import (
+    autoregressive_covariance,
     clamp_poles,
+    jakes_autocorrelation,
+    kalman_forecast,
     lag_covariance,
     pool,
     prediction_coefficients,
+    prony_poles,
+    wiener_forecast,
 )
-from lwmt_sionna.baselines.kalman import autoregressive_covariance, kalman_forecast
-from lwmt_sionna.baselines.prony import prony_poles
-from lwmt_sionna.baselines.wiener import jakes_autocorrelation, wiener_forecast
 
 
 def complex_normal(rng, *shape):

@@ -323,7 +323,7 @@ def test_summary_and_plots_from_the_command_line(rng, tmp_path):
 
 
 def test_angle_delay_map_peaks_where_the_path_is(rng):
-    from lwmt_sionna.data.figures import angle_delay_power
+    from lwmt_sionna.data.summary import angle_delay_power
 
     paths = sequences(rng, num_sequences=1)
     only = np.zeros_like(paths.valid)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lwmt_sionna.link.phy.precoding import dominant_rows, effective_channel, rzf_precoder
+from lwmt_sionna.link.phy.processing import dominant_rows, effective_channel, rzf_precoder
 
 
 def complex_normal(rng, shape):

@@ -6,7 +6,7 @@ import tensorflow as tf
 from sionna.phy.ofdm import LMMSEPostEqualizationSINR
 
 from lwmt_sionna.link import Downlink, DownlinkConfig, comb_pilot_pattern
-from lwmt_sionna.link.phy.receiver import WienerInterpolator, post_equalization_sinr
+from lwmt_sionna.link.phy.processing import WienerInterpolator, post_equalization_sinr
 
 
 def complex_normal(rng, shape):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from lwmt_sionna.models.normalization import turn
-from lwmt_sionna.ops.local_motion import local_motion
+from lwmt_sionna.ops.patches import local_motion
 
 PATCH = (2, 2)
 

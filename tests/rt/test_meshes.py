@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from lwmt_sionna.rt.cities import solids
+from lwmt_sionna.rt.cities import parts
 from lwmt_sionna.rt.scenes.meshes import join, read_mesh, winding_number, write_ply
 
 SQUARE = [[0.0, 0.0], [4.0, 0.0], [4.0, 3.0], [0.0, 3.0]]
 COURT = [[1.0, 1.0], [3.0, 1.0], [3.0, 2.0], [1.0, 2.0]]
 SOLIDS = {
-    "box": (solids.box((0, 0, 0), (4, 3, 2)), 24.0),
-    "prism": (solids.extrude([[0, 0], [2, 0], [0, 2]], 1.0, 4.0), 6.0),
-    "courtyard": (solids.ring(SQUARE, COURT, 0.0, 5.0), 50.0),
-    "house": (solids.house(10.0, 8.0, 5.0, 8.0), 10 * 8 * (5 + 1.5)),
-    "row": (solids.row([0, 2, 5, 6, 9], [4.0, 7.0, 7.0, 3.0], 10.0), 10 * (8 + 21 + 7 + 9)),
+    "box": (parts.box((0, 0, 0), (4, 3, 2)), 24.0),
+    "prism": (parts.extrude([[0, 0], [2, 0], [0, 2]], 1.0, 4.0), 6.0),
+    "courtyard": (parts.ring(SQUARE, COURT, 0.0, 5.0), 50.0),
+    "house": (parts.house(10.0, 8.0, 5.0, 8.0), 10 * 8 * (5 + 1.5)),
+    "row": (parts.row([0, 2, 5, 6, 9], [4.0, 7.0, 7.0, 3.0], 10.0), 10 * (8 + 21 + 7 + 9)),
 }
 
 
@@ -31,7 +31,7 @@ def test_solids_are_closed_and_look_outwards(name):
 
 
 def test_crown_is_closed_and_of_the_volume_of_an_icosahedron():
-    mesh = solids.ellipsoid((1.0, 2.0, 5.0), (2.0, 2.0, 3.0))
+    mesh = parts.ellipsoid((1.0, 2.0, 5.0), (2.0, 2.0, 3.0))
     assert mesh.num_miswound_edges() == (0, 30)
     # An icosahedron fills 60.5 % of the ball around it.
     assert mesh.volume == pytest.approx(0.6054 * 4 / 3 * np.pi * 12, rel=1e-3)
@@ -39,7 +39,7 @@ def test_crown_is_closed_and_of_the_volume_of_an_icosahedron():
 
 
 def test_the_facade_of_a_row_has_no_seams():
-    mesh = solids.row([0, 2, 5], [4.0, 7.0], 10.0)
+    mesh = parts.row([0, 2, 5], [4.0, 7.0], 10.0)
     a, b, c = np.moveaxis(mesh.corners, 1, 0)
     normals = np.cross(b - a, c - a) / (2 * mesh.areas[:, None])
     front = np.isclose(normals[:, 1], -1)
@@ -54,9 +54,9 @@ def test_turning_one_face_is_seen():
     mesh, _ = SOLIDS["box"]
     faces = mesh.faces.copy()
     faces[0] = faces[0, ::-1]
-    assert solids.Mesh(mesh.vertices, faces).num_miswound_edges() == (3, 18)
+    assert parts.Mesh(mesh.vertices, faces).num_miswound_edges() == (3, 18)
     # Turning all of them is no contradiction, only an inward look.
-    turned = solids.Mesh(mesh.vertices, mesh.faces[:, ::-1])
+    turned = parts.Mesh(mesh.vertices, mesh.faces[:, ::-1])
     assert turned.num_miswound_edges() == (0, 18)
     assert turned.volume == pytest.approx(-24.0)
 
@@ -69,7 +69,7 @@ def test_winding_number_tells_inside_from_outside():
 
 
 def test_moving_turns_before_it_shifts():
-    mesh = solids.box((0, 0, 0), (4, 1, 1)).moved((10.0, 0.0, 0.0), np.pi / 2)
+    mesh = parts.box((0, 0, 0), (4, 1, 1)).moved((10.0, 0.0, 0.0), np.pi / 2)
     np.testing.assert_allclose(mesh.bounds, [[9, 0, 0], [10, 4, 1]], atol=1e-12)
 
 

@@ -4,7 +4,7 @@ import pathlib
 
 import numpy as np
 
-from lwmt_sionna.rt.cities.solids import box, quad
+from lwmt_sionna.rt.cities.parts import box, quad
 from lwmt_sionna.rt.scenes import Mesh, write_ply
 
 MESHES = {

@@ -91,7 +91,7 @@ def test_words_about_the_code_do_not_count(package, tmp_path):
     assert code_digest("pack.top", package=changed) != before
 
 
-LAYERS = "layers/attention.py"
+LAYERS = "layers/encoder.py"
 TRAINING = "training/loop.py"
 
 

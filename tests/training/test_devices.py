@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from lwmt_sionna.training.devices import DataParallel
+from lwmt_sionna.training.optimization import DataParallel
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = """

@@ -10,7 +10,7 @@ from lwmt_sionna.data import write_paths
 from lwmt_sionna.models import ChannelPredictor, LWMTBackbone, MaskedChannelModel
 from lwmt_sionna.ops import RandomNeighborhood
 from lwmt_sionna.training import ModelConfig, as_predictor, train
-from lwmt_sionna.training.reconstruction import CONDITIONS, draw_views, reconstruction_points
+from lwmt_sionna.training.studies import CONDITIONS, draw_views, reconstruction_points
 from tests import mirrors
 from tests.training.small import predictor_config
 

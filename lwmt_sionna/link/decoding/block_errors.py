@@ -59,26 +59,17 @@ class BlockErrors:
     def survey(
         self, runner: "LinkRunner", slot: Array, h_hat: Array, link_snr_db: float
     ) -> dict[str, Array]:
-        """What is computed once for all schemes.
+        """What is computed once for all schemes: dict of arrays, for `failures`.
 
-        Args:
-            runner, slot, h_hat, link_snr_db: see `LinkRunner.count`.
-
-        Returns:
-            Dict of arrays, for `failures`.
+        The arguments are those of `LinkRunner.count`.
         """
         return {}
 
     def failures(self, downlink: DownlinkConfig, found: dict[str, Array], mcs: int) -> Array:
         """Which blocks of a scheme fail, or how probably.
 
-        Args:
-            downlink: `DownlinkConfig`.
-            found: dict of arrays, from `survey`, or where schemes are decoded, from counting.
-            mcs: int, index of the scheme.
-
-        Returns:
-            `[num_drops, num_users, num_slots]`, bool or a float probability.
+        `found` is what `survey` returns, or where schemes are decoded, what counting found. Returns
+        `[num_drops, num_users, num_slots]`, bool or a float probability.
         """
         raise NotImplementedError
 

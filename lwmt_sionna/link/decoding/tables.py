@@ -44,25 +44,11 @@ class Waterfall:
     snr_width_db: float
 
     def failure(self, information: ArrayLike) -> Array:
-        """Probability that a block fails that was told `information` per bit.
-
-        Args:
-            information: float, any shape, what `bit_information` says of the block.
-
-        Returns:
-            float64, same shape.
-        """
+        """Probability, float64, that a block fails that was told `information` per coded bit."""
         return _tail((np.asarray(information) - self.information) / self.information_width)
 
     def failure_in_noise(self, effective_snr_db: ArrayLike) -> Array:
-        """Block error rate in white Gaussian noise.
-
-        Args:
-            effective_snr_db: float, any shape [dB].
-
-        Returns:
-            float64, same shape.
-        """
+        """Block error rate, float64, in white Gaussian noise of an SNR [dB]."""
         return _tail((np.asarray(effective_snr_db) - self.snr_db) / self.snr_width_db)
 
     def required_snr_db(self, bler: float) -> float:
@@ -118,11 +104,7 @@ class DecoderTable:
         return tuple(sorted(self._rows))
 
     def check(self, config: DownlinkConfig) -> None:
-        """Raises ValueError when a link decodes in another way than the table was made with.
-
-        Args:
-            config: `DownlinkConfig`.
-        """
+        """Raises ValueError when a link decodes in another way than the table was made with."""
         for name in ("num_iterations", "cn_update"):
             if getattr(config, name) != getattr(self, name):
                 raise ValueError(
@@ -137,9 +119,6 @@ class DecoderTable:
         Args:
             mcs: int or `Mcs`.
             num_symbols: int, data symbols that a block fills.
-
-        Returns:
-            `Waterfall`.
 
         Raises:
             ValueError: the scheme is not in the table.

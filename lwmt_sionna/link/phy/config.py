@@ -76,12 +76,6 @@ MCS_TABLE = tuple(
 def get_mcs(mcs: int | Mcs) -> Mcs:
     """The scheme of an index of the table; an `Mcs` is handed back as it is.
 
-    Args:
-        mcs: int or `Mcs`.
-
-    Returns:
-        An `Mcs`.
-
     Raises:
         ValueError: the table has no such index.
     """

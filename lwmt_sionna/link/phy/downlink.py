@@ -16,8 +16,13 @@ from sionna.phy.ofdm import (
 from sionna.phy.utils import complex_normal, expand_to_rank
 
 from lwmt_sionna.link.phy.config import PILOT_COMB, DownlinkConfig, Mcs, get_mcs
-from lwmt_sionna.link.phy.precoding import dominant_rows, effective_channel, rzf_precoder
-from lwmt_sionna.link.phy.receiver import WienerInterpolator, post_equalization_sinr
+from lwmt_sionna.link.phy.processing import (
+    WienerInterpolator,
+    dominant_rows,
+    effective_channel,
+    post_equalization_sinr,
+    rzf_precoder,
+)
 from lwmt_sionna.typing import Tensor
 
 __all__ = ["Downlink", "comb_pilot_pattern"]

@@ -37,14 +37,9 @@ def qam_information(snr: ArrayLike, num_bits_per_symbol: int) -> Array:
 
 
 def effective_snr_db(information: ArrayLike, num_bits_per_symbol: int) -> Array:
-    """SNR at which white Gaussian noise leaves as much information: the inverse.
+    """SNR at which white Gaussian noise leaves as much information: inverse of `qam_information`.
 
-    Args:
-        information: float, any shape, mutual information per bit.
-        num_bits_per_symbol: int, 2, 4 or 6.
-
-    Returns:
-        float64, shape of `information` [dB], from -25 to 50.
+    float64, shape of `information` [dB], from -25 to 50.
     """
     table = _information_table(num_bits_per_symbol)
     # Where the table is flat to rounding any of its points would do: keep it increasing.

@@ -1,5 +1,10 @@
-"""Figures of a link-level evaluation, from its record and from nothing else."""
+"""Figures of a link-level evaluation, from its record and from nothing else.
 
+Each takes a record, as a dict or by its path, and the path of the figure, whose extension chooses
+the format.
+"""
+
+import contextlib
 import itertools
 import math
 import pathlib
@@ -68,8 +73,6 @@ def plot_bler(record: dict[str, Any] | PathLike, path: PathLike, mcs: int | None
     the upper end of the interval: the rate lies somewhere below.
 
     Args:
-        record: dict or path, a record of the link-level evaluation.
-        path: path of the figure; the extension chooses the format.
         mcs: int or None, scheme to show; the reported one of the record when None.
 
     Raises:
@@ -91,8 +94,7 @@ def plot_bler(record: dict[str, Any] | PathLike, path: PathLike, mcs: int | None
         y = [point["bler"] if point["bler"] > 0 else math.nan for point in curve]
         low = [max(point["bler_low"], bottom) for point in curve]
         high = [point["bler_high"] for point in curve]
-        axes.fill_between(x, low, high, color=style["color"], alpha=0.12, lw=0)
-        axes.plot(x, y, **style)
+        _draw_band(axes, x, (low, y, high), style)
         limits = [point for point in curve if point["bler"] == 0]
         x, y = ([point[name] for point in limits] for name in ("link_snr_db", "bler_high"))
         axes.plot(x, y, **_ARROW, color=style["color"])
@@ -113,8 +115,6 @@ def plot_goodput(
     """Goodput per user over link SNR, one panel per regime and horizon, one curve per policy.
 
     Args:
-        record: dict or path, a record of the link-level evaluation.
-        path: path of the figure; the extension chooses the format.
         adaptation: str or None, how schemes are chosen (see `ADAPTATIONS`); the reported way of the
             record when None.
     """
@@ -122,10 +122,7 @@ def plot_goodput(
     rows = goodput_of(record, adaptation)
 
     def draw(axes, curve, style):
-        x = [point["link_snr_db"] for point in curve]
-        low, high = ([row[f"goodput_{end}"] for row in curve] for end in ("low", "high"))
-        axes.fill_between(x, low, high, color=style["color"], alpha=0.12, lw=0)
-        axes.plot(x, [point["goodput"] for point in curve], **style)
+        _draw_goodput(axes, curve, "link_snr_db", style)
 
     num_schemes = len(record["config"]["sweep"]["mcs"])
     title = f"{ADAPTATIONS[rows[0]['adaptation']]}, out of {num_schemes}; {_scenes(record)}"
@@ -133,25 +130,37 @@ def plot_goodput(
 
 
 def _draw_over_snr(rows, path, draw, ylabel, title, finish):
-    regimes, horizons, policies, others = _axes_of(rows)
+    _, _, policies, others = _axes_of(rows)
+
+    def draw_cell(axes, cell):
+        for policy in policies:
+            curve = sorted(
+                (row for row in cell if row["policy"] == policy),
+                key=lambda row: row["link_snr_db"],
+            )
+            if curve:
+                draw(axes, curve, policy_style(policy, others))
+        axes.set_xticks(sorted({row["link_snr_db"] for row in rows}))
+
+    with _cells(rows, path, title, ylabel, draw_cell) as grid:
+        for axes in grid[-1]:
+            axes.set_xlabel("link SNR [dB]")
+        finish(grid)
+
+
+@contextlib.contextmanager
+def _cells(rows, path, title, ylabel, draw):
+    """Panels of regimes and horizons, each with what `draw` makes of its axes and rows."""
+    regimes, horizons, *_ = _axes_of(rows)
     with panels(path, len(regimes), len(horizons), title, sharex=True, sharey=True) as grid:
         for (regime, horizon), axes in zip(itertools.product(regimes, horizons), grid.flat):
             cell = [r for r in rows if (r["regime"], r["horizon"]) == (regime, horizon)]
-            for policy in policies:
-                curve = sorted(
-                    (row for row in cell if row["policy"] == policy),
-                    key=lambda row: row["link_snr_db"],
-                )
-                if curve:
-                    draw(axes, curve, policy_style(policy, others))
+            draw(axes, cell)
             age = f" ({horizon * cell[0]['sampling_period'] * 1e3:g} ms)" if cell else ""
             _set_title(axes, f"{regime}: horizon {horizon}{age}", cell)
-            axes.set_xticks(sorted({row["link_snr_db"] for row in rows}))
-            if regime == regimes[-1]:
-                axes.set_xlabel("link SNR [dB]")
-            if horizon == horizons[0]:
-                axes.set_ylabel(ylabel)
-        finish(grid)
+        for axes in grid[:, 0]:
+            axes.set_ylabel(ylabel)
+        yield grid
 
 
 def required_snr_db(
@@ -191,8 +200,6 @@ def plot_required_snr(record: dict[str, Any] | PathLike, path: PathLike, bler: f
     are there at all of them at the lower edge.
 
     Args:
-        record: dict or path, a record of the link-level evaluation.
-        path: path of the figure; the extension chooses the format.
         bler: float, block error rate.
     """
     record = link_record(record)
@@ -252,12 +259,7 @@ def _draw_required(axes, curves, bler, ends, style):
 
 
 def plot_goodput_over_speed(record: dict[str, Any] | PathLike, path: PathLike) -> None:
-    """Goodput per user over speed, at the reported SNR; one panel per horizon.
-
-    Args:
-        record: dict or path, a record of the link-level evaluation.
-        path: path of the figure; the extension chooses the format.
-    """
+    """Goodput per user over speed, at the reported SNR; one panel per horizon."""
     record = link_record(record)
     snr = record["config"]["report_link_snr_db"]
     period, speeds = _speeds(record)
@@ -276,11 +278,7 @@ def plot_goodput_over_speed(record: dict[str, Any] | PathLike, path: PathLike) -
             )
             for policy in policies:
                 curve = [row for row in cell if row["policy"] == policy]
-                style = policy_style(policy, others)
-                speed = [row["speed_kmh"] for row in curve]
-                low, high = ([row[f"goodput_{end}"] for row in curve] for end in ("low", "high"))
-                axes.fill_between(speed, low, high, color=style["color"], alpha=0.12, lw=0)
-                axes.plot(speed, [row["goodput"] for row in curve], **style)
+                _draw_goodput(axes, curve, "speed_kmh", policy_style(policy, others))
             _set_title(axes, f"horizon {horizon} ({horizon * period * 1e3:g} ms)", cell)
             axes.set_xlabel("speed [km/h]")
         grid[0][0].set_ylabel("goodput per user [bit/s/Hz]")
@@ -291,10 +289,6 @@ def plot_nmse_goodput(record: dict[str, Any] | PathLike, path: PathLike) -> None
     """Do gains in NMSE become gains in rate? Goodput relative to perfect CSI over median NMSE.
 
     One marker per regime, horizon and policy, at the reported SNR; larger for later horizons.
-
-    Args:
-        record: dict or path, a record of the link-level evaluation.
-        path: path of the figure; the extension chooses the format.
     """
     record = link_record(record)
     snr = record["config"]["report_link_snr_db"]
@@ -330,33 +324,40 @@ def plot_user_rate(record: dict[str, Any] | PathLike, path: PathLike) -> None:
 
     What Gaussian signalling would reach: a user's blocks either arrive or do not, and are too few
     to tell how users differ.
-
-    Args:
-        record: dict or path, a record of the link-level evaluation.
-        path: path of the figure; the extension chooses the format.
     """
     record = link_record(record)
     snr = record["config"]["report_link_snr_db"]
     rows = [row for row in goodput_of(record) if row["link_snr_db"] == snr]
-    regimes, horizons, policies, others = _axes_of(rows)
+    _, _, policies, others = _axes_of(rows)
     title = (
         "users' rates: bars from the weakest 5 % to the median, marker: mean; "
         f"{snr:g} dB link SNR, {_scenes(record)}"
     )
-    with panels(path, len(regimes), len(horizons), title, sharex=True, sharey=True) as grid:
-        for (regime, horizon), axes in zip(itertools.product(regimes, horizons), grid.flat):
-            cell = [r for r in rows if (r["regime"], r["horizon"]) == (regime, horizon)]
-            for row in cell:
-                place = policies.index(row["policy"])
-                style = policy_style(row["policy"], others)
-                ends = [row["user_rate_q05"], row["user_rate_median"]]
-                axes.plot([place, place], ends, color=style["color"], lw=6, alpha=0.35)
-                axes.plot(place, row["sum_rate"] / row["num_users"], **{**style, "ls": ""})
-            _set_title(axes, f"{regime}: horizon {horizon}", cell)
-            axes.set_xticks([])
-            if horizon == horizons[0]:
-                axes.set_ylabel("rate per user [bit/s/Hz]")
+
+    def draw(axes, cell):
+        for row in cell:
+            place = policies.index(row["policy"])
+            style = policy_style(row["policy"], others)
+            ends = [row["user_rate_q05"], row["user_rate_median"]]
+            axes.plot([place, place], ends, color=style["color"], lw=6, alpha=0.35)
+            axes.plot(place, row["sum_rate"] / row["num_users"], **{**style, "ls": ""})
+        axes.set_xticks([])
+
+    with _cells(rows, path, title, "rate per user [bit/s/Hz]", draw) as grid:
         _from_zero(grid)
+
+
+def _draw_band(axes, x, values, style):
+    """A curve and the band of its interval; `values` are lower end, curve and upper end."""
+    low, y, high = values
+    axes.fill_between(x, low, high, color=style["color"], alpha=0.12, lw=0)
+    axes.plot(x, y, **style)
+
+
+def _draw_goodput(axes, curve, over, style):
+    names = ("goodput_low", "goodput", "goodput_high")
+    values = [[row[name] for row in curve] for name in names]
+    _draw_band(axes, [row[over] for row in curve], values, style)
 
 
 def _from_zero(grid):

@@ -1,6 +1,11 @@
 """Sparse spatio-temporal attention of the tokens of an angle-delay-time grid."""
 
-from lwmt_sionna.ops.attention.neighborhood import Neighborhood, RandomNeighborhood, check_grid
+from lwmt_sionna.ops.attention.neighborhood import (
+    Neighborhood,
+    RandomNeighborhood,
+    check_grid,
+    get_neighborhood,
+)
 from lwmt_sionna.ops.attention.routing import (
     EnergyRouting,
     TopKRouting,
@@ -18,6 +23,7 @@ __all__ = [
     "RandomNeighborhood",
     "TopKRouting",
     "check_grid",
+    "get_neighborhood",
     "get_routing",
     "narrow",
     "select_bins",

@@ -9,7 +9,7 @@ import numpy as np
 
 from lwmt_sionna.typing import Array
 
-__all__ = ["Neighborhood", "RandomNeighborhood", "check_grid"]
+__all__ = ["Neighborhood", "RandomNeighborhood", "check_grid", "get_neighborhood"]
 
 _CACHED_TABLES = 16
 
@@ -210,6 +210,15 @@ class RandomNeighborhood(Neighborhood):
     def table(self, grid: tuple[int, int, int]) -> tuple[Array, Array]:
         """Neighbour table of a grid: see `Neighborhood.table`."""
         return _random_table(self, check_grid(grid))
+
+
+def get_neighborhood(neighborhood: Neighborhood | dict[str, Any] | None) -> Neighborhood:
+    """Neighbourhood from itself, its configuration, or None: the published one."""
+    if neighborhood is None:
+        return Neighborhood.published()
+    if isinstance(neighborhood, dict):
+        return Neighborhood.from_config(neighborhood)
+    return neighborhood
 
 
 def check_grid(grid: tuple[int, int, int]) -> tuple[int, int, int]:

@@ -130,17 +130,10 @@ def get_routing(
 def select_bins(
     energy: Tensor, grid: tuple[int, int, int], routing: EnergyRouting, dtype: str
 ) -> tuple[Tensor, Tensor]:
-    """Selection matrices of the angle and delay bins with the highest energy.
+    """One-hot rows of the angle and delay bins with the highest energy, which carry no gradient.
 
-    Args:
-        energy: `[batch, num_tokens]`, not negative.
-        grid: Number of snapshots, angle bins and delay bins.
-        routing: How many to keep.
-        dtype: Type of the result.
-
-    Returns:
-        `(angles, delays)`: one-hot rows `[batch, kept, num_angle]` and `[batch, kept, num_delay]`,
-        in ascending order of the bin. They carry no gradient.
+    `energy` is `[batch, num_tokens]`, not negative. Returns `[batch, kept, num_angle]` and `[batch,
+    kept, num_delay]`, in ascending order of the bin.
     """
     energy = ops.reshape(ops.stop_gradient(energy), (-1, *grid))
     _, *kept = routing.reduced_grid(grid)
@@ -154,18 +147,10 @@ def select_bins(
 
 
 def narrow(tokens: Tensor, bins: tuple[Tensor, Tensor], grid: tuple[int, int, int]) -> Tensor:
-    """Tokens of the selected angle and delay bins.
+    """Tokens `[batch, num_heads, num_kept, channels]` of the bins that `select_bins` chose.
 
-    Products with one-hot rows move tokens exactly, and their gradients are such products.
-
-    Args:
-        tokens: `[batch, num_heads, num_tokens, channels]`, perhaps with a class token at the end,
-            which stays.
-        bins: What `select_bins` returns.
-        grid: Number of snapshots, angle bins and delay bins.
-
-    Returns:
-        `[batch, num_heads, num_kept, channels]`.
+    Products with one-hot rows move tokens exactly, and their gradients are such products. A class
+    token at the end stays.
     """
     angles, delays = bins
     num_tokens, (heads, channels) = math.prod(grid), (tokens.shape[1], tokens.shape[3])

@@ -19,19 +19,20 @@ innermost axis is long and its addresses do not depend on what a loop carries):
   exponential of the weights, the division of their gradients).
 """
 
+import dataclasses
+import functools
 import math
 
 import keras
 import numpy as np
 from keras import ops
 
-from lwmt_sionna.ops.attention.dense import accumulator
 from lwmt_sionna.ops.attention.neighborhood import Neighborhood
-from lwmt_sionna.ops.attention.plan import shift_plan
 from lwmt_sionna.ops.attention.routing import LOWEST
-from lwmt_sionna.typing import Tensor
+from lwmt_sionna.ops.attention.tables import accumulator
+from lwmt_sionna.typing import Array, Tensor
 
-__all__ = ["attend_shift"]
+__all__ = ["ShiftPlan", "Sweep", "attend_shift", "shift_plan", "unrolled_offsets"]
 
 # Elements of the queries of one block: with keys, values and weights about 1 MB in float32, so that
 # two cores work in their own caches.
@@ -50,20 +51,9 @@ def attend_shift(
     num_keys: int | None = None,
     class_token: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """Attention over a translation-invariant neighbourhood.
+    """Attention over the neighbours of each token, with the arguments of `attend_gather`.
 
-    Args:
-        query: Scaled queries `[batch, num_heads, num_tokens, head_dim]`, without a class token.
-        key: Same shape.
-        value: Same shape.
-        neighborhood: A translation-invariant neighbourhood.
-        grid: Number of snapshots, angle bins and delay bins.
-        num_keys: How many of its highest scores a query keeps; None for all. Not with a class
-            token.
-        class_token: Key and value `[batch, num_heads, 1, head_dim]` that all queries see besides.
-
-    Returns:
-        `[batch, num_heads, num_tokens, head_dim]` of the type of `value`.
+    The neighbourhood must be translation-invariant, and scores are not routed beside a class token.
     """
     dtype = value.dtype
     query, key, value = (ops.cast(t, accumulator(t.dtype)) for t in (query, key, value))
@@ -335,15 +325,10 @@ class _Blocks:
         return (self.chunk, self.heads, self.head_dim, self.plan.size)
 
     def planes(self, tensor, margin, extra):
-        """Tokens to planes.
+        """Tokens `[batch, num_heads, num_tokens, channels]` to planes.
 
-        Args:
-            tensor: `[batch, num_heads, num_tokens, channels]`.
-            margin: Zeros before and after each plane.
-            extra: Planes of zeros after the last snapshot.
-
-        Returns:
-            `[batch * num_heads / heads, num_snapshots + extra, heads, channels, elements]`.
+        They are `[batch * num_heads / heads, num_snapshots + extra, heads, channels, elements]`:
+        `extra` planes of zeros after the last snapshot, `margin` zeros before and after each plane.
         """
         num_snapshots, num_angle, num_delay = self.grid
         channels = tensor.shape[-1]
@@ -397,17 +382,11 @@ class _Keys:
         self.bias = ops.convert_to_tensor(blocks.plan.bias(halo, LOWEST), dtype=blocks.dtype)
 
     def walk(self, index, visit, state, wide=False):
-        """Leads a block of queries past all key planes that it sees.
+        """Leads a block of queries past all key planes that it sees; returns the last state.
 
-        Args:
-            index: Which block.
-            visit: Function of the sweep, what is seen in a step (keys, values and bias), where it
-                lies (planes of the keys and start in them) and the state; returns the next state.
-            state: Tensors.
-            wide: Whether to see what the queries in the sweep's margin see, too.
-
-        Returns:
-            The last state.
+        `visit` is a function of the sweep, what is seen in a step (keys, values and bias), where it
+        lies (planes of the keys and start in them) and the state; it returns the next state.
+        `wide`: whether to see what the queries in the sweep's margin see, too.
         """
         group, chunk = index // self.blocks.num_chunks, index % self.blocks.num_chunks
         for sweep in self.blocks.plan.sweeps:
@@ -480,3 +459,157 @@ def _inner(left, right, offset, length, start=0):
         )
         total = term if total is None else total + term
     return total
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Sweep:
+    """Steps that share one set of unrolled offsets.
+
+    A step of a chunk of snapshots looks at one key plane per snapshot, through a window of the flat
+    plane. The key of query `n` at offset `o` is element `start + n + o` of the plane with its halo.
+
+    Attributes:
+        offsets: Offsets into the window, at least 0.
+        reach: Half the span of the offsets: the centre of the window.
+        slack: Elements by which the keys that a step touches hang over its window's centre.
+        planes: int32 `[num_chunks, num_steps + 1, chunk]`, the key plane of each snapshot;
+            `num_snapshots` is a plane without keys. The last step is never taken.
+        starts: int32 `[num_chunks, num_steps + 1]`.
+        counts: int32 `[num_chunks]`, steps that have any key.
+    """
+
+    offsets: tuple[int, ...]
+    reach: int
+    slack: int
+    planes: Array
+    starts: Array
+    counts: Array
+
+    @property
+    def margin(self) -> int:
+        """Queries before and after the plane that can share a key with it."""
+        return self.reach + self.slack
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ShiftPlan:
+    """Geometry of flat planes and the sweeps over them.
+
+    The delay bins of all angles of a snapshot lie behind each other in one flat plane, with as many
+    unused elements after each angle as the window is wide: a neighbour in angle and delay is then a
+    constant shift, and a shift over the edge of the grid lands on an unused element.
+
+    Attributes:
+        grid: Number of snapshots, angle bins and delay bins.
+        row: Elements from one angle to the next.
+        halo: Elements before and after a plane that the shifts may touch.
+        sweeps: What to add up.
+    """
+
+    grid: tuple[int, int, int]
+    row: int
+    halo: int
+    sweeps: tuple[Sweep, ...]
+
+    @property
+    def size(self) -> int:
+        """Elements of a plane without its halo."""
+        return self.grid[1] * self.row
+
+    @property
+    def margin(self) -> int:
+        """Queries before and after the plane that can share a key with it, in any sweep."""
+        return max(sweep.margin for sweep in self.sweeps)
+
+    @property
+    def overhang(self) -> int:
+        """Elements by which gradients of keys may hang over a plane."""
+        return max(
+            int(np.abs(sweep.starts - self.halo + sweep.reach).max()) + sweep.slack
+            for sweep in self.sweeps
+        )
+
+    def bias(self, halo: int, lowest: float) -> Array:
+        """`[num_snapshots + 1, 2 * halo + size]`: 0 where there is a key, else `lowest`."""
+        num_snapshots, num_angle, num_delay = self.grid
+        planes = np.full((num_snapshots + 1, num_angle, self.row), lowest)
+        planes[:num_snapshots, :, :num_delay] = 0
+        planes = planes.reshape(num_snapshots + 1, self.size)
+        return np.pad(planes, ((0, 0), (halo, halo)), constant_values=lowest)
+
+
+def _steps(neighborhood: Neighborhood, grid: tuple[int, int, int]) -> dict:
+    """Angle steps and delay steps of a window -> the time offsets that have this window."""
+    classes: dict[tuple, list[int]] = {}
+    for time_offset in (0, *neighborhood.effective_time_offsets):
+        if abs(time_offset) >= grid[0]:
+            continue
+        axes = []
+        widths = neighborhood.half_widths(time_offset)
+        dilations = neighborhood.dilation_at(time_offset)
+        for size, width, dilation in zip(grid[1:], widths, dilations, strict=True):
+            reach = (size - 1 if width < 0 else min(width, size - 1)) // dilation
+            axes.append(tuple(dilation * step for step in range(-reach, reach + 1)))
+        classes.setdefault(tuple(axes), []).append(time_offset)
+    return classes
+
+
+def unrolled_offsets(neighborhood: Neighborhood, grid: tuple[int, int, int], by_row: bool) -> int:
+    """Number of offsets that a kernel for this plan spells out: what its compile time follows."""
+    return sum(
+        len(delays) * (1 if by_row else len(angles))
+        for angles, delays in _steps(neighborhood, grid)
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def shift_plan(
+    neighborhood: Neighborhood, grid: tuple[int, int, int], chunk: int, by_row: bool
+) -> ShiftPlan:
+    """The plan of a translation-invariant neighbourhood on a grid.
+
+    `chunk` snapshots are worked on at a time. A step covers one angle offset (`by_row`), or all of
+    them: fewer offsets to compile against fewer steps.
+    """
+    num_snapshots = grid[0]
+    classes = _steps(neighborhood, grid)
+    row = grid[2] + max(delays[-1] for _, delays in classes)
+    halo = max(angles[-1] * row + delays[-1] for angles, delays in classes)
+    num_chunks = math.ceil(num_snapshots / chunk)
+    queries = np.arange(num_chunks * chunk).reshape(num_chunks, chunk)
+    sweeps = []
+    for (angles, delays), time_offsets in classes.items():
+        if by_row:
+            reach, slack = delays[-1], delays[-1]
+            offsets = tuple(reach + delay for delay in delays)
+            centres = [angle * row for angle in angles]
+        else:
+            reach, slack = angles[-1] * row + delays[-1], 0
+            offsets = tuple(reach + angle * row + delay for angle in angles for delay in delays)
+            centres = [0]
+        planes, starts, counts = [], [], []
+        num_steps = len(time_offsets) * len(centres)
+        for chunk_queries in queries:
+            chosen = []
+            for time_offset in time_offsets:
+                keys = chunk_queries + time_offset
+                real = (keys >= 0) & (keys < num_snapshots) & (chunk_queries < num_snapshots)
+                keys = np.where(real, keys, num_snapshots)
+                if real.any():
+                    chosen += [(keys, halo - reach + centre) for centre in centres]
+            counts.append(len(chosen))
+            idle = (np.full(chunk, num_snapshots), halo - reach)
+            chosen += [idle] * (num_steps + 1 - len(chosen))
+            planes.append([keys for keys, _ in chosen])
+            starts.append([start for _, start in chosen])
+        sweeps.append(
+            Sweep(
+                offsets,
+                reach,
+                slack,
+                np.array(planes, np.int32),
+                np.array(starts, np.int32),
+                np.array(counts, np.int32),
+            )
+        )
+    return ShiftPlan(grid, row, halo, tuple(sweeps))

@@ -5,10 +5,7 @@ import math
 import keras
 from keras import ops
 
-from lwmt_sionna.ops.attention.dense import attend_dense, dense_mask
-from lwmt_sionna.ops.attention.gather import attend_gather
 from lwmt_sionna.ops.attention.neighborhood import Neighborhood, check_grid
-from lwmt_sionna.ops.attention.plan import unrolled_offsets
 from lwmt_sionna.ops.attention.routing import (
     EnergyRouting,
     TopKRouting,
@@ -17,7 +14,8 @@ from lwmt_sionna.ops.attention.routing import (
     select_bins,
     widen,
 )
-from lwmt_sionna.ops.attention.shift import BY_ROW_HEAD_DIM, attend_shift
+from lwmt_sionna.ops.attention.shift import BY_ROW_HEAD_DIM, attend_shift, unrolled_offsets
+from lwmt_sionna.ops.attention.tables import attend_dense, attend_gather, dense_mask
 from lwmt_sionna.ops.compiled import call_compiled
 from lwmt_sionna.typing import Tensor
 

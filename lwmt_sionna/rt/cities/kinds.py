@@ -17,12 +17,15 @@ from lwmt_sionna.rt.cities.parts import (
     Range,
     Size,
     clip_polygon,
+    extrude,
+    house,
     inset,
+    ring,
+    row,
     row_stations,
     shortest_side,
     without_short_sides,
 )
-from lwmt_sionna.rt.cities.solids import extrude, house, ring, row
 from lwmt_sionna.rt.scenes.files import write_scene
 from lwmt_sionna.runs.configuration import (
     FILLED,
@@ -103,12 +106,7 @@ class StreetCanyon(CityConfig):
         slots = np.arange(-self.length / 2 + 8.0, self.length / 2 - 8.0, 6.5)
         open_slots = slots[[not self._on_crossing(x, starts, front, 4.0) for x in slots]]
         places = [(x, side * curb) for x in open_slots for side in (-1, 1)]
-        if self.cars > len(places):
-            raise ValueError(
-                f"The street has room for {len(places)} parked cars. Received: cars={self.cars}"
-            )
-        for index in np.sort(rng.permutation(len(places))[: self.cars]):
-            x, y = places[index]
+        for x, y in _some_of(places, self.cars, rng):
             city.add_car((x + rng.uniform(-0.5, 0.5), y), np.pi if y > 0 else 0.0)
         if self.tree_spacing > 0:
             line = np.arange(-self.length / 2 + 5.0, self.length / 2 - 5.0, self.tree_spacing)
@@ -169,12 +167,8 @@ class ManhattanGrid(CityConfig):
             if low[1] > lows[0][1]
             for x in np.arange(low[0] + 6.0, low[0] + block[0] - 6.0, 7.0)
         ]
-        if self.cars > len(places):
-            raise ValueError(
-                f"The streets have room for {len(places)} parked cars. Received: cars={self.cars}"
-            )
-        for index in np.sort(rng.permutation(len(places))[: self.cars]):
-            city.add_car(places[index], np.pi)
+        for place in _some_of(places, self.cars, rng):
+            city.add_car(place, np.pi)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -381,6 +375,15 @@ class Suburb(CityConfig):
         city.add_mast(crossing + 1.0, 15.0)
         city.add_mast(crossing + np.array([pitch[0] - self.road_width - 1.0, 1.0]), 10.0)
         city.add_mast(crossing - np.array([1.0 + self.road_width, pitch[1] + 1.0]), 12.0)
+
+
+def _some_of(places, cars, rng):
+    """Places for parked cars, drawn without order from those that there are."""
+    if cars > len(places):
+        raise ValueError(
+            f"The streets have room for {len(places)} parked cars. Received: cars={cars}"
+        )
+    return [places[index] for index in np.sort(rng.permutation(len(places))[:cars])]
 
 
 def _cross_ground(city, reach, half_road, road, lawn):

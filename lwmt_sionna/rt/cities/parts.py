@@ -1,4 +1,8 @@
-"""What cities are made of: streets of houses, trees, cars, places for base stations, parameters."""
+"""What cities are made of: solids, streets of houses, trees, cars, places for base stations.
+
+Solids share vertices between their faces and wind counter-clockwise seen from outside. Both matter:
+Sionna RT finds diffracting edges by the vertices that two faces share.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,7 +10,6 @@ from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
-from lwmt_sionna.rt.cities.solids import ellipsoid, extrude, quad
 from lwmt_sionna.rt.scenes.files import MeshObject
 from lwmt_sionna.rt.scenes.meshes import Mesh, join
 from lwmt_sionna.runs.configuration import (
@@ -22,8 +25,15 @@ from lwmt_sionna.typing import Array, ArrayLike, Random
 __all__ = [
     "City",
     "CityConfig",
+    "box",
     "clip_polygon",
+    "ellipsoid",
+    "extrude",
+    "house",
     "inset",
+    "quad",
+    "ring",
+    "row",
     "row_stations",
     "shortest_side",
     "without_short_sides",
@@ -110,13 +120,7 @@ class City:
         self.base_stations.append((*(round(float(c), 2) for c in place), round(float(height), 2)))
 
     def add_roof_mast(self, corner: ArrayLike, centre: ArrayLike, roof: float) -> None:
-        """Notes a base station on a mast 3 m over a roof, 0.8 m from its corner.
-
-        Args:
-            corner: `(x, y)` of a corner of the roof in metres.
-            centre: `(x, y)` of the roof's middle, towards which to step back.
-            roof: Height of the roof in metres.
-        """
+        """Notes a base station on a mast 3 m over a roof, 0.8 m from its corner to its centre."""
         corner, centre = np.asarray(corner, float), np.asarray(centre, float)
         back = (centre - corner) / np.linalg.norm(centre - corner)
         self.add_mast(corner + _EDGE * back, roof + _MAST)
@@ -132,15 +136,9 @@ def _car():
 
 
 def row_stations(length: float, width: tuple[float, float], rng: Random) -> Array:
-    """Cuts a street front into houses.
+    """Ends of the houses along a street front in metres, float64 `[num_houses + 1]`, from 0.
 
-    Args:
-        length: Length of the front in metres.
-        width: `(smallest, largest)` width of a house in metres.
-        rng: `numpy.random.Generator`.
-
-    Returns:
-        float64 `[num_houses + 1]`, from 0 to `length`.
+    `width` is the `(smallest, largest)` width of a house in metres.
     """
     count = max(1, round(length / rng.uniform(*width)))
     share = rng.uniform(*width, count)
@@ -148,15 +146,9 @@ def row_stations(length: float, width: tuple[float, float], rng: Random) -> Arra
 
 
 def clip_polygon(polygon: ArrayLike, normal: ArrayLike, offset: float) -> Array:
-    """The part of a convex polygon where `normal . p <= offset`.
+    """The part `[num_left, 2]`, perhaps empty, of a convex polygon where `normal . p <= offset`.
 
-    Args:
-        polygon: Corners, counter-clockwise, float `[num_corners, 2]`.
-        normal: float `[2]`.
-        offset: float.
-
-    Returns:
-        float64 `[num_left, 2]`, perhaps empty.
+    The corners `[num_corners, 2]` go counter-clockwise.
     """
     polygon = np.asarray(polygon, dtype=np.float64).reshape(-1, 2)
     over = polygon @ np.asarray(normal, dtype=np.float64) - offset
@@ -174,12 +166,8 @@ def clip_polygon(polygon: ArrayLike, normal: ArrayLike, offset: float) -> Array:
 def inset(polygon: ArrayLike, margin: float) -> Array | None:
     """A convex polygon with every side moved inwards; sides that vanish stay as tiny ones.
 
-    Args:
-        polygon: Corners, counter-clockwise, float `[num_corners, 2]`.
-        margin: Metres.
-
-    Returns:
-        float64 `[num_corners, 2]`, corner by corner, or `None` where the margin leaves no inside.
+    Corner by corner as they are, counter-clockwise `[num_corners, 2]` in metres; `None` where the
+    margin leaves no inside.
     """
     polygon = np.asarray(polygon, dtype=np.float64)
     side = np.roll(polygon, -1, axis=0) - polygon
@@ -203,14 +191,9 @@ def shortest_side(polygon: Array) -> float:
 
 
 def without_short_sides(polygon: ArrayLike, least: float) -> Array | None:
-    """A convex polygon with corners taken away until every side is long enough.
+    """A convex polygon with corners taken away until every side is long enough, in metres.
 
-    Args:
-        polygon: Corners, float `[num_corners, 2]`.
-        least: Metres.
-
-    Returns:
-        float64 `[num_left, 2]`, or `None` where fewer than three corners would be left.
+    `None` where fewer than three corners would be left.
     """
     polygon = np.asarray(polygon, dtype=np.float64)
     while len(polygon) >= 3:
@@ -256,11 +239,7 @@ class CityConfig(Config):
         object.__setattr__(self, "kind", self.KIND)
 
     def layout(self) -> City:
-        """Lays the city out.
-
-        Returns:
-            `City`.
-        """
+        """Lays the city out."""
         city = City()
         self._lay_out(city, np.random.default_rng(self.seed))
         return city
@@ -270,3 +249,128 @@ class CityConfig(Config):
 
     def _facade(self, rng):
         return self.facades[rng.integers(len(self.facades))]
+
+
+def quad(lower: ArrayLike, upper: ArrayLike, height: float = 0.0) -> Mesh:
+    """Horizontal rectangle that looks up, between two corners `(x, y)` in metres."""
+    (x0, y0), (x1, y1) = np.asarray(lower), np.asarray(upper)
+    corners = [[x0, y0, height], [x1, y0, height], [x1, y1, height], [x0, y1, height]]
+    return Mesh(corners, [[0, 1, 2], [0, 2, 3]])
+
+
+def extrude(polygon: ArrayLike, bottom: float, top: float) -> Mesh:
+    """Upright prism over a convex polygon `[num_corners, 2]`, counter-clockwise, in metres."""
+    polygon = np.asarray(polygon, dtype=np.float64)
+    n = len(polygon)
+    vertices = np.concatenate([np.column_stack([polygon, np.full(n, z)]) for z in (bottom, top)])
+    here, after = np.arange(n), (np.arange(n) + 1) % n
+    fan = np.column_stack([np.zeros(n - 2, int), np.arange(1, n - 1), np.arange(2, n)])
+    faces = [
+        np.column_stack([here, after, after + n]),
+        np.column_stack([here, after + n, here + n]),
+        fan + n,
+        fan[:, ::-1],
+    ]
+    return Mesh(vertices, np.concatenate(faces))
+
+
+def box(lower: ArrayLike, upper: ArrayLike) -> Mesh:
+    """Axis-aligned box between two corners, each float `[3]`, metres."""
+    (x0, y0, z0), (x1, y1, z1) = np.asarray(lower), np.asarray(upper)
+    return extrude([[x0, y0], [x1, y0], [x1, y1], [x0, y1]], z0, z1)
+
+
+def ring(outer: ArrayLike, inner: ArrayLike, bottom: float, top: float) -> Mesh:
+    """Upright prism with a courtyard, both `[num_corners, 2]`, counter-clockwise, in metres.
+
+    The courtyard has as many corners, in the same order.
+    """
+    outer, inner = np.asarray(outer), np.asarray(inner)
+    n = len(outer)
+    layers = [(outer, bottom), (outer, top), (inner, top), (inner, bottom)]
+    vertices = np.concatenate([np.column_stack([p, np.full(n, z)]) for p, z in layers])
+    here, after = np.arange(n), (np.arange(n) + 1) % n
+    faces = []
+    for layer in range(4):
+        low, high = layer * n, (layer + 1) % 4 * n
+        faces.append(np.column_stack([here + low, after + low, after + high]))
+        faces.append(np.column_stack([here + low, after + high, here + high]))
+    return Mesh(vertices, np.concatenate(faces))
+
+
+def row(stations: ArrayLike, heights: ArrayLike, depth: float) -> Mesh:
+    """Houses wall to wall along x, one closed surface whose facade has no seams.
+
+    Were they boxes side by side, every seam of the facade would count as two diffracting edges.
+    `stations` are the ends of the houses in metres, ascending, `[num_houses + 1]`, `heights`
+    `[num_houses]`; `depth` is the extent along y, from 0.
+    """
+    stations, heights = np.asarray(stations), np.asarray(heights, dtype=np.float64)
+    left = np.concatenate([[0.0], heights])
+    right = np.concatenate([heights, [0.0]])
+    levels = [sorted({0.0, a, b}) for a, b in zip(left, right)]
+    offsets = np.cumsum([0, *(len(each) for each in levels)])
+    front = np.array([[x, 0.0, z] for x, each in zip(stations, levels) for z in each])
+    back = front + np.array([0.0, depth, 0.0])
+    behind = len(front)
+    faces = []
+
+    def side(low, high):
+        """Strip between two chains of vertices that climb, seen from the side of `low`."""
+        i = j = 0
+        while i < len(low) - 1 or j < len(high) - 1:
+            climb_low = j == len(high) - 1 or (
+                i < len(low) - 1 and front[low[i + 1], 2] <= front[high[j + 1], 2]
+            )
+            third = low[i + 1] if climb_low else high[j + 1]
+            triangle = [low[i], high[j], third]
+            faces.append(triangle)
+            faces.append([behind + triangle[1], behind + triangle[0], behind + triangle[2]])
+            i, j = (i + 1, j) if climb_low else (i, j + 1)
+
+    def wall(first, second):
+        """Rectangle from an edge of the front to the back; an edge that climbs looks to -x."""
+        faces.append([first, second, second + behind])
+        faces.append([first, second + behind, first + behind])
+
+    for house, height in enumerate(heights):
+        begin, end = levels[house], levels[house + 1]
+        low = [offsets[house] + k for k, z in enumerate(begin) if z <= height]
+        high = [offsets[house + 1] + k for k, z in enumerate(end) if z <= height]
+        side(low, high)
+        wall(low[-1], high[-1])  # the roof
+        wall(high[0], low[0])  # the floor
+    for station, each in enumerate(levels):
+        base = offsets[station]
+        for k in range(len(each) - 1):
+            if each[k] >= min(left[station], right[station]):
+                ends = (base + k, base + k + 1)
+                wall(*(ends if right[station] > left[station] else ends[::-1]))
+    return Mesh(np.concatenate([front, back]), faces)
+
+
+def house(length: float, width: float, eaves: float, ridge: float) -> Mesh:
+    """Detached house with a gable roof along x, centred on the origin and standing on z = 0 [m]."""
+    y, z = np.array(
+        [[-width / 2, 0], [width / 2, 0], [width / 2, eaves], [0, ridge], [-width / 2, eaves]]
+    ).T
+    gable = np.column_stack([y, z])
+    solid = extrude(gable, -length / 2, length / 2)
+    # The prism's polygon lies in (y, z) and its height along x: a cyclic exchange keeps winding.
+    return Mesh(solid.vertices[:, [2, 0, 1]], solid.faces)
+
+
+def ellipsoid(centre: ArrayLike, radii: ArrayLike) -> Mesh:
+    """Icosahedron stretched to radii around a centre, each `[3]` in metres: the crown of a tree."""
+    angle = np.arange(5) * 2 * np.pi / 5
+    z = 1 / np.sqrt(5)
+    upper = np.column_stack([2 * z * np.cos(angle), 2 * z * np.sin(angle), np.full(5, z)])
+    half = angle + np.pi / 5
+    lower = np.column_stack([2 * z * np.cos(half), 2 * z * np.sin(half), np.full(5, -z)])
+    vertices = np.concatenate([[[0.0, 0.0, 1.0]], upper, lower, [[0.0, 0.0, -1.0]]])
+    faces = []
+    for k in range(5):
+        a, b = 1 + k, 1 + (k + 1) % 5
+        c, d = 6 + k, 6 + (k + 1) % 5
+        faces += [[0, a, b], [a, c, b], [b, c, d], [11, d, c]]
+    return Mesh(vertices * np.asarray(radii) + np.asarray(centre), faces)

@@ -148,16 +148,9 @@ class FreeSpace:
     region: Array
 
     def draw(self, rng: Random, ring: Ring, least_area: float = 0.0) -> Array | None:
-        """Draws a free cell in a ring, uniformly.
+        """Draws a free cell in a ring, uniformly: indices, int64 `[2]`, or `None` if there is none.
 
-        Args:
-            rng: `numpy.random.Generator`.
-            ring: `Ring`.
-            least_area: Smallest area of the connected region in square metres; keeps out of
-                courtyards.
-
-        Returns:
-            int64 `[2]`, indices of the cell, or `None` where there is none.
+        Its connected region has `least_area` square metres at least, which keeps out of courtyards.
         """
         cells, places, areas = self._free_cells
         off = np.linalg.norm(places - np.array(ring.centre), axis=-1)
@@ -167,12 +160,7 @@ class FreeSpace:
         return cells[chosen[rng.integers(len(chosen))]] if len(chosen) else None
 
     def is_clear(self, start: ArrayLike, stop: ArrayLike) -> bool:
-        """Whether all cells that a straight line passes are free, a first look without rays.
-
-        Args:
-            start: `(x, y)` in metres.
-            stop: `(x, y)` in metres.
-        """
+        """Whether all cells that a straight line passes are free, a first look without rays."""
         start, stop = np.asarray(start), np.asarray(stop)
         count = int(np.ceil(np.linalg.norm(stop - start) / (0.5 * self.ground.cell))) + 1
         share = np.linspace(0.0, 1.0, count)[:, None]
@@ -189,16 +177,10 @@ class FreeSpace:
     def ways(self, cell: ArrayLike, reach: float) -> tuple[Array, Callable[[ArrayLike], Array]]:
         """Shortest ways from a cell along the middle of streets.
 
-        A step costs its length, and more the nearer it is to a wall.
-
-        Args:
-            cell: Indices of the first cell, int `[2]`.
-            reach: Largest cost of a way in metres.
-
-        Returns:
-            Tuple of the cost of the way to every cell, float64 `[num_x, num_y]`, infinite where
-            none leads, and a function from the indices of a cell to the points of the way there
-            in metres, float64 `[num_points, 2]`.
+        A step costs its length, and more the nearer it is to a wall; `reach` is the largest cost of
+        a way. Returns the cost of the way to every cell in metres, float64 `[num_x, num_y]`,
+        infinite where none leads, and a function from the indices of a cell to the points of the
+        way there, `[num_points, 2]`.
         """
         from scipy.sparse.csgraph import dijkstra
 
@@ -249,17 +231,9 @@ class FreeSpace:
 def free_space(
     terrain: Terrain, centre: tuple[float, float], radius: float, cell: float, clearance: float
 ) -> FreeSpace:
-    """Free space around a point of a scene.
+    """Free space in the square of half a side `radius` around a point of a scene, in metres.
 
-    Args:
-        terrain: `Terrain`.
-        centre: `(x, y)` in metres, a tuple.
-        radius: Half the side of the square to look at in metres.
-        cell: Side of a cell in metres.
-        clearance: Distance to keep from everything but open ground in metres.
-
-    Returns:
-        `FreeSpace`.
+    `cell` is the side of a cell, `clearance` the distance to keep from everything but open ground.
     """
     from scipy.ndimage import distance_transform_edt, label
 
@@ -274,18 +248,10 @@ def free_space(
 
 
 def is_free_way(terrain: Terrain, points: ArrayLike, user_height: float, clearance: float) -> bool:
-    """Whether a way lies over open ground and crosses no surface, to both sides too.
+    """Whether a way `[num_points, 2]` lies over open ground and crosses no surface.
 
-    Rays look down at points half a metre apart, and along the way at the height of the users.
-
-    Args:
-        terrain: `Terrain`.
-        points: Points of the way in metres, float `[num_points, 2]`.
-        user_height: Metres above the ground.
-        clearance: Distance kept to both sides in metres.
-
-    Returns:
-        bool.
+    Rays look down at points half a metre apart, and along the way at the height of the users; to
+    both sides `clearance` metres are kept.
     """
     points = np.asarray(points, dtype=np.float64)
     points = points[np.concatenate([[True], np.any(np.diff(points, axis=0) != 0, axis=1)])]

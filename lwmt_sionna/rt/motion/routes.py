@@ -157,9 +157,6 @@ class Drive:
                 squared; it slows the drive in arcs.
             stops: Pairs of a place along the route in metres and a duration in seconds.
             rolling: Whether the drive begins and ends at full speed and not at rest.
-
-        Returns:
-            `Drive`.
         """
         if min(cruise, acceleration, deceleration, lateral_acceleration) <= 0:
             raise ValueError(
@@ -225,12 +222,7 @@ class Drive:
 def simplify_polyline(points: ArrayLike, tolerance: float) -> Array:
     """Drops points of a polyline that lie within a tolerance of it (Douglas and Peucker, 1973).
 
-    Args:
-        points: float `[num_points, 2]`.
-        tolerance: Metres.
-
-    Returns:
-        float64 `[num_left, 2]` with the first and last point.
+    `[num_points, 2]` in metres; the first and last point stay.
     """
     points = np.asarray(points, dtype=np.float64)
     keep = np.zeros(len(points), dtype=bool)
@@ -256,14 +248,9 @@ def simplify_polyline(points: ArrayLike, tolerance: float) -> Array:
 
 
 def offset_polyline(points: ArrayLike, offset: float) -> Array:
-    """A polyline shifted to one side, such as to a lane.
+    """A polyline `[num_points, 2]` shifted to one side, such as to a lane, in metres.
 
-    Args:
-        points: float `[num_points, 2]`.
-        offset: Metres to the left of the direction of travel; negative to the right.
-
-    Returns:
-        float64 `[num_points, 2]`.
+    Positive offsets go to the left of the direction of travel.
     """
     points = np.asarray(points, dtype=np.float64)
     legs = np.diff(points, axis=0)

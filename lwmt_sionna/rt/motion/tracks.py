@@ -121,12 +121,5 @@ class MovingObject:
             )
 
     def velocity(self, sampling_period: float) -> Array:
-        """Velocities, derived from the positions.
-
-        Args:
-            sampling_period: Time between snapshots in seconds.
-
-        Returns:
-            float64 `[num_snapshots, 3]`, metres per second.
-        """
+        """Velocities in metres per second, float64 `[num_snapshots, 3]`: see `derive_velocity`."""
         return derive_velocity(self.position, sampling_period)

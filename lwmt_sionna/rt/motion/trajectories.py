@@ -149,9 +149,6 @@ def sample_tracks(
         ring: `Ring` that users start in. Trips may lead out of it; those from files are not held
             to it.
 
-    Returns:
-        `Tracks`.
-
     Raises:
         ValueError: If there is too little open ground, or a trip of the file leaves it.
     """
@@ -233,9 +230,6 @@ def sample_straight_tracks(
         speed: Speed in metres per second: a float, or float `[num_tracks]`.
         ring: `Ring` that users start in.
         user_height: Height above ground in metres.
-
-    Returns:
-        `Tracks`.
 
     Raises:
         ValueError: If the ring holds too little open ground to find the tracks.
@@ -425,9 +419,6 @@ def sample_moving_objects(
         speed: Cruising speed in metres per second: a float, or float `[num_objects]`.
         ring: `Ring` where trips begin.
         tracks: `Tracks` of users on the same clock to keep away from, or `None`.
-
-    Returns:
-        list of `MovingObject`.
 
     Raises:
         ValueError: If an object is none of the scene, or the streets have no room for all of them.

@@ -66,12 +66,6 @@ def read_trips(path: PathLike) -> list[Trip]:
     point, in seconds and metres. NumPy (`.npz`): `time` float `[num_points]` and `position` float
     `[num_users, num_points, 2 or 3]` (or without the axis of users).
 
-    Args:
-        path: Path of the file.
-
-    Returns:
-        list of `Trip`.
-
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If columns or arrays are missing, a value is no number, or times do not ascend.
@@ -169,19 +163,10 @@ def windows_of_trips(
     slowest: float,
     user_height: float,
 ) -> Array:
-    """Windows of trips, each at a random instant of a random trip.
+    """Windows `[num_tracks, num_snapshots, 3]` of trips, each at a random instant of a random one.
 
-    Args:
-        terrain: `Terrain`.
-        rng: `numpy.random.Generator`.
-        trips: list of `Trip`.
-        clock: `Clock` of a window.
-        num_tracks: Number of windows.
-        slowest: Windows with a smaller mean speed in metres per second are drawn again.
-        user_height: Height above the ground in metres, for trips without heights.
-
-    Returns:
-        float64 `[num_tracks, num_snapshots, 3]`, metres.
+    Windows whose mean speed is below `slowest` (metres per second) are drawn again; trips without
+    heights run `user_height` metres above the ground.
 
     Raises:
         ValueError: If all trips are shorter than a window or slower, or one leaves the open ground

@@ -162,12 +162,6 @@ class SceneXML:
 def read_scene_xml(path: PathLike) -> SceneXML:
     """Reads the XML file of a scene.
 
-    Args:
-        path: Path of the file.
-
-    Returns:
-        `SceneXML`.
-
     Raises:
         ValueError: If the file is no XML, holds no scene of Mitsuba, is larger than 64 megabytes
             or nested more than a hundred deep.

@@ -160,12 +160,7 @@ def winding_number(mesh: Mesh, points: ArrayLike) -> Array:
 
 
 def write_ply(path: PathLike, mesh: Mesh) -> None:
-    """Writes a binary PLY file; coordinates are rounded to millimetres, so builds repeat.
-
-    Args:
-        path: Path of the file.
-        mesh: `Mesh`.
-    """
+    """Writes a binary PLY file; coordinates are rounded to millimetres, so builds repeat."""
     header = (
         "ply\nformat binary_little_endian 1.0\n"
         f"element vertex {len(mesh.vertices)}\n"

@@ -78,9 +78,6 @@ def resolve_scene(name: PathLike) -> SceneFile:
         name: Name of a built-in scene, name of a folder in `scenes/`, path of an XML file, or path
             of a folder that holds `scene.xml`.
 
-    Returns:
-        `SceneFile`.
-
     Raises:
         ValueError: If there is no such scene; the message lists those that exist.
         ImportError: If a built-in scene is asked for and Sionna RT is not installed.

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lwmt_sionna.data.figures import map_figure
+from lwmt_sionna.data.summary import map_figure
 from lwmt_sionna.rt.motion.ground import GroundMap, ground_map
 from lwmt_sionna.rt.scenes.files import read_scene_xml
 from lwmt_sionna.rt.scenes.names import resolve_scene
