@@ -49,13 +49,9 @@ data: setup ## trace the sequences of every experiments/configs/data_*.toml agai
 		$(PY) experiments/generate_sequences.py --config $$config || exit; \
 	done
 
-worlds: setup ## the sequences of all worlds in which predictors are judged, in runs/worlds
+worlds: setup ## trace the streets of experiments/configs/worlds_eval.toml, in runs/worlds
 	@for config in experiments/configs/worlds/data_*.toml; do \
 		$(PY) experiments/generate_sequences.py --config $$config --out runs/worlds || exit; \
-	done
-	@for config in $$(ls experiments/configs/worlds/*.toml | grep -v /data_); do \
-		$(PY) experiments/generate_channels.py --config $$config \
-			--out runs/worlds/$$(basename $$config .toml).h5 || exit; \
 	done
 
 train: setup ## train the small predictor again

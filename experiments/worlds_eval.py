@@ -31,7 +31,7 @@ def main(argv=None):
         "--quick", action="store_true", help="three worlds of shipped data, in minutes"
     )
     group = parser.add_argument_group("in place of configured values")
-    group.add_argument("--worlds", nargs="+", metavar="NAME", help="names that hold one of these")
+    group.add_argument("--worlds", nargs="+", metavar="NAME", help="names, or parts of names")
     group.add_argument("--baselines", nargs="+", help="training-free predictors")
     command_line.add_options(group, "preset", "history_snr", "horizons", "limit", "seed")
     command_line.add_options(parser, "workers", "dask", "workdir", workers=1)
@@ -54,7 +54,9 @@ def main(argv=None):
     path = CONFIGS / "worlds_quick.toml" if args.quick else args.config
     config = WorldsConfig.from_toml(path, overrides)
     if args.worlds is not None:
-        chosen = [w for w in config.worlds if any(part in w.name for part in args.worlds)]
+        exact = {w.name for w in config.worlds} & set(args.worlds)
+        parts = [part for part in args.worlds if part not in exact]
+        chosen = [w for w in config.worlds if w.name in exact or any(p in w.name for p in parts)]
         config = dataclasses.replace(config, worlds=chosen)
     points, inputs = evaluate_worlds(
         config,
@@ -67,7 +69,7 @@ def main(argv=None):
         args.out,
         name="worlds_eval",
         config=config,
-        points=points,
+        points=[rounded(point) for point in points],
         seeds=[config.seed],
         inputs=inputs,
         started=started,
@@ -76,6 +78,14 @@ def main(argv=None):
     if args.figure is not None:
         plot_worlds(record, args.figure)
     print(f"record: {args.out}")
+
+
+def rounded(point):
+    """A point with numbers of five significant digits: thousands of them make a record."""
+    return {
+        name: float(f"{value:.5g}") if isinstance(value, float) else value
+        for name, value in point.items()
+    }
 
 
 if __name__ == "__main__":

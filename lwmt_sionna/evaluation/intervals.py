@@ -7,7 +7,6 @@ apart.
 """
 
 import functools
-import statistics
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -130,8 +129,7 @@ def paired_difference(
 
     Reference:
         T. C. Hesterberg, "What Teachers Should Know About the Bootstrap", The American
-        Statistician 69(4), 2015, section 5.3 (stretching); M. Abramowitz, I. A. Stegun, "Handbook
-        of Mathematical Functions", 26.7.5 (quantiles of Student's distribution).
+        Statistician 69(4), 2015, section 5.3.
     """
     if statistic not in _STATISTICS:
         raise ValueError(
@@ -230,13 +228,10 @@ def _quantiles(figures, level):
 
 def _stretch(num_clusters, level):
     """How much too narrow the quantiles of resampled means of so many clusters are."""
-    freedom = num_clusters - 1
-    z = statistics.NormalDist().inv_cdf((1 + level) / 2)
-    t = z + np.polyval([1, 0, 1, 0], z) / (4 * freedom)
-    t += np.polyval([5, 0, 16, 0, 3, 0], z) / (96 * freedom**2)
-    t += np.polyval([3, 0, 19, 0, 17, 0, -15, 0], z) / (384 * freedom**3)
-    t += np.polyval([79, 0, 776, 0, 1482, 0, -1920, 0, -945, 0], z) / (92160 * freedom**4)
-    return float(t / z * np.sqrt(num_clusters / freedom))
+    from scipy.special import ndtri, stdtrit
+
+    freedom, tail = num_clusters - 1, (1 + level) / 2
+    return float(stdtrit(freedom, tail) / ndtri(tail) * np.sqrt(num_clusters / freedom))
 
 
 def _mean(values, index, weights):

@@ -96,6 +96,8 @@ class World(Config):
         draw: TOML file of a `Tr38901Config` that is drawn where there is no `data`.
         array: Array of the base station, for paths and for channels that are drawn; that of the
             file, or the usual line, if left out.
+        max_similarity: Largest similarity of the directions of users that are served together, see
+            `DropConfig`: 1 where all users have the same, as those of one clustered delay line.
         sounding: `SoundingConfig`.
         hardware: `HardwareConfig`.
     """
@@ -105,6 +107,7 @@ class World(Config):
     data: str | None = None
     draw: str | None = None
     array: PlanarArray | None = None
+    max_similarity: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.5
     sounding: SoundingConfig = dataclasses.field(default_factory=SoundingConfig)
     hardware: HardwareConfig = dataclasses.field(default_factory=HardwareConfig)
 
@@ -367,8 +370,10 @@ def _compute(config, cell):
             f"Received: {cell.file}"
         )
     world = dataclasses.replace(cell.world, data=cell.file, draw=None)
-    sequences = load_world(world, config)
-    return evaluate_world(world, sequences, config, cell.snr)
+    try:
+        return evaluate_world(world, load_world(world, config), config, cell.snr)
+    except ValueError as error:
+        raise ValueError(f"world {world.name!r} at {cell.snr:g} dB: {error}") from error
 
 
 def _drops(world, sequences, config, history_snr_db):
@@ -376,7 +381,9 @@ def _drops(world, sequences, config, history_snr_db):
     downlink = DownlinkConfig(
         num_antennas=array.num_ant, num_rows=array.num_rows, polarization=array.polarization
     )
-    drops = DropConfig(history_snr_db=history_snr_db, seed=config.seed)
+    drops = DropConfig(
+        history_snr_db=history_snr_db, max_similarity=world.max_similarity, seed=config.seed
+    )
     return DropFactory(
         sequences, downlink, drops, world.sounding, world.name, hardware=world.hardware
     )
