@@ -60,6 +60,8 @@ SEEDS = {
     "`paths`": ("paths", "sparse_seed2", "sparse_seed3"),
     "dense attention": ("dense_seed1", "dense_seed2", "dense_seed3"),
 }
+# Below, what is left of an error is rounding.
+EXACT_DB = -90.0
 # A lead counts from so many decibels on.
 MARGIN_DB = 0.5
 # Calibration errors of arrays that have none.
@@ -90,6 +92,7 @@ DRAWN = {
         "lwmt_sionna.evaluation.figures:plot_error_scatter",
     ),
     "pretraining": ("pretraining", "lwmt_sionna.training.figures:plot_mask_ablation"),
+    "worlds": ("worlds_eval", "lwmt_sionna.link.sweep.figures:plot_worlds"),
     "tracing_benchmark": (
         "tracing_benchmark",
         "experiments/tracing_benchmark.py:plot_tracing_benchmark",
@@ -286,8 +289,9 @@ def world_table(horizon):
     names = [n for n in kinds if n not in ("zero", "perfect", "noisy_perfect")]
     rows = []
     for world, points in world_points(record, 15.0, horizon).items():
-        cells = [f"{max(points[n]['nmse_median_db'], -99):.1f}" if n in points else "-"
-                 for n in names]  # fmt: skip
+        told = {name: point["nmse_median_db"] for name, point in points.items()}
+        told = {name: f"{db:.1f}" if db > EXACT_DB else "exact" for name, db in told.items()}
+        cells = [told.get(name, "-") for name in names]
         free = [p["nmse_median_db"] for p in points.values() if p["kind"] == "training_free"]
         best = f"{min(free):.1f}"
         cells = [f"**{c}**" if c == best else c for c in cells]
