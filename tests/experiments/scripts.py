@@ -8,7 +8,7 @@ import pathlib
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPTS = sorted(path.name for path in (ROOT / "experiments").glob("*.py"))
 CONFIGS = sorted((ROOT / "experiments" / "configs").rglob("*.toml"))
-# By how a configuration's name begins: the module and the class that read it.
+# By how a configuration's name begins, or by its folder: the module and the class that read it.
 _CLASSES = {
     "attention": ("lwmt_sionna.training", "TrainConfig"),
     "data": ("lwmt_sionna.rt", "GenerationConfig"),
@@ -17,9 +17,10 @@ _CLASSES = {
     "prediction": ("lwmt_sionna.evaluation.grid", "GridConfig"),
     "predictor": ("lwmt_sionna.training", "TrainConfig"),
     "pretrain": ("lwmt_sionna.training", "PretrainConfig"),
-    "pretraining": ("lwmt_sionna.rt", "GenerationConfig"),
+    "pretraining/": ("lwmt_sionna.rt", "GenerationConfig"),
     "wide": ("lwmt_sionna.rt", "GenerationConfig"),
-    "worlds": ("lwmt_sionna.link.phy.tr38901", "Tr38901Config"),
+    "worlds": ("lwmt_sionna.link.sweep.worlds", "WorldsConfig"),
+    "worlds/": ("lwmt_sionna.link.phy.tr38901", "Tr38901Config"),
 }
 
 
@@ -36,6 +37,6 @@ def script(name):
 def read_configs(path):
     """The configurations of a file, by the class that its name, or its folder's, stands for."""
     is_named = path.parent.name == "configs" or path.stem.startswith("data_")
-    kind = path.stem if is_named else path.parent.name
-    module, name = _CLASSES[kind.partition("_")[0]]
+    kind = path.stem.partition("_")[0] if is_named else f"{path.parent.name}/"
+    module, name = _CLASSES[kind]
     return getattr(importlib.import_module(module), name).variants_from_toml(path)
