@@ -411,12 +411,11 @@ def _cell(point):
 
 
 def _pair(point, suffix):
-    pooled, median = (point.get(f"nmse_{kind}_db{suffix}") for kind in ("pooled", "median"))
-    if pooled is None or median is None:
+    values = [point.get(f"nmse_{kind}_db{suffix}") for kind in ("pooled", "median")]
+    if None in values:
         return "-"
-    if pooled < -100:
-        return "exact"
-    return f"{pooled:.1f} / {median:.1f}"
+    told = ["exact" if value < -100 else f"{value:.1f}" for value in values]
+    return "exact" if told == ["exact"] * 2 else " / ".join(told)
 
 
 def _percent(share):
