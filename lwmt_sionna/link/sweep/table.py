@@ -1,5 +1,6 @@
 """The result of a link-level evaluation as text."""
 
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -341,11 +342,14 @@ def format_worlds(record: dict[str, Any] | PathLike) -> str:
         lines.append(("",) * len(lines[0]))
     return "\n".join(
         [
-            f"Histories at {snr:g} dB. Left: median NMSE [dB], of event-free sequences where paths",
-            "are known. Right: share of the goodput between hold and perfect CSI that is won back,",
-            f"at {record['config']['link_snr_db']:g} dB link SNR, and what the paired difference",
-            "to the best training-free policy allows to say. Causal: the ceiling, where paths are",
-            "known.",
+            textwrap.fill(
+                f"Histories at {snr:g} dB. Left: median NMSE [dB], of event-free sequences where "
+                "paths are known. Right: share of the goodput between hold and perfect CSI that is "
+                f"won back at {record['config']['link_snr_db']:g} dB link SNR, and what the paired "
+                "difference to the best training-free policy allows to say. Causal: the ceiling, "
+                "where paths are known.",
+                96,
+            ),
             "",
             *_aligned(lines[:-1]),
         ]
