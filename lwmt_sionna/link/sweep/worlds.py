@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import json
 import logging
 import pathlib
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
@@ -18,7 +17,6 @@ from lwmt_sionna.baselines import (
     PerfectCsi,
     told_arrived,
     tuned_baselines,
-    tuned_settings,
 )
 from lwmt_sionna.data import (
     ChannelSequences,
@@ -91,9 +89,8 @@ class World(Config):
     Attributes:
         name: Unique name.
         group: Kind of world.
-        data: HDF5 file of paths or of channels. Unlike other files, it may be missing if `draw`
-            says what to draw.
-        draw: TOML file of a `Tr38901Config` that is drawn where there is no `data`.
+        data: HDF5 file of paths or of channels.
+        draw: TOML file of a `Tr38901Config` that is drawn, in place of `data`.
         array: Array of the base station, for paths and for channels that are drawn; that of the
             file, or the usual line, if left out.
         max_similarity: Largest similarity of the directions of users that are served together, see
@@ -395,8 +392,7 @@ def _forecasts(factory, trial, config, history_snr_db):
     array_shape = _array_shape(factory.downlink.array.shape)
     judged = {}
     for name in config.baselines or CLASSICAL:
-        settings = json.dumps(tuned_settings(name, history_snr_db), sort_keys=True)
-        predictor = _baseline(name, settings, history_snr_db, array_shape)
+        predictor = _baseline(name, history_snr_db, array_shape)
         judged[name] = Judged(_predict(predictor, trial, horizons), "training_free")
     for preset in config.presets:
         predictor = _preset(preset, array_shape)
@@ -423,26 +419,29 @@ def _compare(judged, trial):
     for index, (subset, mask) in itertools.product(
         range(trial.future.shape[1]), trial.subsets.items()
     ):
-        chosen = mask[index]
+        truth = trial.future[:, index]
+        chosen = mask[index] & np.any(truth, axis=(1, 2))
+        if not chosen.any():
+            continue
         errors = {}
         for name, each in judged.items():
-            pair = normalized_error(each.forecast[:, index], trial.future[:, index], trial.scale)
-            errors[name] = np.stack(pair, axis=-1)[chosen & (pair[1] > 0)]
+            pair = normalized_error(each.forecast[:, index], truth, trial.scale)
+            errors[name] = np.stack(pair, axis=-1)[chosen]
         free = [name for name, each in judged.items() if each.kind == "training_free"]
-        for name in errors if len(errors[free[0]]) else ():
-            columns[name, index + 1, subset] = _differences(name, errors, free)
+        # Windows of one trajectory are not independent.
+        clusters = trial.sequences.trajectory_id[chosen]
+        for name in errors:
+            columns[name, index + 1, subset] = _differences(name, errors, free, clusters)
     return columns
 
 
-def _differences(name, errors, rivals):
+def _differences(name, errors, rivals, clusters):
     """Columns of the differences of one predictor to the best of its rivals, figure by figure."""
     ratios = {n: to_db(np.maximum(e[:, 0] / e[:, 1], _FLOOR)) for n, e in errors.items()}
     best = min(rivals, key=lambda rival: np.median(ratios[rival]))
-    found = {
-        "median": paired_difference(ratios[name], ratios[best], statistic="median"),
-    }
+    found = {"median": paired_difference(ratios[name], ratios[best], clusters, statistic="median")}
     best = min(rivals, key=lambda rival: errors[rival][:, 0].sum())
-    found["pooled"] = paired_difference(errors[name], errors[best], statistic="pooled_db")
+    found["pooled"] = paired_difference(errors[name], errors[best], clusters, statistic="pooled_db")
     columns = {}
     for figure, (difference, low, high) in found.items():
         start = f"nmse_{figure}_difference_db"
@@ -462,7 +461,7 @@ def _array_shape(shape):
 
 # Programs are compiled once in a process, whatever the worlds.
 @functools.cache
-def _baseline(name, settings, history_snr_db, array_shape):
+def _baseline(name, history_snr_db, array_shape):
     return tuned_baselines(history_snr_db, [name], array_shape)[name]
 
 
