@@ -70,6 +70,12 @@ def main(argv=None):
         "is published is the mean over A to E, 30 to 400 ns, 1 to 45 m/s",
     )
     parser.add_argument("--baselines", nargs="+", help="training-free baselines [all], besides PAD")
+    parser.add_argument(
+        "--direction",
+        choices=("uplink", "downlink"),
+        default="uplink",
+        help="which way Sionna draws: see Tr38901Config; theirs is the uplink [uplink]",
+    )
     command_line.add_options(
         parser, "preset", "history_snr", "seed", "workdir", preset=["small"], history_snr=SNR_DB,
         seed=0,
@@ -98,7 +104,7 @@ def main(argv=None):
     with RunFolder(command_line.workdir(args)) as folder:
         cells = list(itertools.product(range(blocks), settings))
         for block, setting in progress_bar(cells, unit="block"):
-            config = world(setting, block, args.seed)
+            config = world(setting, block, args.seed, args.direction)
             draw = functools.cache(functools.partial(draw_block, config))
             for name, make in predictors.items():
                 preset_file = inputs.get(f"preset_{name}")
@@ -130,7 +136,8 @@ def main(argv=None):
         name="csi4cast_eval",
         config={
             "sequences": args.sequences, "settings": settings, "history_snr_db": args.history_snr,
-            "predictors": list(predictors), "channels": world(settings[0], 0, args.seed).to_dict(),
+            "predictors": list(predictors),
+            "channels": world(settings[0], 0, args.seed, args.direction).to_dict(),
         },
         points=points(errors, args.history_snr),
         seeds=[args.seed],
@@ -154,7 +161,7 @@ def read_setting(profile, delay_spread_ns, speed):
     return profile, float(delay_spread_ns), float(speed)
 
 
-def world(setting, block, seed):
+def world(setting, block, seed, direction="uplink"):
     """The channels of one block of a setting."""
     from lwmt_sionna.link.phy.tr38901 import Tr38901Config
 
@@ -172,7 +179,7 @@ def world(setting, block, seed):
             "subcarrier_spacing": 30e3,
             "array": ARRAY,
             # As they drew it: only with the uplink's motion is PAD as good as published.
-            "direction": "uplink",
+            "direction": direction,
             "seed": zlib.crc32(f"{profile} {delay_spread_ns:g} {speed:g} {block} {seed}".encode()),
         }
     )
