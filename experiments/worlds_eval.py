@@ -69,7 +69,7 @@ def main(argv=None):
         args.out,
         name="worlds_eval",
         config=config,
-        points=[rounded(point) for point in points],
+        points=[recorded(point) for point in points],
         seeds=[config.seed],
         inputs=inputs,
         started=started,
@@ -80,12 +80,21 @@ def main(argv=None):
     print(f"record: {args.out}")
 
 
-def rounded(point):
-    """A point with numbers of five significant digits: thousands of them make a record."""
-    return {
-        name: float(f"{value:.5g}") if isinstance(value, float) else value
-        for name, value in point.items()
-    }
+def recorded(point):
+    """What a record keeps of a point: thousands of them are one file.
+
+    Numbers of four significant digits; no differences of ceilings, which nobody competes with; of
+    the verdicts that of the goodput, as the others can be read from their intervals.
+    """
+    kept = {}
+    for name, value in point.items():
+        compared = "_difference" in name or name.endswith("_verdict")
+        if name in ("share", "nmse_q90_db") or (compared and point["kind"] == "ceiling"):
+            continue
+        if name.endswith("_verdict") and name != "goodput_verdict":
+            continue
+        kept[name] = float(f"{value:.4g}") if isinstance(value, float) else value
+    return kept
 
 
 if __name__ == "__main__":

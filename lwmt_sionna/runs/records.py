@@ -351,10 +351,20 @@ def write_record(
         record[key] = value
     record = _to_json(record, "")
     record["sha256"] = _digest(record)
-    text = json.dumps(record, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
     with atomic_path(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        temporary.write_text(_to_text(record), encoding="utf-8")
     return record
+
+
+def _to_text(record):
+    """JSON with a point on a line: thousands of them are read by eye, and compared by git."""
+    dumps = functools.partial(json.dumps, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    points = ",\n".join(dumps(point, separators=(",", ":")) for point in record["points"])
+    entries = (
+        f'  "{key}": [\n{points}\n  ]' if key == "points" else f'  "{key}": {dumps(value)}'
+        for key, value in sorted(record.items())
+    )
+    return "{\n" + ",\n".join(entries) + "\n}\n"
 
 
 def read_record(path: PathLike) -> dict[str, Any]:

@@ -49,10 +49,14 @@ def test_round_trip(tmp_path):
     assert set(read["git"]) == {"commit", "dirty"}
 
 
-def test_file_is_sorted_and_ends_with_a_newline(tmp_path):
-    write(tmp_path / "record.json")
+def test_file_is_sorted_with_a_point_on_a_line(tmp_path):
+    points = [{"b": 1, "a": 0.5}, {"a": 0.25}]
+    write(tmp_path / "record.json", points=points)
     text = (tmp_path / "record.json").read_text()
-    assert text == json.dumps(json.loads(text), indent=2, sort_keys=True) + "\n"
+    assert text.endswith("}\n")
+    assert list(json.loads(text)) == sorted(json.loads(text))
+    first = text.splitlines().index('  "points": [') + 1
+    assert text.splitlines()[first : first + 2] == ['{"a":0.5,"b":1},', '{"a":0.25}']
 
 
 def test_inputs_are_hashed(tmp_path):
