@@ -103,7 +103,7 @@ def test_a_record_that_was_changed_is_refused(tmp_path):
     path = tmp_path / "record.json"
     write(path)
     text = path.read_text()
-    path.write_text(text.replace('"bler": 0.5', '"bler": 0.4'))
+    path.write_text(text.replace('"bler":0.5', '"bler":0.4'))
     with pytest.raises(ValueError, match=r"damaged.*record\.json"):
         records.read_record(path)
 
