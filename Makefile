@@ -12,7 +12,7 @@ OTHERS := $(filter-out $(LEARNING) $(USING) %__pycache__/, $(wildcard tests/*/ t
 PYTEST = $(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) $(1) || [ $$? -eq 5 ]
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format slow data worlds train doctor clean
+.PHONY: help setup demo test lint format slow data worlds train-worlds train doctor clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,6 +52,18 @@ data: setup ## trace the sequences of every experiments/configs/data_*.toml agai
 worlds: setup ## trace the streets of experiments/configs/worlds_eval.toml, in runs/worlds
 	@for config in experiments/configs/worlds/data_*.toml; do \
 		$(PY) experiments/generate_sequences.py --config $$config --out runs/worlds || exit; \
+	done
+
+train-worlds: setup ## make what experiments/configs/predictor_worlds.toml trains on, in runs/train_worlds
+	@for config in experiments/configs/training/data_*.toml; do \
+		$(PY) experiments/generate_sequences.py --config $$config --out runs/train_worlds || exit; \
+	done
+	@for config in experiments/configs/training/*tr38901.toml; do \
+		$(PY) experiments/generate_channels.py --config $$config --out runs/train_worlds || exit; \
+	done
+	@for scene in etoile munich; do \
+		$(PY) experiments/generate_sequences.py --config experiments/configs/data_$$scene.toml \
+			--out runs/train_worlds/$$scene.h5 || exit; \
 	done
 
 train: setup ## train the small predictor again

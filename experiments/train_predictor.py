@@ -22,6 +22,10 @@ def main(argv=None):
     )
     parser.add_argument("--workdir", type=pathlib.Path, help="checkpoints and logs [runs/CONFIG]")
     parser.add_argument("--out", type=pathlib.Path, help="preset to save [WORKDIR/preset]")
+    parser.add_argument(
+        "--features", type=pathlib.Path,
+        help="what physics says of the training data, for all that share it [WORKDIR/features]",
+    )  # fmt: skip
     parser.add_argument("--record", type=pathlib.Path, help="record to write [WORKDIR/record.json]")
     command_line.add_options(parser, "data", "seed")
     parser.add_argument("--epochs", type=int, help="in place of the configured number")
@@ -30,7 +34,7 @@ def main(argv=None):
     command_line.configure_logging(args)
 
     from lwmt_sionna.runs import records
-    from lwmt_sionna.training import TrainConfig, train
+    from lwmt_sionna.training import TrainConfig, load_data, train
 
     overrides = {"files": args.data, "epochs": args.epochs, "seed": args.seed}
     config = TrainConfig.from_toml(args.config, overrides).on_files()
@@ -40,8 +44,9 @@ def main(argv=None):
         import keras
 
         callbacks = [keras.callbacks.TensorBoard(workdir / "tensorboard", write_graph=False)]
+    data = None if args.features is None else load_data(config, folder=args.features)
     predictor, outcome = train(
-        config, workdir, callbacks=callbacks, verbose=0 if args.quiet else "auto"
+        config, workdir, data=data, callbacks=callbacks, verbose=0 if args.quiet else "auto"
     )
     names = ("validation_loss_db", "validation_loss_untrained_db", "best_step")
     record = records.write_record(

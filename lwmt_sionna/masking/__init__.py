@@ -1,7 +1,7 @@
 """Physics-informed masks, impairments of measurements, and the curriculum that mixes them."""
 
 from lwmt_sionna.masking.curriculum import IMPAIRMENTS, MASKS, Curriculum, Ingredient
-from lwmt_sionna.masking.hardware import HardwareConfig, Impaired
+from lwmt_sionna.masking.hardware import HardwareConfig, HardwareRanges, Impaired
 from lwmt_sionna.masking.impairments import (
     antenna_calibration_error,
     common_phase_error,
@@ -27,6 +27,7 @@ __all__ = [
     "MASKS",
     "Curriculum",
     "HardwareConfig",
+    "HardwareRanges",
     "Impaired",
     "Ingredient",
     "antenna_calibration_error",

@@ -3,17 +3,17 @@
 import dataclasses
 import math
 from collections.abc import Callable
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 import numpy as np
 
 from lwmt_sionna.masking import impairments
 from lwmt_sionna.masking.draws import Draws
-from lwmt_sionna.runs.configuration import Config, NonNegative, Share
-from lwmt_sionna.typing import Array, ArrayLike
+from lwmt_sionna.runs.configuration import ORDERED, Config, Interval, NonNegative, Share
+from lwmt_sionna.typing import Array, ArrayLike, Random
 
-__all__ = ["HardwareConfig", "Impaired"]
+__all__ = ["HardwareConfig", "HardwareRanges", "Impaired"]
 
 _Degrees = Annotated[float, msgspec.Meta(ge=0, le=360)]
 
@@ -184,6 +184,74 @@ class HardwareConfig(Config):
             memory=self.calibration_memory,
         )
         return _complex(gains)[0, snapshots.start :, :, 0]
+
+
+@dataclasses.dataclass(frozen=True)
+class HardwareRanges(Config):
+    """Impairments that are drawn anew for each base station, alone and combined.
+
+    Attributes:
+        clean_share: Share of the draws without any.
+        share: Share of the others that each impairment has, whatever the rest.
+        phase_jitter_deg: Least and most; see `HardwareConfig` for it and the following.
+        phase_walk_deg: The same.
+        frequency_offset: The same. Large ones cannot be told from motion, nor be foreseen away.
+        timing_jitter: The same.
+        timing_offset: The same. Large ones cannot be told from a distance.
+        calibration_error_db: The same. The target then is the channel through the same chains.
+        quantization_bits: The same.
+        dropped_share: The same. Losses are not known.
+
+    Example:
+
+    >>> hardware = HardwareRanges(share=0.5).draw(np.random.default_rng(0))
+    """
+
+    clean_share: Share = 0.4
+    share: Share = 0.25
+    phase_jitter_deg: Interval = (1.0, 10.0)
+    phase_walk_deg: Interval = (0.5, 5.0)
+    frequency_offset: Interval = (0.1, 1.0)
+    timing_jitter: Interval = (1e-9, 2e-8)
+    timing_offset: Interval = (1e-10, 2e-9)
+    calibration_error_db: Interval = (-30.0, -10.0)
+    quantization_bits: Annotated[tuple[int, int], ORDERED] = (4, 10)
+    dropped_share: Interval = (0.02, 0.2)
+
+    def draw(self, rng: Random) -> HardwareConfig:
+        """Draws one: numbers uniformly, magnitudes log-uniformly.
+
+        Args:
+            rng: `numpy.random.Generator`.
+
+        Returns:
+            `HardwareConfig`.
+
+        Raises:
+            ValueError: If a range holds what `HardwareConfig` refuses.
+        """
+        clean = rng.uniform() < self.clean_share
+        values: dict[str, Any] = {"dropped_known": False, "target": "chains"}
+        for name in _DRAWN:
+            low, high = getattr(self, name)
+            # As many draws for each, so that one more impairment does not change the others.
+            happens, place = rng.uniform(size=2)
+            if clean or happens >= self.share:
+                continue
+            if name == "quantization_bits":
+                values[name] = low + int(place * (high - low + 1))
+            elif low > 0:
+                values[name] = float(low * (high / low) ** place)
+            else:
+                values[name] = float(low + place * (high - low))
+        return HardwareConfig(**values)
+
+
+_DRAWN = tuple(
+    field.name
+    for field in dataclasses.fields(HardwareRanges)
+    if field.name not in ("clean_share", "share")
+)
 
 
 def _user_seeds(seed, first_user):

@@ -7,6 +7,7 @@ import msgspec
 
 from lwmt_sionna.data import PlanarArray, subcarrier_frequencies
 from lwmt_sionna.data.arrays import Polarization
+from lwmt_sionna.masking import HardwareRanges
 from lwmt_sionna.models import LWMTBackbone
 from lwmt_sionna.ops import EnergyRouting, Neighborhood, RandomNeighborhood
 from lwmt_sionna.runs.configuration import (
@@ -37,48 +38,74 @@ class DataConfig(Config):
     """What predictors are trained and judged on. Trajectories are split, never snapshots.
 
     Attributes:
-        files: Paths of the HDF5 files of paths or channels, one per scene.
+        files: Paths of the HDF5 files of paths or channels. Channels keep their array and their
+            band; they need as many antennas and subcarriers as are configured.
+        validation_files: Files of other worlds, on which the weights to keep are chosen; a share
+            of each of `files` if empty.
+        clusters: Sequences of random path clusters beside those of the files.
         test_share: Share of the trajectories of every file that is kept for a test.
-        validation_share: Share of the others on which the weights to keep are chosen.
+        validation_share: Share of the others on which the weights to keep are chosen, where no
+            other files serve for that.
         label_share: Share of the remaining ones that is trained on; one trajectory at least.
-        split_seed: Seed of these splits; that of the training if left out.
+        split_seed: Seed of these splits and of all draws; that of the training if left out.
         num_ant: Antennas of the base station, both polarisations counted. Array and subcarriers
-            are those of the files where they hold channels: see `TrainConfig.on_files`.
+            are those of the files where all hold channels: see `TrainConfig.on_files`.
         num_rows: Rows of its array; one makes a line.
+        more_rows: Rows of further arrays of as many antennas, which draws of paths take in turns.
         polarization: Polarisation of its array, that of the stored paths; see `PlanarArray`.
         num_subcarriers: Subcarriers of the CSI grid.
         subcarrier_spacing: Distance of the subcarriers in hertz.
+        bandwidth: Lowest and highest bandwidth of draws of paths in hertz, drawn log-uniformly; as
+            many times the spacing as there are subcarriers if left out.
         num_history: Snapshots of history.
         history_snr_db: Lowest and highest pilot SNR of the histories in decibels, drawn uniformly.
+        doppler_shift: Largest common Doppler shift of the augmentation, in turns per snapshot.
         num_draws: Draws of noise and augmentation per training sequence.
         pool: Draws over all training sequences, in place of `num_draws`: as many for a small share
             of labels as for all.
+        hardware: `HardwareRanges`: impairments of each sequence; noise alone if left out.
     """
 
     files: Annotated[tuple[str, ...], FILLED]
+    validation_files: tuple[str, ...] = ()
+    clusters: NonNegativeInt = 0
     test_share: Portion = 0.0
     validation_share: Part = 0.1
     label_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
     split_seed: NonNegativeInt | None = None
     num_ant: PositiveInt = 32
     num_rows: PositiveInt = 1
+    more_rows: tuple[PositiveInt, ...] = ()
     polarization: Polarization = "V"
     num_subcarriers: PositiveInt = 32
     subcarrier_spacing: Positive = 540e3
+    bandwidth: Interval | None = None
     num_history: PositiveInt = 16
     history_snr_db: Interval = (0.0, 30.0)
+    doppler_shift: Portion = 0.5
     num_draws: PositiveInt = 4
     pool: PositiveInt | None = None
+    hardware: HardwareRanges | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         # Said here rather than when the files are read.
-        _ = self.array
+        _ = self.arrays
+        if self.bandwidth is not None and self.bandwidth[0] <= 0:
+            raise ValueError(
+                f"bandwidth: expected positive numbers. Received: bandwidth={self.bandwidth}"
+            )
 
     @property
     def array(self) -> PlanarArray:
         """The array of the base station."""
-        return PlanarArray.of(self.num_ant, self.num_rows, self.polarization)
+        return self.arrays[0]
+
+    @property
+    def arrays(self) -> tuple[PlanarArray, ...]:
+        """That array, and the further ones."""
+        rows = (self.num_rows, *self.more_rows)
+        return tuple(PlanarArray.of(self.num_ant, n, self.polarization) for n in rows)
 
     @property
     def frequencies(self) -> Array:

@@ -1,6 +1,7 @@
 """Sequences for training: histories and futures, noise, augmentation, and the physics in front."""
 
-from typing import Any, TypeAlias
+import functools
+from typing import Any, NamedTuple, TypeAlias
 
 import keras
 import numpy as np
@@ -9,19 +10,27 @@ from lwmt_sionna.data import (
     ChannelSequences,
     PathSequences,
     add_noise,
+    check_disjoint,
+    draw_clusters,
     read_sequences,
     split_by_trajectory,
+    subcarrier_frequencies,
+    synthesize,
     take_trajectories,
     true_channels,
     vanishing_mask,
 )
+from lwmt_sionna.evaluation.leaks import check_causal
 from lwmt_sionna.models.normalization import Frame
+from lwmt_sionna.runs.digests import code_digest
 from lwmt_sionna.runs.parallel import progress_bar
+from lwmt_sionna.runs.store import Store
 from lwmt_sionna.training.configuration import DataConfig
-from lwmt_sionna.typing import Array, Random
+from lwmt_sionna.typing import Array, ArrayLike, Random
 
 __all__ = [
     "PredictionDataset",
+    "World",
     "augment_channels",
     "draw_histories",
     "load_tracks",
@@ -29,14 +38,21 @@ __all__ = [
     "synthesize_tracks",
 ]
 
-# Sequences whose physics is computed at a time.
+# Sequences whose physics is computed at a time, and kept together: some 20 MB.
 _BLOCK = 32
+_PIECE = 128
+# Time between snapshots of clusters in seconds; their speeds reach from none to an aliased one.
+_CLUSTER_PERIOD = 2.5e-3
+# Largest number that is kept, in half precision.
+_LARGEST = 6e4
+# What says nothing about physics in the configuration of a model.
+_NO_PHYSICS = ("backbone", "dtype", "local_motion", "name", "trainable")
 
 
 Tracks: TypeAlias = list[PathSequences | ChannelSequences]
 
 
-def load_tracks(data: DataConfig, seed: int) -> dict[str, Tracks]:
+def load_tracks(data: DataConfig, seed: int, num_horizons: int = 0) -> dict[str, Tracks]:
     """Reads the sequences of all files and splits them by trajectory.
 
     Sequences whose channel vanishes in a snapshot are left out.
@@ -44,28 +60,42 @@ def load_tracks(data: DataConfig, seed: int) -> dict[str, Tracks]:
     Args:
         data: `DataConfig`.
         seed: Seed of the splits, where the configuration has none.
+        num_horizons: Snapshots after the history, of clusters that are drawn.
 
     Returns:
-        Dictionary of three lists of `PathSequences` or `ChannelSequences`, one per file:
-        `"training"` (the label share of them), `"validation"` and `"test"` (empty without a
-        `test_share`).
+        Dictionary of three lists of `PathSequences` or `ChannelSequences`, one per file and, at the
+        end, one of clusters: `"training"` (the label share of them), `"validation"` and `"test"`
+        (empty without a `test_share`).
 
     Raises:
-        ValueError: If a file has too few trajectories to be split.
+        ValueError: If a file has too few trajectories to be split, or serves both sides.
     """
     parts: dict[str, Tracks] = {"training": [], "validation": [], "test": []}
     for name in data.files:
-        sequences = read_sequences(name)
-        rest = sequences.select(~vanishing_mask(sequences))
+        training = _read(name)
         split_seed = seed if data.split_seed is None else data.split_seed
         if data.test_share > 0:
-            rest, test = split_by_trajectory(rest, data.test_share, split_seed)
+            training, test = split_by_trajectory(training, data.test_share, split_seed)
             parts["test"].append(test)
             split_seed += 1
-        training, validation = split_by_trajectory(rest, data.validation_share, split_seed)
+        if not data.validation_files:
+            training, held_out = split_by_trajectory(training, data.validation_share, split_seed)
+            parts["validation"].append(held_out)
         parts["training"].append(take_trajectories(training, data.label_share, split_seed + 1))
-        parts["validation"].append(validation)
+    for name in data.validation_files:
+        parts["validation"].append(_read(name))
+        for track in parts["training"]:
+            check_disjoint(track, parts["validation"][-1])
+    if data.clusters:
+        rng = np.random.default_rng([seed if data.split_seed is None else data.split_seed, 6])
+        length = data.num_history + num_horizons
+        parts["training"].append(draw_clusters(data.clusters, length, _CLUSTER_PERIOD, rng))
     return parts
+
+
+def _read(name):
+    sequences = read_sequences(name)
+    return sequences.select(~vanishing_mask(sequences))
 
 
 def synthesize_tracks(tracks: Tracks, data: DataConfig, num_horizons: int) -> Array:
@@ -82,23 +112,31 @@ def synthesize_tracks(tracks: Tracks, data: DataConfig, num_horizons: int) -> Ar
     Raises:
         ValueError: If the sequences are too short, or stored channels of another grid.
     """
-    length = data.num_history + num_horizons
+    snapshots = np.arange(data.num_history + num_horizons)
     for track in tracks:
-        if track.num_snapshots < length:
-            raise ValueError(
-                f"The sequences are too short: expected at least {length} snapshots. Received: "
-                f"scene={track.scene}, num_snapshots={track.num_snapshots}"
-            )
-    snapshots = np.arange(length)
+        _check_length(track, len(snapshots))
     return np.concatenate(
         [true_channels(track, data.array, data.frequencies, snapshots) for track in tracks]
     )
 
 
+def _check_length(track, length):
+    if track.num_snapshots < length:
+        raise ValueError(
+            f"The sequences are too short: expected at least {length} snapshots. Received: "
+            f"scene={track.scene}, num_snapshots={track.num_snapshots}"
+        )
+
+
 def draw_histories(
-    h: Array, data: DataConfig, seed: int | list[int], augment: bool
+    h: Array,
+    data: DataConfig,
+    seed: int | list[int],
+    augment: bool,
+    frequencies: ArrayLike | None = None,
+    sampling_period: float = 0.0,
 ) -> tuple[Array, Array]:
-    """Draws noisy histories and clean futures from true channels.
+    """Draws noisy, impaired histories and clean futures from true channels.
 
     Augmentation applies what leaves the physics of an array of half wavelengths unchanged: a common
     phase, a shift of all angles (a phase ramp over antennas), of all delays (over subcarriers) and
@@ -110,80 +148,246 @@ def draw_histories(
         data: `DataConfig`.
         seed: Seed, an integer or a sequence of them.
         augment: Whether to augment.
+        frequencies: Baseband frequencies in hertz, float `[num_subcarriers]`, for the hardware.
+        sampling_period: Time between snapshots in seconds, for the hardware.
 
     Returns:
         Tuple of the history and the future, real `[batch, time, num_ant, num_subcarriers, 2]`,
         both scaled by the root mean square of the true history, so that one sequence weighs as
-        much as another.
+        much as another. Of antennas out of calibration, the future is that through the same ones.
     """
     rng = np.random.default_rng(seed)
     if augment:
-        h = augment_channels(h, rng)
-    past = h[:, : data.num_history]
-    history = add_noise(past, rng.uniform(*data.history_snr_db, len(h)), rng)
+        h = augment_channels(h, rng, data.doppler_shift)
+    past, future = h[:, : data.num_history], h[:, data.num_history :]
+    history_snr_db = rng.uniform(*data.history_snr_db, len(h))
     scale = np.sqrt(np.mean(np.abs(past) ** 2, axis=(1, 2, 3), keepdims=True))
-    return stack_complex(history / scale), stack_complex(h[:, data.num_history :] / scale)
+    if data.hardware is None:
+        history = add_noise(past, history_snr_db, rng)
+    else:
+        history, future = np.empty_like(past), np.array(future)
+        # Each sequence has a base station of its own.
+        for index in range(len(h)):
+            one = slice(index, index + 1)
+            hardware, key = data.hardware.draw(rng), int(rng.integers(2**31))
+            noisy = functools.partial(add_noise, history_snr_db=history_snr_db[one], rng=rng)
+            history[one] = hardware.impair(
+                past[one], frequencies, sampling_period, key, estimate=noisy
+            ).h
+            future[one] = hardware.targets(future[one], data.num_history, key)
+    return stack_complex(history / scale), stack_complex(future / scale)
+
+
+class World(NamedTuple):
+    """Sequences, and how often each of them is drawn.
+
+    Attributes:
+        sequences: `PathSequences` or `ChannelSequences`.
+        origin: What tells the sequences from those of other files: a digest of theirs.
+        num_draws: Draws of noise, hardware and augmentation per sequence, and of array and band
+            where there are several; 0 for one draw without augmentation.
+    """
+
+    sequences: PathSequences | ChannelSequences
+    origin: str
+    num_draws: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of draws."""
+        return self.sequences.num_sequences * max(1, self.num_draws)
+
+    def channels(
+        self, rows: Array, data: DataConfig, length: int, rng: Random
+    ) -> tuple[Array, Array, tuple[int, int, int] | None]:
+        """True channels of some sequences, their frequencies and the shape of their array.
+
+        Args:
+            rows: Indices of the sequences.
+            data: `DataConfig`.
+            length: Snapshots of each.
+            rng: `numpy.random.Generator` of the array and the band of paths.
+
+        Raises:
+            ValueError: If the sequences are too short, or stored channels of another size.
+        """
+        sequences, size = self.sequences, (data.num_ant, data.num_subcarriers)
+        _check_length(sequences, length)
+        if isinstance(sequences, PathSequences):
+            array, spacing = data.arrays[rng.integers(len(data.arrays))], data.subcarrier_spacing
+            if data.bandwidth is not None:
+                spacing = np.exp(rng.uniform(*np.log(data.bandwidth))) / data.num_subcarriers
+            frequencies = subcarrier_frequencies(data.num_subcarriers, spacing)
+            chosen = sequences.select(rows)
+            h = synthesize(chosen, array, frequencies, snapshots=np.arange(length))
+        else:
+            array, frequencies = sequences.array, sequences.frequencies
+            if sequences.h.shape[2:] != size:
+                raise ValueError(
+                    f"Stored channels must have {size[0]} antennas and {size[1]} subcarriers, as "
+                    f"is configured. Received: h.shape={sequences.h.shape}, "
+                    f"scene={sequences.scene}"
+                )
+            h = sequences.h[rows, :length]
+        return h, frequencies, None if array.shape == (1, array.num_ant, 1) else array.shape
+
+    def draw(
+        self, begin: int, data: DataConfig, length: int, seed: int
+    ) -> tuple[Array, Array, tuple[int, int, int] | None]:
+        """What `draw_histories` makes of a block of draws, and the shape of their array.
+
+        Args:
+            begin: Number of the first draw.
+            data: `DataConfig`.
+            length: Snapshots of a sequence.
+            seed: Seed of all draws.
+        """
+        key = [seed, int(self.num_draws > 0), begin]
+        rows = np.arange(begin, min(begin + _BLOCK, self.size)) % self.sequences.num_sequences
+        h, frequencies, shape = self.channels(rows, data, length, np.random.default_rng([*key, 1]))
+        period = float(self.sequences.sampling_period)
+        return *draw_histories(h, data, key, key[1] > 0, frequencies, period), shape
+
+    def check_causal(self, data: DataConfig, length: int, seed: int) -> None:
+        """Raises ValueError if a history depends on its future."""
+        rows = np.arange(min(8, self.sequences.num_sequences))
+        h, frequencies, _ = self.channels(rows, data, length, np.random.default_rng(seed))
+        period = float(self.sequences.sampling_period)
+        check_causal(
+            lambda x: draw_histories(x, data, seed, False, frequencies, period)[0],
+            h,
+            data.num_history,
+        )
 
 
 class PredictionDataset(keras.utils.PyDataset):
     """Batches of what the network sees and should predict, in the angle-delay domain.
 
-    The physics in front of the network has no weights, so it is computed once, for every draw of
-    noise and augmentation, and kept in memory (about 0.3 MB per draw).
+    The physics in front of the network has no weights, so it is computed once, for every draw, and
+    kept, channels in half precision: some 0.2 MB a draw, in memory or in files.
 
     The order of a pass depends on the seed and the epoch only, so a resumed training sees what the
     uninterrupted one would have seen.
 
     Args:
-        physics: Compiled `Physics`.
-        h: True channels, complex64 `[num_sequences, num_history + num_horizons, num_ant,
-            num_subcarriers]`.
+        model: `ChannelPredictor`, or a contestant.
+        worlds: List of `World`.
         data: `DataConfig`.
         batch_size: Sequences per batch.
-        seed: Seed of the draws and of the order.
-        num_draws: Draws of noise and augmentation per sequence, shuffled; 0 for one draw without
-            augmentation, in order.
+        seed: Seed of the draws.
+        order_seed: Seed of the order; in order if left out.
+        store: `lwmt_sionna.runs.store.Store` in which to keep what is computed, and to look for
+            what has been; in memory if left out.
     """
 
     def __init__(
         self,
-        physics: "Physics",
-        h: Array,
+        model: keras.Model,
+        worlds: list[World],
         data: DataConfig,
         batch_size: int,
         seed: int,
-        num_draws: int = 0,
+        order_seed: int | None = None,
+        store: Store | None = None,
     ) -> None:
         super().__init__()
         self.batch_size = batch_size
-        self.seed = seed
-        self.shuffled = num_draws > 0
+        self.order_seed = order_seed
         self.epoch = 0
-        parts = []
-        blocks = [
-            (d, begin) for d in range(max(1, num_draws)) for begin in range(0, len(h), _BLOCK)
-        ]
-        for draw, begin in progress_bar(blocks, desc="linear prediction", unit="batch"):
-            key = [seed, int(self.shuffled), draw, begin]
-            drawn = draw_histories(h[begin : begin + _BLOCK], data, key, self.shuffled)
-            count = len(drawn[0])
-            padding = [(0, _BLOCK - count)] + [(0, 0)] * 4
-            outputs = physics.predict_on_batch(tuple(np.pad(x, padding, "edge") for x in drawn))
-            parts.append({name: np.asarray(value)[:count] for name, value in outputs.items()})
-        self.features = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
-        self.targets = self.features.pop("target")
+        self.pieces = _compute_pieces(model, worlds, data, seed, store)
+        self.ends = np.cumsum([len(piece) for piece in self.pieces])
 
     def __len__(self) -> int:
-        return -(-len(self.targets) // self.batch_size)
+        return -(-int(self.ends[-1]) // self.batch_size)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Array], Array]:
-        order = np.arange(len(self.targets))
-        if self.shuffled:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
+        order = np.arange(self.ends[-1])
+        if self.order_seed is not None:
+            order = np.random.default_rng([self.order_seed, self.epoch]).permutation(order)
         # The last batch wraps around: one shape, one compiled program.
         begin = index * self.batch_size
         rows = order[np.arange(begin, begin + self.batch_size) % len(order)]
-        return {n: value[rows] for n, value in self.features.items()}, self.targets[rows]
+        batch = np.empty(self.batch_size, self.pieces[0].dtype)
+        for place, row in enumerate(rows):
+            piece = int(np.searchsorted(self.ends, row, side="right"))
+            batch[place] = self.pieces[piece][row - self.ends[piece]]
+        names = batch.dtype.names or ()
+        features = {name: batch[name].astype(np.float32) for name in names}
+        return features, features.pop("target")
+
+
+def _compute_pieces(model, worlds, data, seed, store):
+    """Features and targets of all draws: records, some of a world together."""
+    own = getattr(model, "physics", model)
+    config = {n: v for n, v in model.get_config().items() if n not in _NO_PHYSICS}
+    left_out = ("files", "validation_files", "clusters", "num_draws", "pool")
+    common = {
+        "code": code_digest(__name__, type(own).__module__),
+        "physics": config,
+        "data": {name: value for name, value in data.to_dict().items() if name not in left_out},
+        "seed": seed,
+    }
+    length = data.num_history + model.num_horizons
+    physics: dict[Any, Physics] = {}
+    pieces = []
+    total = sum(world.size for world in worlds)
+    with progress_bar(total=total, desc="physics", unit="sequence") as bar:
+        for world in worlds:
+            for begin in range(0, world.size, _PIECE):
+                count = min(_PIECE, world.size - begin)
+                where = {"origin": world.origin, "augmented": world.num_draws > 0}
+                key = {**common, **where, "begin": begin, "count": count}
+                piece = None if store is None else _load(store, key)
+                if piece is None:
+                    drawn = [
+                        world.draw(first, data, length, seed)
+                        for first in range(begin, begin + count, _BLOCK)
+                    ]
+                    piece = np.concatenate([_compute(model, physics, *each) for each in drawn])
+                    if store is not None:
+                        store.put_file(key, functools.partial(_write, piece), ".npy")
+                        piece = _load(store, key)
+                pieces.append(piece)
+                bar.update(count)
+    return pieces
+
+
+def _write(piece, path):
+    with path.open("wb") as file:
+        np.save(file, piece)
+
+
+def _load(store, key):
+    kept = store.get_file(key)
+    return None if kept is None else np.load(kept[0], mmap_mode="r")
+
+
+def _compute(model, physics, history, future, array_shape):
+    """Records of the features and targets of a block."""
+    if array_shape not in physics:
+        physics[array_shape] = Physics(_on_array(model, array_shape))
+    count = len(history)
+    padding = [(0, _BLOCK - count)] + [(0, 0)] * 4
+    inputs = tuple(np.pad(x, padding, "edge") for x in (history, future))
+    outputs = {
+        name: np.asarray(value)[:count]
+        for name, value in physics[array_shape].predict_on_batch(inputs).items()
+    }
+    # Powers span more than half precision does; channels of unit power do not.
+    kinds = {n: np.float16 if v.ndim > 4 else np.float32 for n, v in outputs.items()}
+    records = np.empty(count, [(n, kinds[n], v.shape[1:]) for n, v in outputs.items()])
+    for name, value in outputs.items():
+        records[name] = np.clip(value, -_LARGEST, _LARGEST)
+    return records
+
+
+def _on_array(model, array_shape):
+    """The model with the physics of another array; its network, which is not used, is another."""
+    config = model.get_config()
+    shape = config["array_shape"]
+    if (None if shape is None else tuple(shape)) == array_shape:
+        return model
+    return type(model).from_config({**config, "array_shape": array_shape})
 
 
 class Physics(keras.Model):

@@ -28,6 +28,8 @@ __all__ = ["Checkpoints", "Loop", "NotFiniteError", "OutputAsLoss", "Task", "Tra
 # Steps in a row whose loss is not finite after which a training stops.
 _PATIENCE = 10
 _LOG = "history.csv"
+# Computed once, each piece under a key of its own.
+_FEATURES = "features"
 _COLUMNS = ("step", "loss", "validation_loss_db", "seconds")
 
 
@@ -101,8 +103,10 @@ class Trainable(Protocol):
     def build(self) -> keras.Model:
         """The model, with the weights that it starts from."""
 
-    def prepare(self, model: keras.Model, devices: DataParallel, data: Any) -> Task:
-        """What is to be done with the model."""
+    def prepare(
+        self, model: keras.Model, devices: DataParallel, data: Any, folder: pathlib.Path
+    ) -> Task:
+        """What is to be done with the model; what it computes for that is kept in the folder."""
 
 
 def train(
@@ -136,7 +140,7 @@ def train(
     """
     devices = DataParallel(num_devices)
     claim = {"config": config.to_dict(), "inputs": {n: _input_digest(n) for n in config.inputs()}}
-    with RunFolder(workdir, claim, ignore=(_LOG, "tensorboard")) as folder:
+    with RunFolder(workdir, claim, ignore=(_LOG, _FEATURES, "tensorboard")) as folder:
         with devices.scope():
             model = config.build()
         checkpoints = Checkpoints(folder.store)
@@ -145,7 +149,7 @@ def train(
             logger.info("%s: finished already, after %d steps", folder.path, state.notes["step"])
         else:
             with devices.scope():
-                task = config.prepare(model, devices, data)
+                task = config.prepare(model, devices, data, folder.path / _FEATURES)
             loop = Loop(task, config.optimization, checkpoints, devices, folder.path / _LOG)
             state = loop.run(state, callbacks, verbose)
         _assign(model.variables, state.kept, folder.path)

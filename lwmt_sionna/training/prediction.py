@@ -1,6 +1,7 @@
 """Predictors: what they are built of, what they start from, and how they learn."""
 
 import dataclasses
+import functools
 import logging
 import math
 from collections.abc import Callable
@@ -24,6 +25,8 @@ from lwmt_sionna.models.normalization import unit_power
 from lwmt_sionna.models.presets import load_preset
 from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
 from lwmt_sionna.runs.configuration import Config, NonNegativeInt
+from lwmt_sionna.runs.records import sha256
+from lwmt_sionna.runs.store import Store
 from lwmt_sionna.training.configuration import (
     DataConfig,
     ModelConfig,
@@ -36,15 +39,15 @@ from lwmt_sionna.training.contestants import (
     RefiningPredictor,
 )
 from lwmt_sionna.training.histories import (
-    Physics,
     PredictionDataset,
+    World,
     draw_histories,
     load_tracks,
     synthesize_tracks,
 )
 from lwmt_sionna.training.loop import Task
 from lwmt_sionna.training.optimization import DataParallel, build_optimizer
-from lwmt_sionna.typing import Array, Tensor
+from lwmt_sionna.typing import Array, PathLike, Tensor
 
 logger = logging.getLogger(__name__)
 
@@ -103,6 +106,13 @@ class TrainConfig(Config):
                 "context: expected at most num_history. Received: "
                 f"context={context}, num_history={num_history}"
             )
+        several = self.data.hardware or self.data.more_rows or self.data.bandwidth
+        if self.predictor.kind == "direct" and several:
+            raise ValueError(
+                "kind direct: expected one array, one band and no hardware. Received: "
+                f"more_rows={self.data.more_rows}, bandwidth={self.data.bandwidth}, "
+                f"hardware={self.data.hardware}"
+            )
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -157,32 +167,37 @@ class TrainConfig(Config):
         return None if shape == (1, self.data.num_ant, 1) else shape
 
     def on_files(self) -> Self:
-        """The same training on the array and the subcarriers of its files of channels.
+        """The same training on the array and the subcarriers of the first of its files of channels.
 
         Returns:
-            `TrainConfig`, equal to this one where all files hold paths.
+            `TrainConfig`, equal to this one where a file holds paths.
 
         Raises:
             ValueError: If a file is damaged, or holds neither.
         """
-        for name in self.data.files:
-            if read_schema(name) == CHANNEL_SCHEMA:
-                channels = read_channels(name)
-                array = channels.array
-                data = dataclasses.replace(
-                    self.data,
-                    num_ant=array.num_ant,
-                    num_rows=array.num_rows,
-                    polarization=array.polarization,
-                    num_subcarriers=channels.h.shape[3],
-                    subcarrier_spacing=channels.subcarrier_spacing,
-                )
-                return dataclasses.replace(self, data=data)
-        return self
+        if any(read_schema(name) != CHANNEL_SCHEMA for name in self.data.files):
+            return self
+        channels = read_channels(self.data.files[0])
+        array = channels.array
+        data = dataclasses.replace(
+            self.data,
+            num_ant=array.num_ant,
+            num_rows=array.num_rows,
+            polarization=array.polarization,
+            num_subcarriers=channels.h.shape[3],
+            subcarrier_spacing=channels.subcarrier_spacing,
+        )
+        return dataclasses.replace(self, data=data)
+
+    @property
+    def data_seed(self) -> int:
+        """Seed of splits and draws."""
+        return self.seed if self.data.split_seed is None else self.data.split_seed
 
     def inputs(self) -> list[str]:
         """Paths of the files, and names of the presets, that a training reads."""
-        return [*self.data.files, self.init] if self.init else list(self.data.files)
+        files = [*self.data.files, *self.data.validation_files]
+        return [*files, self.init] if self.init else files
 
     def build(self) -> keras.Model:
         """Builds the model to be trained, with the weights it starts from.
@@ -218,7 +233,11 @@ class TrainConfig(Config):
         return model
 
     def prepare(
-        self, model: keras.Model, devices: DataParallel, data: "PredictionData | None" = None
+        self,
+        model: keras.Model,
+        devices: DataParallel,
+        data: "PredictionData | None" = None,
+        folder: PathLike | None = None,
     ) -> Task:
         """Makes ready what a training needs: see `lwmt_sionna.training.train`.
 
@@ -226,12 +245,13 @@ class TrainConfig(Config):
             model: What `build` returns.
             devices: `DataParallel`.
             data: What `load_data` returns, if it has been called already.
+            folder: Where it keeps what it computes, if not.
 
         Returns:
             `Task`.
         """
         settings = self.optimization
-        data = load_data(self, model) if data is None else data
+        data = load_data(self, model, folder) if data is None else data
         prepare = _prepare_direct if self.predictor.kind == "direct" else _prepare_refinement
         learner, draw_batch, validate, epoch = prepare(self, model, data)
         num_steps = settings.num_steps(epoch)
@@ -272,9 +292,9 @@ class PredictionData(NamedTuple):
     """What a predictor learns from and is judged by: see `load_data`.
 
     Attributes:
-        training: `PredictionDataset` with augmentation; for the kind `"direct"` true channels,
-            complex64 `[num_sequences, num_snapshots, num_ant, num_subcarriers]`.
-        validation: `PredictionDataset` without; true channels.
+        training: `PredictionDataset`, each pass in another order; for the kind `"direct"` true
+            channels, complex64 `[num_sequences, num_snapshots, num_ant, num_subcarriers]`.
+        validation: `PredictionDataset` without augmentation, in order; true channels.
         counts: Dictionary of the numbers of sequences, by scene.
     """
 
@@ -283,45 +303,61 @@ class PredictionData(NamedTuple):
     counts: dict[str, dict[str, int]]
 
 
-def load_data(config: TrainConfig, model: keras.Model | None = None) -> PredictionData:
+def load_data(
+    config: TrainConfig, model: keras.Model | None = None, folder: PathLike | None = None
+) -> PredictionData:
     """Draws the histories of a training and computes the physics in front of the network.
 
     Args:
         config: `TrainConfig`.
         model: The model, if it has been built already; models of one physics may share the data of
             any of them.
+        folder: Folder of what is computed, which goes on where an earlier call was killed; several
+            trainings may share it. In memory if left out.
 
     Returns:
         `PredictionData`.
 
     Raises:
-        ValueError: If the sequences are too short, or histories depend on the future.
+        ValueError: If the sequences are too short, stored channels of another size, or histories
+            depend on the future.
     """
     model = config.build() if model is None else model
-    data, seed = config.data, config.seed
+    data, seed = config.data, config.data_seed
     num_horizons = getattr(model, "num_horizons", config.predictor.num_horizons)
-    tracks = load_tracks(data, seed)
-    counts = {
-        training.scene: {
-            "training": training.num_sequences, "validation": validation.num_sequences
-        }
-        for training, validation in zip(tracks["training"], tracks["validation"], strict=True)
-    }  # fmt: skip
-    training, validation = (
-        synthesize_tracks(tracks[name], data, num_horizons) for name in ("training", "validation")
-    )
-    logger.info("%d training and %d validation sequences", len(training), len(validation))
-    check_causal(lambda h: draw_histories(h, data, seed, False)[0], training[:8], data.num_history)
+    tracks = load_tracks(data, config.seed, num_horizons)
+    counts: dict[str, dict[str, int]] = {}
+    for part in ("training", "validation"):
+        for track in tracks[part]:
+            count = counts.setdefault(track.scene, {"training": 0, "validation": 0})
+            count[part] += track.num_sequences
+    num_training = sum(track.num_sequences for track in tracks["training"])
+    logger.info("%d training sequences in %d scenes", num_training, len(counts))
     if config.predictor.kind == "direct":
-        return PredictionData(training, validation, counts)
+        channels = [
+            synthesize_tracks(tracks[n], data, num_horizons) for n in ("training", "validation")
+        ]
+        check_causal(
+            lambda h: draw_histories(h, data, seed, False)[0], channels[0][:8], data.num_history
+        )
+        return PredictionData(*channels, counts)
     num_draws = data.num_draws
     if data.pool is not None:
-        num_draws = max(1, round(data.pool / len(training)))
-    physics = Physics(model)
-    size = config.optimization.batch_size
+        num_draws = max(1, round(data.pool / num_training))
+    files = {name: sha256(name) for name in (*data.files, *data.validation_files)}
+    # Clusters follow the files.
+    trained = [files[name] for name in data.files] + [f"{data.clusters} clusters"]
+    held_out = [files[name] for name in data.validation_files or data.files]
+    store = None if folder is None else Store(folder)
+    make = functools.partial(
+        PredictionDataset, model, data=data, batch_size=config.optimization.batch_size, seed=seed,
+        store=store,
+    )  # fmt: skip
+    worlds = [World(*each, num_draws) for each in zip(tracks["training"], trained)]
+    worlds[0].check_causal(data, data.num_history + num_horizons, seed)
     return PredictionData(
-        PredictionDataset(physics, training, data, size, seed, num_draws),
-        PredictionDataset(physics, validation, data, size, seed),
+        make(worlds, order_seed=config.seed),
+        make([World(*each) for each in zip(tracks["validation"], held_out)]),
         counts,
     )
 
@@ -535,8 +571,7 @@ def _prepare_direct(config, model, data):
 
     # The last batch wraps around: one shape, one compiled program.
     rows = np.arange(-(-len(data.validation) // size) * size) % len(data.validation)
-    seed = config.seed if config.data.split_seed is None else config.data.split_seed
-    held_out = draw_histories(data.validation[rows], config.data, [seed, 5], False)
+    held_out = draw_histories(data.validation[rows], config.data, [config.data_seed, 5], False)
 
     def validate():
         return float(learner.evaluate(*held_out, batch_size=size, verbose=0))

@@ -17,7 +17,7 @@ from lwmt_sionna.training.loop import OutputAsLoss, Task
 from lwmt_sionna.training.optimization import DataParallel, build_optimizer
 from lwmt_sionna.training.prediction import build_masked
 from lwmt_sionna.training.sources import ChannelPool, Scenes, SourceConfig
-from lwmt_sionna.typing import Tensor
+from lwmt_sionna.typing import PathLike, Tensor
 
 __all__ = ["MaskedTraining", "PretrainConfig"]
 
@@ -82,11 +82,13 @@ class PretrainConfig(Config):
         model: MaskedChannelModel,
         devices: DataParallel,
         data: Scenes | None = None,
+        folder: PathLike | None = None,
     ) -> Task:
         """Makes ready what a training needs: see `lwmt_sionna.training.train`.
 
         One training model is compiled per grid; all share weights, optimiser and random generator.
-        `data` are training sequences, if they have been read already: see `load_scenes`.
+        `data` are training sequences, if they have been read already: see `load_scenes`. Nothing
+        is kept in the folder.
         """
         settings = self.optimization
         epoch = self.source.pool_steps

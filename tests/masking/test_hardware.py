@@ -5,7 +5,7 @@ import pytest
 
 from lwmt_sionna.data import add_noise, subcarrier_frequencies
 from lwmt_sionna.evaluation.metrics import zero_forcing_rates
-from lwmt_sionna.masking import HardwareConfig
+from lwmt_sionna.masking import HardwareConfig, HardwareRanges
 
 PERIOD = 5e-3
 FREQUENCIES = subcarrier_frequencies(8, 540e3)
@@ -185,3 +185,27 @@ def test_wrong_settings(values, message):
 def test_reports_that_the_history_has_not_are_refused(h):
     with pytest.raises(ValueError, match=r"8 of a history.*snapshots=\(8,\)"):
         HardwareConfig(dropped=(8,)).impair(h[:2], FREQUENCIES, PERIOD)
+
+
+def test_hardware_is_drawn_alone_and_combined():
+    rng = np.random.default_rng(0)
+    ranges = HardwareRanges(clean_share=0.4, share=0.25)
+    drawn = [ranges.draw(rng) for _ in range(USERS)]
+    clean = HardwareConfig(dropped_known=False, target="chains")
+    names = [name for name in ranges.to_dict() if name not in ("clean_share", "share")]
+    counts = []
+    for hardware in drawn:
+        met = [name for name in names if getattr(hardware, name) != getattr(clean, name)]
+        counts.append(len(met))
+        for name in met:
+            low, high = getattr(ranges, name)
+            assert low <= getattr(hardware, name) <= high
+    # 0.4, and what the others have none of by chance.
+    expected = 0.4 + 0.6 * 0.75 ** len(names)
+    assert np.mean(np.equal(counts, 0)) == pytest.approx(expected, abs=3 / np.sqrt(USERS))
+    assert np.mean(counts) == pytest.approx(0.6 * 0.25 * len(names), rel=0.1)
+    assert {h.quantization_bits for h in drawn} == {None, *range(4, 11)}
+    again = np.random.default_rng(0)
+    assert drawn == [ranges.draw(again) for _ in range(USERS)]
+    with pytest.raises(ValueError, match="phase_jitter_deg"):
+        HardwareRanges(share=1.0, clean_share=0.0, phase_jitter_deg=(400.0, 400.0)).draw(rng)

@@ -10,6 +10,7 @@ from lwmt_sionna.data import (
     PlanarArray,
     add_noise,
     check_disjoint,
+    draw_clusters,
     subcarrier_frequencies,
     synthesize,
     take_trajectories,
@@ -17,6 +18,8 @@ from lwmt_sionna.data import (
     write_paths,
 )
 from lwmt_sionna.evaluation.leaks import check_causal
+from lwmt_sionna.masking import HardwareRanges
+from lwmt_sionna.models.normalization import Frame
 from lwmt_sionna.training import (
     ChannelPool,
     DataConfig,
@@ -25,11 +28,21 @@ from lwmt_sionna.training import (
     load_data,
     load_tracks,
 )
-from lwmt_sionna.training.histories import draw_histories
+from lwmt_sionna.training.histories import World, draw_histories
 from lwmt_sionna.training.sources import draw_channels
 from tests import mirrors
+from tests.training.small import predictor_config
 
 HISTORY = 5
+# Ranges whose impairments do not show.
+NEARLY_NONE = {
+    "phase_walk_deg": (0.0, 0.0),
+    "frequency_offset": (0.0, 0.0),
+    "timing_jitter": (0.0, 0.0),
+    "timing_offset": (0.0, 0.0),
+    "quantization_bits": (24, 24),
+    "dropped_share": (0.0, 0.0),
+}
 
 
 @pytest.fixture
@@ -159,11 +172,97 @@ def test_stored_channels_train_as_the_paths_that_they_come_from(scene, tmp_path)
     assert predictor.transform.array_shape == (2, 3, 1)
     line = TrainConfig.from_dict({"files": [str(tmp_path / "p.h5")], **settings})
     assert line.on_files() == line and line.array_shape is None
-    with pytest.raises(ValueError, match=r"array of their own.*\(2, 3, 1\)"):
+    with pytest.raises(ValueError, match=r"32 antennas and 32 subcarriers.*12, 6, 5\)"):
         load_data(TrainConfig.from_dict({"files": config.data.files, **settings}))
     write_channels(tmp_path / "one.h5", stored.select([0]))
     with pytest.raises(ValueError, match=r"two trajectories at least.*num_sequences=1"):
         load_tracks(dataclasses.replace(config.data, files=[str(tmp_path / "one.h5")]), 0)
+
+
+def test_worlds_train_together(scene, tmp_path, rng):
+    """Paths on two arrays and in any band, stored channels of a third array, clusters; judged in a
+    file apart. What is kept is what is computed, bit for bit, wherever a killed run went on."""
+    plane = PlanarArray(2, 2)
+    h = synthesize(scene, plane, subcarrier_frequencies(4, 1e6), snapshots=np.arange(11))
+    write_channels(
+        tmp_path / "plane.h5", ChannelSequences(h, 5e-3, 3.5e9, 1e6, plane.shape, "stored")
+    )
+    write_paths(tmp_path / "paths.h5", scene)
+    write_paths(tmp_path / "apart.h5", draw_clusters(6, 12, 5e-3, rng))
+    config = predictor_config(
+        [tmp_path / "paths.h5", tmp_path / "plane.h5"],
+        validation_files=[str(tmp_path / "apart.h5")],
+        clusters=5,
+        more_rows=(4,),
+        bandwidth=(4e6, 4e7),
+        hardware={"share": 0.5, "clean_share": 0.2},
+        num_draws=12,
+    )
+    assert config.on_files() == config
+    data = load_data(config)
+    assert data.counts["stored"] == {"training": 12, "validation": 0}
+    assert data.counts["clusters"] == {"training": 5, "validation": 6}
+    assert int(data.training.ends[-1]) == (12 + 12 + 5) * 12
+    kept = load_data(config, folder=tmp_path / "features")
+    pieces = sorted((tmp_path / "features").glob("*.npy"))
+    pieces[0].unlink()
+    pieces[1].write_bytes(pieces[1].read_bytes()[:-1])
+    times = {path: path.stat().st_mtime_ns for path in pieces[2:]}
+    again = load_data(config, folder=tmp_path / "features")
+    assert all(path.stat().st_mtime_ns == time for path, time in times.items())
+    for name in ("training", "validation"):
+        first, *others = (getattr(each, name) for each in (data, kept, again))
+        for other in others:
+            for index in (0, len(first) - 1):
+                (x, y), (u, v) = first[index], other[index]
+                np.testing.assert_array_equal(y, v)
+                for feature, values in x.items():
+                    np.testing.assert_array_equal(values, u[feature])
+
+
+def test_a_piece_holds_the_physics_of_its_array(scene, tmp_path):
+    """To half precision; the same file as a line is another world."""
+    plane = PlanarArray(2, 2)
+    frequencies = subcarrier_frequencies(4, 1e6)
+    stored = ChannelSequences(
+        synthesize(scene, plane, frequencies), 2.5e-3, 3.5e9, 1e6, plane.shape, "stored"
+    )
+    write_channels(tmp_path / "plane.h5", stored)
+    config = predictor_config([tmp_path / "plane.h5"])
+    data = load_data(config)
+    world = World(load_tracks(config.data, config.seed)["validation"][0], "")
+    history, future, shape = world.draw(0, config.data, 10, config.seed)
+    assert shape == plane.shape
+    model = predictor_config([tmp_path / "plane.h5"]).on_files().build()
+    assert model.transform.array_shape == shape
+    frame, past = Frame.of(history, model.transform)
+    features, target = data.validation[0]
+    rows = np.arange(config.optimization.batch_size) % len(history)
+    np.testing.assert_allclose(target, np.asarray(frame.into(future))[rows], rtol=1e-3, atol=1e-5)
+    for name, values in model.features(past).items():
+        np.testing.assert_allclose(features[name], np.asarray(values)[rows], rtol=2e-3, atol=1e-4)
+
+
+def test_hardware_meets_history_and_target(h):
+    """Out of calibration, both go through the same chains; what jitters is not to be foreseen."""
+    ranges = {"phase_jitter_deg": (3.0, 3.0), "calibration_error_db": (-20.0, -20.0)}
+    data = DataConfig(
+        files=("x",), num_history=HISTORY, history_snr_db=(200.0, 200.0),
+        hardware=HardwareRanges(clean_share=0.0, share=1.0, **ranges, **NEARLY_NONE),
+    )  # fmt: skip
+    past, future = (
+        x.view(np.complex64)[..., 0]
+        for x in draw_histories(h, data, 3, False, subcarrier_frequencies(4, 1e6), 5e-3)
+    )
+    truth = h / np.sqrt(np.mean(np.abs(h[:, :HISTORY]) ** 2, axis=(1, 2, 3), keepdims=True))
+    chains = future / truth[:, HISTORY:]
+    np.testing.assert_allclose(chains, chains[:, :1, :, :1] * np.ones_like(chains), rtol=1e-3)
+    assert 1e-4 < np.mean(np.abs(chains - 1) ** 2) < 1e-1
+    turns = past / truth[:, :HISTORY] / chains[:, :1, :, :1]
+    np.testing.assert_allclose(np.abs(turns), 1.0, rtol=1e-2)
+    assert np.rad2deg(np.angle(turns)).std() == pytest.approx(3.0, rel=0.5)
+    # Another sequence has another base station.
+    assert np.abs(np.diff(chains[:, 0, :, 0], axis=0)).min() > 1e-4
 
 
 def test_stored_channels_are_cut_to_the_grids_of_a_pretraining(rng):
