@@ -29,6 +29,7 @@ from lwmt_sionna.training.configuration import DataConfig
 from lwmt_sionna.typing import Array, ArrayLike, Random
 
 __all__ = [
+    "Features",
     "PredictionDataset",
     "World",
     "augment_channels",
@@ -41,12 +42,16 @@ __all__ = [
 # Sequences whose physics is computed at a time, and kept together: some 20 MB.
 _BLOCK = 32
 _PIECE = 128
+# Sequences in a row that meet the hardware of one base station.
+_USERS = 4
 # Time between snapshots of clusters in seconds; their speeds reach from none to an aliased one.
 _CLUSTER_PERIOD = 2.5e-3
 # Largest number that is kept, in half precision.
 _LARGEST = 6e4
 # What says nothing about physics in the configuration of a model.
 _NO_PHYSICS = ("backbone", "dtype", "local_motion", "name", "trainable")
+# What says nothing about one draw in the configuration of data.
+_NO_DRAWS = ("files", "validation_files", "clusters", "num_draws", "pool")
 
 
 Tracks: TypeAlias = list[PathSequences | ChannelSequences]
@@ -166,15 +171,14 @@ def draw_histories(
         history = add_noise(past, history_snr_db, rng)
     else:
         history, future = np.empty_like(past), np.array(future)
-        # Each sequence has a base station of its own.
-        for index in range(len(h)):
-            one = slice(index, index + 1)
+        for first in range(0, len(h), _USERS):
+            some = slice(first, first + _USERS)
             hardware, key = data.hardware.draw(rng), int(rng.integers(2**31))
-            noisy = functools.partial(add_noise, history_snr_db=history_snr_db[one], rng=rng)
-            history[one] = hardware.impair(
-                past[one], frequencies, sampling_period, key, estimate=noisy
+            noisy = functools.partial(add_noise, history_snr_db=history_snr_db[some], rng=rng)
+            history[some] = hardware.impair(
+                past[some], frequencies, sampling_period, key, estimate=noisy
             ).h
-            future[one] = hardware.targets(future[one], data.num_history, key)
+            future[some] = hardware.targets(future[some], data.num_history, key)
     return stack_complex(history / scale), stack_complex(future / scale)
 
 
@@ -263,47 +267,30 @@ class World(NamedTuple):
 class PredictionDataset(keras.utils.PyDataset):
     """Batches of what the network sees and should predict, in the angle-delay domain.
 
-    The physics in front of the network has no weights, so it is computed once, for every draw, and
-    kept, channels in half precision: some 0.2 MB a draw, in memory or in files.
-
     The order of a pass depends on the seed and the epoch only, so a resumed training sees what the
     uninterrupted one would have seen.
 
     Args:
-        model: `ChannelPredictor`, or a contestant.
-        worlds: List of `World`.
-        data: `DataConfig`.
+        pieces: What `Features.compute` returns.
         batch_size: Sequences per batch.
-        seed: Seed of the draws.
-        order_seed: Seed of the order; in order if left out.
-        store: `lwmt_sionna.runs.store.Store` in which to keep what is computed, and to look for
-            what has been; in memory if left out.
+        seed: Seed of the order; as they come if left out.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        worlds: list[World],
-        data: DataConfig,
-        batch_size: int,
-        seed: int,
-        order_seed: int | None = None,
-        store: Store | None = None,
-    ) -> None:
+    def __init__(self, pieces: list[Array], batch_size: int, seed: int | None = None) -> None:
         super().__init__()
+        self.pieces = pieces
+        self.ends = np.cumsum([len(piece) for piece in pieces])
         self.batch_size = batch_size
-        self.order_seed = order_seed
+        self.seed = seed
         self.epoch = 0
-        self.pieces = _compute_pieces(model, worlds, data, seed, store)
-        self.ends = np.cumsum([len(piece) for piece in self.pieces])
 
     def __len__(self) -> int:
         return -(-int(self.ends[-1]) // self.batch_size)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Array], Array]:
         order = np.arange(self.ends[-1])
-        if self.order_seed is not None:
-            order = np.random.default_rng([self.order_seed, self.epoch]).permutation(order)
+        if self.seed is not None:
+            order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
         # The last batch wraps around: one shape, one compiled program.
         begin = index * self.batch_size
         rows = order[np.arange(begin, begin + self.batch_size) % len(order)]
@@ -311,74 +298,95 @@ class PredictionDataset(keras.utils.PyDataset):
         for place, row in enumerate(rows):
             piece = int(np.searchsorted(self.ends, row, side="right"))
             batch[place] = self.pieces[piece][row - self.ends[piece]]
-        names = batch.dtype.names or ()
-        features = {name: batch[name].astype(np.float32) for name in names}
+        features = {name: batch[name].astype(np.float32) for name in batch.dtype.names or ()}
         return features, features.pop("target")
 
 
-def _compute_pieces(model, worlds, data, seed, store):
-    """Features and targets of all draws: records, some of a world together."""
-    own = getattr(model, "physics", model)
-    config = {n: v for n, v in model.get_config().items() if n not in _NO_PHYSICS}
-    left_out = ("files", "validation_files", "clusters", "num_draws", "pool")
-    common = {
-        "code": code_digest(__name__, type(own).__module__),
-        "physics": config,
-        "data": {name: value for name, value in data.to_dict().items() if name not in left_out},
-        "seed": seed,
-    }
-    length = data.num_history + model.num_horizons
-    physics: dict[Any, Physics] = {}
-    pieces = []
-    total = sum(world.size for world in worlds)
-    with progress_bar(total=total, desc="physics", unit="sequence") as bar:
-        for world in worlds:
-            for begin in range(0, world.size, _PIECE):
-                count = min(_PIECE, world.size - begin)
+class Features:
+    """What the physics in front of a network says of draws, with what is to be predicted.
+
+    Physics has no weights: it is computed once for every draw and kept, channels in half precision,
+    some 0.2 MB a draw.
+
+    Args:
+        model: `ChannelPredictor`, or a contestant.
+        data: `DataConfig`.
+        seed: Seed of the draws.
+        store: `lwmt_sionna.runs.store.Store` in which to keep what is computed, and to look for
+            what has been; in memory if left out.
+    """
+
+    def __init__(
+        self, model: keras.Model, data: DataConfig, seed: int, store: Store | None = None
+    ) -> None:
+        self.model, self.data, self.seed, self.store = model, data, seed, store
+        self.length = data.num_history + model.num_horizons
+        # What is compiled for one array serves all worlds.
+        self._physics: dict[Any, Physics] = {}
+
+    def compute(self, worlds: list[World]) -> list[Array]:
+        """Features and targets of all draws.
+
+        Args:
+            worlds: List of `World`.
+
+        Returns:
+            List of structured arrays of one record per draw, some draws of one world in each.
+        """
+        own = getattr(self.model, "physics", self.model)
+        config, data = self.model.get_config(), self.data.to_dict()
+        common = {
+            "code": code_digest(__name__, type(own).__module__),
+            "physics": {n: value for n, value in config.items() if n not in _NO_PHYSICS},
+            "data": {n: value for n, value in data.items() if n not in _NO_DRAWS},
+            "seed": self.seed,
+        }
+        pieces = []
+        with progress_bar(
+            total=sum(world.size for world in worlds), desc="physics", unit="sequence"
+        ) as bar:
+            for world in worlds:
                 where = {"origin": world.origin, "augmented": world.num_draws > 0}
-                key = {**common, **where, "begin": begin, "count": count}
-                piece = None if store is None else _load(store, key)
-                if piece is None:
-                    drawn = [
-                        world.draw(first, data, length, seed)
-                        for first in range(begin, begin + count, _BLOCK)
-                    ]
-                    piece = np.concatenate([_compute(model, physics, *each) for each in drawn])
-                    if store is not None:
-                        store.put_file(key, functools.partial(_write, piece), ".npy")
-                        piece = _load(store, key)
-                pieces.append(piece)
-                bar.update(count)
-    return pieces
+                for begin in range(0, world.size, _PIECE):
+                    end = min(begin + _PIECE, world.size)
+                    key = {**common, **where, "draws": [begin, end]}
+                    piece = self._load(key)
+                    pieces.append(self._make(world, begin, end, key) if piece is None else piece)
+                    bar.update(end - begin)
+        return pieces
 
+    def _load(self, key):
+        kept = None if self.store is None else self.store.get_file(key)
+        return None if kept is None else np.load(kept[0], mmap_mode="r")
 
-def _write(piece, path):
-    with path.open("wb") as file:
-        np.save(file, piece)
+    def _make(self, world, begin, end, key):
+        firsts = range(begin, end, _BLOCK)
+        drawn = [world.draw(first, self.data, self.length, self.seed) for first in firsts]
+        piece = np.concatenate([self._records(*each) for each in drawn])
+        if self.store is None:
+            return piece
 
+        def write(path):
+            with path.open("wb") as file:
+                np.save(file, piece)
 
-def _load(store, key):
-    kept = store.get_file(key)
-    return None if kept is None else np.load(kept[0], mmap_mode="r")
+        return np.load(self.store.put_file(key, write, ".npy"), mmap_mode="r")
 
-
-def _compute(model, physics, history, future, array_shape):
-    """Records of the features and targets of a block."""
-    if array_shape not in physics:
-        physics[array_shape] = Physics(_on_array(model, array_shape))
-    count = len(history)
-    padding = [(0, _BLOCK - count)] + [(0, 0)] * 4
-    inputs = tuple(np.pad(x, padding, "edge") for x in (history, future))
-    outputs = {
-        name: np.asarray(value)[:count]
-        for name, value in physics[array_shape].predict_on_batch(inputs).items()
-    }
-    # Powers span more than half precision does; channels of unit power do not.
-    kinds = {n: np.float16 if v.ndim > 4 else np.float32 for n, v in outputs.items()}
-    records = np.empty(count, [(n, kinds[n], v.shape[1:]) for n, v in outputs.items()])
-    for name, value in outputs.items():
-        records[name] = np.clip(value, -_LARGEST, _LARGEST)
-    return records
+    def _records(self, history, future, array_shape):
+        """Records of the features and targets of a block."""
+        if array_shape not in self._physics:
+            self._physics[array_shape] = Physics(_on_array(self.model, array_shape))
+        count = len(history)
+        padding = [(0, _BLOCK - count)] + [(0, 0)] * 4
+        inputs = tuple(np.pad(x, padding, "edge") for x in (history, future))
+        outputs = self._physics[array_shape].predict_on_batch(inputs)
+        outputs = {name: np.asarray(value)[:count] for name, value in outputs.items()}
+        # Powers span more than half precision does; channels of unit power do not.
+        kinds = {n: np.float16 if v.ndim > 4 else np.float32 for n, v in outputs.items()}
+        records = np.empty(count, [(n, kinds[n], v.shape[1:]) for n, v in outputs.items()])
+        for name, value in outputs.items():
+            records[name] = np.clip(value, -_LARGEST, _LARGEST)
+        return records
 
 
 def _on_array(model, array_shape):

@@ -1,7 +1,6 @@
 """Predictors: what they are built of, what they start from, and how they learn."""
 
 import dataclasses
-import functools
 import logging
 import math
 from collections.abc import Callable
@@ -39,6 +38,7 @@ from lwmt_sionna.training.contestants import (
     RefiningPredictor,
 )
 from lwmt_sionna.training.histories import (
+    Features,
     PredictionDataset,
     World,
     draw_histories,
@@ -348,16 +348,14 @@ def load_data(
     # Clusters follow the files.
     trained = [files[name] for name in data.files] + [f"{data.clusters} clusters"]
     held_out = [files[name] for name in data.validation_files or data.files]
-    store = None if folder is None else Store(folder)
-    make = functools.partial(
-        PredictionDataset, model, data=data, batch_size=config.optimization.batch_size, seed=seed,
-        store=store,
-    )  # fmt: skip
+    features = Features(model, data, seed, None if folder is None else Store(folder))
     worlds = [World(*each, num_draws) for each in zip(tracks["training"], trained)]
-    worlds[0].check_causal(data, data.num_history + num_horizons, seed)
+    worlds[0].check_causal(data, features.length, seed)
+    apart = [World(*each) for each in zip(tracks["validation"], held_out)]
+    size = config.optimization.batch_size
     return PredictionData(
-        make(worlds, order_seed=config.seed),
-        make([World(*each) for each in zip(tracks["validation"], held_out)]),
+        PredictionDataset(features.compute(worlds), size, config.seed),
+        PredictionDataset(features.compute(apart), size),
         counts,
     )
 
