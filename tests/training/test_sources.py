@@ -181,7 +181,7 @@ def test_stored_channels_train_as_the_paths_that_they_come_from(scene, tmp_path)
 
 def test_worlds_train_together(scene, tmp_path, rng):
     """Paths on two arrays and in any band, stored channels of a third array, clusters; judged in a
-    file apart. What is kept is what is computed, bit for bit, wherever a killed run went on."""
+    file apart. What is missing or damaged is computed again, bit for bit."""
     plane = PlanarArray(2, 2)
     h = synthesize(scene, plane, subcarrier_frequencies(4, 1e6), snapshots=np.arange(11))
     write_channels(
@@ -200,25 +200,26 @@ def test_worlds_train_together(scene, tmp_path, rng):
         kind="gru",
     )
     assert config.on_files() == config
-    data = load_data(config)
+    data = load_data(config, folder=tmp_path / "features")
     assert data.counts["stored"] == {"training": 12, "validation": 0}
     assert data.counts["clusters"] == {"training": 5, "validation": 6}
     assert int(data.training.ends[-1]) == (12 + 12 + 5) * 2
-    kept = load_data(config, folder=tmp_path / "features")
+    drawn = [np.array(piece) for each in (data.training, data.validation) for piece in each.pieces]
     pieces = sorted((tmp_path / "features").glob("*.npy"))
     pieces[0].unlink()
     pieces[1].write_bytes(pieces[1].read_bytes()[:-1])
     times = {path: path.stat().st_mtime_ns for path in pieces[2:]}
-    again = load_data(config, folder=tmp_path / "features")
+    data = load_data(config, folder=tmp_path / "features")
     assert all(path.stat().st_mtime_ns == time for path, time in times.items())
-    for name in ("training", "validation"):
-        first, *others = (getattr(each, name) for each in (data, kept, again))
-        for other in others:
-            for index in (0, len(first) - 1):
-                (x, y), (u, v) = first[index], other[index]
-                np.testing.assert_array_equal(y, v)
-                for feature, values in x.items():
-                    np.testing.assert_array_equal(values, u[feature])
+    again = [piece for each in (data.training, data.validation) for piece in each.pieces]
+    for one, other in zip(drawn, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    # A batch is made of rows of the pieces, each of them once in a pass.
+    batches = [data.training[index][1] for index in range(len(data.training))]
+    targets = np.concatenate(batches)[: (12 + 12 + 5) * 2]
+    expected = np.concatenate([piece["target"] for piece in again[:3]]).astype(np.float32)
+    order = [np.lexsort(x.reshape(len(x), -1).T) for x in (targets, expected)]
+    np.testing.assert_array_equal(targets[order[0]], expected[order[1]])
 
 
 def test_a_piece_holds_the_physics_of_its_array(scene, tmp_path):
