@@ -334,13 +334,13 @@ def load_data(
     num_training = sum(track.num_sequences for track in tracks["training"])
     logger.info("%d training sequences in %d scenes", num_training, len(counts))
     if config.predictor.kind == "direct":
-        channels = [
+        training, validation = (
             synthesize_tracks(tracks[n], data, num_horizons) for n in ("training", "validation")
-        ]
-        check_causal(
-            lambda h: draw_histories(h, data, seed, False)[0], channels[0][:8], data.num_history
         )
-        return PredictionData(*channels, counts)
+        check_causal(
+            lambda h: draw_histories(h, data, seed, False)[0], training[:8], data.num_history
+        )
+        return PredictionData(training, validation, counts)
     num_draws = data.num_draws
     if data.pool is not None:
         num_draws = max(1, round(data.pool / num_training))

@@ -18,6 +18,7 @@ _CLASSES = {
     "predictor": ("lwmt_sionna.training", "TrainConfig"),
     "pretrain": ("lwmt_sionna.training", "PretrainConfig"),
     "pretraining/": ("lwmt_sionna.rt", "GenerationConfig"),
+    "training/": ("lwmt_sionna.link.phy.tr38901", "Tr38901Config"),
     "wide": ("lwmt_sionna.rt", "GenerationConfig"),
     "worlds": ("lwmt_sionna.link.sweep.worlds", "WorldsConfig"),
     "worlds/": ("lwmt_sionna.link.phy.tr38901", "Tr38901Config"),

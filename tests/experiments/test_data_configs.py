@@ -73,3 +73,36 @@ def test_base_stations_stand_where_they_may(scene):
     stations = {read(path).base_stations for path in paths}
     assert len(stations) == 1
     assert check_scene(scene, 3.5e9, stations.pop(), coverage=False).is_fit
+
+
+def test_training_worlds_are_apart_and_made():
+    """From those they are judged in, and validation from both; each file has its configuration."""
+    from lwmt_sionna.link import Tr38901Config
+    from lwmt_sionna.rt import GenerationConfig
+    from lwmt_sionna.training import TrainConfig
+
+    files, scenes, profiles, seeds = {"etoile.h5", "munich.h5"}, {}, {}, set()
+    for path in sorted((CONFIGS / "training").glob("*.toml")):
+        traced = path.stem.startswith("data_")
+        variants = (GenerationConfig if traced else Tr38901Config).variants_from_toml(path)
+        files |= {f"{path.stem.removeprefix('data_')}_{name}.h5" for name in variants}
+        if traced:
+            scenes[path.stem] = {config.scene for config in variants.values()}
+            assert len({config.seed for config in variants.values()}) == len(variants)
+        else:
+            profiles[path.stem] = {config.model for config in variants.values()}
+            seeds |= {config.seed for config in variants.values()}
+    assert not set.union(*scenes.values()) & HELD_OUT
+    assert not profiles["tr38901"] & profiles["validation_tr38901"]
+    judged = [
+        Tr38901Config.from_toml(path)
+        for path in (CONFIGS / "worlds").glob("*.toml")
+        if not path.stem.startswith("data_")
+    ]
+    assert not seeds & {config.seed for config in judged}
+    known = {config.model for config in judged if config.model.startswith("CDL")}
+    assert not known & set.union(*profiles.values())
+    data = TrainConfig.from_toml(CONFIGS / "predictor_worlds.toml").data
+    assert {pathlib.Path(name).name for name in data.files + data.validation_files} == files
+    trained = {pathlib.Path(name).name for name in data.files}
+    assert not trained & {pathlib.Path(name).name for name in data.validation_files}
