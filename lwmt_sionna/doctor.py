@@ -18,8 +18,6 @@ from collections.abc import Sequence
 
 from lwmt_sionna.runs.records import machine_info
 
-__all__ = ["Finding", "examine", "main"]
-
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MINIMUM_PYTHON = (3, 11)
 _PROBE_TIMEOUT = 300  # s; a cold disk takes a minute to import TensorFlow

@@ -17,15 +17,7 @@ from lwmt_sionna.baselines.bins import (
 )
 from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
 from lwmt_sionna.ops.linear_prediction import burg_coefficients, denoise, extrapolate
-from lwmt_sionna.typing import Array
-
-__all__ = [
-    "ClampedAutoregression",
-    "DenoisedAutoregression",
-    "DirectAutoregression",
-    "LocalAutoregression",
-    "PooledAutoregression",
-]
+from lwmt_sionna.typing import Array, Tensor
 
 _TINY = 1e-30
 
@@ -244,7 +236,7 @@ class LinearPredictionModel(keras.Model):
         self.settings = settings
         self.num_horizons = num_horizons
 
-    def call(self, history):
+    def call(self, history: Tensor) -> Tensor:
         settings = self.settings
         # Powers of a bin far below 1e-20 would drown in the guards against division by zero.
         scale = keras.ops.max(keras.ops.abs(history), axis=(1, 2, 3, 4), keepdims=True)

@@ -12,18 +12,6 @@ import numpy as np
 
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = [
-    "CompiledPredictor",
-    "Predictor",
-    "as_complex",
-    "as_pairs",
-    "batch_shape",
-    "check_array",
-    "fill_reports",
-    "require",
-    "told_arrived",
-]
-
 # Reports that a lost one is told from, at most.
 _NUM_NEAREST = 8
 # Regularisation relative to the mean power of the regressors.

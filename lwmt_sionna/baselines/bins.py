@@ -13,28 +13,6 @@ from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_del
 from lwmt_sionna.ops.linear_prediction import denoise, noise_power
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = [
-    "BinPredictor",
-    "KalmanPredictor",
-    "PronyPredictor",
-    "WienerPredictor",
-    "autoregressive_covariance",
-    "check_length",
-    "check_settings",
-    "chosen_covariance",
-    "chosen_snapshots",
-    "clamp_poles",
-    "companion",
-    "jakes_autocorrelation",
-    "kalman_forecast",
-    "lag_covariance",
-    "normal_equations",
-    "pool",
-    "prediction_coefficients",
-    "prony_poles",
-    "wiener_forecast",
-]
-
 _TINY = 1e-30
 # Least values of settings that several predictors have; those of integers are integers.
 _LEAST = {"batch_size": 1, "order": 1, "ridge": 0.0, "significance": 0.0, "tolerance": 0.0}

@@ -7,8 +7,6 @@ from lwmt_sionna.models import ChannelPredictor
 from lwmt_sionna.models.presets import load_preset
 from lwmt_sionna.typing import PathLike
 
-__all__ = ["ModelPredictor"]
-
 
 class ModelPredictor(CompiledPredictor):
     """A `ChannelPredictor`, a neural baseline, or any Keras model with the same call.

@@ -15,8 +15,6 @@ from lwmt_sionna.ops.linear_prediction import burg_coefficients, denoise, extrap
 from lwmt_sionna.ops.path_fit import PathFit
 from lwmt_sionna.typing import Tensor
 
-__all__ = ["PathPredictor"]
-
 
 class PathPredictor(CompiledPredictor):
     """Resolves the history into moving paths and continues each of them.

@@ -26,8 +26,6 @@ from lwmt_sionna.baselines.bins import (
 from lwmt_sionna.baselines.parametric import PathPredictor
 from lwmt_sionna.baselines.reference import Hold, PhaseAlignedHold, ZeroPredictor
 
-__all__ = ["CLASSICAL", "TUNED", "TUNED_SNR_DB", "tuned_baselines", "tuned_settings"]
-
 CLASSICAL = {
     "zero": ZeroPredictor,
     "hold": Hold,

@@ -8,8 +8,6 @@ import numpy as np
 from lwmt_sionna.runs.configuration import Config, Positive, PositiveInt
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = ["PlanarArray", "Polarization", "rotation_matrix"]
-
 Polarization = Literal["V", "H", "VH", "cross"]
 
 

@@ -19,21 +19,6 @@ from lwmt_sionna.data.paths import SPEED_OF_LIGHT, PathSequences
 from lwmt_sionna.data.synthesis import subcarrier_frequencies, synthesize
 from lwmt_sionna.typing import Array, ArrayLike, PathLike
 
-__all__ = [
-    "AXES",
-    "CHANNEL_SCHEMA",
-    "ChannelSequences",
-    "as_channels",
-    "axes_fault",
-    "check_channels",
-    "import_channels",
-    "join_channels",
-    "read_channels",
-    "true_channels",
-    "vanishing_mask",
-    "write_channels",
-]
-
 CHANNEL_SCHEMA = "lwmt_sionna.channels"
 _VERSION = (1, 1)
 _ARRAYS = ("h", "speed", "sequence_id", "bs_index")

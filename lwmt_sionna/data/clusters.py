@@ -17,9 +17,6 @@ from lwmt_sionna.runs.configuration import (
 )
 from lwmt_sionna.typing import Random
 
-__all__ = ["ClusterConfig", "draw_clusters"]
-
-
 _Count = Annotated[tuple[PositiveInt, PositiveInt], ORDERED]
 _Range = Annotated[tuple[Positive, Positive], ORDERED]
 

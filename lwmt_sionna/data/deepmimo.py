@@ -24,8 +24,6 @@ from lwmt_sionna.data.paths import (
 )
 from lwmt_sionna.typing import ArrayLike, PathLike
 
-__all__ = ["read_deepmimo"]
-
 _PER_PATH = ("power", "phase", "delay", "aoa_az", "aoa_el", "aod_az", "aod_el", "inter")
 _AZIMUTHS = ("aod_az", "aoa_az")
 # Digits of DeepMIMO's interaction codes, and the kinds of this package.

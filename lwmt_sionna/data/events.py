@@ -9,15 +9,6 @@ import numpy as np
 from lwmt_sionna.data.paths import SPEED_OF_LIGHT, PathSequences
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = [
-    "event_mask",
-    "event_power",
-    "match_paths",
-    "may_continue",
-    "snapshot_paths",
-    "unexplained_events",
-]
-
 # A path may be the continuation of another if its delay is where that one's Doppler shift leads, up
 # to the curvature over a few metres of motion, and its departure direction is close.
 _DELAY_TOLERANCE = 0.3 / SPEED_OF_LIGHT

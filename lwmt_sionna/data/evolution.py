@@ -18,8 +18,6 @@ from lwmt_sionna.data.paths import (
 from lwmt_sionna.data.synthesis import subcarrier_frequencies
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = ["evolve", "evolve_between", "extrapolation_error", "interpolate", "replay", "retime"]
-
 _ANGLES = ("theta_t", "phi_t", "theta_r", "phi_r")
 _LABELS = ("path_key", "interactions")
 # Delays of one path forecast from both ends differ by far less than a wavelength over the distances

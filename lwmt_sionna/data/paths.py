@@ -8,22 +8,6 @@ import numpy as np
 
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = [
-    "OPTIONAL_FIELDS",
-    "PATH_FIELDS",
-    "SEQUENCE_FIELDS",
-    "SPEED_OF_LIGHT",
-    "PathSequences",
-    "absent_value",
-    "blank_absent",
-    "check_alike",
-    "compact_paths",
-    "concatenate",
-    "pack_interactions",
-    "pad_paths",
-    "widen_paths",
-]
-
 SPEED_OF_LIGHT = 299_792_458.0
 # name -> (dtype, axes): S sequences, T snapshots, P paths, R and Q polarisations of user and base
 # station.

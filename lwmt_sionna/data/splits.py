@@ -8,9 +8,6 @@ from lwmt_sionna.data.channels import ChannelSequences
 from lwmt_sionna.data.paths import PathSequences
 from lwmt_sionna.typing import Array
 
-__all__ = ["check_disjoint", "split_by_trajectory", "take_trajectories", "track_distance"]
-
-
 Sequences = TypeVar("Sequences", bound=PathSequences | ChannelSequences)
 
 

@@ -33,18 +33,6 @@ from lwmt_sionna.data.paths import (
 from lwmt_sionna.data.validation import check_values, validate
 from lwmt_sionna.typing import PathLike
 
-__all__ = [
-    "SCHEMA",
-    "SCHEMA_MINOR",
-    "SCHEMA_VERSION",
-    "UNITS",
-    "check_file",
-    "merge_paths",
-    "read_paths",
-    "read_sequences",
-    "write_paths",
-]
-
 SCHEMA = "lwmt_sionna.paths"
 SCHEMA_VERSION = 1
 SCHEMA_MINOR = 1

@@ -12,16 +12,6 @@ from lwmt_sionna.data.synthesis import subcarrier_frequencies, synthesize
 from lwmt_sionna.runs.records import atomic_path
 from lwmt_sionna.typing import Array, PathLike
 
-__all__ = [
-    "angle_delay_power",
-    "animate_angle_delay",
-    "map_figure",
-    "plot_angle_delay",
-    "plot_tracks",
-    "spreads",
-    "summarize",
-]
-
 
 def spreads(paths: PathSequences) -> dict[str, Array]:
     """Second moments of the paths of every snapshot, weighted by their power.

@@ -6,14 +6,6 @@ from lwmt_sionna.data.arrays import PlanarArray
 from lwmt_sionna.data.paths import PathSequences
 from lwmt_sionna.typing import Array, ArrayLike, Random
 
-__all__ = [
-    "add_noise",
-    "element_gains",
-    "history_scale",
-    "subcarrier_frequencies",
-    "synthesize",
-]
-
 _CHUNK_BYTES = 2**28
 
 

@@ -6,8 +6,6 @@ from lwmt_sionna.data.events import match_paths, snapshot_paths
 from lwmt_sionna.data.paths import SPEED_OF_LIGHT, PathSequences
 from lwmt_sionna.typing import Array
 
-__all__ = ["check_values", "validate"]
-
 _CHUNK = 64
 _EPS = float(np.finfo(np.float32).eps)
 # Share of the power whose phase must follow the delay; what reflection itself turns stays below.

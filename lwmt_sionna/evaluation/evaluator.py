@@ -32,19 +32,6 @@ from lwmt_sionna.evaluation.metrics import (
 from lwmt_sionna.masking import HardwareConfig
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = [
-    "CEILINGS",
-    "SUBSETS",
-    "Forecast",
-    "Trial",
-    "causal_channel",
-    "causal_forecast",
-    "draw_trial",
-    "evaluate",
-    "evaluate_paths",
-    "event_subsets",
-]
-
 # What has a keyword `arrived` is told of lost reports.
 Forecast: TypeAlias = Callable[..., Any]
 Subset: TypeAlias = Literal["event_free", "events", "quiet", "all"]

@@ -12,8 +12,6 @@ from lwmt_sionna.evaluation.table import points_of
 from lwmt_sionna.runs.figures import as_record, panels, policy_style
 from lwmt_sionna.typing import PathLike
 
-__all__ = ["plot_error_scatter", "plot_prediction_errors", "plot_sum_rates"]
-
 # Speed of users of whom none is known.
 _UNKNOWN = -1
 

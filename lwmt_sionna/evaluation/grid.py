@@ -48,8 +48,6 @@ from lwmt_sionna.runs.parallel import progress_bar
 from lwmt_sionna.runs.store import Store
 from lwmt_sionna.typing import Array, PathLike
 
-__all__ = ["GridConfig", "Regime", "evaluate_cell", "load_regime", "run_grid"]
-
 # Rates, errors per sequence and controls are computed at one pilot SNR.
 _RATE_HISTORY_SNR_DB = 15.0
 _RATIO_RANGE = (1e-7, 1e3)

@@ -13,8 +13,6 @@ import numpy as np
 
 from lwmt_sionna.typing import ArrayLike
 
-__all__ = ["VERDICTS", "cluster_bootstrap", "cluster_mean", "paired_difference", "verdict"]
-
 Statistic: TypeAlias = Literal["mean", "median", "pooled_db"]
 #: What a comparison can end in.
 VERDICTS = ("better", "worse", "no detectable difference")

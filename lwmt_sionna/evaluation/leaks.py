@@ -8,8 +8,6 @@ import numpy as np
 from lwmt_sionna.data import ChannelSequences, PathSequences, check_disjoint, track_distance
 from lwmt_sionna.typing import Array
 
-__all__ = ["check_causal", "check_held_out", "other_histories", "shuffled_histories"]
-
 
 def check_causal(measure: Callable[[Array], Any], h: Array, num_history: int) -> None:
     """Refuses a preparation of histories that knows anything of the future.

@@ -6,15 +6,6 @@ import numpy as np
 
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = [
-    "aligned_error",
-    "normalized_error",
-    "sgcs",
-    "summarize_errors",
-    "to_db",
-    "zero_forcing_rates",
-]
-
 # Exact predictions have no decibels, and records no infinities.
 _FLOOR = 1e-20
 

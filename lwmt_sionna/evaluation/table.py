@@ -8,16 +8,6 @@ from typing import Any
 from lwmt_sionna.baselines import CLASSICAL
 from lwmt_sionna.evaluation.evaluator import CEILINGS
 
-__all__ = [
-    "best_classical",
-    "cell_key",
-    "format_points",
-    "format_prediction_comparison",
-    "leads",
-    "points_of",
-    "seed_gains",
-]
-
 FIGURES = ("nmse_median_db", "nmse_pooled_db")
 BIN_BY_BIN = "best bin by bin"
 _RESOLVING = "path_fit"

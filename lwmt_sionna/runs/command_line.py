@@ -24,8 +24,6 @@ from typing import Any, NoReturn
 
 from lwmt_sionna.runs.records import git_state
 
-__all__ = ["UsageError", "add_options", "build_parser", "configure_logging", "run", "workdir"]
-
 _EXIT_USER_ERROR = 2
 _EXIT_INTERRUPTED = 130
 # What brings a package that is missing; nothing for what the package cannot do without.

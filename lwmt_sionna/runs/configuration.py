@@ -17,19 +17,6 @@ import msgspec
 
 from lwmt_sionna.typing import PathLike
 
-__all__ = [
-    "FILLED",
-    "ORDERED",
-    "Config",
-    "Interval",
-    "NonNegative",
-    "NonNegativeInt",
-    "Positive",
-    "PositiveInt",
-    "Share",
-    "read_toml",
-]
-
 # Of `typing.Annotated`: a list that is not empty; a pair whose first number is not the larger one.
 FILLED = msgspec.Meta(min_length=1)
 ORDERED = "lowest first"

@@ -9,13 +9,6 @@ from typing import Any
 from lwmt_sionna.runs import records
 from lwmt_sionna.typing import Array, PathLike
 
-__all__ = [
-    "STYLES",
-    "as_record",
-    "panels",
-    "policy_style",
-]
-
 # One colour and marker per policy, in every figure of the project (Okabe and Ito's palette: told
 # apart with any colour vision, and by the markers in print).
 STYLES = {

@@ -16,8 +16,6 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["progress_bar", "run_tasks"]
-
 _WATCH_SECONDS = 1.0
 _ANSWER_SECONDS = 20
 

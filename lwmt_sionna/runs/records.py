@@ -28,20 +28,6 @@ from typing import Any
 
 from lwmt_sionna.typing import PathLike
 
-__all__ = [
-    "SCHEMA_VERSION",
-    "atomic_path",
-    "check_points",
-    "git_state",
-    "machine_info",
-    "package_versions",
-    "portable_path",
-    "read_json",
-    "read_record",
-    "sha256",
-    "write_record",
-]
-
 SCHEMA_VERSION = 2
 # Records of version 1 carry no digest of their own.
 _READABLE = (1, SCHEMA_VERSION)

@@ -21,8 +21,6 @@ from lwmt_sionna.typing import PathLike
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["RunFolder", "Store"]
-
 _ARRAY = "__array__"
 _FILE = "__file__"
 _CLAIM = "config.json"

@@ -20,15 +20,6 @@ from lwmt_sionna.masking import HardwareConfig, Impaired
 from lwmt_sionna.runs.configuration import Config, NonNegativeInt, Positive, PositiveInt
 from lwmt_sionna.typing import Array
 
-__all__ = [
-    "DropConfig",
-    "DropFactory",
-    "LinkDrops",
-    "RegimeChannels",
-    "StoredChannels",
-    "with_user_antenna",
-]
-
 logger = logging.getLogger(__name__)
 
 # Users walk and drive over slopes, at speeds that differ a little; they are one regime still.

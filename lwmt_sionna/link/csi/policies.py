@@ -19,16 +19,6 @@ from lwmt_sionna.link.csi.drops import DropFactory
 from lwmt_sionna.runs import records
 from lwmt_sionna.typing import Array, PathLike
 
-__all__ = [
-    "CausalCsi",
-    "CsiPolicy",
-    "NoisyPerfectCsi",
-    "PerfectCsi",
-    "PredictedCsi",
-    "make_policy",
-    "policy_names",
-]
-
 
 class CsiPolicy:
     """From the measured past to the channel that the precoder is built on.

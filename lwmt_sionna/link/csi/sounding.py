@@ -8,8 +8,6 @@ import numpy as np
 from lwmt_sionna.runs.configuration import Config, Positive
 from lwmt_sionna.typing import Array, Random
 
-__all__ = ["SoundingConfig", "interpolation_matrix", "pilot_frequencies", "sound"]
-
 
 @dataclasses.dataclass(frozen=True)
 class SoundingConfig(Config):

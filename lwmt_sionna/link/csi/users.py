@@ -4,8 +4,6 @@ import numpy as np
 
 from lwmt_sionna.typing import Array, Random
 
-__all__ = ["admitted", "group_users", "spatial_similarity"]
-
 
 def admitted(history: Array, min_last_db: float) -> Array:
     """Users that are still heard: no scheduler serves one that has gone behind a house.

@@ -18,14 +18,6 @@ from lwmt_sionna.typing import Array
 if TYPE_CHECKING:
     from lwmt_sionna.link.phy.runner import LinkRunner
 
-__all__ = [
-    "DECODINGS",
-    "BlockErrors",
-    "FullDecoding",
-    "MutualInformation",
-    "SysAbstraction",
-]
-
 
 class BlockErrors:
     """A way of telling block errors.

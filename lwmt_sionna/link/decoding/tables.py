@@ -16,8 +16,6 @@ from lwmt_sionna.link.phy.information import effective_snr_db
 from lwmt_sionna.runs import records
 from lwmt_sionna.typing import Array, ArrayLike, PathLike
 
-__all__ = ["DecoderTable", "Waterfall", "measure_waterfall"]
-
 logger = logging.getLogger(__name__)
 
 # Offsets from the SNR at which half of the blocks fail, in widths of the transition.

@@ -13,8 +13,6 @@ from lwmt_sionna.typing import Array
 if TYPE_CHECKING:
     from sionna.phy.channel import CIRDataset
 
-__all__ = ["CirGenerator", "cir_dataset"]
-
 logger = logging.getLogger(__name__)
 
 # Of Sionna's `TimeChannel`, unless it is told otherwise [s].

@@ -13,8 +13,6 @@ from lwmt_sionna.data.arrays import PlanarArray, Polarization
 from lwmt_sionna.runs.configuration import Config, NonNegativeInt, PositiveInt
 from lwmt_sionna.typing import Array
 
-__all__ = ["MCS_TABLE", "PILOT_COMB", "DownlinkConfig", "Mcs", "get_mcs"]
-
 # Symbols of an NR slot with the normal cyclic prefix.
 _SLOT_SYMBOLS = 14
 # Numerologies 0 to 3 of NR [Hz].

@@ -25,8 +25,6 @@ from lwmt_sionna.link.phy.processing import (
 )
 from lwmt_sionna.typing import Tensor
 
-__all__ = ["Downlink", "comb_pilot_pattern"]
-
 _MIN_CODE_RATE = 0.2
 _MAX_CODE_RATE = 0.95
 _MAX_INFO_BITS = 8448

@@ -22,8 +22,6 @@ from lwmt_sionna.link.phy.information import (
 )
 from lwmt_sionna.typing import Array
 
-__all__ = ["LinkRunner", "make_awgn_link", "make_sim_ber_model"]
-
 # Whatever does not depend on the code is computed with these schemes, one per modulation.
 _REPRESENTATIVES = {2: 4, 4: 13, 6: 22}
 

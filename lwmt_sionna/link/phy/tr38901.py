@@ -30,8 +30,6 @@ from lwmt_sionna.runs.parallel import progress_bar
 from lwmt_sionna.runs.store import RunFolder
 from lwmt_sionna.typing import PathLike
 
-__all__ = ["Tr38901Config", "draw_channels", "generate_channels"]
-
 logger = logging.getLogger(__name__)
 
 # Sequences that are drawn at once, by one random stream: some 3 MB each for an array of 32.

@@ -14,8 +14,6 @@ from lwmt_sionna.link.phy.information import MODULATIONS
 from lwmt_sionna.runs.configuration import Config, NonNegativeInt, Positive
 from lwmt_sionna.typing import Array
 
-__all__ = ["ADAPTATIONS", "AdaptationConfig", "adapt", "choose_scheme", "goodput_rows"]
-
 #: How schemes are chosen, and the words for it: the best one of the sweep for all, by the base
 #: station's belief, by its belief and what the users acknowledge.
 ADAPTATIONS = {

@@ -19,18 +19,6 @@ from lwmt_sionna.link.sweep.table import goodput_of, link_record, span, world_po
 from lwmt_sionna.runs.figures import STYLES, as_record, panels, policy_style
 from lwmt_sionna.typing import PathLike
 
-__all__ = [
-    "draw_figures",
-    "plot_bler",
-    "plot_goodput",
-    "plot_goodput_over_speed",
-    "plot_nmse_goodput",
-    "plot_required_snr",
-    "plot_user_rate",
-    "plot_worlds",
-    "required_snr_db",
-]
-
 # Of a title that is no wider than its panel.
 _TITLE_CHARACTERS = 44
 _LIMIT = "no errors: upper limit (95 %)"

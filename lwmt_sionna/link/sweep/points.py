@@ -20,8 +20,6 @@ from lwmt_sionna.runs.configuration import FILLED, Config, NonNegativeInt, Posit
 from lwmt_sionna.runs.digests import code_digest
 from lwmt_sionna.typing import Array
 
-__all__ = ["Bench", "Stopping", "SweepConfig", "Task"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Stopping:

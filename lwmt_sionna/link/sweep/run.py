@@ -34,8 +34,6 @@ from lwmt_sionna.runs.parallel import progress_bar, run_tasks
 from lwmt_sionna.runs.store import RunFolder, Store
 from lwmt_sionna.typing import PathLike
 
-__all__ = ["LinkEvalConfig", "SweepResult", "evaluate_link", "make_bench", "run_sweep"]
-
 logger = logging.getLogger(__name__)
 
 _VARIABLE = {

@@ -16,14 +16,6 @@ from lwmt_sionna.evaluation import (
 from lwmt_sionna.link.phy.config import DownlinkConfig, get_mcs
 from lwmt_sionna.typing import Array
 
-__all__ = [
-    "add_differences",
-    "nmse_summary",
-    "recovered_share",
-    "scheme_point",
-    "survey_columns",
-]
-
 # What policies are compared by.
 _COMPARED = ("goodput", "sum_rate")
 

@@ -10,18 +10,6 @@ from lwmt_sionna.link.sweep.summary import recovered_share
 from lwmt_sionna.runs import records
 from lwmt_sionna.typing import PathLike
 
-__all__ = [
-    "cells_lost",
-    "format_comparison",
-    "format_table",
-    "format_worlds",
-    "goodput_of",
-    "link_record",
-    "recovered_goodput",
-    "span",
-    "world_points",
-]
-
 # Of old records, where one name stood for the SNR of the link, and for that of the history.
 _OLD_NAMES = {
     "snr_db": "link_snr_db",

@@ -37,17 +37,6 @@ from lwmt_sionna.runs.configuration import (
 from lwmt_sionna.runs.records import atomic_path
 from lwmt_sionna.typing import Array, PathLike
 
-__all__ = [
-    "CITIES",
-    "Campus",
-    "ManhattanGrid",
-    "OldTown",
-    "StreetCanyon",
-    "Suburb",
-    "build_city",
-    "city_config",
-]
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StreetCanyon(CityConfig):

@@ -22,23 +22,6 @@ from lwmt_sionna.runs.configuration import (
 )
 from lwmt_sionna.typing import Array, ArrayLike, Random
 
-__all__ = [
-    "City",
-    "CityConfig",
-    "box",
-    "clip_polygon",
-    "ellipsoid",
-    "extrude",
-    "house",
-    "inset",
-    "quad",
-    "ring",
-    "row",
-    "row_stations",
-    "shortest_side",
-    "without_short_sides",
-]
-
 _MAST = 3.0
 _EDGE = 0.8
 

@@ -9,8 +9,6 @@ import numpy as np
 
 from lwmt_sionna.typing import Array, ArrayLike, Random
 
-__all__ = ["FreeSpace", "GroundMap", "Ring", "Terrain", "free_space", "ground_map", "is_free_way"]
-
 _CHECK_STEP = 0.5
 _CROWDING = 4.0
 

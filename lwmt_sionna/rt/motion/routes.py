@@ -8,8 +8,6 @@ import numpy as np
 
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = ["Drive", "Route", "offset_polyline", "simplify_polyline"]
-
 _STEP = 0.1
 
 

@@ -6,8 +6,6 @@ import numpy as np
 
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = ["Clock", "MovingObject", "Tracks", "derive_velocity"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Clock:

@@ -17,14 +17,6 @@ from lwmt_sionna.rt.motion.trips import read_trips, windows_of_trips
 from lwmt_sionna.runs.configuration import ORDERED, Config, NonNegative, Positive
 from lwmt_sionna.typing import ArrayLike, Random
 
-__all__ = [
-    "REGIMES",
-    "TrajectoryConfig",
-    "sample_moving_objects",
-    "sample_straight_tracks",
-    "sample_tracks",
-]
-
 _MAX_TRIES = 60
 _MAX_ROUNDS = 200
 _CLOSEST_WAYPOINT = 4.0

@@ -13,8 +13,6 @@ from lwmt_sionna.rt.motion.ground import Terrain
 from lwmt_sionna.rt.motion.tracks import Clock
 from lwmt_sionna.typing import Array, ArrayLike, PathLike, Random
 
-__all__ = ["Trip", "read_trips", "windows_of_trips"]
-
 _STEP = 0.5
 _MAX_TRIES = 200
 _DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError)

@@ -12,16 +12,6 @@ from lwmt_sionna.rt.scenes.meshes import Mesh, write_ply
 from lwmt_sionna.runs.records import atomic_path, sha256
 from lwmt_sionna.typing import PathLike
 
-__all__ = [
-    "MATERIALS",
-    "MaterialEntry",
-    "MeshObject",
-    "SceneXML",
-    "ShapeEntry",
-    "read_scene_xml",
-    "write_scene",
-]
-
 # A scene of ten thousand shapes has four megabytes and a depth of four.
 _LARGEST_FILE = 2**26
 _DEEPEST = 100

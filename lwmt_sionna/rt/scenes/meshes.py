@@ -12,8 +12,6 @@ import numpy as np
 
 from lwmt_sionna.typing import Array, ArrayLike, PathLike
 
-__all__ = ["Mesh", "join", "read_mesh", "winding_number", "write_ply"]
-
 _WELD = 1e-4
 # A city of ten million triangles is a quarter of this. Text, and faces that are no triangles, take
 # seconds for each million.

@@ -10,8 +10,6 @@ from typing import Any
 from lwmt_sionna.runs.records import read_json
 from lwmt_sionna.typing import PathLike
 
-__all__ = ["SCENES", "SceneFile", "is_car_name", "is_ground_name", "own_scenes", "resolve_scene"]
-
 # Sionna RT's built-in cities and streets.
 SCENES = (
     "etoile",

@@ -16,14 +16,6 @@ import numpy as np
 from lwmt_sionna.rt.tracing.engine import drjit, mitsuba, sionna_rt
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = [
-    "CandidateOverflow",
-    "CheckedCandidates",
-    "FaceGroups",
-    "PooledCandidates",
-    "ScatteredCandidates",
-]
-
 INTERACTION = sionna_rt.constants.InteractionType
 _INVALID = 0xFFFFFFFF
 # Faces belong to one plane when normals and offsets agree to these, as in Sionna RT's own hashes.

@@ -16,8 +16,6 @@ from lwmt_sionna.rt.tracing.show import coverage_map
 from lwmt_sionna.runs.configuration import Config, Interval, Positive, Share
 from lwmt_sionna.typing import ArrayLike, PathLike
 
-__all__ = ["CheckConfig", "Finding", "SceneReport", "check_scene"]
-
 OK, NOTE, WARNING, FAULT = "ok", "note", "warning", "fault"
 _UNITS = {1e-3: "millimetres", 1e3: "kilometres", 1e-2: "centimetres"}
 

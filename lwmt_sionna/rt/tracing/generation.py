@@ -63,17 +63,6 @@ from lwmt_sionna.typing import PathLike
 
 logger = logging.getLogger(__name__)
 
-__all__ = [
-    "Claim",
-    "DiffuseConfig",
-    "Estimate",
-    "GenerationConfig",
-    "estimate",
-    "generate",
-    "num_shards",
-    "trace_shard",
-]
-
 _KMH = 1.0 / 3.6
 _PER_PATH = sorted(
     name

@@ -14,8 +14,6 @@ from lwmt_sionna.rt.tracing.engine import drjit, mitsuba, sionna_rt
 from lwmt_sionna.runs.configuration import Config, PositiveInt, Share
 from lwmt_sionna.typing import Array, ArrayLike, PathLike
 
-__all__ = ["ALL_MATERIALS", "LoadedScene", "Scattering", "load_scene", "load_shapes"]
-
 # Among materials that scatter: those that are not named.
 ALL_MATERIALS = "all"
 

@@ -16,8 +16,6 @@ from lwmt_sionna.rt.tracing.loading import LoadedScene
 from lwmt_sionna.rt.tracing.solver import TracingConfig, trace_positions
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = ["choose_shooters", "choose_traced", "moving_scene", "trace_tracks"]
-
 
 def trace_tracks(
     loaded: LoadedScene,

@@ -15,8 +15,6 @@ from lwmt_sionna.rt.tracing.solver import TracingConfig, single_element
 from lwmt_sionna.runs.records import atomic_path
 from lwmt_sionna.typing import Array, ArrayLike, PathLike
 
-__all__ = ["coverage_map", "describe_scene", "plot_coverage", "render_scene"]
-
 _COVERAGE_RAYS = 1_000_000
 _FIELD_OF_VIEW = 45.0
 

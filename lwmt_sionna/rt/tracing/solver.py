@@ -22,17 +22,6 @@ from lwmt_sionna.rt.tracing.loading import LoadedScene
 from lwmt_sionna.runs.configuration import Config, NonNegative, PositiveInt
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = [
-    "CANDIDATES_PER_RECEIVER",
-    "LEAST_ROOM",
-    "PATH_TABLE_SIZE",
-    "TracingConfig",
-    "face_groups",
-    "single_element",
-    "trace_positions",
-    "trace_scattered",
-]
-
 # Sionna RT recognises duplicates of a path by a hash table whose default size of 1e6 entries loses
 # paths when many receivers share a solve, different ones for neighbouring snapshots. Each entry
 # takes 8 bytes.
