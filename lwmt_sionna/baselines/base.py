@@ -1,4 +1,4 @@
-"""The one interface of all predictors."""
+"""The one interface of all predictors, and trained models behind it."""
 
 import abc
 import concurrent.futures
@@ -10,7 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from lwmt_sionna.typing import Array, ArrayLike
+from lwmt_sionna.models import ChannelPredictor
+from lwmt_sionna.models.presets import load_preset
+from lwmt_sionna.typing import Array, ArrayLike, PathLike
 
 # Reports that a lost one is told from, at most.
 _NUM_NEAREST = 8
@@ -263,3 +265,51 @@ class CompiledPredictor(Predictor):
     @abc.abstractmethod
     def make_model(self, num_horizons: int) -> keras.Model:
         """Keras model from real-stacked history to real-stacked future."""
+
+
+class ModelPredictor(CompiledPredictor):
+    """A `ChannelPredictor`, a neural baseline, or any Keras model with the same call.
+
+    Args:
+        model: Name or folder of a preset, or a Keras model that maps real `[batch, time, num_ant,
+            num_subcarriers, 2]` to as many horizons as it predicts.
+        name: Name in tables.
+        batch_size: Sequences per call.
+        num_threads: See `CompiledPredictor`.
+        array_shape: Rows, columns and polarisations of the array, for presets: see
+            `ChannelPredictor.from_preset`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model | PathLike,
+        name: str = "model",
+        batch_size: int = 32,
+        num_threads: int | None = None,
+        array_shape: tuple[int, int, int] | None = None,
+    ) -> None:
+        super().__init__(batch_size, num_threads)
+        self.name = name
+        if isinstance(model, keras.Model):
+            if array_shape is not None:
+                raise ValueError(
+                    "`array_shape` is for presets: a model has its own. Received: "
+                    f"model={model.name}, array_shape={array_shape}"
+                )
+            self.model = model
+        else:
+            self.model = _load(model, array_shape)
+
+    def make_model(self, num_horizons: int) -> keras.Model:
+        trained = getattr(self.model, "num_horizons", None)
+        if trained is not None and num_horizons > trained:
+            raise ValueError(
+                f"The model predicts {trained} snapshots. Received: num_horizons={num_horizons}"
+            )
+        return self.model
+
+
+def _load(preset, array_shape):
+    """A channel predictor or one of its contestants; anything else is refused."""
+    model = load_preset(preset, array_shape=array_shape)
+    return model if hasattr(model, "num_horizons") else ChannelPredictor.from_preset(preset)

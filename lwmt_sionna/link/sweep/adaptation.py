@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from lwmt_sionna.evaluation import cluster_mean
-from lwmt_sionna.link.decoding.tables import DecoderTable, Waterfall
+from lwmt_sionna.link.decoding import DecoderTable, Waterfall
 from lwmt_sionna.link.phy.config import DownlinkConfig, get_mcs
 from lwmt_sionna.link.phy.information import MODULATIONS
 from lwmt_sionna.runs.configuration import Config, NonNegativeInt, Positive

@@ -10,8 +10,7 @@ import numpy as np
 from lwmt_sionna.baselines import told_arrived
 from lwmt_sionna.link.csi.drops import DropFactory, LinkDrops
 from lwmt_sionna.link.csi.policies import CsiPolicy
-from lwmt_sionna.link.decoding.block_errors import DECODINGS, BlockErrors
-from lwmt_sionna.link.decoding.tables import DecoderTable
+from lwmt_sionna.link.decoding import DECODINGS, BlockErrors, DecoderTable
 from lwmt_sionna.link.phy.config import get_mcs
 from lwmt_sionna.link.phy.runner import LinkRunner
 from lwmt_sionna.link.sweep.summary import nmse_summary

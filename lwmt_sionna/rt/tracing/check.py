@@ -7,9 +7,8 @@ from typing import Any
 import numpy as np
 
 from lwmt_sionna.rt.motion.ground import ground_map
-from lwmt_sionna.rt.scenes.files import read_scene_xml
+from lwmt_sionna.rt.scenes.files import is_ground_name, read_scene_xml, resolve_scene
 from lwmt_sionna.rt.scenes.meshes import Mesh, join, read_mesh, winding_number
-from lwmt_sionna.rt.scenes.names import is_ground_name, resolve_scene
 from lwmt_sionna.rt.tracing.engine import mitsuba, sionna_rt
 from lwmt_sionna.rt.tracing.loading import load_scene, load_shapes
 from lwmt_sionna.rt.tracing.show import coverage_map

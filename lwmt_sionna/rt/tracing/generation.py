@@ -43,8 +43,7 @@ from lwmt_sionna.rt.motion.trajectories import (
     sample_moving_objects,
     sample_tracks,
 )
-from lwmt_sionna.rt.scenes.files import read_scene_xml
-from lwmt_sionna.rt.scenes.names import resolve_scene
+from lwmt_sionna.rt.scenes.files import read_scene_xml, resolve_scene
 from lwmt_sionna.rt.tracing.loading import Scattering, load_scene
 from lwmt_sionna.rt.tracing.sequences import trace_tracks
 from lwmt_sionna.rt.tracing.solver import TracingConfig, trace_scattered

@@ -7,9 +7,15 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lwmt_sionna.rt.scenes.files import SceneXML, ShapeEntry, read_scene_xml
+from lwmt_sionna.rt.scenes.files import (
+    SceneXML,
+    ShapeEntry,
+    is_car_name,
+    is_ground_name,
+    read_scene_xml,
+    resolve_scene,
+)
 from lwmt_sionna.rt.scenes.meshes import read_mesh
-from lwmt_sionna.rt.scenes.names import is_car_name, is_ground_name, resolve_scene
 from lwmt_sionna.rt.tracing.engine import drjit, mitsuba, sionna_rt
 from lwmt_sionna.runs.configuration import Config, PositiveInt, Share
 from lwmt_sionna.typing import Array, ArrayLike, PathLike

@@ -7,8 +7,7 @@ import numpy as np
 
 from lwmt_sionna.data.summary import map_figure
 from lwmt_sionna.rt.motion.ground import GroundMap, ground_map
-from lwmt_sionna.rt.scenes.files import read_scene_xml
-from lwmt_sionna.rt.scenes.names import resolve_scene
+from lwmt_sionna.rt.scenes.files import read_scene_xml, resolve_scene
 from lwmt_sionna.rt.tracing.engine import mitsuba, sionna_rt
 from lwmt_sionna.rt.tracing.loading import LoadedScene, load_scene
 from lwmt_sionna.rt.tracing.solver import TracingConfig, single_element
@@ -33,7 +32,7 @@ def coverage_map(
     added up; the same interactions as `trace_positions`.
 
     Args:
-        loaded: `lwmt_sionna.rt.scenes.LoadedScene`.
+        loaded: `LoadedScene`.
         base_station: Metres, float `[3]`.
         ground: `GroundMap` of the places to look at.
         user_height: Height of the users above the ground in metres.
@@ -176,7 +175,7 @@ def render_scene(
     """Renders a scene from above at a slant, cut to what is in it.
 
     Args:
-        loaded: `lwmt_sionna.rt.scenes.LoadedScene`.
+        loaded: `LoadedScene`.
         path: Path of the PNG file.
         base_stations: Positions in metres, float `[num_base_stations, 3]`, drawn as red balls.
         users: Positions in metres, float `[num_users, 3]`, drawn as green balls.
