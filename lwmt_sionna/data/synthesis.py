@@ -58,7 +58,7 @@ def synthesize(
     Raises:
         ValueError: If the array's polarisations are not those the paths were traced with.
     """
-    _check_polarization(paths, array)
+    check_polarization(paths, array)
     frequencies = np.asarray(frequencies, dtype=np.float64)
     chosen = np.arange(paths.num_snapshots) if snapshots is None else np.atleast_1d(snapshots)
     instants = np.zeros(1) if times is None else np.asarray(times, dtype=np.float64)
@@ -93,7 +93,7 @@ def element_gains(paths: PathSequences, array: PlanarArray, snapshots: ArrayLike
     Raises:
         ValueError: If the array's polarisations are not those the paths were traced with.
     """
-    _check_polarization(paths, array)
+    check_polarization(paths, array)
     index = (slice(None), np.atleast_1d(snapshots))
     gain = paths.a[index] * paths.valid[index][..., None, None]
     response = _responses(paths, index, array)
@@ -134,7 +134,8 @@ def history_scale(history: Array) -> Array:
     return np.where(rms > 0, rms, 1.0).astype(np.float32)
 
 
-def _check_polarization(paths, array):
+def check_polarization(paths: PathSequences, array: PlanarArray) -> None:
+    """Refuses an array with other polarisations than those the paths were traced with."""
     if paths.a.shape[-1] != array.num_polarizations:
         raise ValueError(
             "The paths were traced with another number of polarisations than the array has: "

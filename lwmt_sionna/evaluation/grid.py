@@ -21,6 +21,7 @@ from lwmt_sionna.data import (
     vanishing_mask,
 )
 from lwmt_sionna.data.arrays import Polarization
+from lwmt_sionna.data.synthesis import check_polarization
 from lwmt_sionna.evaluation.evaluator import (
     CEILINGS,
     SUBSETS,
@@ -130,13 +131,6 @@ class GridConfig(Config):
 def load_regime(regime: Regime, config: GridConfig) -> PathSequences | ChannelSequences:
     """Reads the sequences of a regime.
 
-    Args:
-        regime: `Regime`.
-        config: `GridConfig`.
-
-    Returns:
-        `PathSequences` or `ChannelSequences`.
-
     Raises:
         ValueError: If they are too short, were traced with another number of polarisations, cannot
             be met at the pace, or every channel vanishes. The message names the file.
@@ -165,12 +159,10 @@ def load_regime(regime: Regime, config: GridConfig) -> PathSequences | ChannelSe
 
 def _paced(paths, regime, config):
     """Paths at the pace of a regime."""
-    if paths.a.shape[-1] != config.array.num_polarizations:
-        raise ValueError(
-            "The paths were traced with another number of polarisations than the array has: "
-            f"expected {paths.a.shape[-1]}. Received: data={regime.data}, "
-            f"polarization={config.polarization}"
-        )
+    try:
+        check_polarization(paths, config.array)
+    except ValueError as error:
+        raise ValueError(f"{error}, data={regime.data}") from error
     if regime.interpolate > 1:
         paths = interpolate(paths, regime.interpolate, config.num_history + config.num_horizons)
     return retime(paths, regime.sampling_period) if regime.sampling_period else paths
