@@ -73,9 +73,6 @@ def tuned_settings(name: str, history_snr_db: float) -> dict[str, Any]:
     Args:
         name: Name of the baseline; one that has nothing to tune gives no arguments.
         history_snr_db: Pilot SNR of the histories in decibels.
-
-    Returns:
-        Dictionary.
     """
     # Infinity is far from all.
     ratio = min(max(history_snr_db, TUNED_SNR_DB[0]), TUNED_SNR_DB[-1])

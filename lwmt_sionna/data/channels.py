@@ -150,7 +150,6 @@ def write_channels(path: PathLike, channels: ChannelSequences) -> None:
 
     Args:
         path: Target path, ending in `.h5`.
-        channels: `ChannelSequences`.
 
     Raises:
         OSError: If the file cannot be written, as on a full disk. The error names the path.
@@ -175,9 +174,6 @@ def read_channels(path: PathLike) -> ChannelSequences:
 
     Args:
         path: Path of a file that `write_channels` wrote.
-
-    Returns:
-        `ChannelSequences`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -213,9 +209,6 @@ def join_channels(
     Args:
         parts: `ChannelSequences` of the same array, band and sampling period.
         metadata: Metadata of the whole; that of the first part if `None`.
-
-    Returns:
-        `ChannelSequences`.
 
     Raises:
         ValueError: If there is no part, or the parts do not belong together.
@@ -377,9 +370,6 @@ def axes_fault(channels: ChannelSequences) -> str | None:
     Of fewer than ten sequences nothing is told. Time and the antennas of a line look alike where
     channels turn as much from snapshot to snapshot as from antenna to antenna.
 
-    Args:
-        channels: `ChannelSequences`.
-
     Returns:
         A sentence; `None` where nothing speaks against it.
     """
@@ -460,9 +450,6 @@ def import_channels(
         **settings: The other attributes of `ChannelSequences`: `sampling_period`,
             `carrier_frequency` and `subcarrier_spacing`, and `speed`, `sequence_id`, `metadata` and
             `origin`, the name of the file by default.
-
-    Returns:
-        `ChannelSequences`.
 
     Raises:
         FileNotFoundError: If there is no such file.

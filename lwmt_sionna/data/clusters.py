@@ -72,8 +72,6 @@ def draw_clusters(
         num_sequences: Number of sequences.
         num_snapshots: Snapshots of each.
         sampling_period: Time between snapshots in seconds.
-        rng: `numpy.random.Generator`.
-        config: `ClusterConfig`.
         carrier_frequency: Hertz.
 
     Returns:

@@ -96,9 +96,6 @@ def read_content(path: PathLike, schema: str, major: int) -> Content:
         schema: Name of the schema.
         major: Major version.
 
-    Returns:
-        `Content`.
-
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is truncated, altered, of another kind or of a later version, or if

@@ -88,7 +88,6 @@ def event_power(paths: PathSequences, last: int, target: int) -> Array:
     same direction of departure (within 3 degrees).
 
     Args:
-        paths: `PathSequences`.
         last: Index of the last measured snapshot.
         target: Index of the snapshot to be predicted.
 
@@ -116,7 +115,6 @@ def event_mask(
     """Whether paths of notable power are born or die between two snapshots.
 
     Args:
-        paths: `PathSequences`.
         last: Index of the last measured snapshot.
         target: Index of the snapshot to be predicted.
         threshold_db: Power of the born and dead paths, relative to the channel's, from which it

@@ -122,7 +122,6 @@ def retime(paths: PathSequences, sampling_period: float) -> PathSequences:
     the inverse of the period; the normalised Doppler shift stays.
 
     Args:
-        paths: `PathSequences`.
         sampling_period: Time between snapshots in seconds.
     """
     if not sampling_period > 0:
@@ -154,7 +153,6 @@ def replay(
     some -49 dB.
 
     Args:
-        paths: `PathSequences`.
         speed_factor: New speed over the stored one.
         sampling_period: New time between snapshots in seconds.
         num_snapshots: Snapshots to keep; as many as there were, or as there are now if those are
@@ -201,7 +199,6 @@ def evolve(
     sequences of any length, period and speed, without births and deaths.
 
     Args:
-        paths: `PathSequences`.
         num_snapshots: Snapshots of the new sequences.
         sampling_period: Time between them in seconds.
         snapshot: Index of the snapshot to start from, one for all or integer `[num_sequences]`.
@@ -246,7 +243,6 @@ def interpolate(paths: PathSequences, factor: int, num_snapshots: int) -> PathSe
     30 km/h every 5 ms so serves 30 km/h every 2.5 ms and 3 km/h every 5 ms.
 
     Args:
-        paths: `PathSequences`.
         factor: New snapshots per stored one, an integer.
         num_snapshots: Snapshots of the new sequences, the first of which is the first stored one.
 

@@ -247,10 +247,6 @@ def pack_interactions(kinds: ArrayLike) -> Array:
 def check_alike(first: PathSequences, other: PathSequences) -> None:
     """Refuses sequences that cannot be joined.
 
-    Args:
-        first: `PathSequences`.
-        other: `PathSequences`.
-
     Raises:
         ValueError: If scene, base stations, carrier or sampling period differ.
     """
@@ -271,11 +267,7 @@ def pad_paths(paths: PathSequences, num_paths: int) -> PathSequences:
     """Adds absent paths.
 
     Args:
-        paths: `PathSequences`.
         num_paths: Number of paths afterwards, at least as many as there are.
-
-    Returns:
-        `PathSequences`.
     """
     fields = {**PATH_FIELDS, **OPTIONAL_FIELDS}
     arrays = {n: v for n, v in paths.arrays.items() if "P" in fields.get(n, ("", ""))[1]}

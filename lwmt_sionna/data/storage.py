@@ -49,7 +49,6 @@ def write_paths(path: PathLike, paths: PathSequences) -> None:
 
     Args:
         path: Target path, ending in `.h5`.
-        paths: `PathSequences`.
 
     Raises:
         OSError: If the file cannot be written, as on a full disk. The error names the path.
@@ -108,9 +107,6 @@ def read_paths(path: PathLike) -> PathSequences:
     Args:
         path: Path of a file that `write_paths` wrote.
 
-    Returns:
-        `PathSequences`.
-
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is truncated, altered, of another kind or of a later version, if it
@@ -125,9 +121,6 @@ def read_sequences(path: PathLike) -> PathSequences | ChannelSequences:
 
     Args:
         path: Path of a file of paths or of channels.
-
-    Returns:
-        `PathSequences` or `ChannelSequences`.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -120,7 +120,6 @@ def angle_delay_power(
     """Power of one sequence over angle and delay, snapshot by snapshot.
 
     Args:
-        paths: `PathSequences`.
         sequence: Index of the sequence.
         array: `PlanarArray`; a horizontal line of 32 elements, with the polarisations the paths
             were traced with, if `None`.
@@ -147,7 +146,6 @@ def plot_angle_delay(paths: PathSequences, sequence: int, path: PathLike) -> Non
     """Draws a strip of angle-delay maps over time.
 
     Args:
-        paths: `PathSequences`.
         sequence: Index of the sequence.
         path: Path of the figure; the extension chooses the format.
 
@@ -180,7 +178,6 @@ def animate_angle_delay(paths: PathSequences, sequence: int, path: PathLike) -> 
     """Writes an animation of angle-delay maps, with the path gain over time below.
 
     Args:
-        paths: `PathSequences`.
         sequence: Index of the sequence.
         path: Path of the GIF.
 
@@ -225,7 +222,6 @@ def plot_tracks(
     begins and an arrow where it goes; users that stand have no arrow.
 
     Args:
-        paths: `PathSequences`.
         path: Path of the figure; the extension chooses the format.
         ground: Optional map of heights drawn underneath: tuple of float `[num_y, num_x]` (metres,
             NaN where there is nothing) and its extent `(left, right, bottom, top)` in metres.

@@ -43,7 +43,6 @@ def synthesize(
     Doppler shift `nu_p`. Equals `Paths.cfr` of Sionna RT with `normalize_delays=False`.
 
     Args:
-        paths: `PathSequences`.
         array: `PlanarArray` of the base station.
         frequencies: Baseband frequencies in hertz, float `[num_subcarriers]`.
         times: Instants relative to each snapshot in seconds, float `[num_times]`; paths evolve to
@@ -82,7 +81,6 @@ def element_gains(paths: PathSequences, array: PlanarArray, snapshots: ArrayLike
     """Gain of every path between every pair of antennas, at the carrier.
 
     Args:
-        paths: `PathSequences`.
         array: `PlanarArray` of the base station.
         snapshots: Indices of the snapshots, integer `[num_chosen]`.
 
@@ -109,7 +107,6 @@ def add_noise(h: Array, history_snr_db: ArrayLike, rng: Random) -> Array:
         h: True history, complex `[batch, time, antenna, subcarrier]`.
         history_snr_db: Pilot signal-to-noise ratio in decibels, float or float `[batch]`, relative
             to the mean power of each sequence's history.
-        rng: `numpy.random.Generator`.
 
     Returns:
         complex64, shape as `h`.

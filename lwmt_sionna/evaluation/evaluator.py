@@ -239,9 +239,6 @@ def draw_trial(
         seed: Seed of the noise and of the impairments, which are the same at every SNR.
         hardware: `lwmt_sionna.masking.HardwareConfig`; nothing but noise if `None`.
 
-    Returns:
-        `Trial`.
-
     Raises:
         ValueError: If the sequences are too short, every channel vanishes, or array or frequencies
             are not those of the stored channels.

@@ -182,7 +182,6 @@ def evaluate_cell(
         predictors: Dictionary of names and `lwmt_sionna.baselines.Predictor`.
         sequences: `lwmt_sionna.data.PathSequences` or `ChannelSequences` of one speed and period.
         history_snr_db: Pilot SNR of the histories in decibels.
-        config: `GridConfig`.
         controls: Whether to run the controls with wrong histories as well, at the SNR of the rates.
 
     Returns:
@@ -262,9 +261,7 @@ def run_grid(
     """Evaluates every regime at every SNR; finished cells are not computed again.
 
     Args:
-        config: `GridConfig`.
         regimes: List of tuples of a `Regime` and what `load_regime` made of it.
-        store: `lwmt_sionna.runs.store.Store`.
 
     Returns:
         Tuple of the joined results of `evaluate_cell` (and `"splits"`: distances from the training

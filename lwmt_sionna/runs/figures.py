@@ -85,9 +85,6 @@ def panels(
 
     Args:
         path: path of the figure; the extension chooses the format.
-        num_rows: int.
-        num_columns: int.
-        title: str.
         size: width and height of the figure in inches; by the number of panels when None.
         style: dict of matplotlib's settings in place of the project's, or None.
         **options: options of matplotlib's `Figure.subplots`.

@@ -356,9 +356,6 @@ def _to_text(record):
 def read_record(path: PathLike) -> dict[str, Any]:
     """Reads a record.
 
-    Returns:
-        The record, a dictionary.
-
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is no record, damaged, or of another schema version.
@@ -382,9 +379,6 @@ def read_record(path: PathLike) -> dict[str, Any]:
 
 def read_json(path: PathLike) -> Any:
     """Reads a JSON file that may be anything.
-
-    Returns:
-        Its content.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -122,9 +122,6 @@ class Store:
             notes: Value kept beside the file.
             label: See `put`.
             name: How the file's name begins, for people who look for it; the key's digest if None.
-
-        Returns:
-            Path of the file.
         """
         if self.folder is None:
             raise ValueError("A store in memory keeps no files. Received: folder=None")

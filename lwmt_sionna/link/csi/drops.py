@@ -135,8 +135,6 @@ class RegimeChannels:
     """Synthesises the channels of stored paths for one link.
 
     Args:
-        paths: `lwmt_sionna.data.PathSequences`.
-        downlink: `DownlinkConfig`.
         csi_subcarrier_spacing: float, spacing of the CSI grid [Hz].
         seed: int, seed of the orientation of the users' arrays.
     """
@@ -227,7 +225,6 @@ class RegimeChannels:
                 num_subcarriers]`, their true channels at `snapshots`.
             snapshots: list of int.
             history_snr_db: float, see `sound` [dB].
-            sounding: `SoundingConfig`.
             seed: int, seed of noise and impairments.
             hardware: `lwmt_sionna.masking.HardwareConfig` or None, what impairs the measurement.
 
@@ -357,13 +354,9 @@ def with_user_antenna(
     position that was traced.
 
     Args:
-        paths: `PathSequences`.
         antenna: int, index within the array.
         num_antennas: int, size of the array.
         yaw: float `[num_sequences]`, orientation of the arrays [radians].
-
-    Returns:
-        `PathSequences`.
     """
     if num_antennas == 1:
         return paths
@@ -404,8 +397,6 @@ class DropFactory:
 
     Args:
         sequences: `lwmt_sionna.data.PathSequences` or `ChannelSequences` of one regime.
-        downlink: `DownlinkConfig`.
-        config: `DropConfig`.
         sounding: `SoundingConfig`, how the history is measured.
         label: str, what tells this regime from others of the same speed and CSI period.
         hardware: `lwmt_sionna.masking.HardwareConfig`, what impairs the history, and whether target
@@ -523,9 +514,6 @@ class DropFactory:
 
         Args:
             horizon: int, from 1 to `max_horizon`.
-
-        Returns:
-            `LinkDrops`.
         """
         if not 1 <= horizon <= self.max_horizon:
             raise ValueError(
@@ -741,7 +729,6 @@ def group_users(
         similarity: float `[num_sequences, num_sequences]`.
         num_users: int, users of a group.
         max_similarity: float, largest similarity within a group.
-        rng: `numpy.random.Generator`.
 
     Returns:
         int `[num_groups, num_users]`, in random order.

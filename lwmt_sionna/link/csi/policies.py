@@ -55,11 +55,7 @@ class CsiPolicy:
         raise NotImplementedError
 
     def for_regime(self, factory: DropFactory) -> "CsiPolicy":
-        """The policy for one regime, where it has to know something of it; itself otherwise.
-
-        Args:
-            factory: `DropFactory`.
-        """
+        """The policy for one regime, where it has to know something of it; itself otherwise."""
         return self
 
 
@@ -145,7 +141,6 @@ class PredictedCsi(CsiPolicy):
             `[batch, num_snapshots, num_antennas, num_subcarriers]`, returning
             `[batch, num_horizons, num_antennas, num_subcarriers]`, as in `lwmt_sionna.baselines`.
             If it has a keyword `arrived`, it is told of lost reports.
-        name: str.
         batch_size: int, sequences per call.
         num_horizons: int, horizons to predict at least, so that a sweep over horizons calls the
             predictor once per history.
@@ -323,9 +318,6 @@ def make_policy(
         settings: dict or None, arguments of the baseline's constructor in place of all tuned ones.
             Without an `array_shape` among them it is that of the drops.
         num_horizons: int, horizons that predictors are asked for at least (see `PredictedCsi`).
-
-    Returns:
-        A `CsiPolicy`.
 
     Raises:
         ValueError: there is no such policy, or the object is none.

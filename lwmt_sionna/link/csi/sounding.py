@@ -85,7 +85,6 @@ def sound(
             `num_subcarriers / num_pilots` times that SNR. Relative to the mean power of the user's
             history.
         config: `SoundingConfig`; `mode` and `comb` are not looked at.
-        rng: `numpy.random.Generator`.
 
     Returns:
         complex64 `[num_users, num_snapshots, num_antennas, num_subcarriers]`.

@@ -44,7 +44,6 @@ def comb_pilot_pattern(config: DownlinkConfig, seed: int = 7) -> PilotPattern:
     symbol radiates.
 
     Args:
-        config: `DownlinkConfig`.
         seed: int, seed of the QPSK sequence.
 
     Returns:

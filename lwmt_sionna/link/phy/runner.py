@@ -33,7 +33,6 @@ class LinkRunner:
     points, batch sizes, execution modes and processes all meet the same ones.
 
     Args:
-        config: `DownlinkConfig`.
         batch_size: int, drops per call.
         seed: int, seed of bits and noise.
         compile: "xla", "graph" or "eager".
@@ -243,7 +242,6 @@ def make_sim_ber_model(
         policy: `CsiPolicy`, or complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`
             with one's own estimates.
         mcs: int or `Mcs`.
-        config: `DownlinkConfig`.
         x_axis: "ebno" or "snr". With "ebno" the second argument of the model is Eb/N0 [dB] as
             Sionna defines it (`ebnodb2no` with the resource grid, energy per symbol 1: the total
             transmit power of the base station). With "snr" it is the link SNR [dB], `1 / no`.

@@ -106,7 +106,6 @@ def draw_channels(config: Tr38901Config, shard: int = 0) -> ChannelSequences:
     with the coefficients $a$ and delays $\tau$ from one call of Sionna's model.
 
     Args:
-        config: `Tr38901Config`.
         shard: Number of the shard, below `config.num_shards`, which chooses the random stream.
 
     Returns:
@@ -155,7 +154,6 @@ def generate_channels(
     """Draws a world into a file, or goes on with one: finished shards are kept.
 
     Args:
-        config: `Tr38901Config`.
         path: Path of the HDF5 file to write. A finished file of the same configuration is kept.
         progress: Whether to draw a progress bar, on terminals and in notebooks.
 

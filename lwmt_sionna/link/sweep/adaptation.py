@@ -54,7 +54,6 @@ def choose_scheme(
         believed_snr_db: float `[..., num_schemes]`, effective SNR that the base station believes
             each scheme to have [dB].
         waterfalls: list of `Waterfall`, of the schemes in order of their rate, the slowest first.
-        bler_target: float.
         offset_db: float, what is taken off the belief [dB].
 
     Returns:
@@ -91,8 +90,6 @@ def adapt(
         believed_snr_db: float `[num_drops, num_users, num_schemes]`, effective SNR that the base
             station believes [dB].
         waterfalls: list of `Waterfall`, of the schemes in order of their rate, the slowest first.
-        config: `AdaptationConfig`.
-        outer_loop: bool.
 
     Returns:
         The pair of the schemes chosen, int `[num_drops, num_users, num_slots]`, positions in
@@ -142,12 +139,10 @@ def goodput_rows(
     the slot, pilots included: no HARQ, no segmentation.
 
     Args:
-        downlink: `DownlinkConfig`.
         schemes: tuple of int, ascending in rate.
         failure: per scheme float or bool `[num_drops, num_users, num_slots]`.
         survey: dict, result of the task without a scheme.
         table: `DecoderTable` or None; without one there is no adaptation.
-        config: `AdaptationConfig`.
 
     Returns:
         List of pairs. First a dict with `adaptation` (see `ADAPTATIONS`), `goodput` per user

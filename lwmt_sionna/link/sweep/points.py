@@ -156,7 +156,6 @@ class Bench:
         factories: list of `DropFactory`, one per regime, or any objects with its `at`, `name`,
             `downlink`, `num_drops` and `digest`.
         policies: list of `CsiPolicy`.
-        config: `SweepConfig`.
     """
 
     def __init__(
@@ -197,9 +196,6 @@ class Bench:
     def compute(self, task: Task) -> dict[str, Any]:
         """Result of a task.
 
-        Args:
-            task: `Task`.
-
         Returns:
             Dict. With a scheme: `failed`, bool `[num_drops, num_users, num_slots]`, and
             `num_bit_errors`, int. Without one: `quality`, dict of the policy's NMSE; `event`, bool
@@ -227,12 +223,6 @@ class Bench:
         """Everything that the task's result depends on, JSON-compatible.
 
         Extending a sweep by points leaves the keys of the old ones as they are.
-
-        Args:
-            task: `Task`.
-
-        Returns:
-            Dict.
         """
         factory, config = self.factories[task.regime], self.config
         policy = self._for_regime[task.regime, task.policy]

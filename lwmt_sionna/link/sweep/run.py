@@ -195,15 +195,11 @@ def evaluate_link(
     policies, all of the same versions, and the data files under the same paths.
 
     Args:
-        config: `LinkEvalConfig`.
         out: path of a folder. It receives `link_level_eval.json` (the record) and the figures (see
             `draw_figures`), and keeps finished points.
         progress: bool or None, show a progress bar; None shows one on a terminal.
         workers: int, processes on this machine; 1 computes in this one.
         dask: str or None, address of a Dask scheduler whose workers compute the points.
-
-    Returns:
-        The record, a dict.
 
     Raises:
         ValueError: data or policies are missing or do not fit the configuration, another run works
@@ -266,10 +262,8 @@ def run_sweep(
         factories: list of `DropFactory`, one per regime, or any objects with its `at`, `name`,
             `downlink`, `num_drops` and `digest`.
         policies: list of `CsiPolicy`.
-        config: `SweepConfig`.
         store: `lwmt_sionna.runs.store.Store` or None; results found in it are not computed again.
         progress: bool or None, show a progress bar; None shows one on a terminal.
-        adaptation: `AdaptationConfig`.
 
     Returns:
         `SweepResult` of two lists of dict.
@@ -294,12 +288,8 @@ def make_bench(config: LinkEvalConfig, names: Sequence[str] | None = None) -> Be
     """Builds what the tasks of an evaluation need.
 
     Args:
-        config: `LinkEvalConfig`.
         names: list of str or None, what policies are called that are named as they are made, one
             for each; as in the configuration when None.
-
-    Returns:
-        `Bench`.
 
     Raises:
         ValueError: data or policies are missing, or do not fit the configuration.

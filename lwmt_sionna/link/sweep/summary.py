@@ -54,9 +54,6 @@ def scheme_point(
         event: bool `[num_drops, num_users]` or None.
         num_bit_errors: int or None, wrong information bits.
         reference: like `failure` or None, of the policy to compare with.
-
-    Returns:
-        Dict.
     """
     scheme = get_mcs(mcs)
     decoded = failure.dtype == bool

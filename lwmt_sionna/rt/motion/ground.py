@@ -109,7 +109,6 @@ def ground_map(
     """Looks down on a scene cell by cell.
 
     Args:
-        terrain: `Terrain`.
         cell: Side of a cell in metres.
         lower: `(x, y)` from where to map in metres; the scene's own corner if `None`.
         upper: `(x, y)` to where to map in metres; the scene's own corner if `None`.

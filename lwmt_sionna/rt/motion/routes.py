@@ -147,7 +147,6 @@ class Drive:
         """The fastest drive within the limits.
 
         Args:
-            route: `Route`.
             cruise: Largest speed in metres per second.
             acceleration: Largest increase of speed in metres per second squared.
             deceleration: Largest decrease of speed in metres per second squared.

@@ -142,8 +142,6 @@ def sample_tracks(
 
     Args:
         terrain: `Terrain`, such as `load_scene` returns.
-        rng: `numpy.random.Generator`.
-        config: `TrajectoryConfig`.
         num_tracks: Number of users.
         clock: `Clock` that the users share.
         speed: Cruising speed in metres per second: a float, or float `[num_tracks]`. Trips from
@@ -226,7 +224,6 @@ def sample_straight_tracks(
 
     Args:
         terrain: `Terrain`, such as `load_scene` returns.
-        rng: `numpy.random.Generator`.
         num_tracks: Number of tracks.
         clock: `Clock` that the users share.
         speed: Speed in metres per second: a float, or float `[num_tracks]`.
@@ -415,7 +412,6 @@ def sample_moving_objects(
 
     Args:
         terrain: `Terrain`, such as `load_scene` returns.
-        rng: `numpy.random.Generator`.
         names: Names of objects of the scene, such as some of `terrain.cars`.
         clock: `Clock` of the objects, and of the users.
         speed: Cruising speed in metres per second: a float, or float `[num_objects]`.

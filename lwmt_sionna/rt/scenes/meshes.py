@@ -139,7 +139,6 @@ def winding_number(mesh: Mesh, points: ArrayLike) -> Array:
     IEEE Trans. Biomed. Eng. 30 (1983). Open surfaces give fractions.
 
     Args:
-        mesh: `Mesh`.
         points: Metres, float `[num_points, 3]`.
 
     Returns:

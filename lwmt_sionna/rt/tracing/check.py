@@ -104,11 +104,7 @@ def check_scene(
         name: What `resolve_scene` takes.
         carrier_frequency: Hertz.
         base_stations: Positions in metres, float `[num_base_stations, 3]`.
-        config: `CheckConfig`; the default one if `None`.
         coverage: Whether to compute coverage maps of the base stations.
-
-    Returns:
-        `SceneReport`.
 
     Raises:
         ValueError: If there is no such scene.

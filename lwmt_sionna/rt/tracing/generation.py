@@ -257,7 +257,6 @@ def generate(
     tracks whose channel vanishes in some snapshots are kept and counted.
 
     Args:
-        config: `GenerationConfig`.
         path: Path of the HDF5 file to write. A finished file of the same configuration is kept.
         workers: Number of local processes.
         dask: Address of a Dask scheduler whose workers trace in place of local processes.
@@ -392,7 +391,6 @@ def estimate(
     """Estimates time and size of a run from two small solves, the first of which warms up.
 
     Args:
-        config: `GenerationConfig`.
         shards: Indices of the shards to be traced; all of them if `None`.
         workers: Number of local processes.
         dask: Address of a Dask scheduler, whose first worker is asked.
@@ -474,7 +472,6 @@ def trace_shard(
     """Traces one shard; the same one whoever does it, and whatever was traced before.
 
     Args:
-        config: `GenerationConfig`.
         index: Number of the shard, which chooses its random stream.
         size: Number of sequences; that of the configuration if `None`.
 

@@ -187,9 +187,6 @@ def load_scene(
         scattering: `Scattering` of materials by their names in Sionna RT, and of all others under
             `"all"`. Materials that are not told keep what the scene's file says of them.
 
-    Returns:
-        A `LoadedScene`.
-
     Raises:
         ValueError: If the scene is unknown, one of its files is damaged, Sionna RT does not load
             it, no ground object is found in it, or it has no such material.
@@ -234,9 +231,6 @@ def load_scene(
 
 def load_shapes(entries: SceneXML) -> list[tuple[ShapeEntry, Any]]:
     """The shapes of a scene as Sionna RT reads them, none merged with another.
-
-    Args:
-        entries: `SceneXML`.
 
     Returns:
         list of pairs of what the file says of a shape, and the `mitsuba.Shape`; only triangle

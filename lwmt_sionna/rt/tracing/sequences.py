@@ -32,11 +32,8 @@ def trace_tracks(
     snapshot a solve of its own, with the users as its receivers.
 
     Args:
-        loaded: `LoadedScene`.
         base_station_position: Metres, float `[3]`.
         base_station_orientation: Yaw, pitch and roll in radians, float `[3]`.
-        tracks: `Tracks`.
-        config: `TracingConfig`; the default settings if `None`.
         moving: Sequence of `MovingObject` on the same clock.
 
     Returns:
@@ -81,7 +78,6 @@ def moving_scene(
     All objects are moved at once: each of Sionna RT's own setters rebuilds the scene.
 
     Args:
-        loaded: `LoadedScene`.
         moving: Sequence of `MovingObject`.
         num_snapshots: Number of snapshots for which poses are needed.
         sampling_period: Time between snapshots in seconds; sets the objects' velocities, which

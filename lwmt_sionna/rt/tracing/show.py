@@ -32,7 +32,6 @@ def coverage_map(
     added up; the same interactions as `trace_positions`.
 
     Args:
-        loaded: `LoadedScene`.
         base_station: Metres, float `[3]`.
         ground: `GroundMap` of the places to look at.
         user_height: Height of the users above the ground in metres.
@@ -175,7 +174,6 @@ def render_scene(
     """Renders a scene from above at a slant, cut to what is in it.
 
     Args:
-        loaded: `LoadedScene`.
         path: Path of the PNG file.
         base_stations: Positions in metres, float `[num_base_stations, 3]`, drawn as red balls.
         users: Positions in metres, float `[num_users, 3]`, drawn as green balls.

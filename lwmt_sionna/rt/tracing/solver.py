@@ -94,12 +94,10 @@ def trace_positions(
     compiled into the kernels: calls with the same number share them.
 
     Args:
-        loaded: `LoadedScene`.
         base_station_position: Metres, float `[3]`.
         base_station_orientation: Yaw, pitch and roll in radians, float `[3]`.
         position: Metres, float `[num_positions, 3]`.
         velocity: Metres per second, float `[num_positions, 3]`; sets the Doppler shifts.
-        config: `TracingConfig`; the default settings if `None`.
         shooters: Indices of the positions that rays are shot for, integer `[num_shooters]`; all of
             them if `None`. The others test the candidate paths found there, see
             `lwmt_sionna.rt.tracing.candidates`.
