@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import pathlib
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -204,6 +205,11 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
         sys.stderr.write(f"{program}: error: {message}\n")
         sys.exit(_EXIT_USER_ERROR)
     sys.exit(0 if status is None else status)
+
+
+def natural_order(name: str) -> list[Any]:
+    """A key that sorts names by the numbers in them, as people do: 2 before 10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def _explain(error):
