@@ -204,11 +204,9 @@ def read_channels(path: PathLike) -> ChannelSequences:
 def join_channels(
     parts: Sequence[ChannelSequences], metadata: dict[str, Any] | None = None
 ) -> ChannelSequences:
-    """Joins sequences of one world.
+    """Joins sequences of one world: of the same array, band and sampling period.
 
-    Args:
-        parts: `ChannelSequences` of the same array, band and sampling period.
-        metadata: Metadata of the whole; that of the first part if `None`.
+    The metadata of the whole are those of the first part if `None`.
 
     Raises:
         ValueError: If there is no part, or the parts do not belong together.
@@ -274,11 +272,7 @@ def true_channels(
 def vanishing_mask(sequences: PathSequences | ChannelSequences) -> Array:
     """Sequences whose channel vanishes (has no path, or is zero) in at least one snapshot.
 
-    Args:
-        sequences: `PathSequences` or `ChannelSequences`.
-
-    Returns:
-        bool `[num_sequences]`.
+    bool `[num_sequences]`.
     """
     if isinstance(sequences, PathSequences):
         return ~sequences.valid.any(axis=-1).all(axis=-1)
@@ -286,14 +280,7 @@ def vanishing_mask(sequences: PathSequences | ChannelSequences) -> Array:
 
 
 def check_channels(path: PathLike) -> list[str]:
-    """Checks a file of channels; never raises for what is wrong with the file.
-
-    Args:
-        path: Path of an HDF5 file.
-
-    Returns:
-        List of problems, each a sentence; empty where the file is sound.
-    """
+    """Checks a file of channels: see `check_file`."""
     try:
         channels = read_channels(path)
     except (OSError, ValueError) as error:

@@ -89,12 +89,7 @@ def new_file(
 
 
 def read_content(path: PathLike, schema: str, major: int) -> Content:
-    """Reads a file and checks its checksum, schema and version.
-
-    Args:
-        path: Path of the file.
-        schema: Name of the schema.
-        major: Major version.
+    """Reads a file and checks its checksum, the schema that it names and the major version.
 
     Raises:
         FileNotFoundError: If there is no such file.

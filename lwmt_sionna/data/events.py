@@ -83,9 +83,7 @@ def match_paths(
 def event_power(paths: PathSequences, last: int, target: int) -> Array:
     """Power of the paths born or dead between two snapshots, relative to the channel's power.
 
-    A path continues when the other snapshot holds one with the same interactions and objects
-    (`path_key`), at the delay to which its Doppler shift leads (within 0.3 m) and in nearly the
-    same direction of departure (within 3 degrees).
+    A path continues when the other snapshot holds one that `may_continue` it.
 
     Args:
         last: Index of the last measured snapshot.
@@ -181,8 +179,8 @@ def _cost(before, after, elapsed, carrier_frequency, delay_tolerance):
         & before["valid"][:, :, None]
         & after["valid"][:, None, :]
     )
-    early = {name: before[name][row, first] for name in ("tau", "doppler", "theta_t", "phi_t")}
-    late = {name: after[name][row, second] for name in ("tau", "doppler", "theta_t", "phi_t")}
+    early = {name: before[name][row, first] for name in _FIELDS[2:]}
+    late = {name: after[name][row, second] for name in _FIELDS[2:]}
     elapsed = np.broadcast_to(elapsed, len(before["valid"]))[row]
     shift = (early["doppler"].astype(np.float64) + late["doppler"]) / 2
     mismatch = np.abs(early["tau"] - shift / carrier_frequency * elapsed - late["tau"])

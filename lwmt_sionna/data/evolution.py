@@ -93,13 +93,7 @@ def extrapolation_error(
     subcarriers 540 kHz apart, is evolved from the earlier paths with constant Doppler shifts and
     compared with that of the later paths.
 
-    Args:
-        before: Dictionary of arrays of the earlier snapshots, first axes
-            `[num_intervals, num_before]`.
-        after: The same of the later snapshots, `[num_intervals, num_after]`.
-        elapsed: Time in between in seconds, float `[num_intervals]`.
-        carrier_frequency: Hertz.
-        orientation: Yaw, pitch and roll of the array in radians.
+    The arguments are those of `evolve_between`, and yaw, pitch and roll of the array in radians.
 
     Returns:
         float64 `[num_intervals]`: squared error over the power of the later channel; NaN where that
@@ -124,10 +118,7 @@ def retime(paths: PathSequences, sampling_period: float) -> PathSequences:
     Args:
         sampling_period: Time between snapshots in seconds.
     """
-    if not sampling_period > 0:
-        raise ValueError(
-            f"sampling_period must be positive. Received: sampling_period={sampling_period}"
-        )
+    _check_positive(sampling_period=sampling_period)
     factor = paths.sampling_period / sampling_period
     return dataclasses.replace(
         paths,
@@ -164,9 +155,7 @@ def replay(
     Raises:
         ValueError: If the way from one snapshot to the next is no whole part of the stored one.
     """
-    for name, value in (("speed_factor", speed_factor), ("sampling_period", sampling_period)):
-        if not value > 0:
-            raise ValueError(f"{name} must be positive. Received: {name}={value}")
+    _check_positive(speed_factor=speed_factor, sampling_period=sampling_period)
     parts = paths.sampling_period / (speed_factor * sampling_period)
     num_parts = round(parts)
     if num_parts < 1 or abs(parts - num_parts) > _TOLERANCE_PARTS * parts:
@@ -207,11 +196,7 @@ def evolve(
     Returns:
         `PathSequences` without labels that only tracing gives; columns that hold no path are gone.
     """
-    if num_snapshots < 1 or not sampling_period > 0:
-        raise ValueError(
-            "num_snapshots and sampling_period must be positive. Received: "
-            f"num_snapshots={num_snapshots}, sampling_period={sampling_period}"
-        )
+    _check_positive(num_snapshots=num_snapshots, sampling_period=sampling_period)
     rows = np.arange(paths.num_sequences)
     chosen = np.broadcast_to(np.asarray(snapshot), rows.shape)
     factor = np.broadcast_to(np.asarray(speed_factor, np.float64), rows.shape)
@@ -270,6 +255,12 @@ def interpolate(paths: PathSequences, factor: int, num_snapshots: int) -> PathSe
         for begin in range(0, max(1, paths.num_sequences), _CHUNK)
     ]
     return chunks[0] if len(chunks) == 1 else concatenate(chunks)
+
+
+def _check_positive(**settings):
+    for name, value in settings.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be positive. Received: {name}={value}")
 
 
 def _interpolate_tracks(paths, factor, num_snapshots):

@@ -93,13 +93,8 @@ def track_distance(
 ) -> Array:
     """Distance from each evaluated trajectory to the nearest training trajectory.
 
-    Args:
-        training: `PathSequences` or `ChannelSequences` of the training side.
-        evaluation: The same of the evaluated side.
-
-    Returns:
-        float64 `[evaluation.num_sequences]`, metres between the nearest of the start, middle and
-        end points; infinite for another scene, and for channels, which know no places.
+    float64 `[evaluation.num_sequences]`, metres between the nearest of the start, middle and end
+    points; infinite for another scene, and for channels, which know no places.
     """
     known = isinstance(training, PathSequences) and isinstance(evaluation, PathSequences)
     if not known or training.scene != evaluation.scene:

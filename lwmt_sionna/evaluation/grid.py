@@ -162,7 +162,7 @@ def _paced(paths, regime, config):
     try:
         check_polarization(paths, config.array)
     except ValueError as error:
-        raise ValueError(f"{error}, data={regime.data}") from error
+        raise ValueError(f"{regime.data}: {error}") from error
     if regime.interpolate > 1:
         paths = interpolate(paths, regime.interpolate, config.num_history + config.num_horizons)
     return retime(paths, regime.sampling_period) if regime.sampling_period else paths

@@ -277,7 +277,7 @@ def test_what_cannot_use_the_shape_of_the_array_is_refused(file, paths):
         with pytest.raises(ValueError, match=r"mine is made for another.*\(2, 4, 1\)"):
             evaluate_cell({"mine": predictor}, paths, 15.0, config)
     dual = GridConfig([Regime(file)], **planar, polarization="VH")
-    with pytest.raises(ValueError, match=r"polarisations.*expected 1.*some\.h5.*VH"):
+    with pytest.raises(ValueError, match=r"some\.h5.*polarisations.*expected 1.*VH"):
         load_regime(dual.regimes[0], dual)
     regimes = [(config.regimes[0], load_regime(config.regimes[0], config))]
     with pytest.raises(ValueError, match="num_paths") as told:
