@@ -11,7 +11,7 @@ import pathlib
 import zipfile
 import zlib
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -152,28 +152,14 @@ def sample_tracks(
     Raises:
         ValueError: If there is too little open ground, or a trip of the file leaves it.
     """
+    users: dict[str, Any] = {"num_tracks": num_tracks, "user_height": config.user_height}
     if config.kind == "straight":
-        return sample_straight_tracks(
-            terrain,
-            rng,
-            num_tracks=num_tracks,
-            clock=clock,
-            speed=speed,
-            ring=ring,
-            user_height=config.user_height,
-        )
+        return sample_straight_tracks(terrain, rng, clock=clock, speed=speed, ring=ring, **users)
     time = clock.time
     slowest = config.slowest_kmh / 3.6
     if config.kind == "file":
-        position = windows_of_trips(
-            terrain,
-            rng,
-            read_trips(config.file),
-            clock,
-            num_tracks=num_tracks,
-            slowest=slowest,
-            user_height=config.user_height,
-        )
+        trips = read_trips(config.file)
+        position = windows_of_trips(terrain, rng, trips, clock, slowest=slowest, **users)
         return Tracks(position, clock.sampling_period)
     regime = REGIMES[config.regime]
     reach = ring.max_distance + (regime.trip[1] / 2 if config.kind == "street" else 50.0)
@@ -222,13 +208,7 @@ def sample_straight_tracks(
     over open ground and crosses no surface. Users keep `user_height` above the ground, sloping
     ground included.
 
-    Args:
-        terrain: `Terrain`, such as `load_scene` returns.
-        num_tracks: Number of tracks.
-        clock: `Clock` that the users share.
-        speed: Speed in metres per second: a float, or float `[num_tracks]`.
-        ring: `Ring` that users start in.
-        user_height: Height above ground in metres.
+    The arguments are those of `sample_tracks`.
 
     Raises:
         ValueError: If the ring holds too little open ground to find the tracks.
@@ -309,16 +289,19 @@ def _street_trip(terrain, rng, config, regime, space, ring, pace, duration):
     if not is_free_way(terrain, trace, config.user_height, regime.clearance):
         return None
     stops = _stops(rng, route.length, regime)
-    drive = Drive.plan(
+    return route, _drive(route, pace, regime, stops, rolling=True)
+
+
+def _drive(route, pace, regime, stops, rolling=False):
+    return Drive.plan(
         route,
         pace,
         acceleration=regime.acceleration,
         deceleration=regime.deceleration,
         lateral_acceleration=regime.lateral_acceleration,
         stops=stops,
-        rolling=True,
+        rolling=rolling,
     )
-    return route, drive
 
 
 def _stops(rng, length, regime):
@@ -361,15 +344,8 @@ def _waypoints(terrain, rng, config, regime, space, ring, pace, time):
         return None
     route = Route(points)
     corners = np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))
-    drive = Drive.plan(
-        route,
-        pace,
-        acceleration=regime.acceleration,
-        deceleration=regime.deceleration,
-        lateral_acceleration=regime.lateral_acceleration,
-        stops=[(float(place), float(rng.uniform(*regime.stop_duration))) for place in corners],
-    )
-    return _window(rng, route, drive, time)
+    stops = [(float(place), float(rng.uniform(*regime.stop_duration))) for place in corners]
+    return _window(rng, route, _drive(route, pace, regime, stops), time)
 
 
 def _jitter(rng, regime):
@@ -411,11 +387,9 @@ def sample_moving_objects(
     metre per second are drawn again.
 
     Args:
-        terrain: `Terrain`, such as `load_scene` returns.
+        terrain: As the clock, the cruising speeds and the ring where trips begin: see
+            `sample_tracks`.
         names: Names of objects of the scene, such as some of `terrain.cars`.
-        clock: `Clock` of the objects, and of the users.
-        speed: Cruising speed in metres per second: a float, or float `[num_objects]`.
-        ring: `Ring` where trips begin.
         tracks: `Tracks` of users on the same clock to keep away from, or `None`.
 
     Raises:
@@ -500,17 +474,11 @@ class Trip:
     position: Array
 
     def at(self, time: ArrayLike) -> Array:
-        """Positions at given instants.
+        """Positions in metres, float64 `[num_times, 2 or 3]`, at instants in seconds `[num_times]`.
 
         Between way points each coordinate follows the monotone cubic of Fritsch and Butland
         (SIAM J. Sci. Stat. Comput. 5, 1984): velocities are continuous, and a user that stands in
         the file stands.
-
-        Args:
-            time: Seconds within the trip, float `[num_times]`.
-
-        Returns:
-            float64 `[num_times, 2 or 3]`, metres.
         """
         return self._curve(np.asarray(time, dtype=np.float64))
 

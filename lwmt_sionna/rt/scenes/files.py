@@ -66,11 +66,7 @@ class SceneFile:
 
 
 def own_scenes() -> dict[str, pathlib.Path]:
-    """The scenes of this project and those in the folders of the variable `LWMT_SCENES`.
-
-    Returns:
-        dict from name to the `pathlib.Path` of the XML file, sorted by name.
-    """
+    """XML files of the scenes of this project and of the folders in `LWMT_SCENES`, by name."""
     folders = [pathlib.Path(p) for p in os.environ.get(_FOLDER_VARIABLE, "").split(os.pathsep) if p]
     found: dict[str, pathlib.Path] = {}
     for folder in (*folders, _CHECKOUT):
@@ -242,14 +238,9 @@ class SceneXML:
         return digest.hexdigest()
 
     def text(self, offset: Sequence[float] = (0.0, 0.0, 0.0), numbered: bool = False) -> str:
-        """The scene with the paths of its files absolute, and with all shapes shifted.
+        """The XML text with the paths of its files absolute, and with all shapes shifted by metres.
 
-        Args:
-            offset: Metres, float `[3]`.
-            numbered: Whether shapes get their places in `shapes` as identifiers.
-
-        Returns:
-            str, the XML text.
+        `numbered` gives shapes their places in `shapes` as identifiers.
         """
         root = ElementTree.fromstring(ElementTree.tostring(self.root))
         folder = self.path.parent.resolve()

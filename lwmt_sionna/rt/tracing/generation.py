@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import logging
 import math
-import os
 import pathlib
 import shutil
 import socket
@@ -56,7 +55,7 @@ from lwmt_sionna.runs.configuration import (
     PositiveInt,
 )
 from lwmt_sionna.runs.parallel import progress_bar, run_tasks
-from lwmt_sionna.runs.records import package_versions, sha256
+from lwmt_sionna.runs.records import package_versions, sha256, usable_cores
 from lwmt_sionna.runs.store import RunFolder, Store
 from lwmt_sionna.typing import PathLike
 
@@ -326,6 +325,8 @@ def _trace_shards(claim, store, workers, dask, progress, announce):
         options["initializer"] = functools.partial(_share_cores, workers)
     if missing and announce is not None:
         announce(estimate(config, missing, **options))
+    # A worker has another working directory.
+    trace = functools.partial(_trace_shard, dataclasses.replace(claim, config=_absolute(config)))
     with progress_bar(
         unit="seq",
         total=config.num_sequences,
@@ -333,10 +334,6 @@ def _trace_shards(claim, store, workers, dask, progress, announce):
         desc=f"tracing {config.scene}",
         show=None if progress else False,
     ) as bar:
-        # A worker has another working directory.
-        trace = functools.partial(
-            _trace_shard, dataclasses.replace(claim, config=_absolute(config))
-        )
         for place, sequences in run_tasks(trace, missing, **options):
             index = missing[place]
             write = functools.partial(_write, sequences=sequences)
@@ -390,14 +387,8 @@ def estimate(
 ) -> Estimate:
     """Estimates time and size of a run from two small solves, the first of which warms up.
 
-    Args:
-        shards: Indices of the shards to be traced; all of them if `None`.
-        workers: Number of local processes.
-        dask: Address of a Dask scheduler, whose first worker is asked.
-        initializer: See `run_tasks`.
-
-    Returns:
-        `Estimate`. On a cluster its time is that of one worker for all shards.
+    Of some shards, or of all; the others are arguments of `run_tasks`. On a cluster its first
+    worker is asked, and the time is that of one worker for all shards.
     """
     shards = range(num_shards(config)) if shards is None else shards
     remaining = sum(_shard_size(config, index) for index in shards)
@@ -428,8 +419,7 @@ def _share_cores(workers):
     """Gives each of several processes its share of the cores."""
     from lwmt_sionna.rt.tracing.engine import drjit
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    drjit.set_thread_count(max(1, cores // workers))
+    drjit.set_thread_count(max(1, usable_cores() // workers))
 
 
 def _trace_shard(claim, index):

@@ -83,8 +83,8 @@ def moving_scene(
         sampling_period: Time between snapshots in seconds; sets the objects' velocities, which
             shift the frequency of the paths they reflect.
 
-    Returns:
-        Context manager whose value is a function of the index of a snapshot that poses all objects.
+    Yields:
+        A function of the index of a snapshot that poses all objects.
 
     Raises:
         ValueError: If an object is not in the scene, or its poses are of another number.
@@ -185,6 +185,8 @@ def _travelled(position):
 
 def _trace_together(loaded, station, position, velocity, traced, config):
     """One solve for the traced snapshots of all tracks."""
+    from scipy.linalg import block_diag
+
     track, snapshot = np.nonzero(traced)
     shooters, listens = None, None
     if config.candidate_spacing > 0:
@@ -194,7 +196,7 @@ def _trace_together(loaded, station, position, velocity, traced, config):
             shooters.append(own + offset)
             heard.append(hears)
             offset += int(chosen.sum())
-        shooters, listens = np.concatenate(shooters), _block_diagonal(heard)
+        shooters, listens = np.concatenate(shooters), block_diag(*heard)
     flat = trace_positions(
         loaded,
         *station,
@@ -217,26 +219,10 @@ def _trace_snapshots(loaded, station, position, velocity, traced, config, pose):
             trace_positions(loaded, *station, position[:, snapshot], velocity[:, snapshot], config)
         )
     num_paths = max(part["valid"].shape[1] for part in parts)
-    flat = {
-        name: np.concatenate([_widen(part[name], num_paths) for part in parts]) for name in parts[0]
-    }
+    parts = [widen_paths(part, num_paths, axis=1) for part in parts]
+    flat = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     track = np.tile(np.arange(len(position)), len(instants))
     return _spread(flat, track, np.repeat(instants, len(position)), traced.shape)
-
-
-def _block_diagonal(blocks):
-    result = np.zeros(np.sum([block.shape for block in blocks], axis=0), dtype=bool)
-    row = column = 0
-    for block in blocks:
-        result[row : row + len(block), column : column + block.shape[1]] = block
-        row, column = row + len(block), column + block.shape[1]
-    return result
-
-
-def _widen(value, num_paths):
-    width = [(0, 0)] * value.ndim
-    width[1] = (0, num_paths - value.shape[1])
-    return np.pad(value, width)
 
 
 def _spread(flat, track, snapshot, shape):
