@@ -90,15 +90,10 @@ class DecoderTable:
             self.digest = records.sha256(path)
             self.num_iterations = int(content["num_iterations"])
             self.cn_update = str(content["cn_update"])
-            rows = content["waterfalls"]
             self._rows: dict[int, list] = {}
-            for row in rows:
-                self._rows.setdefault(row["mcs"], []).append(
-                    (
-                        row["num_symbols"],
-                        [row[field.name] for field in dataclasses.fields(Waterfall)],
-                    )
-                )
+            for row in content["waterfalls"]:
+                values = [row[field.name] for field in dataclasses.fields(Waterfall)]
+                self._rows.setdefault(row["mcs"], []).append((row["num_symbols"], values))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"This is no decoder table: {error}. Received: path={path}") from error
 
@@ -118,11 +113,7 @@ class DecoderTable:
                 )
 
     def waterfall(self, mcs: int | Mcs, num_symbols: int) -> Waterfall:
-        """Waterfall of a scheme.
-
-        Args:
-            mcs: int or `Mcs`.
-            num_symbols: int, data symbols that a block fills.
+        """Waterfall of a scheme whose blocks fill so many data symbols.
 
         Raises:
             ValueError: the scheme is not in the table.
@@ -158,13 +149,7 @@ def measure_waterfall(
 
     Bits, noise and decoder are those of the link; the seed is Sionna's (`sionna.phy.config.seed`).
 
-    Args:
-        mcs: int or `Mcs`.
-        num_symbols: int, data symbols that a block fills.
-        num_iterations: int, iterations of the decoder.
-        cn_update: str, check-node update of the decoder.
-        num_blocks: int, blocks to decode around the transition.
-        batch_size: int, blocks per call.
+    `num_blocks` are decoded around the transition; see `make_awgn_link` for the others.
 
     Returns:
         The pair of the `Waterfall` and the number of blocks it rests on.
@@ -347,17 +332,9 @@ class SysAbstraction(BlockErrors):
         return found["failure"][self.schemes.index(mcs)]
 
     def failure(self, sinr: Array, mcs: int | Mcs) -> Array:
-        """Block error rate.
+        """Block error rate, float64 `[batch_size, num_users]`.
 
-        Args:
-            sinr: float `[batch_size, num_users, num_symbols]`, linear.
-            mcs: int or `Mcs`.
-
-        Returns:
-            float64 `[batch_size, num_users]`.
-
-        Raises:
-            ValueError: the scheme is not in the table.
+        Of linear SINR, float `[batch_size, num_users, num_symbols]`, and a scheme of the table.
         """
         import tensorflow as tf
 

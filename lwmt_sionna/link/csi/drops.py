@@ -188,16 +188,10 @@ class RegimeChannels:
         return np.stack(channels, axis=1)
 
     def causal(self, users: Array, last: int, target: int) -> Array:
-        """What could be foreseen of the true channels at best.
+        """What could be foreseen at best of the true channels of sequences, int `[num_users]`.
 
-        Args:
-            users: int `[num_users]`, sequences.
-            last: int, the last measured snapshot.
-            target: int, the snapshot to be foreseen.
-
-        Returns:
-            complex64 `[num_users, num_user_antennas, num_antennas, num_subcarriers]`; see
-            `lwmt_sionna.evaluation.causal_channel`.
+        complex64 `[num_users, num_user_antennas, num_antennas, num_subcarriers]`; see
+        `lwmt_sionna.evaluation.causal_channel`.
         """
         channels = [
             causal_channel(paths, self.downlink.array, self.frequencies, last, target)
@@ -455,13 +449,9 @@ class DropFactory:
         self._sequences = paths
         snapshots = list(range(self.config.num_history))
         true = self.channels.true(np.arange(paths.num_sequences), snapshots)
+        ratio, seed = self.config.history_snr_db, self.config.seed
         history, arrived = self.channels.measured(
-            true,
-            snapshots,
-            self.config.history_snr_db,
-            self.sounding,
-            self.config.seed,
-            self.hardware,
+            true, snapshots, ratio, self.sounding, seed, self.hardware
         )
         #: int `[num_drops, num_users]`, sequence of every user among those of `paths` at its speed.
         self.users, self.counts = self._form_drops(paths, true, history)
@@ -510,16 +500,10 @@ class DropFactory:
         }
 
     def at(self, horizon: int) -> LinkDrops:
-        """Channels for the slot `horizon` snapshots after the history.
-
-        Args:
-            horizon: int, from 1 to `max_horizon`.
-        """
+        """Channels for the slot `horizon` snapshots after the history, from 1 to `max_horizon`."""
         if not 1 <= horizon <= self.max_horizon:
-            raise ValueError(
-                f"The sequences allow horizons from 1 to {self.max_horizon}. "
-                f"Received: horizon={horizon}"
-            )
+            told = f"horizons from 1 to {self.max_horizon}. Received: horizon={horizon}"
+            raise ValueError(f"The sequences allow {told}")
         snapshot = self._last + horizon
         chosen = self.users.ravel()
         target = self.channels.true(chosen, [snapshot])[:, :, 0]
@@ -542,12 +526,8 @@ class DropFactory:
     def trial(self, num_horizons: int) -> Trial:
         """All sequences at the speed of the regime, as they were measured: for `evaluate`.
 
-        Args:
-            num_horizons: int, from 1 to `max_horizon`.
-
-        Returns:
-            `lwmt_sionna.evaluation.Trial` of users with one antenna, in the order that `users`
-            counts; channels have the scale of the sequences.
+        Of users with one antenna, in the order that `users` counts; channels have the scale of the
+        sequences.
         """
         history, arrived = self._measured
         first = self._last + 1
@@ -564,13 +544,9 @@ class DropFactory:
         )
 
     def causal(self, horizon: int) -> Array:
-        """What could be foreseen at best of the targets of `at`.
+        """What could be foreseen at best of the targets of `at`, complex64, of their shape.
 
-        Args:
-            horizon: int, from 1 to `max_horizon`.
-
-        Returns:
-            complex64, shape of `LinkDrops.target`; see `lwmt_sionna.evaluation.causal_channel`.
+        See `lwmt_sionna.evaluation.causal_channel`.
         """
         snapshot = self._last + horizon
         foreseen = self.channels.causal(self.users.ravel(), self._last, snapshot)
@@ -605,12 +581,8 @@ class DropFactory:
             )
         logger.info("%s: %d drops can be formed.", self.name, len(users))
         if config.num_drops is not None and len(users) < config.num_drops:
-            logger.warning(
-                "%s: %d drops asked for, the data allows %d.",
-                self.name,
-                config.num_drops,
-                len(users),
-            )
+            told = self.name, config.num_drops, len(users)
+            logger.warning("%s: %d drops asked for, the data allows %d.", *told)
         return users[: config.num_drops], counts
 
     def _aimed_at(self, h, snapshot):
@@ -675,13 +647,8 @@ def _common_speed_kmh(speed):
 def admitted(history: Array, min_last_db: float) -> Array:
     """Users that are still heard: no scheduler serves one that has gone behind a house.
 
-    Args:
-        history: complex `[num_users, num_snapshots, num_antennas, num_subcarriers]`, measured.
-        min_last_db: float, least power of the last snapshot relative to the mean over the history
-            [dB].
-
-    Returns:
-        bool `[num_users]`.
+    bool `[num_users]`, of measured histories, complex `[num_users, num_snapshots, num_antennas,
+    num_subcarriers]`, and the least power of the last snapshot relative to the mean over each [dB].
     """
     power = np.mean(np.abs(history) ** 2, axis=(2, 3))
     return power[:, -1] >= 10 ** (min_last_db / 10) * power.mean(axis=1)
@@ -691,13 +658,7 @@ def spatial_similarity(history: Array) -> Array:
     """Similarity of the users' spatial covariance matrices.
 
     `tr(R_i R_j) / (|R_i| |R_j|)` with Frobenius norms: 1 for users that share all directions, 0 for
-    users that share none.
-
-    Args:
-        history: complex `[num_users, num_snapshots, num_antennas, num_subcarriers]`, measured.
-
-    Returns:
-        float `[num_users, num_users]`.
+    users that share none; float `[num_users, num_users]`, of histories as in `admitted`.
     """
     # u user, t snapshot, a and b antennas, f subcarrier
     h = history.transpose(0, 2, 1, 3).reshape(len(history), history.shape[2], -1)

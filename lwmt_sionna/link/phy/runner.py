@@ -101,11 +101,8 @@ class LinkRunner:
     ) -> Array:
         """SINR of the data behind the receiver (see `Downlink.data_sinr`).
 
-        Args:
-            slot, h_hat, link_snr_db, slots: as for `count`.
-
-        Returns:
-            float64 `[num_drops, num_users, len(slots), block_symbols]`, linear.
+        float64 `[num_drops, num_users, len(slots), block_symbols]`, linear; arguments as for
+        `count`.
         """
         return self._run(self._function("sinr"), slot, h_hat, link_snr_db, slots, None)
 
@@ -117,21 +114,13 @@ class LinkRunner:
     def believed_snr_db(self, h_hat: Array, link_snr_db: float) -> Array:
         """Effective SNR that the base station expects if its estimate is the channel.
 
-        Args:
-            h_hat: complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`.
-            link_snr_db: float, link SNR [dB].
-
-        Returns:
-            float64 `[num_drops, num_users, 3]` [dB], for 2, 4 and 6 bits per symbol: the SNR of
-            white Gaussian noise with the same mutual information.
+        float64 `[num_drops, num_users, 3]` [dB], for 2, 4 and 6 bits per symbol: the SNR of white
+        Gaussian noise with the same mutual information. Arguments as for `count`.
         """
         function, no = self._function("belief"), _noise_power(link_snr_db)
         sinr = self._batched(len(h_hat), lambda i: function(h_hat[i], no))
-        told = [
-            effective_snr_db(qam_information(sinr, bits).mean(axis=-1), bits)
-            for bits in MODULATIONS
-        ]
-        return np.stack(told, axis=-1)
+        told = [(qam_information(sinr, bits).mean(axis=-1), bits) for bits in MODULATIONS]
+        return np.stack([effective_snr_db(*each) for each in told], axis=-1)
 
     def downlink(self, mcs: int) -> Downlink:
         """The `Downlink` of a scheme."""

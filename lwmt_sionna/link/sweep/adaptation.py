@@ -50,14 +50,8 @@ def choose_scheme(
 ) -> Array:
     """The fastest scheme that is expected to meet the target, or the slowest one.
 
-    Args:
-        believed_snr_db: float `[..., num_schemes]`, effective SNR that the base station believes
-            each scheme to have [dB].
-        waterfalls: list of `Waterfall`, of the schemes in order of their rate, the slowest first.
-        offset_db: float, what is taken off the belief [dB].
-
-    Returns:
-        int `[...]`, position in `waterfalls`.
+    int `[...]`, position in `waterfalls`, of beliefs as in `adapt` `[..., num_schemes]`, less an
+    offset [dB].
     """
     required = np.array([waterfall.required_snr_db(bler_target) for waterfall in waterfalls])
     return _fastest(believed_snr_db - required - offset_db)
@@ -172,23 +166,18 @@ def goodput_rows(
         by_user = goodput.mean(axis=2)
         by_drop = by_user.mean(axis=1)
         low, high = cluster_mean(by_drop)
-        rows.append(
-            (
-                {
-                    "adaptation": name,
-                    "goodput": float(by_user.mean()),
-                    "goodput_low": low,
-                    "goodput_high": high,
-                    "user_goodput_q05": float(np.quantile(by_user, 0.05)),
-                    "user_goodput_q25": float(np.quantile(by_user, 0.25)),
-                    "user_goodput_median": float(np.median(by_user)),
-                    "bler": float(lost.mean()),
-                    "mcs": schemes[best]
-                    if name == "fixed"
-                    else float(np.mean(np.take(schemes, scheme))),
-                    "offset_db": offset.get(name),
-                },
-                by_drop,
-            )
-        )
+        mean_mcs = float(np.mean(np.take(schemes, scheme)))
+        row = {
+            "adaptation": name,
+            "goodput": float(by_user.mean()),
+            "goodput_low": low,
+            "goodput_high": high,
+            "user_goodput_q05": float(np.quantile(by_user, 0.05)),
+            "user_goodput_q25": float(np.quantile(by_user, 0.25)),
+            "user_goodput_median": float(np.median(by_user)),
+            "bler": float(lost.mean()),
+            "mcs": schemes[best] if name == "fixed" else mean_mcs,
+            "offset_db": offset.get(name),
+        }
+        rows.append((row, by_drop))
     return rows

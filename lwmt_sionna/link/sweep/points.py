@@ -94,10 +94,8 @@ class SweepConfig(Config):
         for mcs in self.mcs:
             get_mcs(mcs)
         if self.max_slots is not None and self.max_slots < self.num_slots:
-            raise ValueError(
-                "`max_slots` is at least `num_slots`. "
-                f"Received: max_slots={self.max_slots}, num_slots={self.num_slots}"
-            )
+            told = f"max_slots={self.max_slots}, num_slots={self.num_slots}"
+            raise ValueError(f"`max_slots` is at least `num_slots`. Received: {told}")
         if self.target_mcs is not None and not set(self.target_mcs) <= set(self.mcs):
             raise ValueError(
                 f"`target_mcs` must be among mcs={self.mcs}. Received: target_mcs={self.target_mcs}"
