@@ -87,20 +87,12 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Examines the installation."""
-    findings = [_python(), *_packages(), *_backend(), *_link(), *_tracing(), *_devices()]
-    findings += [_presets(), _stored_paths()]
-    return findings
+    probed = [*_packages(), *_backend(), *_link(), *_tracing(), *_devices()]
+    return [_python(), *probed, _presets(), _stored_paths()]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the report.
-
-    Args:
-        argv: Optional list of arguments. Defaults to those of the process.
-
-    Returns:
-        Exit status: 0 if the main job can run, 1 otherwise.
-    """
+    """Prints the report; the exit status is 0 if the main job can run, and 1 otherwise."""
     from lwmt_sionna.runs.command_line import build_parser
 
     build_parser(__doc__).parse_args(argv)

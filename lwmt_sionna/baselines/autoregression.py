@@ -11,6 +11,7 @@ from lwmt_sionna.baselines.bins import (
     check_length,
     check_settings,
     chosen_covariance,
+    chosen_snapshots,
     clamp_poles,
     pool,
     prediction_coefficients,
@@ -62,13 +63,7 @@ class LocalAutoregression(CompiledPredictor):
     """One autoregressive model per angle-delay bin, estimated from the 3 x 3 bins around it.
 
     A resolved path is one tone in a few neighbouring bins, so a few coefficients describe it. Needs
-    no training. Burg's method bounds the forecasts.
-
-    Args:
-        order: Number of coefficients.
-        pool_weight: Weight of a neighbouring bin along an axis.
-        array_shape: Number of rows, columns and polarisations; a linear array if left out.
-        batch_size: Sequences per call.
+    no training. Burg's method bounds the forecasts. Settings are those of `BinPredictor`.
     """
 
     name = "local_ar"
@@ -97,14 +92,7 @@ class DenoisedAutoregression(LocalAutoregression):
     """Local linear prediction by Burg's method on bins denoised with their neighbours.
 
     The strongest training-free predictor here. `lwmt_sionna.ChannelPredictor` starts from the same
-    with order 6 and radius 2, which is faster.
-
-    Args:
-        order: Number of coefficients.
-        denoise_radius: See `lwmt_sionna.ops.linear_prediction.denoise`.
-        pool_weight: Weight of a neighbouring bin along an axis.
-        array_shape: Number of rows, columns and polarisations; a linear array if left out.
-        batch_size: Sequences per call.
+    with order 6 and radius 2, which is faster. Settings are those of `BinPredictor`.
     """
 
     name = "denoised_ar"
@@ -126,13 +114,8 @@ class DirectAutoregression(BinPredictor):
     """One regression per horizon and bin, in place of iterating a one-step model.
 
     Ridge regression of `x[t + h]` on the last `order` snapshots, over the sequence's own history
-    and the 3 x 3 bins around; the time-reversed, conjugated history counts as well.
-
-    Args:
-        order: Number of coefficients.
-        ridge: Regularisation relative to the mean power of the regressors.
-        pool_weight: Weight of a neighbouring bin along an axis.
-        **kwargs: Arguments of `BinPredictor`.
+    and the 3 x 3 bins around; the time-reversed, conjugated history counts as well. Settings are
+    those of `BinPredictor`.
 
     Reference:
         Marcellino, Stock and Watson 2006, A comparison of direct and iterated multistep AR methods.
@@ -150,7 +133,7 @@ class DirectAutoregression(BinPredictor):
     def extrapolate(self, x: Array, noise: Array, chosen: Array, num_horizons: int) -> Array:
         order, num_snapshots = self.order, x.shape[1]
         mirrored = x[:, ::-1].conj()
-        recent = np.stack([_pick(x[:, -1 - k], chosen) for k in range(order)], axis=-1)
+        recent = chosen_snapshots(x, chosen)[:, : -1 - order : -1]
         futures = []
         for horizon in range(1, num_horizons + 1):
             # The farthest horizons leave few equations; as many as coefficients stay.
@@ -181,7 +164,7 @@ class DirectAutoregression(BinPredictor):
             np.sum(y[:, first - i : last - i].conj() * y[:, first - j : last - j], axis=1)
             for y in (x, mirrored)
         )
-        return _pick(pool(total, self.pool_weight), chosen)
+        return pool(total, self.pool_weight).reshape(-1)[chosen]
 
 
 @dataclasses.dataclass(eq=False)
@@ -193,11 +176,7 @@ class ClampedAutoregression(BinPredictor):
     its frequency and gets at most the given radius.
 
     Args:
-        order: Number of coefficients.
-        ridge: Regularisation relative to the mean power of the regressors.
-        radius: Largest modulus of a pole.
-        pool_weight: Weight of a neighbouring bin along an axis.
-        **kwargs: Arguments of `BinPredictor`.
+        radius: Largest modulus of a pole. The others are those of `BinPredictor`.
 
     Reference:
         Marple 1987, Digital Spectral Analysis with Applications, section 8.5 (modified covariance
@@ -222,7 +201,7 @@ class ClampedAutoregression(BinPredictor):
         covariance = chosen_covariance(x, chosen, self.order + 1, self.pool_weight)
         coefficients = prediction_coefficients(covariance, self.ridge)
         coefficients = clamp_poles(coefficients, self.radius)[0]
-        recent = np.stack([_pick(x[:, -1 - k], chosen) for k in range(self.order)], axis=-1)
+        recent = chosen_snapshots(x, chosen)[:, : -1 - self.order : -1]
         futures = []
         for _ in range(num_horizons):
             futures.append(np.sum(coefficients * recent, axis=1))
@@ -247,7 +226,3 @@ class LinearPredictionModel(keras.Model):
         coefficients = burg_coefficients(x, settings.order, settings.pool_weight)[-1]
         future = extrapolate(x, coefficients, self.num_horizons)
         return inverse_angle_delay_transform(future, settings.array_shape) * scale
-
-
-def _pick(values, chosen):
-    return values.reshape(-1)[chosen]

@@ -64,31 +64,16 @@ class Predictor(abc.ABC):
 
 
 def require(name: str, value: Any, good: bool, expected: str) -> None:
-    """Refuses a setting that is not what is expected.
-
-    Args:
-        name: Name of the setting.
-        value: What it is.
-        good: Whether it is as expected.
-        expected: What is expected, after "must be".
-
-    Raises:
-        ValueError: If it is not good.
-    """
+    """Refuses a setting that is not good; what is expected follows "must be"."""
     if not good:
         raise ValueError(f"{name} must be {expected}. Received: {name}={value}")
 
 
 def told_arrived(function: Callable[..., Any], arrived: ArrayLike | None) -> dict[str, Array]:
-    """What a predictor or policy is told of lost reports.
+    """What a predictor or policy is told of lost reports, where `arrived` says that there are any.
 
-    Args:
-        function: What is to be called.
-        arrived: Which reports arrived, bool of any shape, or `None`.
-
-    Returns:
-        Dictionary of its keyword `arrived`, where it has one and a report is missing; empty
-        otherwise: it meets the reports that were held in place of the missing ones.
+    Dictionary of its keyword `arrived`, where it has one and a report is missing; empty otherwise:
+    it meets the reports that were held in place of the missing ones.
     """
     if arrived is None or np.all(arrived):
         return {}
@@ -202,12 +187,7 @@ def check_array(predictor: Any, name: str, array_shape: tuple[int, int, int]) ->
 def batch_shape(count: int, largest: int) -> int:
     """Size of the batches for some sequences: a power of two, so that few programs serve all.
 
-    Args:
-        count: Sequences at hand.
-        largest: Largest batch.
-
-    Returns:
-        The least power of two that holds them, or `largest` where that is less.
+    The least one that holds them, or `largest` where that is less.
     """
     return min(largest, 1 << max(0, count - 1).bit_length())
 
@@ -290,15 +270,12 @@ class ModelPredictor(CompiledPredictor):
     ) -> None:
         super().__init__(batch_size, num_threads)
         self.name = name
-        if isinstance(model, keras.Model):
-            if array_shape is not None:
-                raise ValueError(
-                    "`array_shape` is for presets: a model has its own. Received: "
-                    f"model={model.name}, array_shape={array_shape}"
-                )
-            self.model = model
-        else:
-            self.model = _load(model, array_shape)
+        if isinstance(model, keras.Model) and array_shape is not None:
+            raise ValueError(
+                "`array_shape` is for presets: a model has its own. Received: "
+                f"model={model.name}, array_shape={array_shape}"
+            )
+        self.model = model if isinstance(model, keras.Model) else _load(model, array_shape)
 
     def make_model(self, num_horizons: int) -> keras.Model:
         trained = getattr(self.model, "num_horizons", None)

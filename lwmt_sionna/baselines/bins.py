@@ -22,6 +22,10 @@ _LEAST = {"batch_size": 1, "order": 1, "ridge": 0.0, "significance": 0.0, "toler
 class BinPredictor(Predictor):
     """Continues the bins of the angle-delay domain, each from itself and its neighbours.
 
+    Where subclasses have them, `order` is the number of coefficients of their linear prediction,
+    `ridge` the regularisation relative to the mean power of its regressors, and `pool_weight` the
+    weight of a neighbouring bin along an axis, see `pool`.
+
     Args:
         denoise_radius: Arm of the denoising cross in bins, see
             `lwmt_sionna.ops.linear_prediction.denoise`; `None` to work on the bins as they are.
@@ -81,11 +85,7 @@ class BinPredictor(Predictor):
 
 
 def check_settings(predictor: Any) -> None:
-    """Refuses settings that are impossible in whatever predictor has them.
-
-    Raises:
-        ValueError: If there is one. The message names it.
-    """
+    """Refuses settings that are impossible in whatever predictor has them, by name."""
     for name, least in _LEAST.items():
         value = getattr(predictor, name, least)
         if isinstance(least, int):
@@ -237,13 +237,9 @@ class KalmanPredictor(BinPredictor):
     inside the unit circle, and the driving noise is what gives the model the bin's own power.
 
     Args:
-        order: Order of the autoregressive model.
-        ridge: Regularisation of the coefficients relative to the mean power of the regressors.
         radius: Largest modulus of a pole, below 1: how long a path stays coherent.
         noise_factor: Measurement noise that the filter assumes, over the measured noise power;
-            denoised bins hold less.
-        pool_weight: Weight of a neighbouring bin along an axis.
-        **kwargs: Arguments of `BinPredictor`.
+            denoised bins hold less. The others are those of `BinPredictor`.
 
     Reference:
         Kim, Kim and Choi 2021, Massive MIMO channel prediction: Kalman filtering vs. machine
@@ -283,15 +279,9 @@ def kalman_forecast(
 ) -> Array:
     """Filters noisy samples of stationary autoregressive processes and forecasts them.
 
-    Args:
-        samples: complex `[n, num_snapshots]`.
-        coefficients: complex `[n, order]`: see `autoregressive_covariance`.
-        power: Power of the processes, float `[n]`.
-        noise: Power of the measurement noise, float `[n]`.
-        num_horizons: Snapshots to predict.
-
-    Returns:
-        complex `[n, num_horizons]`: the conditional means, given that the model is true.
+    The conditional means, given that the model is true: complex `[n, num_horizons]`, of samples
+    complex `[n, num_snapshots]`, coefficients as in `autoregressive_covariance`, and the powers of
+    processes and measurement noise, float `[n]`.
     """
     order = coefficients.shape[1]
     covariance, driving = autoregressive_covariance(coefficients, power)
@@ -360,12 +350,10 @@ class PronyPredictor(BinPredictor):
     follow by regularised least squares over the whole history and continue with their poles.
 
     Args:
-        order: Order of the linear prediction.
         rank: Largest number of exponentials per bin.
         tolerance: Eigenvalues below this share of the largest are left out.
-        ridge: Regularisation of the amplitudes relative to the number of snapshots.
-        pool_weight: Weight of a neighbouring bin along an axis.
-        **kwargs: Arguments of `BinPredictor`.
+        ridge: Regularisation of the amplitudes relative to the number of snapshots. The others are
+            those of `BinPredictor`.
 
     Reference:
         Yin, Wang, Liu and Debbah 2020, Addressing the curse of mobility in massive MIMO with
@@ -446,8 +434,7 @@ class WienerPredictor(BinPredictor):
         normalized_doppler: Maximum Doppler shift times the sampling period, known; `None` to
             estimate it per sequence.
         noise_factor: Noise that the filter assumes, over the measured noise power; denoised bins
-            hold less.
-        **kwargs: Arguments of `BinPredictor`.
+            hold less. The others are those of `BinPredictor`.
 
     Reference:
         Clarke 1968, A statistical theory of mobile-radio reception, for the spectrum; Duel-Hallen

@@ -75,11 +75,9 @@ def progress_bar(
 
     Args:
         iterable: What to go through, if the bar is to go along with it.
-        unit: What is counted.
         total: How many there are, those of before included; the length of `iterable` if `None`.
         initial: How many were finished before.
-        desc: Text in front of the bar.
-        show: Whether to show a bar; where somebody looks if `None`.
+        show: Whether to show a bar; where somebody looks if `None`. Others are those of tqdm.
     """
     from tqdm import tqdm
 
