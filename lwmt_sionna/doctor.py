@@ -24,20 +24,9 @@ _PROBE_TIMEOUT = 300  # s; a cold disk takes a minute to import TensorFlow
 
 _BACKEND_PROBE = """
 import json, keras
-backend = keras.config.backend()
-if backend == "tensorflow":
-    import tensorflow as tf
-    devices = [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
-               for gpu in tf.config.list_physical_devices("GPU")]
-elif backend == "torch":
-    import torch
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-elif backend == "jax":
-    import jax
-    devices = [d.device_kind for d in jax.devices() if d.platform != "cpu"]
-else:
-    devices = []
-print(json.dumps({"backend": backend, "devices": devices}))
+from lwmt_sionna.runs.records import machine_info
+devices = machine_info()["accelerators"]
+print(json.dumps({"backend": keras.config.backend(), "devices": devices}))
 """
 _LINK_PROBE = "import sionna.phy; print('{}')"
 _TRACING_PROBE = """

@@ -59,12 +59,7 @@ def match_paths(
 ) -> Array:
     """Pairs each path with the one that continues it: mutual best in delay.
 
-    Args:
-        before: As in `may_continue`.
-        after: As in `may_continue`.
-        elapsed: As in `may_continue`.
-        carrier_frequency: Hertz.
-        delay_tolerance: Seconds.
+    The arguments are those of `may_continue`, and a tolerance of the delay in seconds.
 
     Returns:
         Integer `[num_sequences, num_before]`: index of the later path that continues each earlier
@@ -95,12 +90,8 @@ def event_power(paths: PathSequences, last: int, target: int) -> Array:
     """
     power = paths.power.astype(np.float64)
     elapsed = (target - last) * paths.sampling_period
-    same = may_continue(
-        snapshot_paths(paths, last),
-        snapshot_paths(paths, target),
-        elapsed,
-        paths.carrier_frequency,
-    )
+    before, after = (snapshot_paths(paths, snapshot) for snapshot in (last, target))
+    same = may_continue(before, after, elapsed, paths.carrier_frequency)
     dead = np.sum(power[:, last] * ~same.any(axis=2), axis=-1)
     born = np.sum(power[:, target] * ~same.any(axis=1), axis=-1)
     total = np.maximum(power[:, last].sum(-1), power[:, target].sum(-1))
@@ -156,13 +147,10 @@ def unexplained_events(
     total = power.sum(axis=-1, keepdims=True)
     notable = power > total * 10.0 ** (threshold_db / 10.0)
     result = np.zeros((paths.num_sequences, paths.num_snapshots - 1), dtype=bool)
+    step, carrier = reference.sampling_period, reference.carrier_frequency
     for snapshot in range(paths.num_snapshots - 1):
-        pair = match_paths(
-            snapshot_paths(reference, snapshot),
-            snapshot_paths(reference, snapshot + 1),
-            reference.sampling_period,
-            reference.carrier_frequency,
-        )
+        before, after = (snapshot_paths(reference, snapshot + end) for end in (0, 1))
+        pair = match_paths(before, after, step, carrier)
         lives_on = pair >= 0
         place = np.where(lives_on, pair, 0)
         later = np.take_along_axis(found[:, snapshot + 1], place, axis=1)

@@ -429,10 +429,5 @@ def _controls(predictor, trial, seed):
 
 def _rounded(point):
     """What a record needs: thousandths of a decibel, and shares."""
-    digits = {"share": 4, "sgcs": 5}
-    return {
-        name: round(value, digits.get(name, 3))
-        if name in digits or name.startswith("nmse_")
-        else value
-        for name, value in point.items()
-    }
+    digits = {"share": 4, "sgcs": 5} | {n: 3 for n in point if n.startswith("nmse_")}
+    return {n: round(value, digits[n]) if n in digits else value for n, value in point.items()}

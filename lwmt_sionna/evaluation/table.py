@@ -170,14 +170,9 @@ def format_points(points: Sequence[dict[str, Any]], horizons: Sequence[int] | No
         ]
         for name in dict.fromkeys(p["predictor"] for p in points):
             found = [cells.get((key, name, *column)) for column in columns]
-            texts = (
-                "-"
-                if p is None
-                else f"{p['nmse_pooled_db']:.1f} / {p['nmse_median_db']:.1f}".replace(
-                    "-200.0", "exact"
-                )
-                for p in found
-            )
+            form = "{nmse_pooled_db:.1f} / {nmse_median_db:.1f}"
+            texts = ("-" if p is None else form.format(**p) for p in found)
+            texts = (text.replace("-200.0", "exact") for text in texts)
             label = f"{name} (ceiling)" if name in CEILINGS else name
             lines.append(f"{label:<16}" + "".join(f"{text:>26}" for text in texts))
         lines.append("")

@@ -28,24 +28,16 @@ from lwmt_sionna.runs.records import git_state
 _EXIT_USER_ERROR = 2
 _EXIT_INTERRUPTED = 130
 # What brings a package that is missing; nothing for what the package cannot do without.
-_EXTRAS = {
-    "dask": "[dask]",
-    "distributed": "[dask]",
-    "drjit": "[rt]",
-    "h5py": "[experiments]",
-    "jax": "[jax]",
-    "keras": "",
-    "matplotlib": "[experiments]",
-    "mitsuba": "[rt]",
-    "msgspec": "[experiments]",
-    "numpy": "",
-    "scipy": "[experiments]",
-    "sionna": "[tf]",
-    "sionna.rt": "[rt]",
-    "tensorflow": "[tf]",
-    "torch": "[torch]",
-    "tqdm": "[experiments]",
+_BROUGHT = {
+    "": ("keras", "numpy"),
+    "[dask]": ("dask", "distributed"),
+    "[experiments]": ("h5py", "matplotlib", "msgspec", "scipy", "tqdm"),
+    "[jax]": ("jax",),
+    "[rt]": ("drjit", "mitsuba", "sionna.rt"),
+    "[tf]": ("sionna", "tensorflow"),
+    "[torch]": ("torch",),
 }
+_EXTRAS = {package: extra for extra, packages in _BROUGHT.items() for package in packages}
 # Options that mean the same in every script that has them.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "dask": {

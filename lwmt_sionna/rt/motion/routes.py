@@ -78,7 +78,7 @@ class Route:
             self.length += float(length)
 
     def position(self, distance: ArrayLike) -> Array:
-        """Points `[..., 2]` after metres along the route `[...]`, clipped to it: float64, metres."""
+        """Points after metres along the route, clipped to it: float64 `[..., 2]`, metres."""
         x, y, heading, curvature, along = self._at(distance)
         bent = curvature != 0
         radius = 1.0 / np.where(bent, curvature, 1.0)

@@ -16,18 +16,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from lwmt_sionna.data import (
-    ChannelSequences,
-    PlanarArray,
-    join_channels,
-    merge_paths,
-    read_sequences,
-    subcarrier_frequencies,
-    synthesize,
-    vanishing_mask,
-    write_channels,
-    write_paths,
-)
+from lwmt_sionna import data
 from lwmt_sionna.data.paths import (
     OPTIONAL_FIELDS,
     PATH_FIELDS,
@@ -92,7 +81,7 @@ class DiffuseConfig(Config):
 
     samples_per_source: PositiveInt = 200_000
     max_depth: Annotated[int, msgspec.Meta(ge=1, le=8)] = 2
-    array: PlanarArray = dataclasses.field(default_factory=PlanarArray)
+    array: data.PlanarArray = dataclasses.field(default_factory=data.PlanarArray)
     num_subcarriers: PositiveInt = 32
     subcarrier_spacing: Positive = 540e3
 
@@ -247,7 +236,7 @@ def generate(
     dask: str | None = None,
     progress: bool = True,
     announce: Callable[[Estimate], object] | None = None,
-) -> PathSequences | ChannelSequences:
+) -> PathSequences | data.ChannelSequences:
     """Traces a data set, or goes on with one.
 
     Shards are traced one by one, by local processes or by the workers of a Dask cluster, and joined
@@ -276,7 +265,7 @@ def generate(
     claim = Claim.of(config)
     folder = path.with_name(f"{path.name}.shards")
     if path.is_file():
-        sequences = read_sequences(path)
+        sequences = data.read_sequences(path)
         if _is_made_from(claim, path, sequences.metadata):
             logger.info("%s is complete already", path)
             shutil.rmtree(folder, ignore_errors=True)
@@ -287,11 +276,11 @@ def generate(
         shards = _trace_shards(claim, Store(folder), workers, dask, progress, announce)
         _finish(claim, path, shards)
         shutil.rmtree(folder)
-    return read_sequences(path)
+    return data.read_sequences(path)
 
 
 def _write(path, sequences):
-    write = write_paths if isinstance(sequences, PathSequences) else write_channels
+    write = data.write_paths if isinstance(sequences, PathSequences) else data.write_channels
     write(path, sequences)
 
 
@@ -346,11 +335,11 @@ def _finish(claim, path, shards):
     drawn = kept = vanishing = 0
     parts = []
     for shard in shards:
-        part = read_sequences(shard)
+        part = data.read_sequences(shard)
         drawn += part.metadata["num_drawn"]
         kept += part.num_sequences
-        vanishing += int(vanishing_mask(part).sum())
-        parts += [part] if isinstance(part, ChannelSequences) else []
+        vanishing += int(data.vanishing_mask(part).sum())
+        parts += [part] if isinstance(part, data.ChannelSequences) else []
     versions = package_versions()
     metadata = {
         **part.metadata,
@@ -363,9 +352,9 @@ def _finish(claim, path, shards):
     if parts:
         counts = {name: np.concatenate([p.metadata[name] for p in parts]) for name in _COUNTS}
         metadata |= {name: np.mean(value) for name, value in counts.items()}
-        write_channels(path, join_channels(parts, metadata))
+        data.write_channels(path, data.join_channels(parts, metadata))
     else:
-        merge_paths(path, shards, metadata)
+        data.merge_paths(path, shards, metadata)
 
 
 def _absolute(config):
@@ -458,7 +447,7 @@ def _measure(config, index):
 
 def trace_shard(
     config: GenerationConfig, index: int, size: int | None = None
-) -> PathSequences | ChannelSequences:
+) -> PathSequences | data.ChannelSequences:
     """Traces one shard; the same one whoever does it, and whatever was traced before.
 
     Args:
@@ -540,7 +529,7 @@ def _draw_and_trace(loaded, config, index, size):
     if config.diffuse is not None:
         for name in _COUNTS:
             metadata[name] = [each.metadata[name] for each in sequences]
-        return join_channels(sequences, metadata)
+        return data.join_channels(sequences, metadata)
     return dataclasses.replace(concatenate(sequences), metadata=metadata)
 
 
@@ -561,10 +550,10 @@ def _scatter(paths, labels, tracks, track, config, loaded):
     one = {name: value[None] for name, value in scattered.items()}
     # The weak ones are many: no floor.
     field = _compact(one | labels, config, loaded, floor_db=-np.inf)
-    frequencies = subcarrier_frequencies(diffuse.num_subcarriers, diffuse.subcarrier_spacing)
-    specular, rest = (synthesize(each, diffuse.array, frequencies) for each in (paths, field))
+    frequencies = data.subcarrier_frequencies(diffuse.num_subcarriers, diffuse.subcarrier_spacing)
+    specular, rest = (data.synthesize(each, diffuse.array, frequencies) for each in (paths, field))
     power = [np.mean(np.abs(h) ** 2, dtype=np.float64) for h in (specular, rest)]
-    return ChannelSequences(
+    return data.ChannelSequences(
         specular + rest,
         config.sampling_period,
         config.carrier_frequency,
