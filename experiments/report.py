@@ -16,6 +16,7 @@ import collections
 import functools
 import hashlib
 import importlib
+import itertools
 import pathlib
 import re
 import runpy
@@ -333,6 +334,45 @@ def worlds_goodput():
     head = ["best training-free", *map(label, presets), "causal ceiling"]
     head = [f"horizon {h}: {head[0]}" if n == head[0] else n for h in (1, 5) for n in head]
     return table(["goodput won back", *head], rows)
+
+
+@block
+def worlds_groups():
+    """Means over the worlds of a group, at every SNR of the histories, and counted verdicts."""
+    from lwmt_sionna.link.sweep.table import world_points
+
+    record = read("worlds_eval")
+    kinds = {p["predictor"]: p["kind"] for p in record["points"]}
+    models = [name for name, kind in kinds.items() if kind in ("preset", "untrained_start")]
+    presets = [name for name in models if kinds[name] == "preset"]
+    groups = {p["world"]: p["group"] for p in record["points"]}
+    rows = []
+    for group in dict.fromkeys(groups.values()):
+        for snr, horizon in itertools.product(record["config"]["history_snr_db"], (1, 5)):
+            told = world_points(record, snr, horizon)
+            cells = [points for world, points in told.items() if groups[world] == group]
+            best = [
+                min(p["nmse_median_db"] for p in points.values() if p["kind"] == "training_free")
+                for points in cells
+            ]
+            row = [group if (snr, horizon) == (record["config"]["history_snr_db"][0], 1) else ""]
+            row += [f"{snr:g} dB", horizon, f"{statistics.mean(best):.1f}"]
+            for name in models:
+                ahead = [
+                    p[name]["nmse_median_db"] - least
+                    for p, least in zip(cells, best, strict=True)
+                    if name in p
+                ]
+                row.append(f"{statistics.mean(ahead):+.1f}" if ahead else "-")
+            told = world_points(record, snr, horizon, errors=False)
+            cells = [points for world, points in told.items() if groups[world] == group]
+            for name in presets:
+                words = [p[name]["goodput_verdict"] for p in cells if name in p]
+                counted = [words.count(word) for word in ("better", "worse")]
+                row.append(f"{counted[0]} / {counted[1]} of {len(words)}" if words else "-")
+            rows.append(row)
+    head = ["worlds", "histories", "horizon", "best training-free [dB]", *map(label, models)]
+    return table([*head, *(f"{label(name)}: better / worse" for name in presets)], rows)
 
 
 def goodput_of(record, adaptation="fixed"):

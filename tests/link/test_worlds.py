@@ -100,7 +100,7 @@ def test_finished_cells_are_not_computed_again(config, folder, points, monkeypat
 def test_what_changes_a_world_computes_it_anew(config, folder, points, monkeypatch):
     asked = []
 
-    def evaluate_world(world, sequences, config, history_snr_db):
+    def evaluate_world(world, sequences, config, history_snr_db, store):
         asked.append(world.name)
         return []
 
@@ -109,6 +109,23 @@ def test_what_changes_a_world_computes_it_anew(config, folder, points, monkeypat
     other = dataclasses.replace(jitter, hardware=HardwareConfig(timing_jitter=3e-9))
     evaluate_worlds(dataclasses.replace(config, worlds=(clean, other)), folder)
     assert asked == ["jitter"]
+
+
+def test_another_predictor_costs_its_own_forecasts_alone(config, folder, points, monkeypatch):
+    asked = []
+
+    def told_arrived(predictor, arrived):
+        asked.append(predictor.name)
+        return {}
+
+    monkeypatch.setattr(worlds, "told_arrived", told_arrived)
+    more = dataclasses.replace(config, baselines=(*config.baselines, "zero"))
+    found = evaluate_worlds(more, folder)[0]
+    assert set(asked) == {"zero"}
+    for before in points:
+        after = find(found, *(before[k] for k in ("world", "predictor", "horizon", "subset")))
+        assert after["nmse_median_db"] == before["nmse_median_db"]
+        assert after.get("sum_rate") == before.get("sum_rate")
 
 
 def test_table_has_a_line_per_world_and_horizon(points, config):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import hashlib
 import itertools
 import logging
 import pathlib
@@ -17,6 +18,7 @@ from lwmt_sionna.baselines import (
     PerfectCsi,
     told_arrived,
     tuned_baselines,
+    tuned_settings,
 )
 from lwmt_sionna.data import (
     ChannelSequences,
@@ -48,7 +50,7 @@ from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import FILLED, Config, NonNegativeInt, PositiveInt
 from lwmt_sionna.runs.digests import code_digest
 from lwmt_sionna.runs.parallel import progress_bar, run_tasks
-from lwmt_sionna.runs.store import RunFolder
+from lwmt_sionna.runs.store import RunFolder, Store
 from lwmt_sionna.typing import Array, PathLike
 
 logger = logging.getLogger(__name__)
@@ -211,7 +213,11 @@ def world_file(world: World, folder: PathLike) -> pathlib.Path:
 
 
 def evaluate_world(
-    world: World, sequences: Sequences, config: WorldsConfig, history_snr_db: float
+    world: World,
+    sequences: Sequences,
+    config: WorldsConfig,
+    history_snr_db: float,
+    store: Store | None = None,
 ) -> list[dict[str, Any]]:
     """Judges all predictors in one world at one SNR of the histories.
 
@@ -223,6 +229,7 @@ def evaluate_world(
         sequences: What `load_world` returned.
         config: `WorldsConfig`.
         history_snr_db: SNR of the histories in decibels.
+        store: `Store` of forecasts: another predictor then costs its own forecasts alone.
 
     Returns:
         Points of `evaluate` with `world`, `group`, `kind` and `seed`; those of the subset `all`
@@ -233,7 +240,7 @@ def evaluate_world(
     trial = factory.trial(max(config.horizons))
     subsets = {name: trial.subsets[name] for name in _SUBSETS if name in trial.subsets}
     trial = trial._replace(subsets=subsets)
-    judged = _forecasts(factory, trial, config, history_snr_db)
+    judged = _forecasts(factory, trial, config, history_snr_db, Store() if store is None else store)
     points = evaluate(
         {name: functools.partial(_answer, each.forecast) for name, each in judged.items()},
         trial.history,
@@ -271,7 +278,7 @@ def evaluate_worlds(
 
     Args:
         config: `WorldsConfig`.
-        workdir: Folder of finished cells and of the channels that are drawn.
+        workdir: Folder of finished cells, of forecasts and of the channels that are drawn.
         workers: Processes on this machine.
         dask: Address of a Dask scheduler; its workers need the files under the same paths.
         progress: Whether to show a bar; where somebody looks if `None`.
@@ -320,7 +327,7 @@ def evaluate_worlds(
         found = [folder.store.get(key) for key in keys]
         waiting = [place for place, rows in enumerate(found) if rows is None]
         execute = run_tasks(
-            functools.partial(_compute, config),
+            functools.partial(_compute, config, folder.path / "forecasts"),
             [cells[place] for place in waiting],
             workers=workers,
             dask=dask,
@@ -350,7 +357,7 @@ class _Cell(NamedTuple):
     snr: float
 
 
-def _compute(config, cell):
+def _compute(config, forecasts, cell):
     if records.sha256(cell.file) != cell.sha256:
         raise ValueError(
             f"world {cell.world.name!r}: the file is another one than the process that asks has. "
@@ -358,7 +365,8 @@ def _compute(config, cell):
         )
     world = dataclasses.replace(cell.world, data=cell.file, draw=None)
     try:
-        return evaluate_world(world, load_world(world, config), config, cell.snr)
+        sequences = load_world(world, config)
+        return evaluate_world(world, sequences, config, cell.snr, Store(forecasts))
     except ValueError as error:
         raise ValueError(f"world {world.name!r} at {cell.snr:g} dB: {error}") from error
 
@@ -376,22 +384,33 @@ def _drops(world, sequences, config, history_snr_db):
     )
 
 
-def _forecasts(factory, trial, config, history_snr_db):
+def _forecasts(factory, trial, config, history_snr_db, store):
     """`Judged` by name."""
     horizons = max(config.horizons)
     array_shape = _array_shape(factory.downlink.array.shape)
+    seen = hashlib.sha256(trial.history.tobytes() + trial.arrived.tobytes()).hexdigest()
+    common = {"histories": seen, "num_horizons": horizons, "array_shape": array_shape}
     judged = {}
     for name in config.baselines or CLASSICAL:
         predictor = _baseline(name, history_snr_db, array_shape)
-        judged[name] = Judged(_predict(predictor, trial, horizons), "training_free")
+        settings = tuned_settings(name, history_snr_db)
+        code = code_digest(type(predictor).__module__)
+        key = {**common, "predictor": name, "settings": settings, "code": code}
+        predict = functools.partial(_predict, predictor, trial, horizons)
+        judged[name] = Judged(store.compute(key, predict, name), "training_free")
     for preset in config.presets:
         predictor = _preset(preset, array_shape)
         if predictor is None:
             continue
         name = pathlib.Path(preset).name
-        both = _predict(predictor, trial, predictor.model.num_horizons)
+        with_start = isinstance(predictor.model, _WithStart)
+        model = predictor.model.predictor if with_start else predictor.model
+        code = code_digest(type(model).__module__, load_preset.__module__)
+        key = {**common, "preset": records.sha256(preset), "code": code}
+        predict = functools.partial(_predict, predictor, trial, predictor.model.num_horizons)
+        both = store.compute(key, predict, name)
         judged[name] = Judged(both[:, :horizons], "preset")
-        if isinstance(predictor.model, _WithStart):
+        if with_start:
             start = both[:, predictor.model.num_horizons // 2 :][:, :horizons]
             judged[name + _START] = Judged(start, "untrained_start")
     noisy = PerfectCsi(trial.future, history_snr_db, config.seed + 1).future
