@@ -244,18 +244,8 @@ def draw_trial(
             are not those of the stored channels.
     """
     length = num_history + num_horizons
-    if sequences.num_snapshots < length:
-        raise ValueError(
-            f"The sequences are too short: expected at least {length} snapshots. Received: "
-            f"num_snapshots={sequences.num_snapshots}, scene={sequences.scene}"
-        )
-    vanishing = vanishing_mask(sequences)
-    if vanishing.all():
-        raise ValueError(
-            "No sequence has a channel throughout. Received: "
-            f"num_sequences={sequences.num_sequences}, scene={sequences.scene}"
-        )
-    sequences = sequences.select(~vanishing)
+    gone = vanishing(sequences, length)
+    sequences = sequences.select(~gone)
     h = true_channels(sequences, array, frequencies, np.arange(length))
     whole_db = int(history_snr_db) % 2**32 if math.isfinite(history_snr_db) else 0
     hardware = HardwareConfig() if hardware is None else hardware
@@ -281,11 +271,31 @@ def draw_trial(
         "sampling_period_s": round(float(sequences.sampling_period), 9),
         "normalized_doppler": _mean(sequences.normalized_doppler, 4),
         "history_snr_db": float(history_snr_db),
-        "num_vanishing": int(vanishing.sum()),
+        "num_vanishing": int(gone.sum()),
         "target": hardware.target,
     }
     subsets, groups = event_subsets(sequences, num_history, num_horizons), sequences.bs_index
     return Trial(history, future, np.sqrt(power), subsets, groups, labels, sequences, arrived)
+
+
+def vanishing(sequences: PathSequences | ChannelSequences, length: int) -> Array:
+    """Which sequences have no channel throughout, bool `[num_sequences]`: see `vanishing_mask`.
+
+    Raises:
+        ValueError: If all of them, or if they have fewer snapshots than `length`.
+    """
+    if sequences.num_snapshots < length:
+        raise ValueError(
+            f"The sequences are too short: expected at least {length} snapshots. Received: "
+            f"num_snapshots={sequences.num_snapshots}, scene={sequences.scene}"
+        )
+    gone = vanishing_mask(sequences)
+    if gone.all():
+        raise ValueError(
+            "No sequence has a channel throughout. Received: "
+            f"num_sequences={sequences.num_sequences}, scene={sequences.scene}"
+        )
+    return gone
 
 
 def causal_forecast(

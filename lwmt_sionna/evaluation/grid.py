@@ -31,6 +31,7 @@ from lwmt_sionna.evaluation.evaluator import (
     causal_forecast,
     draw_trial,
     evaluate,
+    vanishing,
 )
 from lwmt_sionna.evaluation.leaks import check_held_out, other_histories, shuffled_histories
 from lwmt_sionna.evaluation.metrics import normalized_error, to_db, zero_forcing_rates
@@ -139,33 +140,23 @@ def load_regime(regime: Regime, config: GridConfig) -> PathSequences | ChannelSe
     length = config.num_history + config.num_horizons
     if config.limit:
         sequences = sequences.select(slice(0, config.limit))
-    if isinstance(sequences, PathSequences):
-        sequences = _paced(sequences, regime, config)
-    elif regime.interpolate > 1 or regime.sampling_period:
-        raise ValueError(
-            "Stored channels are met as they are: expected interpolate=1, sampling_period=0. "
-            f"Received: data={regime.data}, interpolate={regime.interpolate}, "
-            f"sampling_period={regime.sampling_period}"
-        )
-    if sequences.num_snapshots < length:
-        raise ValueError(
-            f"The sequences are too short: expected at least {length} snapshots. Received: "
-            f"data={regime.data}, num_snapshots={sequences.num_snapshots}"
-        )
-    if vanishing_mask(sequences).all():
-        raise ValueError(f"No sequence has a channel throughout. Received: data={regime.data}")
-    return sequences
-
-
-def _paced(paths, regime, config):
-    """Paths at the pace of a regime."""
     try:
-        check_polarization(paths, config.array)
+        if isinstance(sequences, PathSequences):
+            check_polarization(sequences, config.array)
+            if regime.interpolate > 1:
+                sequences = interpolate(sequences, regime.interpolate, length)
+            if regime.sampling_period:
+                sequences = retime(sequences, regime.sampling_period)
+        elif regime.interpolate > 1 or regime.sampling_period:
+            raise ValueError(
+                "Stored channels are met as they are: expected interpolate=1, sampling_period=0. "
+                f"Received: interpolate={regime.interpolate}, "
+                f"sampling_period={regime.sampling_period}"
+            )
+        vanishing(sequences, length)
     except ValueError as error:
         raise ValueError(f"{regime.data}: {error}") from error
-    if regime.interpolate > 1:
-        paths = interpolate(paths, regime.interpolate, config.num_history + config.num_horizons)
-    return retime(paths, regime.sampling_period) if regime.sampling_period else paths
+    return sequences
 
 
 def evaluate_cell(

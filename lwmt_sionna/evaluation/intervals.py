@@ -33,11 +33,6 @@ def cluster_bootstrap(errors: ArrayLike, blocks: ArrayLike) -> tuple[float, floa
 
     Raises:
         ValueError: If a drop has no block.
-
-    Example:
-
-    >>> cluster_bootstrap([0, 0, 4, 0], [4, 4, 4, 4])[0]
-    0.0
     """
     errors = np.asarray(errors, np.float64).ravel()
     blocks = np.asarray(blocks, np.float64).ravel()

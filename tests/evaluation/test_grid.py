@@ -161,7 +161,7 @@ def test_a_file_of_channels_is_a_regime_on_its_own_array(file, paths, tmp_path):
     text = format_points(result["points"])
     assert "hall, speed unknown, CSI every 2.5 ms" in text and "h=1 all" in text
     figures.plot_prediction_errors({"points": result["points"]}, tmp_path / "errors.png")
-    with pytest.raises(ValueError, match=r"met as they are.*channels.h5.*interpolate=2"):
+    with pytest.raises(ValueError, match=r"channels.h5.*met as they are.*interpolate=2"):
         load_regime(Regime(hall, interpolate=2), config)
     # What was trained on is told by the channels themselves.
     again = dataclasses.replace(config, regimes=[Regime(hall)], training=[hall])

@@ -295,10 +295,6 @@ def make_policy(
 
     Raises:
         ValueError: there is no such policy, or the object is none.
-
-    Example:
-        >>> make_policy("hold").name
-        'hold'
     """
     policy = _find_policy(spec, preset, history_snr_db, seed, settings)
     if isinstance(policy, PredictedCsi):
