@@ -185,19 +185,28 @@ def _count(downlink, slot, h_hat, no, noise, bits):
     return tf.math.count_nonzero(tf.not_equal(bits, bits_hat), axis=-1)
 
 
-# What is compiled, each a function of a `Downlink` and its arguments.
-_COMPUTATIONS: dict[str, Callable] = {
+def _information(downlink, slot, h_hat, no, noise, coded):
+    return bit_information(coded, downlink.log_likelihood_ratios(coded, slot, h_hat, no, noise))
+
+
+def _sinr(downlink, slot, h_hat, no, noise):
+    return downlink.data_sinr(downlink.effective_channel(slot, h_hat, no), no, noise)
+
+
+def _rate(downlink, slot, h_hat, no):
+    return downlink.spectral_efficiency(downlink.effective_channel(slot, h_hat, no), no)
+
+
+def _belief(downlink, h_hat, no):
+    return downlink.sinr(downlink.believed_channel(h_hat, no), no)
+
+
+_COMPUTATIONS = {
     "count": _count,
-    "information": lambda link, slot, h_hat, no, noise, coded: bit_information(
-        coded, link.log_likelihood_ratios(coded, slot, h_hat, no, noise)
-    ),
-    "sinr": lambda link, slot, h_hat, no, noise: link.data_sinr(
-        link.effective_channel(slot, h_hat, no), no, noise
-    ),
-    "rate": lambda link, slot, h_hat, no: link.spectral_efficiency(
-        link.effective_channel(slot, h_hat, no), no
-    ),
-    "belief": lambda link, h_hat, no: link.sinr(link.believed_channel(h_hat, no), no),
+    "information": _information,
+    "sinr": _sinr,
+    "rate": _rate,
+    "belief": _belief,
 }
 
 
