@@ -10,11 +10,9 @@ from lwmt_sionna.baselines.bins import (
     BinPredictor,
     check_length,
     check_settings,
-    chosen_covariance,
     chosen_snapshots,
-    clamp_poles,
+    clamped_coefficients,
     pool,
-    prediction_coefficients,
 )
 from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
 from lwmt_sionna.ops.linear_prediction import burg_coefficients, denoise, extrapolate
@@ -126,9 +124,6 @@ class DirectAutoregression(BinPredictor):
     order: int = 4
     ridge: float = 3e-3
     pool_weight: float = 1.0
-    _: dataclasses.KW_ONLY
-    denoise_radius: int | None = 3
-    significance: float = 0.1
 
     def extrapolate(self, x: Array, noise: Array, chosen: Array, num_horizons: int) -> Array:
         order, num_snapshots = self.order, x.shape[1]
@@ -189,18 +184,13 @@ class ClampedAutoregression(BinPredictor):
     ridge: float = 1e-4
     radius: float = 1.0
     pool_weight: float = 0.5
-    _: dataclasses.KW_ONLY
-    denoise_radius: int | None = 3
-    significance: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require("radius", self.radius, 0 < self.radius <= 2, "in (0, 2]")
 
     def extrapolate(self, x: Array, noise: Array, chosen: Array, num_horizons: int) -> Array:
-        covariance = chosen_covariance(x, chosen, self.order + 1, self.pool_weight)
-        coefficients = prediction_coefficients(covariance, self.ridge)
-        coefficients = clamp_poles(coefficients, self.radius)[0]
+        coefficients = clamped_coefficients(self, x, chosen)
         recent = chosen_snapshots(x, chosen)[:, : -1 - self.order : -1]
         futures = []
         for _ in range(num_horizons):

@@ -36,8 +36,8 @@ class BinPredictor(Predictor):
     """
 
     _: dataclasses.KW_ONLY
-    denoise_radius: int | None = None
-    significance: float = 0.0
+    denoise_radius: int | None = 3
+    significance: float = 0.1
     array_shape: tuple[int, int, int] | None = None
     batch_size: int = 32
 
@@ -217,6 +217,13 @@ def clamp_poles(coefficients: Array, radius: float) -> tuple[Array, Array]:
     return clamped, poles
 
 
+def clamped_coefficients(predictor: Any, x: Array, chosen: Array) -> Array:
+    """Coefficients `[n, order]` by a predictor's order, pooling and ridge, poles in its radius."""
+    covariance = chosen_covariance(x, chosen, predictor.order + 1, predictor.pool_weight)
+    coefficients = prediction_coefficients(covariance, predictor.ridge)
+    return clamp_poles(coefficients, predictor.radius)[0]
+
+
 def companion(coefficients: Array) -> Array:
     """Transition `[n, order, order]` of the last snapshots of processes, the latest first."""
     order = coefficients.shape[1]
@@ -254,9 +261,6 @@ class KalmanPredictor(BinPredictor):
     radius: float = 0.999
     noise_factor: float = 0.1
     pool_weight: float = 0.5
-    _: dataclasses.KW_ONLY
-    denoise_radius: int | None = 3
-    significance: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -264,9 +268,7 @@ class KalmanPredictor(BinPredictor):
         require("noise_factor", self.noise_factor, self.noise_factor >= 0, "not negative")
 
     def extrapolate(self, x: Array, noise: Array, chosen: Array, num_horizons: int) -> Array:
-        covariance = chosen_covariance(x, chosen, self.order + 1, self.pool_weight)
-        coefficients = prediction_coefficients(covariance, self.ridge)
-        coefficients = clamp_poles(coefficients, self.radius)[0]
+        coefficients = clamped_coefficients(self, x, chosen)
         samples = chosen_snapshots(x, chosen)
         floor = self.noise_factor * noise[chosen // (x.shape[2] * x.shape[3])]
         power = np.mean(np.abs(samples) ** 2, axis=1)
@@ -369,7 +371,6 @@ class PronyPredictor(BinPredictor):
     ridge: float = 1e-3
     pool_weight: float = 0.5
     _: dataclasses.KW_ONLY
-    denoise_radius: int | None = 3
     significance: float = 0.5
 
     def __post_init__(self) -> None:
@@ -446,6 +447,9 @@ class WienerPredictor(BinPredictor):
 
     normalized_doppler: float | None = None
     noise_factor: float = 1.0
+    _: dataclasses.KW_ONLY
+    denoise_radius: int | None = None
+    significance: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
