@@ -31,7 +31,10 @@ class ChannelPredictor(ChannelModel):
     $$\hat X = X_E + \sum_e g_e X_e + s\, r$$
 
     with forecasts $X_e$, gates $g_e$ and residual $r$ from the network, and $s$ the local
-    amplitude. Untrained, gates and residual are zero and the last forecast $X_E$ remains.
+    amplitude. Untrained, gates and residual are zero and the last forecast $X_E$ remains. With a
+    `backtest` that is a mix of all experts, patch by patch, which their errors in snapshots held
+    out of the history tell, and the others are by what the experts differ from it: untrained, it
+    is a predictor that holds wherever one of the experts does.
     Normalisation and transforms are inside: inputs and outputs are channels as they are, and a
     complex factor of the history is one of the prediction.
 
@@ -40,16 +43,18 @@ class ChannelPredictor(ChannelModel):
         num_horizons: Number of snapshots to predict.
         experts: Pairs of window and order, one per linear prediction: coefficients are estimated
             from the last `window` snapshots (all of them, if there are fewer). The last expert is
-            the starting point.
+            the starting point, if there is no backtest.
         context: Number of the most recent snapshots that the network sees; linear prediction uses
             the whole history.
         denoise_radius: See `lwmt_sionna.ops.linear_prediction.denoise`.
         num_paths: Largest number of moving paths that the history is resolved into first (see
             `lwmt_sionna.ops.path_fit`; linear arrays and all delay bins only); linear prediction
-            then works on what they leave, and their continuation is the starting point. 0 for
-            linear prediction alone.
+            then works on what they leave, and their continuation is the starting point, if there
+            is no backtest. 0 for linear prediction alone.
         whole_experts: Pairs of window and order of linear predictions of the whole history, for
             where the paths are wrong; only with `num_paths`.
+        backtest: Number of snapshots that are held out to tell how good which expert is; 0 for no
+            backtest. See `Physics`.
         array_shape: Number of rows, columns and polarisations of the array; a linear array if left
             out.
         num_delay: Delay bins to work on, for wide bands whose paths lie in few of them; what lies
@@ -105,6 +110,7 @@ class ChannelPredictor(ChannelModel):
         first_delay: int = 0,
         local_motion: bool = False,
         whole_experts: Pairs = (),
+        backtest: int = 0,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -119,7 +125,7 @@ class ChannelPredictor(ChannelModel):
             array_shape, num_delay, first_delay, name="transform", dtype="float32"
         )
         self.physics = Physics(
-            num_horizons, experts, context, denoise_radius, num_paths, whole_experts
+            num_horizons, experts, context, denoise_radius, num_paths, whole_experts, backtest
         )
         self.refiner = Refiner(
             get_backbone(backbone),
@@ -158,7 +164,7 @@ class ChannelPredictor(ChannelModel):
     def _predict(self, x, **options):
         frame, past = Frame.of(x, self.transform)
         features = self.physics(past)
-        future = features.forecasts[:, -1] + self.refiner(features, **options)
+        future = features.start + self.refiner(features, **options)
         return frame.back(future, x.shape[3])
 
     def embed(
@@ -206,7 +212,7 @@ class ChannelPredictor(ChannelModel):
         return self.physics(x)._asdict()
 
     def refine(self, features: dict[str, Tensor], training: bool | None = None) -> Tensor:
-        """What the network adds to the last forecast: see `Refiner`."""
+        """What the network adds to the starting point: see `Refiner`."""
         return self.refiner(Forecasts(**features), training=training)
 
     def _links(self, history, array, subcarriers):

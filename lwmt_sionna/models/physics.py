@@ -3,6 +3,7 @@
 import dataclasses
 from typing import NamedTuple
 
+import numpy as np
 from keras import ops
 
 from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
@@ -14,11 +15,16 @@ from lwmt_sionna.ops.linear_prediction import (
     prediction_error,
 )
 from lwmt_sionna.ops.path_fit import PathFit
-from lwmt_sionna.typing import Tensor
+from lwmt_sionna.ops.stacking import stack_forecasts
+from lwmt_sionna.typing import Array, Tensor
 
 __all__ = ["Forecasts", "Physics"]
 
 Pairs = tuple[tuple[int, int], ...]
+
+# Weights of the experts before a history is seen: of the paths, of the linear predictions of what
+# they leave, all together, and of those of the whole history.
+_PATHS, _REST, _WHOLE = 0.3, 0.4, 0.3
 
 
 class Forecasts(NamedTuple):
@@ -27,11 +33,14 @@ class Forecasts(NamedTuple):
     Attributes:
         observed: The last snapshots as measured, real `[batch, context, angle, delay, 2]`.
         clean: The same as understood.
-        forecasts: Real `[batch, expert, horizon, angle, delay, 2]`: of the linear predictions, by
-            what those of the whole history differ from the paths, and, last, of the paths.
-        misfit: Real `[batch, angle, delay, expert]`: power over the context of the one-step errors
-            of each linear prediction, and of what the paths leave (with experts of the whole
-            history that of the last two snapshots as well).
+        forecasts: Real `[batch, expert, horizon, angle, delay, 2]`: by what those of the experts
+            differ from the starting point, and, last, the starting point. Without a backtest that
+            is the paths' forecast, and those of linear predictions of what the paths leave stand as
+            they are; where there are no paths it is the last expert's, and all stand as they are.
+        misfit: Real `[batch, angle, delay, misfit]`: power of the experts' errors in held-out
+            snapshots. Without a backtest, over the context, of the one-step errors of each linear
+            prediction. Last, with paths, what these leave over the context (with experts of the
+            whole history, and no backtest, of the last two snapshots as well).
         noise: Its power per bin, real `[batch]`.
     """
 
@@ -40,6 +49,11 @@ class Forecasts(NamedTuple):
     forecasts: Tensor
     misfit: Tensor
     noise: Tensor
+
+    @property
+    def start(self) -> Tensor:
+        """The starting point of a network, real `[batch, horizon, angle, delay, 2]`."""
+        return self.forecasts[:, -1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +65,11 @@ class Physics:
     its own motion (`lwmt_sionna.ops.path_fit`); what they leave is continued by the linear
     predictions. The last forecast is the starting point of a network.
 
+    With a backtest, every expert also forecasts the last snapshots of the history from those
+    before, and the starting point is the mix of experts that would have foreseen these best, patch
+    by patch (`lwmt_sionna.ops.stacking`): whichever world the history comes from, it is about as
+    good as the best of them, and predicts little where none of them foresees anything.
+
     Args:
         num_horizons: Number of snapshots to forecast.
         experts: Pairs (window, order) of the linear predictions, at least one.
@@ -59,6 +78,7 @@ class Physics:
         num_paths: Largest number of paths to resolve; 0 for linear prediction alone.
         whole_experts: Pairs (window, order) of linear predictions of the whole history beside the
             paths; only with paths.
+        backtest: Number of snapshots that are held out; 0 for no backtest.
 
     Call arguments:
         x: History in the angle-delay domain, scaled to a root mean square near one, real `[batch,
@@ -74,9 +94,10 @@ class Physics:
     denoise_radius: int = 2
     num_paths: int = 0
     whole_experts: Pairs = ()
+    backtest: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("num_horizons", "context", "denoise_radius", "num_paths"):
+        for name in ("num_horizons", "context", "denoise_radius", "num_paths", "backtest"):
             value, least = getattr(self, name), int(name in ("num_horizons", "context"))
             if int(value) != value or value < least:
                 raise ValueError(
@@ -102,23 +123,36 @@ class Physics:
     @property
     def shortest(self) -> int:
         """Fewest snapshots of a history."""
-        return max(self.context, *(o + 1 for _, o in (*self.experts, *self.whole_experts)))
+        longest = max(order for _, order in (*self.experts, *self.whole_experts))
+        return max(self.context, longest + 1 + self.backtest)
+
+    @property
+    def num_experts(self) -> int:
+        """Number of experts."""
+        return len(self.experts) + len(self.whole_experts) + (self.num_paths > 0)
 
     @property
     def num_forecasts(self) -> int:
         """Number of forecasts per bin and horizon."""
-        return len(self.experts) + len(self.whole_experts) + (self.num_paths > 0)
+        return self.num_experts + (self.backtest > 0)
 
     @property
     def num_misfits(self) -> int:
         """Number of misfits per bin."""
-        return self.num_forecasts + bool(self.whole_experts)
+        if self.backtest:
+            return self.num_experts + (self.num_paths > 0)
+        return self.num_experts + bool(self.whole_experts)
 
     def __call__(self, x: Tensor) -> Forecasts:
         x = ops.stop_gradient(x)
+        forecast = self._stack if self.backtest else self._list
+        return Forecasts(*(ops.stop_gradient(value) for value in forecast(x)))
+
+    def _list(self, x):
+        """`Forecasts` of the experts as they are, of which the last is the starting point."""
         rest = x
         if self.num_paths:
-            ahead, rest = self._resolve(x)
+            ahead, rest, _ = self._resolve(x)
         noise = noise_power(rest)
         clean = denoise(rest, radius=self.denoise_radius, noise=noise)
         forecasts, misfit = self._continue(clean, self.experts)
@@ -129,22 +163,69 @@ class Physics:
             misfit += errors
         if self.num_paths:
             forecasts.append(ahead)
-            left = ops.sum(ops.square(rest[:, -self.context :]), axis=-1)
-            misfit.append(ops.mean(left, axis=1))
+            misfit.append(_mean_power(rest[:, -self.context :]))
             clean = clean + (x - rest)
             if self.whole_experts:
-                misfit.append(ops.mean(left[:, -2:], axis=1))
-        result = Forecasts(
+                misfit.append(_mean_power(rest[:, -min(2, self.context) :]))
+        return self._gather(x, clean, forecasts, misfit, noise)
+
+    def _stack(self, x):
+        """`Forecasts` that say by what the experts differ from the mix that is backtested best."""
+        held = self.backtest
+        rest, found = x, 0.0
+        experts, tested = [], []
+        if self.num_paths:
+            ahead, rest, back = self._resolve(x)
+            experts.append(ahead)
+            tested.append(back)
+            found = x - rest
+        noise = noise_power(rest)
+        clean = denoise(rest, radius=self.denoise_radius, noise=noise)
+        for pairs, history, whole in ((self.experts, rest, clean), (self.whole_experts, x, None)):
+            if not pairs:
+                continue
+            if whole is None:
+                whole = denoise(history, radius=self.denoise_radius, noise=noise)
+            early = denoise(history[:, :-held], radius=self.denoise_radius, noise=noise)
+            futures, _ = self._continue(whole, pairs)
+            backs, _ = self._continue(early, pairs, held)
+            if self.num_paths and history is rest:
+                futures = [ahead + future for future in futures]
+                backs = [back + one for one in backs]
+            experts += futures
+            tested += backs
+        experts = ops.stack(experts, axis=1)
+        start, errors = stack_forecasts(
+            ops.stack(tested, axis=1), x[:, -held:], experts, self._prior()
+        )
+        misfit = [errors[..., e] for e in range(self.num_experts)]
+        if self.num_paths:
+            misfit.append(_mean_power(rest[:, -self.context :]))
+        differences = [experts[:, e] - start for e in range(self.num_experts)]
+        return self._gather(x, clean + found, [*differences, start], misfit, noise)
+
+    def _prior(self) -> Array:
+        """Weights of the experts before a history is seen, float32 `[horizon, expert]`."""
+        if not self.num_paths:
+            weights = np.full(len(self.experts), 1.0 / len(self.experts))
+        else:
+            rest = np.full(len(self.experts), _REST / len(self.experts))
+            whole = np.full(len(self.whole_experts), _WHOLE / max(1, len(self.whole_experts)))
+            weights = np.concatenate([[1.0 - rest.sum() - whole.sum()], rest, whole])
+        return np.tile(weights.astype("float32"), (self.num_horizons, 1))
+
+    def _gather(self, x, clean, forecasts, misfit, noise):
+        return Forecasts(
             x[:, -self.context :],
             clean[:, -self.context :],
             ops.stack(forecasts, axis=1),
             ops.stack(misfit, axis=-1),
             noise,
         )
-        return Forecasts(*(ops.stop_gradient(value) for value in result))
 
-    def _continue(self, clean, experts):
+    def _continue(self, clean, experts, num_horizons=None):
         """Linear predictions of several memories and the power of their one-step errors."""
+        num_horizons = self.num_horizons if num_horizons is None else num_horizons
         num_snapshots = clean.shape[1]
         windows = [min(window, num_snapshots) for window, _ in experts]
         coefficients = {}
@@ -154,13 +235,23 @@ class Physics:
         forecasts, misfit = [], []
         for window, (_, order) in zip(windows, experts, strict=True):
             taps = coefficients[window][order - 1]
-            forecasts.append(extrapolate(clean, taps, self.num_horizons))
+            forecasts.append(extrapolate(clean, taps, num_horizons))
             seen = min(self.context, num_snapshots - order)
             misfit.append(prediction_error(clean, taps, seen))
         return forecasts, misfit
 
     def _resolve(self, x):
-        """Forecasts of the resolved paths, and what they leave of the history."""
+        """Forecasts of the resolved paths, what they leave, and their held-out snapshots."""
         fit = PathFit(*x.shape[1:4], num_paths=self.num_paths)
-        future, rest = fit.continued(inverse_angle_delay_transform(x), self.num_horizons)
-        return angle_delay_transform(future), angle_delay_transform(rest)
+        h = inverse_angle_delay_transform(x)
+        if self.backtest:
+            parts = fit.backtested(h, self.num_horizons, self.backtest)
+        else:
+            parts = fit.continued(h, self.num_horizons)
+        parts = [angle_delay_transform(part) for part in parts]
+        return parts if self.backtest else (*parts, None)
+
+
+def _mean_power(x):
+    """Mean over time of the power of every bin, `[batch, angle, delay]`."""
+    return ops.mean(ops.sum(ops.square(x), axis=-1), axis=1)

@@ -39,7 +39,7 @@ class Refiner(PlainErrors, keras.layers.Layer):
         training: Whether dropout is active.
 
     Returns:
-        What is added to the last forecast, real `[batch, horizon, angle, delay, 2]`, angle-delay
+        What is added to the starting point, real `[batch, horizon, angle, delay, 2]`, angle-delay
         domain.
     """
 
@@ -53,7 +53,7 @@ class Refiner(PlainErrors, keras.layers.Layer):
         for name in ("observed_features", "forecast_features", "level_features"):
             layer = keras.layers.Dense(backbone.width, name=name, dtype=self.dtype_policy)
             setattr(self, name, layer)
-        # Zero weights: before training the predictor is its last forecast, exactly.
+        # Zero weights: before training the predictor is its starting point, exactly.
         self.head = keras.layers.Dense(
             backbone.patch[0] * backbone.patch[1] * (physics.num_forecasts + 2),
             kernel_initializer="zeros",
@@ -87,7 +87,7 @@ class Refiner(PlainErrors, keras.layers.Layer):
         embeddings = embeddings[:, first : first + num_ahead * per_snapshot]
         decisions = self.head(embeddings)
         if isinstance(self.backbone.routing, EnergyRouting):
-            # Patches that the network has not looked at keep the last expert's forecast.
+            # Patches that the network has not looked at keep the starting point.
             seen = ops.any(ops.not_equal(embeddings, 0), axis=-1, keepdims=True)
             decisions = decisions * ops.cast(seen, decisions.dtype)
         decisions = unpatchify(decisions, shape, self.backbone.patch)
@@ -111,7 +111,7 @@ class Refiner(PlainErrors, keras.layers.Layer):
         clean, observed, forecasts = features.clean, features.observed, features.forecasts
         motion = None
         if self.local_motion:
-            motion = local_motion(ops.concatenate([clean, forecasts[:, -1]], axis=1), patch)
+            motion = local_motion(ops.concatenate([clean, features.start], axis=1), patch)
             back = motion.conj()
             past, ahead = (
                 back.map(lambda m, part=part: m[:, part])

@@ -53,6 +53,8 @@ _SLOWEST = 0.05
 _FAINTEST = 1e-6
 # Joint steps after each discovery and at the end, and conjugate gradient steps in each of them.
 _NUM_STEPS, _NUM_FINAL_STEPS, _NUM_INNER_STEPS = 2, 4, 24
+# Joint steps without the last snapshots, from the paths of all of them.
+_NUM_BACK_STEPS = 4
 # Terms of a phase: powers of (t, m, k) and the factor in front.
 PHASE_TERMS = (
     (0, 0, 0, 1.0),
@@ -266,6 +268,29 @@ class PathFit:
         def one(sample):
             paths, residual = self(sample[None])
             return self.extrapolate(paths, num_horizons)[0], residual[0]
+
+        return ops.map(one, h)
+
+    def backtested(self, h: Tensor, num_horizons: int, num_held: int) -> tuple[Tensor, ...]:
+        """Fits, continues, and tells the last snapshots from those before: see `continued`.
+
+        The paths and their windows of presence stay, their parameters are fitted once more without
+        the last `num_held` snapshots. Paths that lie too close for their history, or bend in
+        another way than they are taken to, come out wrong there as they do in the future. Returns
+        what the last snapshots then look like beside the future and what the paths leave, real
+        `[batch, num_held, num_ant, num_subcarriers, 2]`.
+        """
+        before = np.arange(self.shape[0]) < self.shape[0] - num_held
+
+        def one(sample):
+            paths, residual = self(sample[None])
+            noise = _noise(ComplexPair.from_stacked(residual))
+            known = sample[None] * before.astype("float32")[:, None, None, None]
+            past = Paths(paths.amplitude, paths.phase, paths.window * before.astype("float32"))
+            past, _ = self._improve(ComplexPair.from_stacked(known), past, noise, _NUM_BACK_STEPS)
+            past = Paths(past.amplitude, past.phase, paths.window)
+            told = superpose(*self._waves(past, self.axes[0])).stacked()[:, -num_held:]
+            return self.extrapolate(paths, num_horizons)[0], residual[0], told[0]
 
         return ops.map(one, h)
 

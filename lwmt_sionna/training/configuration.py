@@ -192,6 +192,7 @@ class PredictorConfig(Config):
         num_paths: Largest number of paths to resolve; 0 for linear prediction alone.
         whole_experts: Pairs (window, order) of the linear predictions of the whole history beside
             the paths.
+        backtest: Snapshots that are held out to tell how good which expert is; 0 for no backtest.
     """
 
     kind: Literal["predictor", "direct", "gru", "conv"] = "predictor"
@@ -201,6 +202,7 @@ class PredictorConfig(Config):
     denoise_radius: NonNegativeInt = 2
     num_paths: NonNegativeInt = 0
     whole_experts: tuple[Pair, ...] = ()
+    backtest: NonNegativeInt = 0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -460,6 +460,7 @@ def _build_predictor(config, start):
         denoise_radius=settings.denoise_radius,
         num_paths=settings.num_paths,
         whole_experts=settings.whole_experts,
+        backtest=settings.backtest,
         local_motion=getattr(start, "local_motion", config.model.local_motion),
         array_shape=config.array_shape,
         name="predictor",

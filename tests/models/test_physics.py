@@ -152,3 +152,61 @@ def test_predictions_of_the_whole_history_are_offered_as_differences(rng):
 def test_impossible_experts_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         make_predictor(**settings)
+
+
+def stacked(h):
+    """Complex or stacked channels as a real tensor with a last axis of 2."""
+    h = np.asarray(keras.ops.convert_to_numpy(h))
+    if np.iscomplexobj(h):
+        h = np.stack([h.real, h.imag], axis=-1).astype("float32")
+    return keras.ops.convert_to_tensor(h)
+
+
+def features_of(predictor, history):
+    """`Physics` of complex histories, as arrays."""
+    found = predictor.features(predictor.transform(stacked(history)))
+    return {name: keras.ops.convert_to_numpy(value) for name, value in found.items()}
+
+
+@pytest.mark.parametrize("num_paths", [0, 1])
+def test_a_backtest_says_by_what_experts_differ_from_their_mix(rng, num_paths):
+    history, future = waves(rng, batch=2, num_paths=1, noise=0.1)
+    settings = {"num_paths": num_paths}
+    if num_paths:
+        settings |= {"experts": ((10, 2),), "whole_experts": ((10, 4),)}
+    plain = features_of(make_predictor(**settings), history)
+    mixed = features_of(make_predictor(**settings, backtest=2), history)
+    *differences, start = np.moveaxis(mixed["forecasts"], 1, 0)
+    experts = [start + difference for difference in differences]
+    assert len(experts) == 2 + num_paths
+    if num_paths:
+        # Linear predictions of what the path leaves go on top of it.
+        rest, whole, path = np.moveaxis(plain["forecasts"], 1, 0)
+        expected = [path, path + rest, path + whole]
+    else:
+        expected = list(np.moveaxis(plain["forecasts"], 1, 0))
+    for found, wanted in zip(experts, expected, strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-3)
+    assert mixed["misfit"].shape[-1] == len(experts) + bool(num_paths)
+    np.testing.assert_array_equal(mixed["observed"], plain["observed"])
+    target = keras.ops.convert_to_numpy(make_predictor().transform(stacked(future)))
+    errors = [error_db(expert, target) for expert in experts]
+    # Two held-out snapshots of four patches tell the better one, not the best weights.
+    assert error_db(start, target) < min(errors) + 2.0
+
+
+def test_a_backtest_needs_snapshots():
+    model = make_predictor(backtest=2)
+    assert model.physics.shortest == 7
+    assert ChannelPredictor.from_config(model.get_config()).physics == model.physics
+    with pytest.raises(ValueError, match="backtest=-1"):
+        make_predictor(backtest=-1)
+
+
+def test_untrained_is_the_start(rng):
+    history, _ = waves(rng, batch=2)
+    model = make_predictor(backtest=2)
+    start = np.moveaxis(features_of(model, history)["forecasts"], 1, 0)[-1]
+    predicted = keras.ops.convert_to_numpy(model.transform(stacked(model(stacked(history)))))
+    # A predictor takes scale and phase out, which the mix does not see.
+    np.testing.assert_allclose(predicted, start, atol=1e-3)

@@ -1,0 +1,139 @@
+r"""Stacking: how much of each forecast to believe, told by what it would have foreseen.
+
+The last snapshots of a history are held out, every expert forecasts them from those before, and
+weights are chosen that would have given the least squared error against what was measured. Noise of
+the measurement is independent of all forecasts, so it does not bias the weights; and as they need
+not sum to one, what nobody foresees is predicted to be small.
+"""
+
+import numpy as np
+from keras import ops
+
+from lwmt_sionna.ops.patches import patchify, token_grid, unpatchify
+from lwmt_sionna.typing import Array, Tensor
+
+__all__ = ["solve_positive", "stack_forecasts"]
+
+_TINY = 1e-12
+# Bins of angle and delay that share weights: a path leaks over about as many.
+_PATCH = (4, 4)
+# Weight of the patches beside a patch, along either axis.
+_BESIDE = 0.25
+# Spread of the logarithm of the horizon over the held-out snapshots that tell its weights.
+_SPREAD = 0.7
+# Variance of the noise over that of the weights, over the number of values that are compared: of a
+# sequence's weights around the prior ones, and of a patch's around these.
+_WHOLE, _LOCAL = 0.01, 0.5
+# Least load over the power of all forecasts together: what rounding leaves of them.
+_FAINTEST = 1e-5
+
+
+def stack_forecasts(
+    tested: Tensor, measured: Tensor, forecasts: Tensor, prior: Array
+) -> tuple[Tensor, Tensor]:
+    r"""Mixes forecasts by how well their like have forecast snapshots that are known.
+
+    With forecasts $f_e$ of held-out snapshots and these as measured, $y$, the weights of a patch
+    of bins and a horizon are those of a ridge regression around the weights $w$ of the whole
+    sequence,
+
+    $$w_p = (A_p + \lambda_p I)^{-1} (r_p + \lambda_p w), \quad
+    A_p = \sum \mathrm{Re}\, \bar f_e f_{e'}, \quad r_p = \sum \mathrm{Re}\, \bar f_e y,$$
+
+    which come from the same equation over all patches, around `prior`. Sums go over the patch, in
+    part those beside it, and the held-out snapshots, those about as far ahead most. $\lambda$ is
+    proportional to the squared error of the weights in the centre: the variance of this
+    regression's noise over that of its weights.
+
+    Args:
+        tested: Forecasts of the held-out snapshots, real `[batch, expert, held, angle, delay, 2]`.
+        measured: These snapshots, real `[batch, held, angle, delay, 2]`.
+        forecasts: Real `[batch, expert, horizon, angle, delay, 2]`.
+        prior: Weights without a history, float `[horizon, expert]`.
+
+    Returns:
+        Tuple of the mix, real `[batch, horizon, angle, delay, 2]`, and the mean power of each
+        expert's errors over the held-out snapshots, `[batch, angle, delay, expert]`.
+
+    Reference:
+        Wolpert 1992, Stacked generalization (Neural Networks 5); Breiman 1996, Stacked regressions
+        (Machine Learning 24).
+    """
+    num_held = tested.shape[2]
+    num_horizons = forecasts.shape[2]
+    prior = ops.convert_to_tensor(prior, dtype="float32")
+    # [batch, held, patch, expert and what was measured, bins]
+    known = _in_patches(ops.concatenate([tested, measured[:, None]], axis=1))
+    products = ops.matmul(known, ops.swapaxes(known, -1, -2))
+    # [batch, horizon, patch, expert + 1, expert + 1]
+    near = ops.convert_to_tensor(_nearness(num_horizons, num_held))
+    products = ops.einsum("hk,bkpef->bhpef", near, products)
+    whole = ops.sum(products, axis=2, keepdims=True)
+    weights = _regress(whole, prior[:, None], _WHOLE)
+    grid = token_grid(tuple(measured.shape[1:4]), _PATCH)[1:]
+    weights = _regress(_with_neighbours(products, grid), weights, _LOCAL)
+    mix = ops.matmul(weights[..., None, :], _in_patches(forecasts))
+    mix = ops.reshape(mix, (-1, num_horizons * grid[0] * grid[1], mix.shape[-1]))
+    shape = (num_horizons, *measured.shape[2:4])
+    error = ops.mean(ops.sum(ops.square(tested - measured[:, None]), axis=-1), axis=2)
+    return unpatchify(mix, shape, _PATCH), ops.transpose(error, (0, 2, 3, 1))
+
+
+def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
+    """Solution of small positive definite systems, `[..., n, n]` and `[..., n]`.
+
+    Elimination by Gauss and Jordan, all systems at once: XLA factorises one after the other.
+    """
+    size = matrix.shape[-1]
+    eye = _identity(size)
+    rows = ops.concatenate([matrix, right[..., None]], axis=-1)
+    for i in range(size):
+        pivot = rows[..., i : i + 1, :] / rows[..., i : i + 1, i : i + 1]
+        others = rows[..., i : i + 1] - eye[:, i : i + 1]
+        rows = rows - others * pivot
+    return rows[..., -1]
+
+
+def _regress(products, centre, strength):
+    """Weights `[..., expert]` around those in the centre, from products with the target last."""
+    matrix, right = products[..., :-1, :-1], products[..., :-1, -1]
+    centre = ops.broadcast_to(centre, ops.shape(right))
+    fit = ops.sum(centre * (ops.matmul(matrix, centre[..., None])[..., 0] - 2.0 * right), axis=-1)
+    error = ops.maximum(products[..., -1, -1] + fit, 0.0)
+    eye = _identity(matrix.shape[-1])
+    # Experts that say the same must not make it singular.
+    level = ops.sum(matrix * eye, axis=(-1, -2))
+    load = (ops.maximum(strength * error, _FAINTEST * level) + _TINY)[..., None]
+    # Around the centre, where what is solved for is small.
+    right = right - ops.matmul(matrix, centre[..., None])[..., 0]
+    return centre + solve_positive(matrix + load[..., None] * eye, right)
+
+
+def _identity(size):
+    return ops.convert_to_tensor(np.eye(size, dtype="float32"))
+
+
+def _in_patches(x):
+    """`[batch, expert, time, angle, delay, 2]` as `[batch, time, patch, expert, bins * 2]`."""
+    num_experts, num_snapshots = x.shape[1:3]
+    tokens = patchify(ops.reshape(x, (-1, num_experts * num_snapshots, *x.shape[3:])), _PATCH)
+    size = tokens.shape[1] // (num_experts * num_snapshots)
+    tokens = ops.reshape(tokens, (-1, num_experts, num_snapshots, size, tokens.shape[2]))
+    return ops.transpose(tokens, (0, 2, 3, 1, 4))
+
+
+def _nearness(num_horizons, num_held):
+    """Weights of the held-out snapshots for every horizon, float32 `[horizon, held]`."""
+    held = np.log(np.arange(1, num_held + 1))
+    horizons = np.log(np.minimum(np.arange(1, num_horizons + 1), num_held))
+    distance = (held - horizons[:, None]) / _SPREAD
+    return np.exp(-0.5 * distance**2).astype("float32")
+
+
+def _with_neighbours(x, grid):
+    """Adds to `[batch, horizon, patch, ...]` some of what the patches beside have, cyclic."""
+    shape = x.shape
+    x = ops.reshape(x, (-1, shape[1], *grid, *shape[3:]))
+    for axis in (2, 3):
+        x = x + _BESIDE * (ops.roll(x, 1, axis=axis) + ops.roll(x, -1, axis=axis))
+    return ops.reshape(x, (-1, *shape[1:]))

@@ -1,0 +1,81 @@
+"""Mixing forecasts by what they would have foreseen."""
+
+import keras
+import numpy as np
+import pytest
+
+from lwmt_sionna.ops.stacking import solve_positive, stack_forecasts
+
+HELD, HORIZONS, SIZE = 3, 5, 16
+
+
+@pytest.fixture
+def channel(rng):
+    """Held-out snapshots and the future, real `[batch, time, angle, delay, 2]`."""
+    return rng.standard_normal((2, HELD + HORIZONS, SIZE, SIZE, 2)).astype("float32")
+
+
+def stack(experts, measured, prior):
+    """The mix of experts that each say `[batch, held and horizons, angle, delay, 2]`."""
+    experts = np.stack(experts, axis=1).astype("float32")
+    prior = np.tile(np.array(prior, "float32"), (HORIZONS, 1))
+    mix, error = stack_forecasts(experts[:, :, :HELD], measured, experts[:, :, HELD:], prior)
+    return keras.ops.convert_to_numpy(mix), keras.ops.convert_to_numpy(error)
+
+
+def power(x):
+    return float(np.mean(np.square(x)))
+
+
+def test_small_systems_are_solved(rng):
+    root = rng.standard_normal((3, 7, 5, 5)).astype("float32")
+    matrix = root @ np.swapaxes(root, -1, -2) + 0.1 * np.eye(5, dtype="float32")
+    right = rng.standard_normal((3, 7, 5)).astype("float32")
+    found = keras.ops.convert_to_numpy(solve_positive(matrix, right))
+    np.testing.assert_allclose(
+        np.einsum("abij,abj->abi", matrix, found), right, rtol=1e-3, atol=1e-3
+    )
+
+
+def test_the_expert_that_foresees_is_believed(channel, rng):
+    """Whatever was thought before, and however noisy what is foreseen was measured."""
+    wrong = rng.standard_normal(channel.shape)
+    measured = channel[:, :HELD] + 0.1 * rng.standard_normal((2, HELD, SIZE, SIZE, 2))
+    mix, error = stack([wrong, channel], measured.astype("float32"), [0.8, 0.2])
+    future = channel[:, HELD:]
+    assert power(mix - future) < 0.05 * power(future)
+    # Errors of the second are the measurement's noise, two real parts of 0.01 each.
+    assert error[..., 1].mean() == pytest.approx(0.02, rel=0.2)
+    assert error.shape == (2, SIZE, SIZE, 2)
+
+
+def test_every_patch_has_its_own(channel, rng):
+    """One expert knows the left half of the angles, the other one the right half."""
+    known = np.arange(SIZE)[:, None, None] < SIZE // 2
+    strange = rng.standard_normal(channel.shape)
+    experts = [np.where(known, channel, strange), np.where(known, strange, channel)]
+    mix, _ = stack(experts, channel[:, :HELD], [0.5, 0.5])
+    whole = power(0.5 * (experts[0] + experts[1])[:, HELD:] - channel[:, HELD:])
+    assert power(mix - channel[:, HELD:]) < 0.5 * whole
+
+
+def test_what_nobody_foresees_is_predicted_small(channel, rng):
+    experts = [rng.standard_normal(channel.shape) for _ in range(2)]
+    mix, _ = stack(experts, channel[:, :HELD], [0.5, 0.5])
+    assert power(mix - channel[:, HELD:]) < 1.2 * power(channel[:, HELD:])
+    assert power(mix) < 0.3 * power(experts[0])
+
+
+def test_no_history_leaves_the_prior(channel):
+    """Held-out snapshots that all experts say alike tell none from another."""
+    same = channel[:, :HELD]
+    one, other = channel.copy(), channel.copy()
+    one[:, HELD:] *= 2.0
+    mix, _ = stack([one, other], same, [0.75, 0.25])
+    np.testing.assert_allclose(mix, 1.75 * channel[:, HELD:], rtol=1e-3, atol=1e-4)
+
+
+def test_zeros_stay_zeros():
+    nothing = np.zeros((1, HELD + HORIZONS, SIZE, SIZE, 2), "float32")
+    mix, error = stack([nothing, nothing], nothing[:, :HELD], [0.5, 0.5])
+    assert not mix.any() and not error.any()
