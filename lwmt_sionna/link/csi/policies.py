@@ -129,7 +129,8 @@ class CausalCsi(CsiPolicy):
 
     def __call__(self, history: Array, horizon: int, target: Array | None = None) -> Array:
         if self._foreseen is None:
-            raise ValueError(f"Policy {self.name!r} needs a regime; expected that of `for_regime`")
+            told = "belongs to a regime; expected that of `for_regime`"
+            raise ValueError(f"Policy {self.name!r} {told}")
         return self._foreseen(horizon)
 
 
