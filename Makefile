@@ -15,7 +15,7 @@ PYTEST = $(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) $(1) || [ $$? -eq 5
 .PHONY: help setup demo test lint format slow data worlds train-worlds train doctor clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(STAMP): requirements-lock.txt pyproject.toml scripts/setup_env.sh
 	@scripts/setup_env.sh "$(PYTHON)" "$(VENV)"
@@ -54,7 +54,7 @@ worlds: setup ## trace the streets of experiments/configs/worlds_eval.toml, in r
 		$(PY) experiments/generate_sequences.py --config $$config --out runs/worlds || exit; \
 	done
 
-train-worlds: setup ## make what experiments/configs/predictor_worlds.toml trains on, in runs/train_worlds
+train-worlds: setup ## trace and draw the worlds of experiments/configs/predictor_worlds.toml
 	@for config in experiments/configs/training/data_*.toml; do \
 		$(PY) experiments/generate_sequences.py --config $$config --out runs/train_worlds || exit; \
 	done
