@@ -1,11 +1,11 @@
 """Measure where the LDPC decoder stops failing, for the link's fast mode and its link adaptation.
 
 Blocks of every scheme and size are decoded in white Gaussian noise. A killed run goes on with the
-first scheme that is missing. The shipped table, lwmt_sionna/link/decoding/decoder_table.json, came
+first scheme that is missing. The shipped table, lwmt_sionna/link/decoder_table.json, came
 from the defaults.
 
 Example:
-    python experiments/decoder_table.py --out lwmt_sionna/link/decoding/decoder_table.json
+    python experiments/decoder_table.py --out lwmt_sionna/link/decoder_table.json
     python experiments/decoder_table.py --iterations 8 --mcs 4 13 22 --out runs/decoder_table.json
 """
 
@@ -34,7 +34,7 @@ def main(argv=None):
     import sionna.phy
 
     from lwmt_sionna.link import get_mcs
-    from lwmt_sionna.link.decoding.tables import measure_waterfall
+    from lwmt_sionna.link.decoding import measure_waterfall
     from lwmt_sionna.runs import records
     from lwmt_sionna.runs.digests import code_digest
     from lwmt_sionna.runs.parallel import progress_bar
@@ -49,7 +49,7 @@ def main(argv=None):
         "num_blocks": args.blocks,
         "seed": args.seed,
     }
-    code = code_digest("lwmt_sionna.link.decoding.tables")
+    code = code_digest("lwmt_sionna.link.decoding")
 
     def measure(mcs, size):
         # A seed per code: it comes out the same whether or not others were measured before.

@@ -41,9 +41,18 @@ def main(argv=None):
     command_line.configure_logging(args)
 
     from lwmt_sionna.data.summary import animate_angle_delay, plot_angle_delay, plot_tracks
-    from lwmt_sionna.rt import GenerationConfig, TrajectoryConfig, build_city, city_config, generate
-    from lwmt_sionna.rt.motion import ground_map
-    from lwmt_sionna.rt.tracing import check_scene, load_scene, plot_coverage, render_scene
+    from lwmt_sionna.rt import (
+        GenerationConfig,
+        TrajectoryConfig,
+        build_city,
+        check_scene,
+        city_config,
+        generate,
+        ground_map,
+        load_scene,
+        plot_coverage,
+        render_scene,
+    )
     from lwmt_sionna.runs import records
 
     steps = {}

@@ -68,6 +68,8 @@ def main(argv=None):
         raise command_line.UsageError("figures show a preset; expected one. Received: --preset")
     # Before the slow imports: a wrong file is told at once.
     regimes = [(regime, load_regime(regime, config)) for regime in config.regimes]
+    for regime, sequences in regimes:
+        refuse_other_grids(args, regime.data, sequences)
 
     from lwmt_sionna.baselines import CLASSICAL
     from lwmt_sionna.evaluation import figures
@@ -106,6 +108,27 @@ def main(argv=None):
         figures.plot_error_scatter(record, args.figures / "prediction_scatter.png")
         figures.plot_sum_rates(record, args.figures / "prediction_rates.png")
     print(f"record: {args.out}")
+
+
+def refuse_other_grids(args, file, sequences):
+    """Stored channels have an array and a band of their own, whatever is asked for."""
+    from lwmt_sionna.data import ChannelSequences
+
+    if not isinstance(sequences, ChannelSequences):
+        return
+    own = {
+        "num_ant": sequences.h.shape[2], "num_rows": sequences.array_shape[0],
+        "num_subcarriers": sequences.h.shape[3],
+        "subcarrier_spacing": sequences.subcarrier_spacing,
+    }  # fmt: skip
+    for name, value in own.items():
+        asked = getattr(args, name)
+        if asked not in (None, value):
+            option = f"--{name.replace('_', '-')}"
+            raise command_line.UsageError(
+                f"{file} holds channels, which are met as they are: {option} is {value:g} there. "
+                f"Received: {option}={asked:g}"
+            )
 
 
 if __name__ == "__main__":

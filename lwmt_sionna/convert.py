@@ -12,12 +12,10 @@ Example:
 import pathlib
 from collections.abc import Sequence
 
-from lwmt_sionna.models.published import PublishedOptions, convert, read_checkpoint
+from lwmt_sionna.models.published import PublishedOptions, convert
 from lwmt_sionna.ops import Neighborhood
 from lwmt_sionna.runs import command_line
 from lwmt_sionna.runs.configuration import read_toml
-
-__all__ = ["convert", "main", "read_checkpoint"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:

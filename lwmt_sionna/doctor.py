@@ -18,28 +18,15 @@ from collections.abc import Sequence
 
 from lwmt_sionna.runs.records import machine_info
 
-__all__ = ["Finding", "examine", "main"]
-
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _MINIMUM_PYTHON = (3, 11)
 _PROBE_TIMEOUT = 300  # s; a cold disk takes a minute to import TensorFlow
 
 _BACKEND_PROBE = """
 import json, keras
-backend = keras.config.backend()
-if backend == "tensorflow":
-    import tensorflow as tf
-    devices = [tf.config.experimental.get_device_details(gpu).get("device_name", "GPU")
-               for gpu in tf.config.list_physical_devices("GPU")]
-elif backend == "torch":
-    import torch
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-elif backend == "jax":
-    import jax
-    devices = [d.device_kind for d in jax.devices() if d.platform != "cpu"]
-else:
-    devices = []
-print(json.dumps({"backend": backend, "devices": devices}))
+from lwmt_sionna.runs.records import machine_info
+devices = machine_info()["accelerators"]
+print(json.dumps({"backend": keras.config.backend(), "devices": devices}))
 """
 _LINK_PROBE = "import sionna.phy; print('{}')"
 _TRACING_PROBE = """
@@ -89,20 +76,12 @@ class Finding:
 
 def examine() -> list[Finding]:
     """Examines the installation."""
-    findings = [_python(), *_packages(), *_backend(), *_link(), *_tracing(), *_devices()]
-    findings += [_presets(), _stored_paths()]
-    return findings
+    probed = [*_packages(), *_backend(), *_link(), *_tracing(), *_devices()]
+    return [_python(), *probed, _presets(), _stored_paths()]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Prints the report.
-
-    Args:
-        argv: Optional list of arguments. Defaults to those of the process.
-
-    Returns:
-        Exit status: 0 if the main job can run, 1 otherwise.
-    """
+    """Prints the report; the exit status is 0 if the main job can run, and 1 otherwise."""
     from lwmt_sionna.runs.command_line import build_parser
 
     build_parser(__doc__).parse_args(argv)

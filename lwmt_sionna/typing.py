@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 else:
     Array = ArrayLike = Random = Any
 
-__all__ = ["Array", "ArrayLike", "PathLike", "Random", "Shape", "Tensor"]
-
 # A tensor of the Keras backend in use, or what it converts to one: shapes stand in the docstrings.
 Tensor: TypeAlias = Any
 Shape: TypeAlias = tuple[int | None, ...]

@@ -74,7 +74,7 @@ def _build(folder, config, about, thumbnail):
     facts = build_city(config, folder)
     _write_readme(folder, facts, about)
     if thumbnail:
-        from lwmt_sionna.rt.tracing import load_scene, render_scene
+        from lwmt_sionna.rt import load_scene, render_scene
 
         # 3.5 GHz: every material of the builders is defined there.
         loaded = load_scene(folder / "scene.xml", 3.5e9)

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 from lwmt_sionna import MaskedChannelModel
-from lwmt_sionna.convert import convert, main, read_checkpoint
-from lwmt_sionna.models.published import PublishedOptions, model_from_state, modern_names
+from lwmt_sionna.convert import convert, main
+from lwmt_sionna.models.published import (
+    PublishedOptions,
+    model_from_state,
+    modern_names,
+    read_checkpoint,
+)
 from tests.models.test_parity import run_torch
 
 OPTIONS = PublishedOptions(num_heads=2, grid=(2, 3, 4))
@@ -219,7 +224,7 @@ TOLD = {"command": "system", "namespace": "Namespace", "integer": "step", "list"
 def test_pytorch_files_that_are_no_checkpoints_are_refused(tmp_path):
     program = f"""
 import argparse, json, os, pickle, sys, torch
-from lwmt_sionna.convert import read_checkpoint
+from lwmt_sionna.models.published import read_checkpoint
 
 class Payload:
     def __reduce__(self):

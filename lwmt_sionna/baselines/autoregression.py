@@ -10,22 +10,13 @@ from lwmt_sionna.baselines.bins import (
     BinPredictor,
     check_length,
     check_settings,
-    chosen_covariance,
-    clamp_poles,
+    chosen_snapshots,
+    clamped_coefficients,
     pool,
-    prediction_coefficients,
 )
 from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
 from lwmt_sionna.ops.linear_prediction import burg_coefficients, denoise, extrapolate
-from lwmt_sionna.typing import Array
-
-__all__ = [
-    "ClampedAutoregression",
-    "DenoisedAutoregression",
-    "DirectAutoregression",
-    "LocalAutoregression",
-    "PooledAutoregression",
-]
+from lwmt_sionna.typing import Array, Tensor
 
 _TINY = 1e-30
 
@@ -70,13 +61,7 @@ class LocalAutoregression(CompiledPredictor):
     """One autoregressive model per angle-delay bin, estimated from the 3 x 3 bins around it.
 
     A resolved path is one tone in a few neighbouring bins, so a few coefficients describe it. Needs
-    no training. Burg's method bounds the forecasts.
-
-    Args:
-        order: Number of coefficients.
-        pool_weight: Weight of a neighbouring bin along an axis.
-        array_shape: Number of rows, columns and polarisations; a linear array if left out.
-        batch_size: Sequences per call.
+    no training. Burg's method bounds the forecasts. Settings are those of `BinPredictor`.
     """
 
     name = "local_ar"
@@ -105,14 +90,7 @@ class DenoisedAutoregression(LocalAutoregression):
     """Local linear prediction by Burg's method on bins denoised with their neighbours.
 
     The strongest training-free predictor here. `lwmt_sionna.ChannelPredictor` starts from the same
-    with order 6 and radius 2, which is faster.
-
-    Args:
-        order: Number of coefficients.
-        denoise_radius: See `lwmt_sionna.ops.linear_prediction.denoise`.
-        pool_weight: Weight of a neighbouring bin along an axis.
-        array_shape: Number of rows, columns and polarisations; a linear array if left out.
-        batch_size: Sequences per call.
+    with order 6 and radius 2, which is faster. Settings are those of `BinPredictor`.
     """
 
     name = "denoised_ar"
@@ -134,13 +112,8 @@ class DirectAutoregression(BinPredictor):
     """One regression per horizon and bin, in place of iterating a one-step model.
 
     Ridge regression of `x[t + h]` on the last `order` snapshots, over the sequence's own history
-    and the 3 x 3 bins around; the time-reversed, conjugated history counts as well.
-
-    Args:
-        order: Number of coefficients.
-        ridge: Regularisation relative to the mean power of the regressors.
-        pool_weight: Weight of a neighbouring bin along an axis.
-        **kwargs: Arguments of `BinPredictor`.
+    and the 3 x 3 bins around; the time-reversed, conjugated history counts as well. Settings are
+    those of `BinPredictor`.
 
     Reference:
         Marcellino, Stock and Watson 2006, A comparison of direct and iterated multistep AR methods.
@@ -151,14 +124,11 @@ class DirectAutoregression(BinPredictor):
     order: int = 4
     ridge: float = 3e-3
     pool_weight: float = 1.0
-    _: dataclasses.KW_ONLY
-    denoise_radius: int | None = 3
-    significance: float = 0.1
 
     def extrapolate(self, x: Array, noise: Array, chosen: Array, num_horizons: int) -> Array:
         order, num_snapshots = self.order, x.shape[1]
         mirrored = x[:, ::-1].conj()
-        recent = np.stack([_pick(x[:, -1 - k], chosen) for k in range(order)], axis=-1)
+        recent = chosen_snapshots(x, chosen)[:, : -1 - order : -1]
         futures = []
         for horizon in range(1, num_horizons + 1):
             # The farthest horizons leave few equations; as many as coefficients stay.
@@ -189,7 +159,7 @@ class DirectAutoregression(BinPredictor):
             np.sum(y[:, first - i : last - i].conj() * y[:, first - j : last - j], axis=1)
             for y in (x, mirrored)
         )
-        return _pick(pool(total, self.pool_weight), chosen)
+        return pool(total, self.pool_weight).reshape(-1)[chosen]
 
 
 @dataclasses.dataclass(eq=False)
@@ -201,11 +171,7 @@ class ClampedAutoregression(BinPredictor):
     its frequency and gets at most the given radius.
 
     Args:
-        order: Number of coefficients.
-        ridge: Regularisation relative to the mean power of the regressors.
-        radius: Largest modulus of a pole.
-        pool_weight: Weight of a neighbouring bin along an axis.
-        **kwargs: Arguments of `BinPredictor`.
+        radius: Largest modulus of a pole. The others are those of `BinPredictor`.
 
     Reference:
         Marple 1987, Digital Spectral Analysis with Applications, section 8.5 (modified covariance
@@ -218,19 +184,14 @@ class ClampedAutoregression(BinPredictor):
     ridge: float = 1e-4
     radius: float = 1.0
     pool_weight: float = 0.5
-    _: dataclasses.KW_ONLY
-    denoise_radius: int | None = 3
-    significance: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require("radius", self.radius, 0 < self.radius <= 2, "in (0, 2]")
 
     def extrapolate(self, x: Array, noise: Array, chosen: Array, num_horizons: int) -> Array:
-        covariance = chosen_covariance(x, chosen, self.order + 1, self.pool_weight)
-        coefficients = prediction_coefficients(covariance, self.ridge)
-        coefficients = clamp_poles(coefficients, self.radius)[0]
-        recent = np.stack([_pick(x[:, -1 - k], chosen) for k in range(self.order)], axis=-1)
+        coefficients = clamped_coefficients(self, x, chosen)
+        recent = chosen_snapshots(x, chosen)[:, : -1 - self.order : -1]
         futures = []
         for _ in range(num_horizons):
             futures.append(np.sum(coefficients * recent, axis=1))
@@ -244,7 +205,7 @@ class LinearPredictionModel(keras.Model):
         self.settings = settings
         self.num_horizons = num_horizons
 
-    def call(self, history):
+    def call(self, history: Tensor) -> Tensor:
         settings = self.settings
         # Powers of a bin far below 1e-20 would drown in the guards against division by zero.
         scale = keras.ops.max(keras.ops.abs(history), axis=(1, 2, 3, 4), keepdims=True)
@@ -255,7 +216,3 @@ class LinearPredictionModel(keras.Model):
         coefficients = burg_coefficients(x, settings.order, settings.pool_weight)[-1]
         future = extrapolate(x, coefficients, self.num_horizons)
         return inverse_angle_delay_transform(future, settings.array_shape) * scale
-
-
-def _pick(values, chosen):
-    return values.reshape(-1)[chosen]

@@ -1,4 +1,4 @@
-"""The one interface of all predictors."""
+"""The one interface of all predictors, and trained models behind it."""
 
 import abc
 import concurrent.futures
@@ -10,19 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from lwmt_sionna.typing import Array, ArrayLike
-
-__all__ = [
-    "CompiledPredictor",
-    "Predictor",
-    "as_complex",
-    "as_pairs",
-    "batch_shape",
-    "check_array",
-    "fill_reports",
-    "require",
-    "told_arrived",
-]
+from lwmt_sionna.models import ChannelPredictor
+from lwmt_sionna.models.presets import load_preset
+from lwmt_sionna.typing import Array, ArrayLike, PathLike
 
 # Reports that a lost one is told from, at most.
 _NUM_NEAREST = 8
@@ -74,31 +64,16 @@ class Predictor(abc.ABC):
 
 
 def require(name: str, value: Any, good: bool, expected: str) -> None:
-    """Refuses a setting that is not what is expected.
-
-    Args:
-        name: Name of the setting.
-        value: What it is.
-        good: Whether it is as expected.
-        expected: What is expected, after "must be".
-
-    Raises:
-        ValueError: If it is not good.
-    """
+    """Refuses a setting that is not good; what is expected follows "must be"."""
     if not good:
         raise ValueError(f"{name} must be {expected}. Received: {name}={value}")
 
 
 def told_arrived(function: Callable[..., Any], arrived: ArrayLike | None) -> dict[str, Array]:
-    """What a predictor or policy is told of lost reports.
+    """What a predictor or policy is told of lost reports, where `arrived` says that there are any.
 
-    Args:
-        function: What is to be called.
-        arrived: Which reports arrived, bool of any shape, or `None`.
-
-    Returns:
-        Dictionary of its keyword `arrived`, where it has one and a report is missing; empty
-        otherwise: it meets the reports that were held in place of the missing ones.
+    Dictionary of its keyword `arrived`, where it has one and a report is missing; empty otherwise:
+    it meets the reports that were held in place of the missing ones.
     """
     if arrived is None or np.all(arrived):
         return {}
@@ -212,12 +187,7 @@ def check_array(predictor: Any, name: str, array_shape: tuple[int, int, int]) ->
 def batch_shape(count: int, largest: int) -> int:
     """Size of the batches for some sequences: a power of two, so that few programs serve all.
 
-    Args:
-        count: Sequences at hand.
-        largest: Largest batch.
-
-    Returns:
-        The least power of two that holds them, or `largest` where that is less.
+    The least one that holds them, or `largest` where that is less.
     """
     return min(largest, 1 << max(0, count - 1).bit_length())
 
@@ -275,3 +245,48 @@ class CompiledPredictor(Predictor):
     @abc.abstractmethod
     def make_model(self, num_horizons: int) -> keras.Model:
         """Keras model from real-stacked history to real-stacked future."""
+
+
+class ModelPredictor(CompiledPredictor):
+    """A `ChannelPredictor`, a neural baseline, or any Keras model with the same call.
+
+    Args:
+        model: Name or folder of a preset, or a Keras model that maps real `[batch, time, num_ant,
+            num_subcarriers, 2]` to as many horizons as it predicts.
+        name: Name in tables.
+        batch_size: Sequences per call.
+        num_threads: See `CompiledPredictor`.
+        array_shape: Rows, columns and polarisations of the array, for presets: see
+            `ChannelPredictor.from_preset`.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model | PathLike,
+        name: str = "model",
+        batch_size: int = 32,
+        num_threads: int | None = None,
+        array_shape: tuple[int, int, int] | None = None,
+    ) -> None:
+        super().__init__(batch_size, num_threads)
+        self.name = name
+        if isinstance(model, keras.Model) and array_shape is not None:
+            raise ValueError(
+                "`array_shape` is for presets: a model has its own. Received: "
+                f"model={model.name}, array_shape={array_shape}"
+            )
+        self.model = model if isinstance(model, keras.Model) else _load(model, array_shape)
+
+    def make_model(self, num_horizons: int) -> keras.Model:
+        trained = getattr(self.model, "num_horizons", None)
+        if trained is not None and num_horizons > trained:
+            raise ValueError(
+                f"The model predicts {trained} snapshots. Received: num_horizons={num_horizons}"
+            )
+        return self.model
+
+
+def _load(preset, array_shape):
+    """A channel predictor or one of its contestants; anything else is refused."""
+    model = load_preset(preset, array_shape=array_shape)
+    return model if hasattr(model, "num_horizons") else ChannelPredictor.from_preset(preset)

@@ -13,28 +13,6 @@ from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_del
 from lwmt_sionna.ops.linear_prediction import denoise, noise_power
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = [
-    "BinPredictor",
-    "KalmanPredictor",
-    "PronyPredictor",
-    "WienerPredictor",
-    "autoregressive_covariance",
-    "check_length",
-    "check_settings",
-    "chosen_covariance",
-    "chosen_snapshots",
-    "clamp_poles",
-    "companion",
-    "jakes_autocorrelation",
-    "kalman_forecast",
-    "lag_covariance",
-    "normal_equations",
-    "pool",
-    "prediction_coefficients",
-    "prony_poles",
-    "wiener_forecast",
-]
-
 _TINY = 1e-30
 # Least values of settings that several predictors have; those of integers are integers.
 _LEAST = {"batch_size": 1, "order": 1, "ridge": 0.0, "significance": 0.0, "tolerance": 0.0}
@@ -43,6 +21,10 @@ _LEAST = {"batch_size": 1, "order": 1, "ridge": 0.0, "significance": 0.0, "toler
 @dataclasses.dataclass(eq=False)
 class BinPredictor(Predictor):
     """Continues the bins of the angle-delay domain, each from itself and its neighbours.
+
+    Where subclasses have them, `order` is the number of coefficients of their linear prediction,
+    `ridge` the regularisation relative to the mean power of its regressors, and `pool_weight` the
+    weight of a neighbouring bin along an axis, see `pool`.
 
     Args:
         denoise_radius: Arm of the denoising cross in bins, see
@@ -54,8 +36,8 @@ class BinPredictor(Predictor):
     """
 
     _: dataclasses.KW_ONLY
-    denoise_radius: int | None = None
-    significance: float = 0.0
+    denoise_radius: int | None = 3
+    significance: float = 0.1
     array_shape: tuple[int, int, int] | None = None
     batch_size: int = 32
 
@@ -103,11 +85,7 @@ class BinPredictor(Predictor):
 
 
 def check_settings(predictor: Any) -> None:
-    """Refuses settings that are impossible in whatever predictor has them.
-
-    Raises:
-        ValueError: If there is one. The message names it.
-    """
+    """Refuses settings that are impossible in whatever predictor has them, by name."""
     for name, least in _LEAST.items():
         value = getattr(predictor, name, least)
         if isinstance(least, int):
@@ -239,6 +217,13 @@ def clamp_poles(coefficients: Array, radius: float) -> tuple[Array, Array]:
     return clamped, poles
 
 
+def clamped_coefficients(predictor: Any, x: Array, chosen: Array) -> Array:
+    """Coefficients `[n, order]` by a predictor's order, pooling and ridge, poles in its radius."""
+    covariance = chosen_covariance(x, chosen, predictor.order + 1, predictor.pool_weight)
+    coefficients = prediction_coefficients(covariance, predictor.ridge)
+    return clamp_poles(coefficients, predictor.radius)[0]
+
+
 def companion(coefficients: Array) -> Array:
     """Transition `[n, order, order]` of the last snapshots of processes, the latest first."""
     order = coefficients.shape[1]
@@ -259,13 +244,9 @@ class KalmanPredictor(BinPredictor):
     inside the unit circle, and the driving noise is what gives the model the bin's own power.
 
     Args:
-        order: Order of the autoregressive model.
-        ridge: Regularisation of the coefficients relative to the mean power of the regressors.
         radius: Largest modulus of a pole, below 1: how long a path stays coherent.
         noise_factor: Measurement noise that the filter assumes, over the measured noise power;
-            denoised bins hold less.
-        pool_weight: Weight of a neighbouring bin along an axis.
-        **kwargs: Arguments of `BinPredictor`.
+            denoised bins hold less. The others are those of `BinPredictor`.
 
     Reference:
         Kim, Kim and Choi 2021, Massive MIMO channel prediction: Kalman filtering vs. machine
@@ -280,9 +261,6 @@ class KalmanPredictor(BinPredictor):
     radius: float = 0.999
     noise_factor: float = 0.1
     pool_weight: float = 0.5
-    _: dataclasses.KW_ONLY
-    denoise_radius: int | None = 3
-    significance: float = 0.1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -290,9 +268,7 @@ class KalmanPredictor(BinPredictor):
         require("noise_factor", self.noise_factor, self.noise_factor >= 0, "not negative")
 
     def extrapolate(self, x: Array, noise: Array, chosen: Array, num_horizons: int) -> Array:
-        covariance = chosen_covariance(x, chosen, self.order + 1, self.pool_weight)
-        coefficients = prediction_coefficients(covariance, self.ridge)
-        coefficients = clamp_poles(coefficients, self.radius)[0]
+        coefficients = clamped_coefficients(self, x, chosen)
         samples = chosen_snapshots(x, chosen)
         floor = self.noise_factor * noise[chosen // (x.shape[2] * x.shape[3])]
         power = np.mean(np.abs(samples) ** 2, axis=1)
@@ -305,15 +281,9 @@ def kalman_forecast(
 ) -> Array:
     """Filters noisy samples of stationary autoregressive processes and forecasts them.
 
-    Args:
-        samples: complex `[n, num_snapshots]`.
-        coefficients: complex `[n, order]`: see `autoregressive_covariance`.
-        power: Power of the processes, float `[n]`.
-        noise: Power of the measurement noise, float `[n]`.
-        num_horizons: Snapshots to predict.
-
-    Returns:
-        complex `[n, num_horizons]`: the conditional means, given that the model is true.
+    The conditional means, given that the model is true: complex `[n, num_horizons]`, of samples
+    complex `[n, num_snapshots]`, coefficients as in `autoregressive_covariance`, and the powers of
+    processes and measurement noise, float `[n]`.
     """
     order = coefficients.shape[1]
     covariance, driving = autoregressive_covariance(coefficients, power)
@@ -382,12 +352,10 @@ class PronyPredictor(BinPredictor):
     follow by regularised least squares over the whole history and continue with their poles.
 
     Args:
-        order: Order of the linear prediction.
         rank: Largest number of exponentials per bin.
         tolerance: Eigenvalues below this share of the largest are left out.
-        ridge: Regularisation of the amplitudes relative to the number of snapshots.
-        pool_weight: Weight of a neighbouring bin along an axis.
-        **kwargs: Arguments of `BinPredictor`.
+        ridge: Regularisation of the amplitudes relative to the number of snapshots. The others are
+            those of `BinPredictor`.
 
     Reference:
         Yin, Wang, Liu and Debbah 2020, Addressing the curse of mobility in massive MIMO with
@@ -403,7 +371,6 @@ class PronyPredictor(BinPredictor):
     ridge: float = 1e-3
     pool_weight: float = 0.5
     _: dataclasses.KW_ONLY
-    denoise_radius: int | None = 3
     significance: float = 0.5
 
     def __post_init__(self) -> None:
@@ -468,8 +435,7 @@ class WienerPredictor(BinPredictor):
         normalized_doppler: Maximum Doppler shift times the sampling period, known; `None` to
             estimate it per sequence.
         noise_factor: Noise that the filter assumes, over the measured noise power; denoised bins
-            hold less.
-        **kwargs: Arguments of `BinPredictor`.
+            hold less. The others are those of `BinPredictor`.
 
     Reference:
         Clarke 1968, A statistical theory of mobile-radio reception, for the spectrum; Duel-Hallen
@@ -481,6 +447,9 @@ class WienerPredictor(BinPredictor):
 
     normalized_doppler: float | None = None
     noise_factor: float = 1.0
+    _: dataclasses.KW_ONLY
+    denoise_radius: int | None = None
+    significance: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -15,8 +15,6 @@ from lwmt_sionna.ops.linear_prediction import burg_coefficients, denoise, extrap
 from lwmt_sionna.ops.path_fit import PathFit
 from lwmt_sionna.typing import Tensor
 
-__all__ = ["PathPredictor"]
-
 
 class PathPredictor(CompiledPredictor):
     """Resolves the history into moving paths and continues each of them.
@@ -50,28 +48,20 @@ class PathPredictor(CompiledPredictor):
         self.settings = settings
 
     def make_model(self, num_horizons: int) -> keras.Model:
-        return PathModel(num_horizons, self.residual_order, self.array_shape, self.settings)
+        return PathModel(self, num_horizons)
 
 
 class PathModel(keras.Model):
-    def __init__(
-        self,
-        num_horizons: int,
-        residual_order: int,
-        array_shape: tuple[int, int, int] | None,
-        settings: dict[str, Any],
-    ) -> None:
+    def __init__(self, settings: PathPredictor, num_horizons: int) -> None:
         super().__init__()
-        self.num_horizons = num_horizons
-        self.residual_order = residual_order
-        self.array_shape = array_shape
-        self.settings = settings
+        self.settings, self.num_horizons = settings, num_horizons
 
     def call(self, history: Tensor) -> Tensor:
         square = 2.0 * ops.mean(ops.square(history), axis=(1, 2, 3, 4), keepdims=True)
         scale = ops.sqrt(square)
         scale = ops.where(scale > 0, scale, ops.ones_like(scale))
-        rows, cols, polarizations = check_array_shape(self.array_shape, history.shape[2])
+        array_shape = self.settings.array_shape
+        rows, cols, polarizations = check_array_shape(array_shape, history.shape[2])
         if min(rows, cols) == polarizations == 1:
             return self._continue(history / scale) * scale
         # b batch, t time, p polarisation, c column, r row, k subcarrier, 2 real and imaginary
@@ -89,11 +79,11 @@ class PathModel(keras.Model):
         # A fit tells directions from two antennas, delays from two subcarriers: one stands twice.
         num_ant, num_subcarriers = x.shape[2:4]
         x = ops.tile(x, (1, 1, 1 + (num_ant == 1), 1 + (num_subcarriers == 1), 1))
-        fit = PathFit(*x.shape[1:4], **self.settings)
+        fit = PathFit(*x.shape[1:4], **self.settings.settings)
         future, residual = fit.continued(x, self.num_horizons)
-        if self.residual_order:
+        if self.settings.residual_order:
             rest = denoise(angle_delay_transform(residual), radius=3)
-            taps = burg_coefficients(rest, self.residual_order)[-1]
+            taps = burg_coefficients(rest, self.settings.residual_order)[-1]
             rest = extrapolate(rest, taps, self.num_horizons)
             future = future + inverse_angle_delay_transform(rest)
         return future[:, :, :num_ant, :num_subcarriers]

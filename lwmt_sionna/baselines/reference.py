@@ -5,8 +5,6 @@ import numpy as np
 from lwmt_sionna.baselines.base import Predictor
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = ["Hold", "PerfectCsi", "PhaseAlignedHold", "ZeroPredictor"]
-
 
 class ZeroPredictor(Predictor):
     """Predicts nothing: a normalised error of 0 dB by definition."""

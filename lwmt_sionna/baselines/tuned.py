@@ -6,6 +6,7 @@ scenes played no part. `experiments/tune_baselines.py` repeats it, its record is
 """
 
 import functools
+import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,16 +18,9 @@ from lwmt_sionna.baselines.autoregression import (
     PooledAutoregression,
 )
 from lwmt_sionna.baselines.base import Predictor
-from lwmt_sionna.baselines.bins import (
-    BinPredictor,
-    KalmanPredictor,
-    PronyPredictor,
-    WienerPredictor,
-)
+from lwmt_sionna.baselines.bins import KalmanPredictor, PronyPredictor, WienerPredictor
 from lwmt_sionna.baselines.parametric import PathPredictor
 from lwmt_sionna.baselines.reference import Hold, PhaseAlignedHold, ZeroPredictor
-
-__all__ = ["CLASSICAL", "TUNED", "TUNED_SNR_DB", "tuned_baselines", "tuned_settings"]
 
 CLASSICAL = {
     "zero": ZeroPredictor,
@@ -70,14 +64,9 @@ TUNED: dict[str, tuple[dict[str, Any], ...]] = {
 
 
 def tuned_settings(name: str, history_snr_db: float) -> dict[str, Any]:
-    """Arguments of a training-free baseline's constructor, tuned at the nearest pilot SNR.
+    """Arguments of a training-free baseline's constructor, tuned at the nearest pilot SNR in dB.
 
-    Args:
-        name: Name of the baseline; one that has nothing to tune gives no arguments.
-        history_snr_db: Pilot SNR of the histories in decibels.
-
-    Returns:
-        Dictionary.
+    A baseline that has nothing to tune gives none.
     """
     # Infinity is far from all.
     ratio = min(max(history_snr_db, TUNED_SNR_DB[0]), TUNED_SNR_DB[-1])
@@ -117,7 +106,7 @@ def tuned_baselines(
             continue
         settings = tuned_settings(name, history_snr_db)
         # The others do not ask which antenna is where.
-        by_array = issubclass(make, BinPredictor | LocalAutoregression | PathPredictor)
+        by_array = "array_shape" in inspect.signature(make).parameters
         if array_shape is not None and by_array:
             settings["array_shape"] = tuple(array_shape)
         predictors[name] = _make(make, tuple(sorted(settings.items())))

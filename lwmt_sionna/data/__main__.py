@@ -12,12 +12,12 @@ Example:
     python -m lwmt_sionna.data plot data/munich.h5 --sequence 3 --animate
     python -m lwmt_sionna.data convert deepmimo_scenarios/asu_campus_3p5 --out data
     python -m lwmt_sionna.data convert measured.mat --name H --axes "subcarrier antenna time" \\
-        --array-shape 4 8 1 --sampling-period 1e-3 --carrier 3.5e9 --subcarrier-spacing 30e3
+        --array-shape 4 8 1 --sampling-period 1e-3 --carrier 3.5e9 --subcarrier-spacing 30e3 \\
+        --out data/measured.h5
 """
 
 import json
 import pathlib
-import re
 import sys
 from collections.abc import Sequence
 
@@ -28,7 +28,7 @@ from lwmt_sionna.data.channels import (
     write_channels,
 )
 from lwmt_sionna.data.container import read_schema
-from lwmt_sionna.data.storage import check_file, read_paths
+from lwmt_sionna.data.storage import check_file, read_paths, read_sequences
 from lwmt_sionna.data.summary import summarize
 from lwmt_sionna.runs import command_line
 
@@ -45,7 +45,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="summary: one JSON object per file")
     parser.add_argument("--sequence", type=int, default=0, help="plot: index of the sequence [0]")
     parser.add_argument("--animate", action="store_true", help="plot: write an animation (GIF) too")
-    parser.add_argument("--out", type=pathlib.Path, help="plot, convert: folder [that of the file]")
+    parser.add_argument(
+        "--out",
+        type=pathlib.Path,
+        help="plot, convert: folder [that of the file]; convert of one: or a file, NAME.h5",
+    )
     parser.add_argument(
         "--sampling-period", type=float, help="convert: seconds between scenes or snapshots"
     )
@@ -80,15 +84,12 @@ def _files(args):
     for path in args.files:
         # What a killed writer left is hidden; numbers in names are numbers.
         inside = [file for file in path.glob("*.h5") if not file.name.startswith(".")]
-        inside = sorted(inside, key=_natural) if path.is_dir() else [path]
+        inside.sort(key=lambda file: command_line.natural_order(file.name))
+        inside = inside if path.is_dir() else [path]
         if not inside:
             raise command_line.UsageError(f"there is no file *.h5 in the folder {path}")
         found += inside
     return found
-
-
-def _natural(path):
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
 
 
 def _check(args):
@@ -114,7 +115,7 @@ def _problems(path):
 
 def _summary(args):
     for path in _files(args):
-        numbers = summarize(read_paths(path))
+        numbers = summarize(read_sequences(path))
         if args.json:
             _say(json.dumps({"path": str(path), **numbers}))
             continue
@@ -146,10 +147,14 @@ def _convert(args):
     from lwmt_sionna.data.deepmimo import read_deepmimo
     from lwmt_sionna.data.storage import write_paths
 
+    names_file = args.out is not None and args.out.suffix == ".h5"
+    if names_file and len(args.files) > 1:
+        raise command_line.UsageError(f"--out names one file for several: {args.out}")
     for source in args.files:
-        target = (source.parent if args.out is None else args.out) / f"{source.stem}.h5"
+        name = source.name if source.is_dir() else source.stem
+        target = (source.parent if args.out is None else args.out) / f"{name}.h5"
+        target = args.out if names_file else target
         if source.is_dir():
-            target = target.with_name(f"{source.name}.h5")
             stored = read_deepmimo(source, sampling_period=args.sampling_period)
             write_paths(target, stored)
         else:
@@ -159,7 +164,7 @@ def _convert(args):
                 raise command_line.UsageError(
                     f"an array needs --{', --'.join(missing)}: {source}"
                     if missing
-                    else f"--out should name another folder than that of {source}"
+                    else f"--out should name another folder than that of {source}, or a file"
                 )
             stored = import_channels(
                 source,

@@ -26,8 +26,6 @@ from lwmt_sionna.data.container import (
 )
 from lwmt_sionna.typing import Array, PathLike
 
-__all__ = ["SUFFIXES", "ArrayReader"]
-
 SUFFIXES = (".npy", ".npz", ".mat", ".h5", ".hdf5")
 _KINDS = "biufc"
 # Of the process of its own: seconds for a file and for each of its bytes, bytes of memory.

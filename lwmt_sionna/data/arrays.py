@@ -8,8 +8,6 @@ import numpy as np
 from lwmt_sionna.runs.configuration import Config, Positive, PositiveInt
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = ["PlanarArray", "Polarization", "rotation_matrix"]
-
 Polarization = Literal["V", "H", "VH", "cross"]
 
 
@@ -37,15 +35,7 @@ class PlanarArray(Config):
 
     @classmethod
     def of(cls, num_ant: int, num_rows: int = 1, polarization: Polarization = "V") -> Self:
-        """The array of so many antennas.
-
-        Args:
-            num_ant: Number of antennas, both polarisations counted.
-            num_rows: Number of rows; one makes a line.
-            polarization: See the class.
-
-        Returns:
-            `PlanarArray`.
+        """The array of so many antennas, both polarisations counted, in so many rows.
 
         Raises:
             ValueError: If the antennas do not fill the rows.
@@ -106,21 +96,20 @@ class PlanarArray(Config):
 
     def turns(self, theta: Array, phi: Array, orientation: ArrayLike = (0.0, 0.0, 0.0)) -> Array:
         """The phases of `response` in turns, float64 `[..., num_rows * num_cols]`."""
-        direction = np.stack(
-            [np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)], axis=-1
-        )
         places = self.positions @ rotation_matrix(orientation).T
-        return direction @ places.T
+        return unit_vectors(theta, phi) @ places.T
+
+
+def unit_vectors(theta: Array, phi: Array) -> Array:
+    """Directions of zenith and azimuth angles `[...]` in radians, `[..., 3]`."""
+    flat = np.sin(theta)
+    return np.stack([flat * np.cos(phi), flat * np.sin(phi), np.cos(theta)], axis=-1)
 
 
 def rotation_matrix(orientation: ArrayLike) -> Array:
-    """Rotation by yaw, pitch and roll (intrinsic z, y, x), 3GPP TR 38.901 equation 7.1-4.
+    """Rotation by yaw, pitch and roll (intrinsic z, y, x) in radians, float `[3]`.
 
-    Args:
-        orientation: Yaw, pitch and roll in radians, float `[3]`.
-
-    Returns:
-        float64 `[3, 3]` that maps the array's frame to the global frame.
+    3GPP TR 38.901, equation 7.1-4: float64 `[3, 3]` that maps the array's frame to the global one.
     """
     yaw, pitch, roll = np.asarray(orientation, dtype=np.float64)
     ca, sa, cb, sb, cc, sc = (

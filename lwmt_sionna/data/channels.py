@@ -19,21 +19,6 @@ from lwmt_sionna.data.paths import SPEED_OF_LIGHT, PathSequences
 from lwmt_sionna.data.synthesis import subcarrier_frequencies, synthesize
 from lwmt_sionna.typing import Array, ArrayLike, PathLike
 
-__all__ = [
-    "AXES",
-    "CHANNEL_SCHEMA",
-    "ChannelSequences",
-    "as_channels",
-    "axes_fault",
-    "check_channels",
-    "import_channels",
-    "join_channels",
-    "read_channels",
-    "true_channels",
-    "vanishing_mask",
-    "write_channels",
-]
-
 CHANNEL_SCHEMA = "lwmt_sionna.channels"
 _VERSION = (1, 1)
 _ARRAYS = ("h", "speed", "sequence_id", "bs_index")
@@ -165,7 +150,6 @@ def write_channels(path: PathLike, channels: ChannelSequences) -> None:
 
     Args:
         path: Target path, ending in `.h5`.
-        channels: `ChannelSequences`.
 
     Raises:
         OSError: If the file cannot be written, as on a full disk. The error names the path.
@@ -190,9 +174,6 @@ def read_channels(path: PathLike) -> ChannelSequences:
 
     Args:
         path: Path of a file that `write_channels` wrote.
-
-    Returns:
-        `ChannelSequences`.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -223,14 +204,9 @@ def read_channels(path: PathLike) -> ChannelSequences:
 def join_channels(
     parts: Sequence[ChannelSequences], metadata: dict[str, Any] | None = None
 ) -> ChannelSequences:
-    """Joins sequences of one world.
+    """Joins sequences of one world: of the same array, band and sampling period.
 
-    Args:
-        parts: `ChannelSequences` of the same array, band and sampling period.
-        metadata: Metadata of the whole; that of the first part if `None`.
-
-    Returns:
-        `ChannelSequences`.
+    The metadata of the whole are those of the first part if `None`.
 
     Raises:
         ValueError: If there is no part, or the parts do not belong together.
@@ -296,11 +272,7 @@ def true_channels(
 def vanishing_mask(sequences: PathSequences | ChannelSequences) -> Array:
     """Sequences whose channel vanishes (has no path, or is zero) in at least one snapshot.
 
-    Args:
-        sequences: `PathSequences` or `ChannelSequences`.
-
-    Returns:
-        bool `[num_sequences]`.
+    bool `[num_sequences]`.
     """
     if isinstance(sequences, PathSequences):
         return ~sequences.valid.any(axis=-1).all(axis=-1)
@@ -308,14 +280,7 @@ def vanishing_mask(sequences: PathSequences | ChannelSequences) -> Array:
 
 
 def check_channels(path: PathLike) -> list[str]:
-    """Checks a file of channels; never raises for what is wrong with the file.
-
-    Args:
-        path: Path of an HDF5 file.
-
-    Returns:
-        List of problems, each a sentence; empty where the file is sound.
-    """
+    """Checks a file of channels: see `check_file`."""
     try:
         channels = read_channels(path)
     except (OSError, ValueError) as error:
@@ -391,9 +356,6 @@ def axes_fault(channels: ChannelSequences) -> str | None:
 
     Of fewer than ten sequences nothing is told. Time and the antennas of a line look alike where
     channels turn as much from snapshot to snapshot as from antenna to antenna.
-
-    Args:
-        channels: `ChannelSequences`.
 
     Returns:
         A sentence; `None` where nothing speaks against it.
@@ -475,9 +437,6 @@ def import_channels(
         **settings: The other attributes of `ChannelSequences`: `sampling_period`,
             `carrier_frequency` and `subcarrier_spacing`, and `speed`, `sequence_id`, `metadata` and
             `origin`, the name of the file by default.
-
-    Returns:
-        `ChannelSequences`.
 
     Raises:
         FileNotFoundError: If there is no such file.

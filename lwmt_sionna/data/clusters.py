@@ -17,9 +17,6 @@ from lwmt_sionna.runs.configuration import (
 )
 from lwmt_sionna.typing import Random
 
-__all__ = ["ClusterConfig", "draw_clusters"]
-
-
 _Count = Annotated[tuple[PositiveInt, PositiveInt], ORDERED]
 _Range = Annotated[tuple[Positive, Positive], ORDERED]
 
@@ -75,8 +72,6 @@ def draw_clusters(
         num_sequences: Number of sequences.
         num_snapshots: Snapshots of each.
         sampling_period: Time between snapshots in seconds.
-        rng: `numpy.random.Generator`.
-        config: `ClusterConfig`.
         carrier_frequency: Hertz.
 
     Returns:

@@ -22,19 +22,6 @@ import numpy as np
 from lwmt_sionna.runs.records import atomic_path, sha256
 from lwmt_sionna.typing import Array, PathLike
 
-__all__ = [
-    "LARGEST_RATIO",
-    "MATLAB_COMPLEX",
-    "Content",
-    "child_environment",
-    "load",
-    "new_file",
-    "own_array",
-    "read_content",
-    "read_schema",
-    "read_shapes",
-]
-
 # HDF5 leaves the first bytes of a file to its user where asked to; a power of two, at least 512.
 _BLOCK_BYTES = 512
 MATLAB_COMPLEX = ("real", "imag")
@@ -102,15 +89,7 @@ def new_file(
 
 
 def read_content(path: PathLike, schema: str, major: int) -> Content:
-    """Reads a file and checks its checksum, schema and version.
-
-    Args:
-        path: Path of the file.
-        schema: Name of the schema.
-        major: Major version.
-
-    Returns:
-        `Content`.
+    """Reads a file and checks its checksum, the schema that it names and the major version.
 
     Raises:
         FileNotFoundError: If there is no such file.

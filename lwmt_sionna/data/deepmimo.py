@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lwmt_sionna.data.array_files import ArrayReader
+from lwmt_sionna.data.arrays import unit_vectors
 from lwmt_sionna.data.paths import (
     SPEED_OF_LIGHT,
     PathSequences,
@@ -23,8 +24,6 @@ from lwmt_sionna.data.paths import (
     widen_paths,
 )
 from lwmt_sionna.typing import ArrayLike, PathLike
-
-__all__ = ["read_deepmimo"]
 
 _PER_PATH = ("power", "phase", "delay", "aoa_az", "aoa_el", "aod_az", "aod_el", "inter")
 _AZIMUTHS = ("aod_az", "aoa_az")
@@ -304,10 +303,7 @@ def _convert(raw, carrier, gain_has_carrier_phase):
 def _unpack(codes):
     """Interactions of decimal codes whose first digit is the first interaction."""
     codes = np.abs(codes).round().astype(np.int64)
-    digits = []
-    for place in range(_MOST_INTERACTIONS - 1, -1, -1):
-        digits.append(codes // 10**place % 10)
-    digits = np.stack(digits)
+    digits = np.stack([codes // 10**p % 10 for p in reversed(range(_MOST_INTERACTIONS))])
     # Leading zeros are no interactions: what follows them moves to the front.
     order = np.argsort(digits == 0, axis=0, kind="stable")
     digits = np.take_along_axis(digits, order, axis=0)
@@ -329,9 +325,8 @@ def _assemble(stations, transmitters, name, carrier, period, tracer):
         speed = step.mean(axis=1) / period
     else:
         velocity, speed = np.zeros_like(position), np.zeros(len(position))
-    theta, phi = joined["theta_r"], joined["phi_r"]
-    arrival = [np.sin(theta) * np.cos(phi), np.sin(theta) * np.sin(phi), np.cos(theta)]
-    shift = np.einsum("stpx,stx->stp", np.stack(arrival, axis=-1), velocity)
+    arrival = unit_vectors(joined["theta_r"], joined["phi_r"])
+    shift = np.einsum("stpx,stx->stp", arrival, velocity)
     reached = joined["valid"].any(axis=(1, 2))
     paths = PathSequences(
         **joined,

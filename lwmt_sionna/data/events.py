@@ -9,15 +9,6 @@ import numpy as np
 from lwmt_sionna.data.paths import SPEED_OF_LIGHT, PathSequences
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = [
-    "event_mask",
-    "event_power",
-    "match_paths",
-    "may_continue",
-    "snapshot_paths",
-    "unexplained_events",
-]
-
 # A path may be the continuation of another if its delay is where that one's Doppler shift leads, up
 # to the curvature over a few metres of motion, and its departure direction is close.
 _DELAY_TOLERANCE = 0.3 / SPEED_OF_LIGHT
@@ -68,12 +59,7 @@ def match_paths(
 ) -> Array:
     """Pairs each path with the one that continues it: mutual best in delay.
 
-    Args:
-        before: As in `may_continue`.
-        after: As in `may_continue`.
-        elapsed: As in `may_continue`.
-        carrier_frequency: Hertz.
-        delay_tolerance: Seconds.
+    The arguments are those of `may_continue`, and a tolerance of the delay in seconds.
 
     Returns:
         Integer `[num_sequences, num_before]`: index of the later path that continues each earlier
@@ -92,12 +78,9 @@ def match_paths(
 def event_power(paths: PathSequences, last: int, target: int) -> Array:
     """Power of the paths born or dead between two snapshots, relative to the channel's power.
 
-    A path continues when the other snapshot holds one with the same interactions and objects
-    (`path_key`), at the delay to which its Doppler shift leads (within 0.3 m) and in nearly the
-    same direction of departure (within 3 degrees).
+    A path continues when the other snapshot holds one that `may_continue` it.
 
     Args:
-        paths: `PathSequences`.
         last: Index of the last measured snapshot.
         target: Index of the snapshot to be predicted.
 
@@ -107,12 +90,8 @@ def event_power(paths: PathSequences, last: int, target: int) -> Array:
     """
     power = paths.power.astype(np.float64)
     elapsed = (target - last) * paths.sampling_period
-    same = may_continue(
-        snapshot_paths(paths, last),
-        snapshot_paths(paths, target),
-        elapsed,
-        paths.carrier_frequency,
-    )
+    before, after = (snapshot_paths(paths, snapshot) for snapshot in (last, target))
+    same = may_continue(before, after, elapsed, paths.carrier_frequency)
     dead = np.sum(power[:, last] * ~same.any(axis=2), axis=-1)
     born = np.sum(power[:, target] * ~same.any(axis=1), axis=-1)
     total = np.maximum(power[:, last].sum(-1), power[:, target].sum(-1))
@@ -125,7 +104,6 @@ def event_mask(
     """Whether paths of notable power are born or die between two snapshots.
 
     Args:
-        paths: `PathSequences`.
         last: Index of the last measured snapshot.
         target: Index of the snapshot to be predicted.
         threshold_db: Power of the born and dead paths, relative to the channel's, from which it
@@ -169,13 +147,10 @@ def unexplained_events(
     total = power.sum(axis=-1, keepdims=True)
     notable = power > total * 10.0 ** (threshold_db / 10.0)
     result = np.zeros((paths.num_sequences, paths.num_snapshots - 1), dtype=bool)
+    step, carrier = reference.sampling_period, reference.carrier_frequency
     for snapshot in range(paths.num_snapshots - 1):
-        pair = match_paths(
-            snapshot_paths(reference, snapshot),
-            snapshot_paths(reference, snapshot + 1),
-            reference.sampling_period,
-            reference.carrier_frequency,
-        )
+        before, after = (snapshot_paths(reference, snapshot + end) for end in (0, 1))
+        pair = match_paths(before, after, step, carrier)
         lives_on = pair >= 0
         place = np.where(lives_on, pair, 0)
         later = np.take_along_axis(found[:, snapshot + 1], place, axis=1)
@@ -192,8 +167,8 @@ def _cost(before, after, elapsed, carrier_frequency, delay_tolerance):
         & before["valid"][:, :, None]
         & after["valid"][:, None, :]
     )
-    early = {name: before[name][row, first] for name in ("tau", "doppler", "theta_t", "phi_t")}
-    late = {name: after[name][row, second] for name in ("tau", "doppler", "theta_t", "phi_t")}
+    early = {name: before[name][row, first] for name in _FIELDS[2:]}
+    late = {name: after[name][row, second] for name in _FIELDS[2:]}
     elapsed = np.broadcast_to(elapsed, len(before["valid"]))[row]
     shift = (early["doppler"].astype(np.float64) + late["doppler"]) / 2
     mismatch = np.abs(early["tau"] - shift / carrier_frequency * elapsed - late["tau"])

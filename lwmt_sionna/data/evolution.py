@@ -18,8 +18,6 @@ from lwmt_sionna.data.paths import (
 from lwmt_sionna.data.synthesis import subcarrier_frequencies
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = ["evolve", "evolve_between", "extrapolation_error", "interpolate", "replay", "retime"]
-
 _ANGLES = ("theta_t", "phi_t", "theta_r", "phi_r")
 _LABELS = ("path_key", "interactions")
 # Delays of one path forecast from both ends differ by far less than a wavelength over the distances
@@ -95,13 +93,7 @@ def extrapolation_error(
     subcarriers 540 kHz apart, is evolved from the earlier paths with constant Doppler shifts and
     compared with that of the later paths.
 
-    Args:
-        before: Dictionary of arrays of the earlier snapshots, first axes
-            `[num_intervals, num_before]`.
-        after: The same of the later snapshots, `[num_intervals, num_after]`.
-        elapsed: Time in between in seconds, float `[num_intervals]`.
-        carrier_frequency: Hertz.
-        orientation: Yaw, pitch and roll of the array in radians.
+    The arguments are those of `evolve_between`, and yaw, pitch and roll of the array in radians.
 
     Returns:
         float64 `[num_intervals]`: squared error over the power of the later channel; NaN where that
@@ -124,13 +116,9 @@ def retime(paths: PathSequences, sampling_period: float) -> PathSequences:
     the inverse of the period; the normalised Doppler shift stays.
 
     Args:
-        paths: `PathSequences`.
         sampling_period: Time between snapshots in seconds.
     """
-    if not sampling_period > 0:
-        raise ValueError(
-            f"sampling_period must be positive. Received: sampling_period={sampling_period}"
-        )
+    _check_positive(sampling_period=sampling_period)
     factor = paths.sampling_period / sampling_period
     return dataclasses.replace(
         paths,
@@ -156,7 +144,6 @@ def replay(
     some -49 dB.
 
     Args:
-        paths: `PathSequences`.
         speed_factor: New speed over the stored one.
         sampling_period: New time between snapshots in seconds.
         num_snapshots: Snapshots to keep; as many as there were, or as there are now if those are
@@ -168,9 +155,7 @@ def replay(
     Raises:
         ValueError: If the way from one snapshot to the next is no whole part of the stored one.
     """
-    for name, value in (("speed_factor", speed_factor), ("sampling_period", sampling_period)):
-        if not value > 0:
-            raise ValueError(f"{name} must be positive. Received: {name}={value}")
+    _check_positive(speed_factor=speed_factor, sampling_period=sampling_period)
     parts = paths.sampling_period / (speed_factor * sampling_period)
     num_parts = round(parts)
     if num_parts < 1 or abs(parts - num_parts) > _TOLERANCE_PARTS * parts:
@@ -203,7 +188,6 @@ def evolve(
     sequences of any length, period and speed, without births and deaths.
 
     Args:
-        paths: `PathSequences`.
         num_snapshots: Snapshots of the new sequences.
         sampling_period: Time between them in seconds.
         snapshot: Index of the snapshot to start from, one for all or integer `[num_sequences]`.
@@ -212,11 +196,7 @@ def evolve(
     Returns:
         `PathSequences` without labels that only tracing gives; columns that hold no path are gone.
     """
-    if num_snapshots < 1 or not sampling_period > 0:
-        raise ValueError(
-            "num_snapshots and sampling_period must be positive. Received: "
-            f"num_snapshots={num_snapshots}, sampling_period={sampling_period}"
-        )
+    _check_positive(num_snapshots=num_snapshots, sampling_period=sampling_period)
     rows = np.arange(paths.num_sequences)
     chosen = np.broadcast_to(np.asarray(snapshot), rows.shape)
     factor = np.broadcast_to(np.asarray(speed_factor, np.float64), rows.shape)
@@ -248,7 +228,6 @@ def interpolate(paths: PathSequences, factor: int, num_snapshots: int) -> PathSe
     30 km/h every 5 ms so serves 30 km/h every 2.5 ms and 3 km/h every 5 ms.
 
     Args:
-        paths: `PathSequences`.
         factor: New snapshots per stored one, an integer.
         num_snapshots: Snapshots of the new sequences, the first of which is the first stored one.
 
@@ -276,6 +255,12 @@ def interpolate(paths: PathSequences, factor: int, num_snapshots: int) -> PathSe
         for begin in range(0, max(1, paths.num_sequences), _CHUNK)
     ]
     return chunks[0] if len(chunks) == 1 else concatenate(chunks)
+
+
+def _check_positive(**settings):
+    for name, value in settings.items():
+        if not value > 0:
+            raise ValueError(f"{name} must be positive. Received: {name}={value}")
 
 
 def _interpolate_tracks(paths, factor, num_snapshots):

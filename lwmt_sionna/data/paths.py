@@ -8,22 +8,6 @@ import numpy as np
 
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = [
-    "OPTIONAL_FIELDS",
-    "PATH_FIELDS",
-    "SEQUENCE_FIELDS",
-    "SPEED_OF_LIGHT",
-    "PathSequences",
-    "absent_value",
-    "blank_absent",
-    "check_alike",
-    "compact_paths",
-    "concatenate",
-    "pack_interactions",
-    "pad_paths",
-    "widen_paths",
-]
-
 SPEED_OF_LIGHT = 299_792_458.0
 # name -> (dtype, axes): S sequences, T snapshots, P paths, R and Q polarisations of user and base
 # station.
@@ -261,15 +245,7 @@ def pack_interactions(kinds: ArrayLike) -> Array:
 
 
 def check_alike(first: PathSequences, other: PathSequences) -> None:
-    """Refuses sequences that cannot be joined.
-
-    Args:
-        first: `PathSequences`.
-        other: `PathSequences`.
-
-    Raises:
-        ValueError: If scene, base stations, carrier or sampling period differ.
-    """
+    """Refuses sequences that differ in scene, base stations, carrier or sampling period."""
     for name in ("scene", "sampling_period", "carrier_frequency"):
         values = [getattr(first, name), getattr(other, name)]
         if values[0] != values[1]:
@@ -284,15 +260,7 @@ def check_alike(first: PathSequences, other: PathSequences) -> None:
 
 
 def pad_paths(paths: PathSequences, num_paths: int) -> PathSequences:
-    """Adds absent paths.
-
-    Args:
-        paths: `PathSequences`.
-        num_paths: Number of paths afterwards, at least as many as there are.
-
-    Returns:
-        `PathSequences`.
-    """
+    """Adds absent paths until there are so many."""
     fields = {**PATH_FIELDS, **OPTIONAL_FIELDS}
     arrays = {n: v for n, v in paths.arrays.items() if "P" in fields.get(n, ("", ""))[1]}
     return dataclasses.replace(paths, **widen_paths(arrays, num_paths))
@@ -306,12 +274,8 @@ def absent_value(name: str) -> float:
 def blank_absent(arrays: dict[str, Array]) -> dict[str, Array]:
     """Puts what stands for no path wherever `valid` says that there is none.
 
-    Args:
-        arrays: Arrays of paths by the names of `PATH_FIELDS` and `"interactions"`, among them
-            `"valid"`, `[..., num_paths]`; gains with two axes more.
-
-    Returns:
-        Dictionary like `arrays`.
+    Arrays of paths by the names of `PATH_FIELDS` and `"interactions"`, among them `"valid"`, are
+    `[..., num_paths]`, gains with two axes more; so are those returned.
     """
     valid = arrays["valid"]
     blank = {}
@@ -322,16 +286,7 @@ def blank_absent(arrays: dict[str, Array]) -> dict[str, Array]:
 
 
 def widen_paths(arrays: dict[str, Array], num_paths: int, axis: int = 2) -> dict[str, Array]:
-    """Appends absent paths to arrays of paths.
-
-    Args:
-        arrays: Arrays by the names of `PATH_FIELDS` and `"interactions"`.
-        num_paths: Length of the axis of paths afterwards.
-        axis: Axis of the paths.
-
-    Returns:
-        Dictionary like `arrays`.
-    """
+    """Appends absent paths to arrays of paths, see `blank_absent`, until an axis is as long."""
     wide = {}
     for name, value in arrays.items():
         room = [(0, 0)] * value.ndim
@@ -343,12 +298,7 @@ def widen_paths(arrays: dict[str, Array], num_paths: int, axis: int = 2) -> dict
 def compact_paths(arrays: dict[str, Array], axis: int = 2) -> dict[str, Array]:
     """Moves the paths of every snapshot to the front and drops columns that none of them fills.
 
-    Args:
-        arrays: Arrays by the names of `PATH_FIELDS` and `"interactions"`, among them `"valid"`.
-        axis: Axis of the paths, the last one of `"valid"`.
-
-    Returns:
-        Dictionary like `arrays`; one column at least stays.
+    Of arrays as in `blank_absent`; `axis` is that of the paths, and one column at least stays.
     """
     valid = arrays["valid"]
     order = np.argsort(~valid, axis=axis, kind="stable")

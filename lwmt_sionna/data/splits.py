@@ -8,9 +8,6 @@ from lwmt_sionna.data.channels import ChannelSequences
 from lwmt_sionna.data.paths import PathSequences
 from lwmt_sionna.typing import Array
 
-__all__ = ["check_disjoint", "split_by_trajectory", "take_trajectories", "track_distance"]
-
-
 Sequences = TypeVar("Sequences", bound=PathSequences | ChannelSequences)
 
 
@@ -96,13 +93,8 @@ def track_distance(
 ) -> Array:
     """Distance from each evaluated trajectory to the nearest training trajectory.
 
-    Args:
-        training: `PathSequences` or `ChannelSequences` of the training side.
-        evaluation: The same of the evaluated side.
-
-    Returns:
-        float64 `[evaluation.num_sequences]`, metres between the nearest of the start, middle and
-        end points; infinite for another scene, and for channels, which know no places.
+    float64 `[evaluation.num_sequences]`, metres between the nearest of the start, middle and end
+    points; infinite for another scene, and for channels, which know no places.
     """
     known = isinstance(training, PathSequences) and isinstance(evaluation, PathSequences)
     if not known or training.scene != evaluation.scene:

@@ -33,18 +33,6 @@ from lwmt_sionna.data.paths import (
 from lwmt_sionna.data.validation import check_values, validate
 from lwmt_sionna.typing import PathLike
 
-__all__ = [
-    "SCHEMA",
-    "SCHEMA_MINOR",
-    "SCHEMA_VERSION",
-    "UNITS",
-    "check_file",
-    "merge_paths",
-    "read_paths",
-    "read_sequences",
-    "write_paths",
-]
-
 SCHEMA = "lwmt_sionna.paths"
 SCHEMA_VERSION = 1
 SCHEMA_MINOR = 1
@@ -61,7 +49,6 @@ def write_paths(path: PathLike, paths: PathSequences) -> None:
 
     Args:
         path: Target path, ending in `.h5`.
-        paths: `PathSequences`.
 
     Raises:
         OSError: If the file cannot be written, as on a full disk. The error names the path.
@@ -120,9 +107,6 @@ def read_paths(path: PathLike) -> PathSequences:
     Args:
         path: Path of a file that `write_paths` wrote.
 
-    Returns:
-        `PathSequences`.
-
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is truncated, altered, of another kind or of a later version, if it
@@ -137,9 +121,6 @@ def read_sequences(path: PathLike) -> PathSequences | ChannelSequences:
 
     Args:
         path: Path of a file of paths or of channels.
-
-    Returns:
-        `PathSequences` or `ChannelSequences`.
 
     Raises:
         FileNotFoundError: If there is no such file.

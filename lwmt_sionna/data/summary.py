@@ -5,22 +5,12 @@ from typing import Any
 import numpy as np
 
 from lwmt_sionna.data.arrays import PlanarArray
-from lwmt_sionna.data.channels import vanishing_mask
+from lwmt_sionna.data.channels import ChannelSequences, vanishing_mask
 from lwmt_sionna.data.events import event_mask
 from lwmt_sionna.data.paths import SPEED_OF_LIGHT, PathSequences
 from lwmt_sionna.data.synthesis import subcarrier_frequencies, synthesize
 from lwmt_sionna.runs.records import atomic_path
 from lwmt_sionna.typing import Array, PathLike
-
-__all__ = [
-    "angle_delay_power",
-    "animate_angle_delay",
-    "map_figure",
-    "plot_angle_delay",
-    "plot_tracks",
-    "spreads",
-    "summarize",
-]
 
 
 def spreads(paths: PathSequences) -> dict[str, Array]:
@@ -49,8 +39,8 @@ def spreads(paths: PathSequences) -> dict[str, Array]:
     }
 
 
-def summarize(paths: PathSequences) -> dict[str, Any]:
-    """Counts, coverage and spreads of a data set.
+def summarize(sequences: PathSequences | ChannelSequences) -> dict[str, Any]:
+    """Counts of a data set, and, where paths are stored, coverage and spreads.
 
     Returns:
         Flat dictionary of text and numbers, units in the names. Coverage is the share of the drawn
@@ -61,8 +51,34 @@ def summarize(paths: PathSequences) -> dict[str, Any]:
     Raises:
         ValueError: If there is no sequence.
     """
-    if not paths.num_sequences:
+    if not sequences.num_sequences:
         raise ValueError("There is no sequence to summarise. Received: num_sequences=0")
+    known = np.isfinite(sequences.speed).any()
+    speeds = {"min": np.nanmin, "max": np.nanmax}
+    result = {
+        "scene": sequences.scene,
+        "num_sequences": sequences.num_sequences,
+        "num_snapshots": sequences.num_snapshots,
+        "num_base_stations": len(np.unique(sequences.bs_index)),
+        "carrier_frequency_ghz": sequences.carrier_frequency / 1e9,
+        "sampling_period_ms": sequences.sampling_period * 1e3,
+        **{f"speed_{n}_kmh": float(3.6 * f(sequences.speed)) for n, f in speeds.items() if known},
+        "normalized_doppler_max": float(np.nanmax(sequences.normalized_doppler)) if known else None,
+        "vanishing_share": float(vanishing_mask(sequences).mean()),
+    }
+    if isinstance(sequences, PathSequences):
+        return result | _summarize_paths(sequences)
+    power = np.mean(np.abs(sequences.h) ** 2, axis=(1, 2, 3), dtype=np.float64)
+    return result | {
+        "num_antennas": sequences.h.shape[2],
+        "array_shape": " x ".join(map(str, sequences.array_shape)),
+        "num_subcarriers": sequences.h.shape[3],
+        "subcarrier_spacing_khz": sequences.subcarrier_spacing / 1e3,
+        "power_median_db": float(10 * np.log10(max(np.median(power), 1e-30))),
+    }
+
+
+def _summarize_paths(paths):
     count = paths.valid.sum(axis=-1)
     seen = count > 0
     gain = paths.power.astype(np.float64).sum(axis=-1)
@@ -70,15 +86,6 @@ def summarize(paths: PathSequences) -> dict[str, Any]:
     offset = paths.position - paths.bs_position[paths.bs_index][:, None]
     distance = np.linalg.norm(offset[..., :2], axis=-1)
     result = {
-        "scene": paths.scene,
-        "num_sequences": paths.num_sequences,
-        "num_snapshots": paths.num_snapshots,
-        "num_base_stations": len(np.unique(paths.bs_index)),
-        "carrier_frequency_ghz": paths.carrier_frequency / 1e9,
-        "sampling_period_ms": paths.sampling_period * 1e3,
-        "speed_min_kmh": float(paths.speed.min() * 3.6),
-        "speed_max_kmh": float(paths.speed.max() * 3.6),
-        "normalized_doppler_max": float(paths.normalized_doppler.max()),
         "distance_min_m": float(distance.min()),
         "distance_max_m": float(distance.max()),
         "paths_mean": float(count.mean()),
@@ -99,7 +106,6 @@ def summarize(paths: PathSequences) -> dict[str, Any]:
         result[f"{name}_spread_q90_{unit}"] = float(np.quantile(value, 0.9))
     drawn, uncovered = (paths.metadata.get(n) for n in ("num_drawn", "num_out_of_coverage"))
     result["coverage_share"] = None if drawn is None else 1.0 - (uncovered or 0) / drawn
-    result["vanishing_share"] = float(vanishing_mask(paths).mean())
     steps = [event_mask(paths, t, t + 1) for t in range(paths.num_snapshots - 1)]
     result["event_share"] = float(np.mean(steps)) if steps else None
     result["traced_share"] = float(paths.traced.mean())
@@ -121,31 +127,19 @@ _ANGLE_LABEL = "sine of departure"
 _DELAY_LABEL = "delay [µs]"
 
 
-def angle_delay_power(
-    paths: PathSequences,
-    sequence: int,
-    array: PlanarArray | None = None,
-    frequencies: Array | None = None,
-) -> Array:
+def angle_delay_power(paths: PathSequences, sequence: int) -> Array:
     """Power of one sequence over angle and delay, snapshot by snapshot.
 
-    Args:
-        paths: `PathSequences`.
-        sequence: Index of the sequence.
-        array: `PlanarArray`; a horizontal line of 32 elements, with the polarisations the paths
-            were traced with, if `None`.
-        frequencies: Subcarrier frequencies in hertz, equally spaced; 32 subcarriers 540 kHz apart
-            if `None`.
+    At a horizontal line of 32 elements, with the polarisations the paths were traced with, and 32
+    subcarriers 540 kHz apart.
 
     Returns:
         float64 `[num_snapshots, num_ant, num_subcarriers]`: squared magnitude of the unitary
         discrete Fourier transform over antennas (the first polarisation's) and subcarriers,
         relative to the sequence's largest; angle bins in ascending order, delay bins from zero.
     """
-    if array is None:
-        array = PlanarArray(polarization="V" if paths.a.shape[-1] == 1 else "VH")
-    if frequencies is None:
-        frequencies = subcarrier_frequencies(_NUM_SUBCARRIERS, _SPACING)
+    array = PlanarArray(polarization="V" if paths.a.shape[-1] == 1 else "VH")
+    frequencies = subcarrier_frequencies(_NUM_SUBCARRIERS, _SPACING)
     h = synthesize(paths.select(slice(sequence, sequence + 1)), array, frequencies)[0]
     h = h[:, : array.num_rows * array.num_cols]
     spectrum = np.fft.ifft(np.fft.fft(h, axis=1, norm="ortho"), axis=2, norm="ortho")
@@ -154,23 +148,14 @@ def angle_delay_power(
 
 
 def plot_angle_delay(paths: PathSequences, sequence: int, path: PathLike) -> None:
-    """Draws a strip of angle-delay maps over time.
-
-    Args:
-        paths: `PathSequences`.
-        sequence: Index of the sequence.
-        path: Path of the figure; the extension chooses the format.
+    """Draws a strip of angle-delay maps of a sequence over time.
 
     Raises:
         ValueError: If there is no such sequence.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     level = _angle_delay_db(paths, sequence)
     shown = np.unique(np.linspace(0, len(level) - 1, _NUM_PANELS).round().astype(int))
-    figure = Figure(figsize=(1.4 * len(shown) + 1.3, 2.5), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(1.4 * len(shown) + 1.3, 2.5)
     panels = figure.subplots(1, len(shown), sharex=True, sharey=True, squeeze=False)[0]
     for axes, snapshot in zip(panels, shown, strict=True):
         image = _show_map(axes, level[snapshot])
@@ -187,25 +172,17 @@ def plot_angle_delay(paths: PathSequences, sequence: int, path: PathLike) -> Non
 
 
 def animate_angle_delay(paths: PathSequences, sequence: int, path: PathLike) -> None:
-    """Writes an animation of angle-delay maps, with the path gain over time below.
-
-    Args:
-        paths: `PathSequences`.
-        sequence: Index of the sequence.
-        path: Path of the GIF.
+    """Writes an animation (GIF) of angle-delay maps, with the path gain over time below.
 
     Raises:
         ValueError: If there is no such sequence.
     """
     from matplotlib.animation import FuncAnimation, PillowWriter
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     level = _angle_delay_db(paths, sequence)
     gain = _gain_db(paths)[sequence]
     elapsed = (paths.time[sequence] - paths.time[sequence, 0]) * 1e3
-    figure = Figure(figsize=(4.6, 5.0), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(4.6, 5.0)
     upper, lower = figure.subplots(2, 1, height_ratios=(3, 1))
     image = _show_map(upper, level[0])
     upper.set(xlabel=_DELAY_LABEL, ylabel=_ANGLE_LABEL)
@@ -235,7 +212,6 @@ def plot_tracks(
     begins and an arrow where it goes; users that stand have no arrow.
 
     Args:
-        paths: `PathSequences`.
         path: Path of the figure; the extension chooses the format.
         ground: Optional map of heights drawn underneath: tuple of float `[num_y, num_x]` (metres,
             NaN where there is nothing) and its extent `(left, right, bottom, top)` in metres.
@@ -298,16 +274,21 @@ def map_figure(extent: tuple[float, float, float, float]) -> tuple[Any, Any]:
     `extent` is `(left, right, bottom, top)` in metres. Returns the figure and its axes, with room
     for a colour bar on the right.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     left, right, bottom, top = extent
     height = np.clip(_MAP_INCHES * (top - bottom) / (right - left), 1.8, 9.0)
-    figure = Figure(figsize=(_MAP_INCHES + 1.6, height + 0.85), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = _figure(_MAP_INCHES + 1.6, height + 0.85)
     axes = figure.subplots()
     axes.set(xlabel="x [m]", ylabel="y [m]", aspect="equal")
     return figure, axes
+
+
+def _figure(width, height):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
 
 
 def _angle_delay_db(paths, sequence):

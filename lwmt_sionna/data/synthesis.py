@@ -6,14 +6,6 @@ from lwmt_sionna.data.arrays import PlanarArray
 from lwmt_sionna.data.paths import PathSequences
 from lwmt_sionna.typing import Array, ArrayLike, Random
 
-__all__ = [
-    "add_noise",
-    "element_gains",
-    "history_scale",
-    "subcarrier_frequencies",
-    "synthesize",
-]
-
 _CHUNK_BYTES = 2**28
 
 
@@ -51,7 +43,6 @@ def synthesize(
     Doppler shift `nu_p`. Equals `Paths.cfr` of Sionna RT with `normalize_delays=False`.
 
     Args:
-        paths: `PathSequences`.
         array: `PlanarArray` of the base station.
         frequencies: Baseband frequencies in hertz, float `[num_subcarriers]`.
         times: Instants relative to each snapshot in seconds, float `[num_times]`; paths evolve to
@@ -66,7 +57,7 @@ def synthesize(
     Raises:
         ValueError: If the array's polarisations are not those the paths were traced with.
     """
-    _check_polarization(paths, array)
+    check_polarization(paths, array)
     frequencies = np.asarray(frequencies, dtype=np.float64)
     chosen = np.arange(paths.num_snapshots) if snapshots is None else np.atleast_1d(snapshots)
     instants = np.zeros(1) if times is None else np.asarray(times, dtype=np.float64)
@@ -90,7 +81,6 @@ def element_gains(paths: PathSequences, array: PlanarArray, snapshots: ArrayLike
     """Gain of every path between every pair of antennas, at the carrier.
 
     Args:
-        paths: `PathSequences`.
         array: `PlanarArray` of the base station.
         snapshots: Indices of the snapshots, integer `[num_chosen]`.
 
@@ -101,7 +91,7 @@ def element_gains(paths: PathSequences, array: PlanarArray, snapshots: ArrayLike
     Raises:
         ValueError: If the array's polarisations are not those the paths were traced with.
     """
-    _check_polarization(paths, array)
+    check_polarization(paths, array)
     index = (slice(None), np.atleast_1d(snapshots))
     gain = paths.a[index] * paths.valid[index][..., None, None]
     response = _responses(paths, index, array)
@@ -117,7 +107,6 @@ def add_noise(h: Array, history_snr_db: ArrayLike, rng: Random) -> Array:
         h: True history, complex `[batch, time, antenna, subcarrier]`.
         history_snr_db: Pilot signal-to-noise ratio in decibels, float or float `[batch]`, relative
             to the mean power of each sequence's history.
-        rng: `numpy.random.Generator`.
 
     Returns:
         complex64, shape as `h`.
@@ -142,7 +131,8 @@ def history_scale(history: Array) -> Array:
     return np.where(rms > 0, rms, 1.0).astype(np.float32)
 
 
-def _check_polarization(paths, array):
+def check_polarization(paths: PathSequences, array: PlanarArray) -> None:
+    """Refuses an array with other polarisations than those the paths were traced with."""
     if paths.a.shape[-1] != array.num_polarizations:
         raise ValueError(
             "The paths were traced with another number of polarisations than the array has: "

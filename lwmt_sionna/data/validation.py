@@ -2,11 +2,10 @@
 
 import numpy as np
 
+from lwmt_sionna.data.arrays import unit_vectors
 from lwmt_sionna.data.events import match_paths, snapshot_paths
 from lwmt_sionna.data.paths import SPEED_OF_LIGHT, PathSequences
 from lwmt_sionna.typing import Array
-
-__all__ = ["check_values", "validate"]
 
 _CHUNK = 64
 _EPS = float(np.finfo(np.float32).eps)
@@ -153,14 +152,7 @@ def _line_of_sight(paths):
     wrong = direct & (np.abs(late) > 0.02 + 1e-5 * distance[..., None])
     if wrong.any():
         problems.append(f"tau in line of sight is not the distance in {_first(wrong)}.")
-    towards = np.stack(
-        [
-            np.sin(paths.theta_t) * np.cos(paths.phi_t),
-            np.sin(paths.theta_t) * np.sin(paths.phi_t),
-            np.cos(paths.theta_t),
-        ],
-        axis=-1,
-    )
+    towards = unit_vectors(paths.theta_t, paths.phi_t)
     # One centimetre of position, and the rounding of the angles.
     miss = np.linalg.norm(towards * distance[..., None, None] - offset[:, :, None], axis=-1)
     wrong = direct & (miss > 0.02 + 1e-5 * distance[..., None])

@@ -22,6 +22,7 @@ from lwmt_sionna.data import (
 from lwmt_sionna.data.events import may_continue, snapshot_paths
 from lwmt_sionna.evaluation.leaks import check_causal
 from lwmt_sionna.evaluation.metrics import (
+    FLOOR,
     aligned_error,
     normalized_error,
     sgcs,
@@ -31,19 +32,6 @@ from lwmt_sionna.evaluation.metrics import (
 )
 from lwmt_sionna.masking import HardwareConfig
 from lwmt_sionna.typing import Array, ArrayLike
-
-__all__ = [
-    "CEILINGS",
-    "SUBSETS",
-    "Forecast",
-    "Trial",
-    "causal_channel",
-    "causal_forecast",
-    "draw_trial",
-    "evaluate",
-    "evaluate_paths",
-    "event_subsets",
-]
 
 # What has a keyword `arrived` is told of lost reports.
 Forecast: TypeAlias = Callable[..., Any]
@@ -154,7 +142,7 @@ def evaluate(
             guess, truth = predicted[:, index], future[:, index]
             error, power = normalized_error(guess, truth, scale)
             # Its rounding is not that of the error itself: what is exact has no infinity here, too.
-            aligned = np.maximum(aligned_error(guess, truth) / scale**2, 1e-20 * power)
+            aligned = np.maximum(aligned_error(guess, truth) / scale**2, FLOOR * power)
             similarity = sgcs(guess, truth)
             for subset, mask in masks.items():
                 chosen = mask[index]
@@ -189,16 +177,9 @@ def evaluate_paths(
 ) -> list[dict[str, Any]]:
     """Judges predictors on stored sequences: `draw_trial`, then `evaluate`.
 
-    Args:
-        predictors: See `evaluate`.
-        sequences: `PathSequences` or `ChannelSequences` of one speed and period.
-        array: `PlanarArray` of the base station, see `draw_trial`.
-        frequencies: Subcarrier frequencies in hertz, see `draw_trial`.
-        **settings: Arguments of `draw_trial`, `history_snr_db` among them.
-
-    Returns:
-        The points of `evaluate` with the labels of the trial, one per predictor, horizon and
-        subset.
+    See there for predictors, array and frequencies; `settings` are the other arguments of
+    `draw_trial`, `history_snr_db` among them. Returns the points of `evaluate` with the labels of
+    the trial.
 
     Raises:
         ValueError: If a predictor is made for another array, the sequences are too short, or every
@@ -258,26 +239,13 @@ def draw_trial(
         seed: Seed of the noise and of the impairments, which are the same at every SNR.
         hardware: `lwmt_sionna.masking.HardwareConfig`; nothing but noise if `None`.
 
-    Returns:
-        `Trial`.
-
     Raises:
         ValueError: If the sequences are too short, every channel vanishes, or array or frequencies
             are not those of the stored channels.
     """
     length = num_history + num_horizons
-    if sequences.num_snapshots < length:
-        raise ValueError(
-            f"The sequences are too short: expected at least {length} snapshots. Received: "
-            f"num_snapshots={sequences.num_snapshots}, scene={sequences.scene}"
-        )
-    vanishing = vanishing_mask(sequences)
-    if vanishing.all():
-        raise ValueError(
-            "No sequence has a channel throughout. Received: "
-            f"num_sequences={sequences.num_sequences}, scene={sequences.scene}"
-        )
-    sequences = sequences.select(~vanishing)
+    gone = vanishing(sequences, length)
+    sequences = sequences.select(~gone)
     h = true_channels(sequences, array, frequencies, np.arange(length))
     whole_db = int(history_snr_db) % 2**32 if math.isfinite(history_snr_db) else 0
     hardware = HardwareConfig() if hardware is None else hardware
@@ -303,20 +271,31 @@ def draw_trial(
         "sampling_period_s": round(float(sequences.sampling_period), 9),
         "normalized_doppler": _mean(sequences.normalized_doppler, 4),
         "history_snr_db": float(history_snr_db),
-        "num_vanishing": int(vanishing.sum()),
+        "num_vanishing": int(gone.sum()),
         "target": hardware.target,
     }
-    subsets = event_subsets(sequences, num_history, num_horizons)
-    return Trial(
-        history,
-        future,
-        np.sqrt(power),
-        subsets,
-        sequences.bs_index,
-        labels,
-        sequences,
-        arrived,
-    )
+    subsets, groups = event_subsets(sequences, num_history, num_horizons), sequences.bs_index
+    return Trial(history, future, np.sqrt(power), subsets, groups, labels, sequences, arrived)
+
+
+def vanishing(sequences: PathSequences | ChannelSequences, length: int) -> Array:
+    """Which sequences have no channel throughout, bool `[num_sequences]`: see `vanishing_mask`.
+
+    Raises:
+        ValueError: If all of them, or if they have fewer snapshots than `length`.
+    """
+    if sequences.num_snapshots < length:
+        raise ValueError(
+            f"The sequences are too short: expected at least {length} snapshots. Received: "
+            f"num_snapshots={sequences.num_snapshots}, scene={sequences.scene}"
+        )
+    gone = vanishing_mask(sequences)
+    if gone.all():
+        raise ValueError(
+            "No sequence has a channel throughout. Received: "
+            f"num_sequences={sequences.num_sequences}, scene={sequences.scene}"
+        )
+    return gone
 
 
 def causal_forecast(
@@ -328,18 +307,8 @@ def causal_forecast(
 ) -> Array:
     """The causal ceiling: what could be foreseen at best, see `causal_channel`.
 
-    Args:
-        paths: `PathSequences`, such as `Trial.sequences`.
-        array: `PlanarArray` of the base station.
-        frequencies: Subcarrier frequencies in hertz, float `[num_subcarriers]`.
-        num_history: Snapshots of history.
-        num_horizons: Snapshots to predict.
-
-    Returns:
-        complex64 `[num_sequences, num_horizons, num_ant, num_subcarriers]`.
-
-    Raises:
-        ValueError: If the sequences are stored as channels.
+    Of all horizons after `num_history` snapshots, complex64 `[num_sequences, num_horizons, num_ant,
+    num_subcarriers]`. The sequences are such as `Trial.sequences`.
 
     Example:
 
@@ -367,8 +336,8 @@ def causal_channel(
     itself; no prediction from measured channels alone can be counted on to be better.
 
     Args:
-        paths: `PathSequences`.
-        array: `PlanarArray` of the base station.
+        paths: Stored paths.
+        array: That of the base station.
         frequencies: Subcarrier frequencies in hertz, float `[num_subcarriers]`.
         last: Index of the last measured snapshot.
         target: Index of the snapshot to be predicted.
@@ -405,16 +374,7 @@ def _mean(values, digits):
 def event_subsets(
     paths: PathSequences | ChannelSequences, num_history: int, num_horizons: int
 ) -> dict[str, Array]:
-    """Which sequences meet an event, by subset and horizon.
-
-    Args:
-        paths: `PathSequences` or `ChannelSequences`.
-        num_history: Snapshots of history.
-        num_horizons: Snapshots to predict.
-
-    Returns:
-        `Trial.subsets`.
-    """
+    """Which sequences meet an event, by subset and horizon: see `Trial.subsets`."""
     if isinstance(paths, ChannelSequences):
         return {"all": np.ones((num_horizons, paths.num_sequences), bool)}
     steps = [event_mask(paths, t, t + 1) for t in range(num_history - 1)]

@@ -12,8 +12,6 @@ from lwmt_sionna.evaluation.table import points_of
 from lwmt_sionna.runs.figures import as_record, panels, policy_style
 from lwmt_sionna.typing import PathLike
 
-__all__ = ["plot_error_scatter", "plot_prediction_errors", "plot_sum_rates"]
-
 # Speed of users of whom none is known.
 _UNKNOWN = -1
 
@@ -58,19 +56,13 @@ def plot_prediction_errors(
     _draw_regimes(points, path, draw, "NMSE [dB]", title)
 
 
-def plot_sum_rates(
-    record: dict[str, Any] | PathLike, path: PathLike, horizon: int | None = None
-) -> None:
-    """Sum rate over link SNR, one panel per regime, one curve per predictor.
-
-    Args:
-        horizon: int or None, horizon of the predictions; the farthest when None.
-    """
+def plot_sum_rates(record: dict[str, Any] | PathLike, path: PathLike) -> None:
+    """Sum rate over link SNR at the farthest horizon, a panel per regime, a curve per predictor."""
     record = as_record(record)
     rates = record["rates"]
     if not rates:
         raise ValueError("The record has no rates")
-    horizon = max(p["horizon"] for p in rates) if horizon is None else horizon
+    horizon = max(p["horizon"] for p in rates)
 
     def draw(axes, curve, style):
         curve = sorted(curve, key=lambda p: p["link_snr_db"])
@@ -81,32 +73,26 @@ def plot_sum_rates(
     _draw_regimes(points, path, draw, "sum rate [bit/s/Hz]", f"four users, horizon {horizon}")
 
 
-def plot_error_scatter(
-    record: dict[str, Any] | PathLike, path: PathLike, model: str | None = None, horizon: int = 1
-) -> None:
-    """Errors of a model over those of the best baseline, a dot per sequence, a panel per regime.
+def plot_error_scatter(record: dict[str, Any] | PathLike, path: PathLike) -> None:
+    """Errors of the last preset over those of the best baseline at horizon 1, a panel per regime.
 
-    The best baseline is the one with the smallest median error over the event-free sequences.
-    Sequences with events are drawn as crosses.
-
-    Args:
-        model: str or None, name of the model; the record's last preset when None.
-        horizon: int, horizon of the predictions.
+    A dot per sequence. The best baseline is the one with the smallest median error over the
+    event-free sequences. Sequences with events are drawn as crosses.
     """
     record = as_record(record)
     presets = list(record["num_parameters"])
-    if (model is None and not presets) or not record["sequences"]:
-        raise ValueError(f"The record has no model to compare. Received: model={model}")
-    model = presets[-1] if model is None else model
+    if not presets or not record["sequences"]:
+        raise ValueError("The record has no model to compare")
+    model = presets[-1]
     errors: dict[str, dict[str, Any]] = {}
     for row in record["sequences"]:
-        if row["horizon"] == horizon:
+        if row["horizon"] == 1:
             cell = errors.setdefault(_regime(row), {})
             cell.setdefault(row["predictor"], []).append((row["event"], row["nmse_db"]))
     best = {
         (_regime(p), p["history_snr_db"]): p["predictor"]
         for p in record["best_classical"]
-        if p["by"] == "nmse_median_db" and p["horizon"] == horizon
+        if p["by"] == "nmse_median_db" and p["horizon"] == 1
     }
     history_snr_db = record["sequences"][0]["history_snr_db"]
 
@@ -124,10 +110,7 @@ def plot_error_scatter(
         axes.plot((low, high), (low, high), color="0.5", lw=0.7)
         axes.set(xlabel=f"{policy_style(name, [name])['label']}: NMSE [dB]")
 
-    title = (
-        f"a dot per sequence (cross: with an event), horizon {horizon}, history at "
-        f"{history_snr_db:g} dB"
-    )
+    title = f"a dot per sequence (cross: an event), horizon 1, history at {history_snr_db:g} dB"
     _draw_grid(list(errors), path, draw, f"{model}: NMSE [dB]", title)
 
 

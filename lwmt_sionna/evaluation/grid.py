@@ -21,6 +21,7 @@ from lwmt_sionna.data import (
     vanishing_mask,
 )
 from lwmt_sionna.data.arrays import Polarization
+from lwmt_sionna.data.synthesis import check_polarization
 from lwmt_sionna.evaluation.evaluator import (
     CEILINGS,
     SUBSETS,
@@ -30,6 +31,7 @@ from lwmt_sionna.evaluation.evaluator import (
     causal_forecast,
     draw_trial,
     evaluate,
+    vanishing,
 )
 from lwmt_sionna.evaluation.leaks import check_held_out, other_histories, shuffled_histories
 from lwmt_sionna.evaluation.metrics import normalized_error, to_db, zero_forcing_rates
@@ -47,8 +49,6 @@ from lwmt_sionna.runs.digests import code_digest
 from lwmt_sionna.runs.parallel import progress_bar
 from lwmt_sionna.runs.store import Store
 from lwmt_sionna.typing import Array, PathLike
-
-__all__ = ["GridConfig", "Regime", "evaluate_cell", "load_regime", "run_grid"]
 
 # Rates, errors per sequence and controls are computed at one pilot SNR.
 _RATE_HISTORY_SNR_DB = 15.0
@@ -132,13 +132,6 @@ class GridConfig(Config):
 def load_regime(regime: Regime, config: GridConfig) -> PathSequences | ChannelSequences:
     """Reads the sequences of a regime.
 
-    Args:
-        regime: `Regime`.
-        config: `GridConfig`.
-
-    Returns:
-        `PathSequences` or `ChannelSequences`.
-
     Raises:
         ValueError: If they are too short, were traced with another number of polarisations, cannot
             be met at the pace, or every channel vanishes. The message names the file.
@@ -147,35 +140,23 @@ def load_regime(regime: Regime, config: GridConfig) -> PathSequences | ChannelSe
     length = config.num_history + config.num_horizons
     if config.limit:
         sequences = sequences.select(slice(0, config.limit))
-    if isinstance(sequences, PathSequences):
-        sequences = _paced(sequences, regime, config)
-    elif regime.interpolate > 1 or regime.sampling_period:
-        raise ValueError(
-            "Stored channels are met as they are: expected interpolate=1, sampling_period=0. "
-            f"Received: data={regime.data}, interpolate={regime.interpolate}, "
-            f"sampling_period={regime.sampling_period}"
-        )
-    if sequences.num_snapshots < length:
-        raise ValueError(
-            f"The sequences are too short: expected at least {length} snapshots. Received: "
-            f"data={regime.data}, num_snapshots={sequences.num_snapshots}"
-        )
-    if vanishing_mask(sequences).all():
-        raise ValueError(f"No sequence has a channel throughout. Received: data={regime.data}")
+    try:
+        if isinstance(sequences, PathSequences):
+            check_polarization(sequences, config.array)
+            if regime.interpolate > 1:
+                sequences = interpolate(sequences, regime.interpolate, length)
+            if regime.sampling_period:
+                sequences = retime(sequences, regime.sampling_period)
+        elif regime.interpolate > 1 or regime.sampling_period:
+            raise ValueError(
+                "Stored channels are met as they are: expected interpolate=1, sampling_period=0. "
+                f"Received: interpolate={regime.interpolate}, "
+                f"sampling_period={regime.sampling_period}"
+            )
+        vanishing(sequences, length)
+    except ValueError as error:
+        raise ValueError(f"{regime.data}: {error}") from error
     return sequences
-
-
-def _paced(paths, regime, config):
-    """Paths at the pace of a regime."""
-    if paths.a.shape[-1] != config.array.num_polarizations:
-        raise ValueError(
-            "The paths were traced with another number of polarisations than the array has: "
-            f"expected {paths.a.shape[-1]}. Received: data={regime.data}, "
-            f"polarization={config.polarization}"
-        )
-    if regime.interpolate > 1:
-        paths = interpolate(paths, regime.interpolate, config.num_history + config.num_horizons)
-    return retime(paths, regime.sampling_period) if regime.sampling_period else paths
 
 
 def evaluate_cell(
@@ -192,7 +173,6 @@ def evaluate_cell(
         predictors: Dictionary of names and `lwmt_sionna.baselines.Predictor`.
         sequences: `lwmt_sionna.data.PathSequences` or `ChannelSequences` of one speed and period.
         history_snr_db: Pilot SNR of the histories in decibels.
-        config: `GridConfig`.
         controls: Whether to run the controls with wrong histories as well, at the SNR of the rates.
 
     Returns:
@@ -272,9 +252,7 @@ def run_grid(
     """Evaluates every regime at every SNR; finished cells are not computed again.
 
     Args:
-        config: `GridConfig`.
         regimes: List of tuples of a `Regime` and what `load_regime` made of it.
-        store: `lwmt_sionna.runs.store.Store`.
 
     Returns:
         Tuple of the joined results of `evaluate_cell` (and `"splits"`: distances from the training
@@ -442,10 +420,5 @@ def _controls(predictor, trial, seed):
 
 def _rounded(point):
     """What a record needs: thousandths of a decibel, and shares."""
-    digits = {"share": 4, "sgcs": 5}
-    return {
-        name: round(value, digits.get(name, 3))
-        if name in digits or name.startswith("nmse_")
-        else value
-        for name, value in point.items()
-    }
+    digits = {"share": 4, "sgcs": 5} | {n: 3 for n in point if n.startswith("nmse_")}
+    return {n: round(value, digits[n]) if n in digits else value for n, value in point.items()}

@@ -11,42 +11,28 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 
+from lwmt_sionna.evaluation.metrics import FLOOR, to_db
 from lwmt_sionna.typing import ArrayLike
-
-__all__ = ["VERDICTS", "cluster_bootstrap", "cluster_mean", "paired_difference", "verdict"]
 
 Statistic: TypeAlias = Literal["mean", "median", "pooled_db"]
 #: What a comparison can end in.
 VERDICTS = ("better", "worse", "no detectable difference")
-_NUM_RESAMPLES = 2000
-_FLOOR = 1e-20
+_NUM_RESAMPLES, _LEVEL = 2000, 0.95
 
 
-def cluster_bootstrap(
-    errors: ArrayLike, blocks: ArrayLike, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Confidence interval of an error rate whose blocks come in drops.
+def cluster_bootstrap(errors: ArrayLike, blocks: ArrayLike) -> tuple[float, float]:
+    """95 % interval `(low, high)` of an error rate whose blocks come in drops.
 
     Blocks of one drop share a channel, so drops are what is resampled. Where every drop failed or
     none did, resampling sees no spread; the bound is then that of a binomial over drops (with `n`
-    drops and no error: `1 - (1 - level)^(1/n)`), which is cautious.
+    drops and no error: `1 - 0.05^(1/n)`), which is cautious.
 
     Args:
         errors: int `[num_drops]`, block errors of every drop.
         blocks: int `[num_drops]`, blocks of every drop.
-        level: float, confidence level.
-        seed: int, seed of the resampling.
-
-    Returns:
-        The pair `(low, high)` of floats.
 
     Raises:
-        ValueError: If a drop has no block, or the level is none.
-
-    Example:
-
-    >>> cluster_bootstrap([0, 0, 4, 0], [4, 4, 4, 4])[0]
-    0.0
+        ValueError: If a drop has no block.
     """
     errors = np.asarray(errors, np.float64).ravel()
     blocks = np.asarray(blocks, np.float64).ravel()
@@ -55,46 +41,30 @@ def cluster_bootstrap(
             "Every drop needs an error count and a positive block count. Received shapes: "
             f"errors={errors.shape}, blocks={blocks.shape}"
         )
-    _check_level(level)
-    rule = 1 - (1 - level) ** (1 / errors.size)
+    rule = 1 - (1 - _LEVEL) ** (1 / errors.size)
     if not errors.any():
         return 0.0, rule
     if np.array_equal(errors, blocks):
         return 1 - rule, 1.0
-    weights = _resamples(errors.size, seed)
-    return _quantiles((weights @ errors) / (weights @ blocks), level)
+    weights = _resamples(errors.size)
+    return _quantiles((weights @ errors) / (weights @ blocks))
 
 
-def cluster_mean(
-    values: ArrayLike, clusters: ArrayLike | None = None, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Confidence interval of a mean.
+def cluster_mean(values: ArrayLike, clusters: ArrayLike | None = None) -> tuple[float, float]:
+    """95 % interval `(low, high)` of a mean of at least one value.
 
     Args:
         values: float `[num_values]`.
-        clusters: `[num_values]`, labels of the values that belong together; each is a cluster of
-            its own if `None`.
-        level: float, confidence level.
-        seed: int, seed of the resampling.
-
-    Returns:
-        The pair `(low, high)` of floats.
-
-    Raises:
-        ValueError: If there is no value, or the level is none.
+        clusters: See `paired_difference`.
     """
     values, index = _clustered(values, clusters)
-    _check_level(level)
-    weights = _resamples(index.max() + 1, seed)
-    return _quantiles(_mean(values, index, weights), level)
+    return _quantiles(_mean(values, index, _resamples(index.max() + 1)))
 
 
 def paired_difference(
     values: ArrayLike,
     reference: ArrayLike,
     clusters: ArrayLike | None = None,
-    level: float = 0.95,
-    seed: int = 0,
     statistic: Statistic = "mean",
 ) -> tuple[float, float, float]:
     r"""How much a figure differs from that of a reference on the same clusters.
@@ -108,15 +78,14 @@ def paired_difference(
         reference: float, shape of `values`, of what it is compared with, value by value.
         clusters: `[num_values]`, labels of the values that belong together (drops, sequences of a
             trajectory); each is a cluster of its own if `None`.
-        level: float, confidence level.
-        seed: int, seed of the resampling.
         statistic: Figure that is compared: `"mean"`, `"median"` (of errors in decibels the
             difference of their medians), or `"pooled_db"`, the sum of errors over the sum of powers
             in decibels.
 
     Returns:
-        The triple `(difference, low, high)` of floats, positive where `values` are larger. Of one
-        cluster nothing is known: the interval is infinite.
+        The triple `(difference, low, high)` of floats, the ends those of the 95 % interval,
+        positive where `values` are larger. Of one cluster nothing is known: the interval is
+        infinite.
 
     Raises:
         ValueError: If the two differ in shape, a value is not finite, or a setting is none.
@@ -135,7 +104,6 @@ def paired_difference(
         raise ValueError(
             f"statistic must be one of {', '.join(_STATISTICS)}. Received: statistic={statistic!r}"
         )
-    _check_level(level)
     values, index = _clustered(values, clusters, pairs=statistic == "pooled_db")
     reference, _ = _clustered(reference, clusters, pairs=statistic == "pooled_db")
     if values.shape != reference.shape:
@@ -152,25 +120,16 @@ def paired_difference(
     difference = float(differences(np.ones((1, num_clusters)))[0])
     if num_clusters == 1:
         return difference, -np.inf, np.inf
-    low, high = _quantiles(differences(_resamples(num_clusters, seed)), level)
-    stretch = _stretch(num_clusters, level)
-    return (
-        difference,
-        difference + stretch * (low - difference),
-        difference + stretch * (high - difference),
-    )
+    ends = _quantiles(differences(_resamples(num_clusters)))
+    low, high = (difference + _stretch(num_clusters) * (end - difference) for end in ends)
+    return difference, low, high
 
 
 def verdict(low: float, high: float, *, lower_is_better: bool = False) -> str:
     """What an interval of a difference allows to say.
 
-    Args:
-        low: float, lower end of the interval.
-        high: float, upper end.
-        lower_is_better: bool, whether what was compared is an error.
-
-    Returns:
-        One of `VERDICTS`: better or worse where zero lies outside.
+    One of `VERDICTS`: better or worse where zero lies outside. `lower_is_better` where what was
+    compared is an error.
 
     Raises:
         ValueError: If the ends are no interval.
@@ -181,11 +140,6 @@ def verdict(low: float, high: float, *, lower_is_better: bool = False) -> str:
     if lower_is_better:
         larger, smaller = smaller, larger
     return larger if low > 0 else smaller if high < 0 else unknown
-
-
-def _check_level(level):
-    if not 0 < level < 1:
-        raise ValueError(f"`level` must lie between 0 and 1. Received: level={level}")
 
 
 def _clustered(values, clusters, pairs=False):
@@ -211,26 +165,26 @@ def _clustered(values, clusters, pairs=False):
 
 
 @functools.lru_cache(maxsize=4)
-def _resamples(num_clusters, seed):
+def _resamples(num_clusters):
     """How often each cluster is drawn in each resample, `[num_resamples, num_clusters]`."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     even = np.full(num_clusters, 1 / num_clusters)
     weights = rng.multinomial(num_clusters, even, _NUM_RESAMPLES).astype(np.float64)
     weights.flags.writeable = False
     return weights
 
 
-def _quantiles(figures, level):
-    tail = (1 - level) / 2
+def _quantiles(figures):
+    tail = (1 - _LEVEL) / 2
     low, high = np.quantile(figures, [tail, 1 - tail])
     return float(low), float(high)
 
 
-def _stretch(num_clusters, level):
+def _stretch(num_clusters):
     """How much too narrow the quantiles of resampled means of so many clusters are."""
     from scipy.special import ndtri, stdtrit
 
-    freedom, tail = num_clusters - 1, (1 + level) / 2
+    freedom, tail = num_clusters - 1, (1 + _LEVEL) / 2
     return float(stdtrit(freedom, tail) / ndtri(tail) * np.sqrt(num_clusters / freedom))
 
 
@@ -249,8 +203,7 @@ def _median(values, index, weights):
 
 def _pooled_db(values, index, weights):
     error, power = (weights @ np.bincount(index, column) for column in values.T)
-    # Exact predictions have no decibels.
-    return 10 * np.log10(np.maximum(error, _FLOOR * power) / power)
+    return to_db(np.maximum(error, FLOOR * power) / power)
 
 
 _STATISTICS = {"mean": _mean, "median": _median, "pooled_db": _pooled_db}

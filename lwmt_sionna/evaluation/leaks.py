@@ -8,8 +8,6 @@ import numpy as np
 from lwmt_sionna.data import ChannelSequences, PathSequences, check_disjoint, track_distance
 from lwmt_sionna.typing import Array
 
-__all__ = ["check_causal", "check_held_out", "other_histories", "shuffled_histories"]
-
 
 def check_causal(measure: Callable[[Array], Any], h: Array, num_history: int) -> None:
     """Refuses a preparation of histories that knows anything of the future.
@@ -52,10 +50,6 @@ def check_held_out(
 ) -> float:
     """Refuses an evaluation on what was trained on, and measures how far it is.
 
-    Args:
-        training: List of `PathSequences` or `ChannelSequences`.
-        evaluation: `PathSequences` or `ChannelSequences`.
-
     Returns:
         Distance in metres from the nearest evaluated track to the nearest training track; infinite
         where no scene is shared, and for channels, which know no places.
@@ -74,14 +68,8 @@ def shuffled_histories(history: Array, seed: int = 0) -> Array:
     """A control: the snapshots of every history in random order, the same for all.
 
     What a predictor loses is what it takes from the order of time. Hold and the like lose nothing
-    that they had.
-
-    Args:
-        history: complex `[batch, num_snapshots, num_ant, num_subcarriers]`.
-        seed: Seed of the order, which is never the true one.
-
-    Returns:
-        complex, shape as `history`.
+    that they had. Complex `[batch, num_snapshots, num_ant, num_subcarriers]`, as the result; the
+    order that the seed draws is never the true one.
     """
     rng = np.random.default_rng(seed)
     order = np.arange(history.shape[1])
@@ -93,13 +81,8 @@ def shuffled_histories(history: Array, seed: int = 0) -> Array:
 def other_histories(history: Array) -> Array:
     """A control: every sequence is predicted from the history of the next one.
 
-    Nothing can be won: an error below that of predicting zero shows a leak of the targets.
-
-    Args:
-        history: complex `[batch, num_snapshots, num_ant, num_subcarriers]`, at least two sequences.
-
-    Returns:
-        complex, shape as `history`.
+    Nothing can be won: an error below that of predicting zero shows a leak of the targets. Complex
+    `[batch, num_snapshots, num_ant, num_subcarriers]`, as the result; at least two sequences.
     """
     if len(history) < 2:
         raise ValueError(f"Expected at least two sequences. Received: {len(history)}")

@@ -6,17 +6,8 @@ import numpy as np
 
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = [
-    "aligned_error",
-    "normalized_error",
-    "sgcs",
-    "summarize_errors",
-    "to_db",
-    "zero_forcing_rates",
-]
-
-# Exact predictions have no decibels, and records no infinities.
-_FLOOR = 1e-20
+# Exact predictions have no decibels, and records no infinities: of ratios of powers.
+FLOOR = 1e-20
 
 
 def to_db(ratio: ArrayLike) -> Array:
@@ -99,11 +90,11 @@ def summarize_errors(error: Array, power: Array) -> dict[str, Any]:
         ratios. What is exact has -200 dB.
     """
     seen = power > 0
-    ratio = np.maximum(error[seen] / power[seen], _FLOOR)
+    ratio = np.maximum(error[seen] / power[seen], FLOOR)
     if not ratio.size:
         raise ValueError("No sequence has power; expected at least one")
     return {
-        "nmse_pooled_db": float(to_db(max(error.sum() / power.sum(), _FLOOR))),
+        "nmse_pooled_db": float(to_db(max(error.sum() / power.sum(), FLOOR))),
         "nmse_mean_db": float(to_db(ratio.mean())),
         "nmse_median_db": float(to_db(np.median(ratio))),
         "nmse_q90_db": float(to_db(np.quantile(ratio, 0.9))),

@@ -8,16 +8,6 @@ from typing import Any
 from lwmt_sionna.baselines import CLASSICAL
 from lwmt_sionna.evaluation.evaluator import CEILINGS
 
-__all__ = [
-    "best_classical",
-    "cell_key",
-    "format_points",
-    "format_prediction_comparison",
-    "leads",
-    "points_of",
-    "seed_gains",
-]
-
 FIGURES = ("nmse_median_db", "nmse_pooled_db")
 BIN_BY_BIN = "best bin by bin"
 _RESOLVING = "path_fit"
@@ -26,24 +16,20 @@ _MARGIN_DB = 0.5
 
 
 def best_classical(
-    points: Sequence[dict[str, Any]],
-    classical: Collection[str],
-    by: str = "nmse_median_db",
-    subset: str = "event_free",
+    points: Sequence[dict[str, Any]], classical: Collection[str], by: str = "nmse_median_db"
 ) -> dict[tuple[Any, ...], dict[str, Any]]:
-    """The strongest training-free baseline of every cell and horizon.
+    """The strongest training-free baseline of every cell and horizon, over event-free sequences.
 
     Args:
         points: Points of `evaluate_cell`.
         classical: Names of the training-free baselines.
         by: Figure that decides; the smallest wins.
-        subset: Subset of sequences that it is taken from; all of them where events are unknown.
 
     Returns:
         Dictionary from (scene, speed, period, history SNR, horizon) to the point that wins.
     """
     best: dict[tuple[Any, ...], dict[str, Any]] = {}
-    for point in points_of(points, subset):
+    for point in points_of(points):
         if point["predictor"] in classical:
             key = cell_key(point)
             if key not in best or point[by] < best[key][by]:
@@ -51,7 +37,7 @@ def best_classical(
     return best
 
 
-def points_of(points: Sequence[dict[str, Any]], subset: str) -> list[dict[str, Any]]:
+def points_of(points: Sequence[dict[str, Any]], subset: str = "event_free") -> list[dict[str, Any]]:
     """The points of a subset; those of all sequences in cells whose events are unknown."""
     told = {cell_key(point)[:-1] for point in points if point["subset"] != "all"}
     return [
@@ -108,49 +94,25 @@ def leads(
 
 
 def seed_gains(
-    record: dict[str, Any],
-    names: Sequence[str],
-    reference: str,
-    by: str,
-    horizon: int,
-    subset: str = "event_free",
+    record: dict[str, Any], names: Sequence[str], reference: str, by: str, horizon: int
 ) -> list[float]:
     """Mean over the cells of one horizon of what trainings of several seeds win over a predictor.
 
-    Args:
-        record: Record of `experiments/prediction_eval.py`.
-        names: Names of the predictors of one kind, one per seed.
-        reference: Name of the predictor that they are compared with.
-        by: Figure that is compared.
-        horizon: Snapshots ahead.
-        subset: Subset of sequences.
-
-    Returns:
-        List of the gains in dB, one per seed.
+    In dB, one gain for each of `names`, predictors of one kind; the others are those of `leads`.
     """
     gains = []
     for name in names:
-        lead = leads(record, name, by, subset)[reference]
+        lead = leads(record, name, by)[reference]
         gains.append(statistics.fmean(v for key, v in lead.items() if key[-1] == horizon))
     return gains
 
 
 def format_prediction_comparison(
-    record: dict[str, Any],
-    predictor: str,
-    kinds: Sequence[Sequence[str]] = (),
-    reference: str = _RESOLVING,
+    record: dict[str, Any], predictor: str, kinds: Sequence[Sequence[str]] = ()
 ) -> str:
     """Tables of the leads of a predictor, of the best classical ones, and of seeds.
 
-    Args:
-        record: Record of `experiments/prediction_eval.py`.
-        predictor: Name of the predictor whose leads are told.
-        kinds: Lists of names of predictors that differ in their seed alone.
-        reference: Predictor that the seeds are compared with.
-
-    Returns:
-        String of several lines.
+    `kinds` are lists of names of predictors that differ in their seed alone.
     """
     lines = []
     for by in FIGURES:
@@ -172,10 +134,11 @@ def format_prediction_comparison(
         lines += [f"best training-free one, by cells: {wins}", ""]
     horizons = sorted({point["horizon"] for point in record["points"]})
     for names in kinds:
-        lines.append(f"{', '.join(names)} over {reference}, mean over cells, mean +- std of seeds:")
+        told = ", ".join(names)
+        lines.append(f"{told} over {_RESOLVING}, mean over cells, mean +- std of seeds:")
         for by in FIGURES:
             for horizon in (horizons[0], horizons[-1]):
-                gains = seed_gains(record, names, reference, by, horizon)
+                gains = seed_gains(record, names, _RESOLVING, by, horizon)
                 spread = statistics.stdev(gains) if len(gains) > 1 else 0.0
                 lines.append(
                     f"  {by}, horizon {horizon}: {statistics.fmean(gains):.2f} +- {spread:.2f} dB"
@@ -184,14 +147,9 @@ def format_prediction_comparison(
 
 
 def format_points(points: Sequence[dict[str, Any]], horizons: Sequence[int] | None = None) -> str:
-    """Tables of errors, one per regime and SNR.
+    """Tables of errors, one per regime and SNR, from points of `evaluate_cell` or `evaluate_paths`.
 
-    Args:
-        points: Points of `evaluate_cell` or `evaluate_paths`.
-        horizons: Horizons that are told; the first and the last if `None`.
-
-    Returns:
-        String of several lines.
+    Of the given horizons, or of the first and the last.
     """
     cells = {(cell_key(p)[:4], p["predictor"], p["horizon"], p["subset"]): p for p in points}
     if horizons is None:
@@ -212,14 +170,9 @@ def format_points(points: Sequence[dict[str, Any]], horizons: Sequence[int] | No
         ]
         for name in dict.fromkeys(p["predictor"] for p in points):
             found = [cells.get((key, name, *column)) for column in columns]
-            texts = (
-                "-"
-                if p is None
-                else f"{p['nmse_pooled_db']:.1f} / {p['nmse_median_db']:.1f}".replace(
-                    "-200.0", "exact"
-                )
-                for p in found
-            )
+            form = "{nmse_pooled_db:.1f} / {nmse_median_db:.1f}"
+            texts = ("-" if p is None else form.format(**p) for p in found)
+            texts = (text.replace("-200.0", "exact") for text in texts)
             label = f"{name} (ceiling)" if name in CEILINGS else name
             lines.append(f"{label:<16}" + "".join(f"{text:>26}" for text in texts))
         lines.append("")

@@ -24,7 +24,7 @@ Pairs = tuple[tuple[int, int], ...]
 
 # Weights of the experts before a history is seen: of the paths, of the linear predictions of what
 # they leave, all together, and of those of the whole history.
-_PATHS, _REST, _WHOLE = 0.3, 0.4, 0.3
+_PATHS, _REST, _WHOLE = 0.7, 0.1, 0.2
 
 
 class Forecasts(NamedTuple):
@@ -195,8 +195,12 @@ class Physics:
             experts += futures
             tested += backs
         experts = ops.stack(experts, axis=1)
+        resolved = {}
+        if self.num_paths:
+            count = 1 + len(self.experts)
+            resolved = {"left": rest[:, -held:], "noise": noise, "num_models": count}
         start, errors = stack_forecasts(
-            ops.stack(tested, axis=1), x[:, -held:], experts, self._prior()
+            ops.stack(tested, axis=1), x[:, -held:], experts, self._prior(), **resolved
         )
         misfit = [errors[..., e] for e in range(self.num_experts)]
         if self.num_paths:
@@ -209,9 +213,9 @@ class Physics:
         if not self.num_paths:
             weights = np.full(len(self.experts), 1.0 / len(self.experts))
         else:
-            rest = np.full(len(self.experts), _REST / len(self.experts))
-            whole = np.full(len(self.whole_experts), _WHOLE / max(1, len(self.whole_experts)))
-            weights = np.concatenate([[1.0 - rest.sum() - whole.sum()], rest, whole])
+            shares = [_PATHS], _shared(_REST, self.experts), _shared(_WHOLE, self.whole_experts)
+            weights = np.concatenate(shares)
+            weights = weights / weights.sum()
         return np.tile(weights.astype("float32"), (self.num_horizons, 1))
 
     def _gather(self, x, clean, forecasts, misfit, noise):
@@ -255,3 +259,8 @@ class Physics:
 def _mean_power(x):
     """Mean over time of the power of every bin, `[batch, angle, delay]`."""
     return ops.mean(ops.sum(ops.square(x), axis=-1), axis=1)
+
+
+def _shared(weight, pairs):
+    """A weight that experts share."""
+    return np.full(len(pairs), weight / max(1, len(pairs)))

@@ -23,13 +23,22 @@ _BESIDE = 0.25
 _SPREAD = 0.7
 # Variance of the noise over that of the weights, over the number of values that are compared: of a
 # sequence's weights around the prior ones, and of a patch's around these.
-_WHOLE, _LOCAL = 0.01, 0.5
+_WHOLE, _LOCAL = 0.003, 20.0
+# What is left over this many times the noise power is none, and so many times it is how far it is
+# taken to lead astray.
+_CLEAR, _ASTRAY = 1.2, 2.0
 # Least load over the power of all forecasts together: what rounding leaves of them.
 _FAINTEST = 1e-5
 
 
 def stack_forecasts(
-    tested: Tensor, measured: Tensor, forecasts: Tensor, prior: Array
+    tested: Tensor,
+    measured: Tensor,
+    forecasts: Tensor,
+    prior: Array,
+    left: Tensor | None = None,
+    noise: Tensor | None = None,
+    num_models: int = 0,
 ) -> tuple[Tensor, Tensor]:
     r"""Mixes forecasts by how well their like have forecast snapshots that are known.
 
@@ -45,11 +54,18 @@ def stack_forecasts(
     proportional to the squared error of the weights in the centre: the variance of this
     regression's noise over that of its weights.
 
+    Experts that stand on one model of the whole history, such as resolved paths, have seen in part
+    what is held out. They are charged, in $A$, with an error in common: twice the power of what the
+    model leaves of these snapshots beyond noise.
+
     Args:
         tested: Forecasts of the held-out snapshots, real `[batch, expert, held, angle, delay, 2]`.
         measured: These snapshots, real `[batch, held, angle, delay, 2]`.
         forecasts: Real `[batch, expert, horizon, angle, delay, 2]`.
         prior: Weights without a history, float `[horizon, expert]`.
+        left: What the model leaves of the held-out snapshots, shape as `measured`, if there is one.
+        noise: Noise power per bin, real `[batch]`; with `left`.
+        num_models: Number of experts that stand on the model, which come first.
 
     Returns:
         Tuple of the mix, real `[batch, horizon, angle, delay, 2]`, and the mean power of each
@@ -68,9 +84,13 @@ def stack_forecasts(
     # [batch, horizon, patch, expert + 1, expert + 1]
     near = ops.convert_to_tensor(_nearness(num_horizons, num_held))
     products = ops.einsum("hk,bkpef->bhpef", near, products)
+    grid = token_grid(tuple(measured.shape[1:4]), _PATCH)[1:]
+    if left is not None:
+        common = np.arange(products.shape[-1]) < num_models
+        common = ops.convert_to_tensor(np.outer(common, common).astype("float32"))
+        products = products + _unexplained(left, noise, near, grid)[..., None, None] * common
     whole = ops.sum(products, axis=2, keepdims=True)
     weights = _regress(whole, prior[:, None], _WHOLE)
-    grid = token_grid(tuple(measured.shape[1:4]), _PATCH)[1:]
     weights = _regress(_with_neighbours(products, grid), weights, _LOCAL)
     mix = ops.matmul(weights[..., None, :], _in_patches(forecasts))
     mix = ops.reshape(mix, (-1, num_horizons * grid[0] * grid[1], mix.shape[-1]))
@@ -107,6 +127,16 @@ def _regress(products, centre, strength):
     # Around the centre, where what is solved for is small.
     right = right - ops.matmul(matrix, centre[..., None])[..., 0]
     return centre + solve_positive(matrix + load[..., None] * eye, right)
+
+
+def _unexplained(left, noise, near, grid):
+    """Power beyond noise of what a model leaves of every patch, `[batch, horizon, patch]`."""
+    power = patchify(ops.sum(ops.square(left), axis=-1, keepdims=True), _PATCH)
+    power = ops.reshape(ops.sum(power, axis=-1), (-1, left.shape[1], grid[0] * grid[1]))
+    power = ops.einsum("hk,bkp->bhp", near, power)
+    clear = _CLEAR * _PATCH[0] * _PATCH[1] * ops.sum(near, axis=1)[:, None]
+    excess = _with_neighbours(power, grid) / (1 + 2 * _BESIDE) ** 2 - clear * noise[:, None, None]
+    return _ASTRAY * ops.maximum(excess, 0.0)
 
 
 def _identity(size):

@@ -15,16 +15,25 @@ them. TensorFlow may be imported before or after.
 import importlib
 from typing import Any
 
-_ROOMS = {
-    "scenes": "MATERIALS SCENES Mesh own_scenes read_mesh resolve_scene write_ply",
+_MODULES = {
     "cities": "CITIES build_city city_config",
-    "motion": "Clock MovingObject Ring Tracks TrajectoryConfig ground_map read_trips "
-    "sample_moving_objects sample_straight_tracks sample_tracks",
-    "tracing": "CheckConfig DiffuseConfig GenerationConfig Scattering TracingConfig check_scene "
-    "describe_scene estimate find_libllvm generate load_libllvm load_scene num_shards "
-    "trace_positions trace_scattered trace_shard trace_tracks",
+    "motion.ground": "GroundMap Ring Terrain ground_map",
+    "motion.routes": "Drive Route",
+    "motion.tracks": "Clock MovingObject Tracks derive_velocity",
+    "motion.trajectories": "REGIMES TrajectoryConfig Trip read_trips sample_moving_objects "
+    "sample_straight_tracks sample_tracks",
+    "scenes.files": "MATERIALS SCENES MeshObject own_scenes read_scene_xml resolve_scene "
+    "write_scene",
+    "scenes.meshes": "Mesh read_mesh write_ply",
+    "tracing.check": "check_scene",
+    "tracing.generation": "DiffuseConfig GenerationConfig estimate generate num_shards trace_shard",
+    "tracing.llvm": "find_libllvm load_libllvm",
+    "tracing.loading": "LoadedScene Scattering load_scene",
+    "tracing.sequences": "trace_tracks",
+    "tracing.show": "coverage_map describe_scene plot_coverage render_scene",
+    "tracing.solver": "TracingConfig trace_positions trace_scattered",
 }
-_EXPORTS = {name: room for room, names in _ROOMS.items() for name in names.split()}
+_EXPORTS = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = sorted(_EXPORTS)
 

@@ -60,7 +60,7 @@ def _say(text):
 
 
 def _list(args):
-    from lwmt_sionna.rt.scenes import SCENES, own_scenes
+    from lwmt_sionna.rt import SCENES, own_scenes
 
     for name in SCENES:
         _say(f"{name:<32} Sionna RT")
@@ -69,7 +69,7 @@ def _list(args):
 
 
 def _base_stations(args):
-    from lwmt_sionna.rt.scenes import resolve_scene
+    from lwmt_sionna.rt import resolve_scene
 
     if args.base_station is not None:
         return args.base_station

@@ -17,6 +17,7 @@ import logging
 import math
 import os
 import pathlib
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -24,29 +25,19 @@ from typing import Any, NoReturn
 
 from lwmt_sionna.runs.records import git_state
 
-__all__ = ["UsageError", "add_options", "build_parser", "configure_logging", "run", "workdir"]
-
 _EXIT_USER_ERROR = 2
 _EXIT_INTERRUPTED = 130
 # What brings a package that is missing; nothing for what the package cannot do without.
-_EXTRAS = {
-    "dask": "[dask]",
-    "distributed": "[dask]",
-    "drjit": "[rt]",
-    "h5py": "[experiments]",
-    "jax": "[jax]",
-    "keras": "",
-    "matplotlib": "[experiments]",
-    "mitsuba": "[rt]",
-    "msgspec": "[experiments]",
-    "numpy": "",
-    "scipy": "[experiments]",
-    "sionna": "[tf]",
-    "sionna.rt": "[rt]",
-    "tensorflow": "[tf]",
-    "torch": "[torch]",
-    "tqdm": "[experiments]",
+_BROUGHT = {
+    "": ("keras", "numpy"),
+    "[dask]": ("dask", "distributed"),
+    "[experiments]": ("h5py", "matplotlib", "msgspec", "scipy", "tqdm"),
+    "[jax]": ("jax",),
+    "[rt]": ("drjit", "mitsuba", "sionna.rt"),
+    "[tf]": ("sionna", "tensorflow"),
+    "[torch]": ("torch",),
 }
+_EXTRAS = {package: extra for extra, packages in _BROUGHT.items() for package in packages}
 # Options that mean the same in every script that has them.
 _OPTIONS: dict[str, dict[str, Any]] = {
     "dask": {
@@ -206,6 +197,11 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
         sys.stderr.write(f"{program}: error: {message}\n")
         sys.exit(_EXIT_USER_ERROR)
     sys.exit(0 if status is None else status)
+
+
+def natural_order(name: str) -> list[Any]:
+    """A key that sorts names by the numbers in them, as people do: 2 before 10."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def _explain(error):

@@ -17,19 +17,6 @@ import msgspec
 
 from lwmt_sionna.typing import PathLike
 
-__all__ = [
-    "FILLED",
-    "ORDERED",
-    "Config",
-    "Interval",
-    "NonNegative",
-    "NonNegativeInt",
-    "Positive",
-    "PositiveInt",
-    "Share",
-    "read_toml",
-]
-
 # Of `typing.Annotated`: a list that is not empty; a pair whose first number is not the larger one.
 FILLED = msgspec.Meta(min_length=1)
 ORDERED = "lowest first"
@@ -117,9 +104,6 @@ class Config:
         Args:
             values: Dictionary from the fields' names to their values; tables are dictionaries.
 
-        Returns:
-            An instance of the class.
-
         Raises:
             ValueError: If a key is unknown or missing, or a value does not fit.
         """
@@ -148,9 +132,6 @@ class Config:
             path: Path of the file; its keys are the fields.
             overrides: Dictionary of values in place of those of the file, nested like them: what a
                 command line gives. `None` among them stands for what was not given.
-
-        Returns:
-            An instance of the class.
 
         Raises:
             FileNotFoundError: If there is no such file.
@@ -205,9 +186,6 @@ class Config:
 
 def read_toml(path: PathLike) -> dict[str, Any]:
     """Reads a TOML file.
-
-    Returns:
-        Dictionary of its keys.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -7,8 +7,6 @@ import pathlib
 
 from lwmt_sionna.typing import PathLike
 
-__all__ = ["code_digest", "code_modules"]
-
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
 # What every run shares, names of types, and what draws records: no result comes from it.
 _NO_PART_IN_RESULTS = ("runs", "typing")

@@ -9,13 +9,6 @@ from typing import Any
 from lwmt_sionna.runs import records
 from lwmt_sionna.typing import Array, PathLike
 
-__all__ = [
-    "STYLES",
-    "as_record",
-    "panels",
-    "policy_style",
-]
-
 # One colour and marker per policy, in every figure of the project (Okabe and Ito's palette: told
 # apart with any colour vision, and by the markers in print).
 STYLES = {
@@ -92,9 +85,6 @@ def panels(
 
     Args:
         path: path of the figure; the extension chooses the format.
-        num_rows: int.
-        num_columns: int.
-        title: str.
         size: width and height of the figure in inches; by the number of panels when None.
         style: dict of matplotlib's settings in place of the project's, or None.
         **options: options of matplotlib's `Figure.subplots`.

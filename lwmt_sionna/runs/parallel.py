@@ -16,8 +16,6 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["progress_bar", "run_tasks"]
-
 _WATCH_SECONDS = 1.0
 _ANSWER_SECONDS = 20
 
@@ -77,11 +75,9 @@ def progress_bar(
 
     Args:
         iterable: What to go through, if the bar is to go along with it.
-        unit: What is counted.
         total: How many there are, those of before included; the length of `iterable` if `None`.
         initial: How many were finished before.
-        desc: Text in front of the bar.
-        show: Whether to show a bar; where somebody looks if `None`.
+        show: Whether to show a bar; where somebody looks if `None`. Others are those of tqdm.
     """
     from tqdm import tqdm
 

@@ -28,20 +28,6 @@ from typing import Any
 
 from lwmt_sionna.typing import PathLike
 
-__all__ = [
-    "SCHEMA_VERSION",
-    "atomic_path",
-    "check_points",
-    "git_state",
-    "machine_info",
-    "package_versions",
-    "portable_path",
-    "read_json",
-    "read_record",
-    "sha256",
-    "write_record",
-]
-
 SCHEMA_VERSION = 2
 # Records of version 1 carry no digest of their own.
 _READABLE = (1, SCHEMA_VERSION)
@@ -177,18 +163,11 @@ def git_state() -> dict[str, Any]:
 
 
 def _git(*arguments):
+    options = {"cwd": _REPOSITORY, "capture_output": True, "text": True, "timeout": 30}
     try:
-        done = subprocess.run(
-            ["git", *arguments],
-            cwd=_REPOSITORY,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        )
+        return subprocess.run(["git", *arguments], check=True, **options).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
 
 
 def package_versions() -> dict[str, str | None]:
@@ -221,11 +200,15 @@ def machine_info() -> dict[str, Any]:
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "processor": _processor_name(),
-        "cpu_cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cpu_cores": usable_cores(),
         "accelerators": _accelerators(),
     }
+
+
+def usable_cores() -> int:
+    """Number of cores that this process may use."""
+    is_told = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if is_told else os.cpu_count() or 1
 
 
 def _processor_name():
@@ -255,36 +238,30 @@ def _accelerators():
 def check_points(points: Any) -> None:
     """Checks that `points` is a list of flat objects.
 
-    Args:
-        points: List of dictionaries from text to text, number, boolean or `None`. numpy scalars
-            count as numbers.
+    They are dictionaries from text to text, number, boolean or `None`. NumPy's scalars count as
+    numbers.
 
     Raises:
         ValueError: If it is not; the message names the point and the key.
     """
+
+    def refuse(what, where, value):
+        kind = type(value).__name__
+        raise ValueError(f"{what}. Received: points{where} of type {kind}")
+
     if not isinstance(points, list | tuple):
-        raise ValueError(
-            "`points` should be a list of dictionaries. "
-            f"Received: points of type {type(points).__name__}"
-        )
+        refuse("`points` should be a list of dictionaries", "", points)
     for index, point in enumerate(points):
         if not isinstance(point, dict):
-            raise ValueError(
-                "Every point should be a dictionary. "
-                f"Received: points[{index}] of type {type(point).__name__}"
-            )
+            refuse("Every point should be a dictionary", f"[{index}]", point)
         for key, value in point.items():
             if not isinstance(key, str):
-                raise ValueError(
-                    f"The keys of a point should be text. Received: points[{index}] key {key!r}"
-                )
+                refuse("The keys of a point should be text", f"[{index}] key {key!r}", key)
             # Scalars of NumPy, without NumPy: the doctor runs where it is missing.
             plain = value.item() if getattr(value, "shape", None) == () else value
             if plain is not None and not isinstance(plain, str | bool | int | float):
-                raise ValueError(
-                    "The values of a point should be text, numbers, booleans or None. "
-                    f"Received: points[{index}][{key!r}] of type {type(value).__name__}"
-                )
+                kinds = "The values of a point should be text, numbers, booleans or None"
+                refuse(kinds, f"[{index}][{key!r}]", value)
 
 
 def write_record(
@@ -370,9 +347,6 @@ def _to_text(record):
 def read_record(path: PathLike) -> dict[str, Any]:
     """Reads a record.
 
-    Returns:
-        The record, a dictionary.
-
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is no record, damaged, or of another schema version.
@@ -396,9 +370,6 @@ def read_record(path: PathLike) -> dict[str, Any]:
 
 def read_json(path: PathLike) -> Any:
     """Reads a JSON file that may be anything.
-
-    Returns:
-        Its content.
 
     Raises:
         FileNotFoundError: If there is no such file.

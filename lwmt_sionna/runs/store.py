@@ -11,7 +11,7 @@ import os
 import pathlib
 import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Self
 
 import numpy as np
@@ -20,8 +20,6 @@ from lwmt_sionna.runs.records import atomic_path, sha256
 from lwmt_sionna.typing import PathLike
 
 logger = logging.getLogger(__name__)
-
-__all__ = ["RunFolder", "Store"]
 
 _ARRAY = "__array__"
 _FILE = "__file__"
@@ -55,14 +53,10 @@ class Store:
         self._memory: dict[str, str] = {}
 
     def get(self, key: Any, default: Any = None) -> Any:
-        """The piece of a key.
+        """The piece of a key, or `default` where there is none.
 
-        Args:
-            key: Everything that the piece depends on, JSON-compatible.
-            default: What to return where there is no such piece.
-
-        Returns:
-            The value, with its NumPy arrays; tuples have become lists.
+        The key is everything that the piece depends on, JSON-compatible. The value comes with its
+        NumPy arrays; tuples have become lists.
         """
         name = _name(key)
         if self.folder is None:
@@ -124,9 +118,6 @@ class Store:
             notes: Value kept beside the file.
             label: See `put`.
             name: How the file's name begins, for people who look for it; the key's digest if None.
-
-        Returns:
-            Path of the file.
         """
         if self.folder is None:
             raise ValueError("A store in memory keeps no files. Received: folder=None")
@@ -151,33 +142,6 @@ class Store:
         except OSError as error:
             logger.warning("%s: passed over: %s", path, error.strerror)
         return None
-
-    def remove(self, key: Any) -> None:
-        """Removes a piece and its file, if there are any."""
-        self._memory.pop(_name(key), None)
-        if self.folder is not None:
-            content = self.get(key)
-            # The note goes first, as it comes last.
-            (self.folder / f"{_name(key)}.json").unlink(missing_ok=True)
-            if isinstance(content, dict) and _FILE in content:
-                (self.folder / pathlib.Path(content[_FILE]).name).unlink(missing_ok=True)
-
-    def keys(self) -> Iterator[Any]:
-        """The keys of all pieces that are whole."""
-        if self.folder is None:
-            yield from (json.loads(text)["key"] for text in self._memory.values())
-            return
-        for path in sorted(self.folder.glob("*.json")):
-            entry = self._read(path)
-            if entry is not None and path.stem == _name(entry.get("key")):
-                yield entry["key"]
-
-    def __contains__(self, key: Any) -> bool:
-        missing = object()
-        return self.get(key, missing) is not missing
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self.keys())
 
     def _read(self, path):
         """The content of a piece; None, with a warning where there is a file, if it is not whole"""

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import pathlib
 
 import h5py
@@ -51,6 +52,18 @@ def test_storage_keeps_everything(channels, tmp_path):
     np.testing.assert_allclose(back.normalized_doppler[2], 30 * 3.5e9 / 299792458 * 2.5e-3)
     np.testing.assert_allclose(back.frequencies, np.arange(-3, 3) * 30e3)
     assert main(["check", str(tmp_path / "c.h5")]) == 0
+
+
+def test_a_summary_of_channels(channels, tmp_path, capsys):
+    write_channels(tmp_path / "c.h5", channels)
+    assert main(["summary", str(tmp_path / "c.h5"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    counts = ("num_sequences", "num_snapshots", "num_antennas", "num_subcarriers")
+    assert [told[name] for name in counts] == [3, 7, 8, 6]
+    assert told["speed_min_kmh"] == pytest.approx(10.8) and told["array_shape"] == "2 x 2 x 2"
+    assert told["vanishing_share"] == 0.0
+    power = np.median(np.mean(np.abs(channels.h) ** 2, axis=(1, 2, 3)))
+    assert told["power_median_db"] == pytest.approx(10 * np.log10(power), abs=1e-4)
 
 
 def test_the_schema_tells_the_kind_of_file(channels, rng, tmp_path):
@@ -143,6 +156,11 @@ def test_import_from_the_command_line(rng, tmp_path, capsys):
     assert main([*words, "--carrier", "3.5e9", "--subcarrier-spacing", "30e3"]) == 0
     assert "1 sequences of 7 snapshots" in capsys.readouterr().out
     channels = read_channels(tmp_path / "m.h5")
+    band = ["--carrier", "3.5e9", "--subcarrier-spacing", "30e3"]
+    assert main([*words, *band, "--out", str(tmp_path / "named.h5")]) == 0
+    np.testing.assert_array_equal(read_channels(tmp_path / "named.h5").h, channels.h)
+    with pytest.raises(UsageError, match="one file for several"):
+        main([*words[:2], *words[1:], *band, "--out", str(tmp_path / "named.h5")])
     np.testing.assert_allclose(channels.h[0], h.transpose(2, 1, 0), rtol=1e-6)
     assert channels.origin == "m.mat" and channels.speed.tolist() == [10.0]
     np.save(tmp_path / "n.npy", np.where(h.real > 2.0, np.nan, h))

@@ -127,7 +127,6 @@ def test_a_verdict_needs_zero_outside(low, high, gain, error):
         ({"reference": [1.0]}, "equal shapes"),
         ({"reference": [1.0, np.nan]}, "NaN"),
         ({"clusters": [1]}, "needs a cluster"),
-        ({"level": 1.0}, "between 0 and 1"),
         ({"statistic": "mode"}, "statistic must be one of"),
         ({"statistic": "pooled_db"}, r"\[num_values, 2\]"),
     ],

@@ -19,7 +19,7 @@ def read(path):
 
 
 def test_pretraining_is_large_and_of_all_regimes():
-    from lwmt_sionna.rt.scenes import own_scenes
+    from lwmt_sionna.rt import own_scenes
 
     configs = [read(path) for path in PRETRAINING]
     assert sum(config.num_sequences for config in configs) >= 4000

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from lwmt_sionna.data import ChannelSequences, write_channels
 from lwmt_sionna.runs import command_line
 from lwmt_sionna.runs.store import RunFolder
 from tests.experiments.scripts import CONFIGS, ROOT, SCRIPTS, read_configs, script
@@ -124,6 +125,14 @@ def test_evaluation_refuses_wrong_input(run, tmp_path):
     refused(
         run("prediction_eval.py", "--data", SHIPPED, "--preset", "--figures", tmp_path), "--preset"
     )
+
+
+def test_evaluation_asks_channels_for_no_other_grid_than_theirs(run, tmp_path):
+    h = np.random.default_rng(2).standard_normal((2, 21, 4, 6)) + 0j
+    write_channels(tmp_path / "c.h5", ChannelSequences(h, 5e-3, 3.5e9, 30e3, (1, 4, 1), "x"))
+    arguments = ("prediction_eval.py", "--data", tmp_path / "c.h5", "--preset", "--num-ant")
+    refused(run(*arguments, "8"), "c.h5 holds channels", "--num-ant is 4 there")
+    refused(run(*arguments, "4", "--num-subcarriers", "8"), "--num-subcarriers is 6 there")
 
 
 def test_two_runs_in_one_folder_are_refused(run, tmp_path):

@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from lwmt_sionna.link import AdaptationConfig
-from lwmt_sionna.link.decoding.tables import Waterfall
+from lwmt_sionna.link.decoding import Waterfall
 from lwmt_sionna.link.sweep.adaptation import adapt, choose_scheme
 
 WATERFALLS = [Waterfall(0.3, 0.01, snr, 0.4) for snr in (0.0, 5.0, 10.0, 15.0)]

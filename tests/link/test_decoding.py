@@ -15,7 +15,7 @@ from lwmt_sionna.link import (
     LinkRunner,
     SysAbstraction,
 )
-from lwmt_sionna.link.decoding import tables
+from lwmt_sionna.link import decoding as tables
 from lwmt_sionna.link.phy.information import effective_snr_db
 
 
@@ -72,7 +72,7 @@ def test_table_is_what_the_decoder_does():
     """Measured again with few blocks."""
     import sionna.phy
 
-    from lwmt_sionna.link.decoding.tables import measure_waterfall
+    from lwmt_sionna.link.decoding import measure_waterfall
 
     sionna.phy.config.seed = 77
     waterfall, num_blocks = measure_waterfall(4, 320, num_blocks=400, batch_size=50)

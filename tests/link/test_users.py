@@ -1,6 +1,6 @@
 import numpy as np
 
-from lwmt_sionna.link.csi.users import admitted, group_users, spatial_similarity
+from lwmt_sionna.link.csi.drops import admitted, group_users, spatial_similarity
 
 
 def steering(angle, num_antennas=32):

@@ -15,11 +15,16 @@ def channel(rng):
     return rng.standard_normal((2, HELD + HORIZONS, SIZE, SIZE, 2)).astype("float32")
 
 
-def stack(experts, measured, prior):
+def stack(experts, measured, prior, **model):
     """The mix of experts that each say `[batch, held and horizons, angle, delay, 2]`."""
     experts = np.stack(experts, axis=1).astype("float32")
     prior = np.tile(np.array(prior, "float32"), (HORIZONS, 1))
-    mix, error = stack_forecasts(experts[:, :, :HELD], measured, experts[:, :, HELD:], prior)
+    tensor = keras.ops.convert_to_tensor
+    tested, ahead = tensor(experts[:, :, :HELD]), tensor(experts[:, :, HELD:])
+    model = {
+        name: value if name == "num_models" else tensor(value) for name, value in model.items()
+    }
+    mix, error = stack_forecasts(tested, tensor(measured), ahead, prior, **model)
     return keras.ops.convert_to_numpy(mix), keras.ops.convert_to_numpy(error)
 
 
@@ -49,14 +54,30 @@ def test_the_expert_that_foresees_is_believed(channel, rng):
     assert error.shape == (2, SIZE, SIZE, 2)
 
 
-def test_every_patch_has_its_own(channel, rng):
+def test_a_patch_leans_to_the_expert_that_knows_it(channel, rng):
     """One expert knows the left half of the angles, the other one the right half."""
     known = np.arange(SIZE)[:, None, None] < SIZE // 2
-    strange = rng.standard_normal(channel.shape)
+    strange = channel + 0.3 * rng.standard_normal(channel.shape)
     experts = [np.where(known, channel, strange), np.where(known, strange, channel)]
     mix, _ = stack(experts, channel[:, :HELD], [0.5, 0.5])
-    whole = power(0.5 * (experts[0] + experts[1])[:, HELD:] - channel[:, HELD:])
-    assert power(mix - channel[:, HELD:]) < 0.5 * whole
+    mean = 0.5 * (experts[0] + experts[1])[:, HELD:]
+    assert power(mix - channel[:, HELD:]) < 0.9 * power(mean - channel[:, HELD:])
+
+
+def test_what_a_model_leaves_speaks_against_it(channel, rng):
+    """Two experts that err alike; one stands on a model that leaves noise, or as much again."""
+    experts = [channel + 0.3 * rng.standard_normal(channel.shape) for _ in range(2)]
+    shape = (2, HELD, SIZE, SIZE, 2)
+    shares = []
+    for level in (0.1, 1.0):
+        model = {"left": (level * rng.standard_normal(shape)).astype("float32"), "num_models": 1}
+        model["noise"] = np.full(2, 2 * 0.1**2, "float32")
+        mix, _ = stack(experts, channel[:, :HELD], [0.5, 0.5], **model)
+        error = mix - channel[:, HELD:]
+        own = experts[0][:, HELD:] - channel[:, HELD:]
+        shares.append(np.sum(error * own) / np.sum(own * own))
+    assert shares[0] == pytest.approx(0.5, abs=0.1)
+    assert shares[1] < 0.2
 
 
 def test_what_nobody_foresees_is_predicted_small(channel, rng):

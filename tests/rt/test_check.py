@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lwmt_sionna.rt import Mesh, read_mesh, write_ply
 from lwmt_sionna.rt.cities import build_city, city_config
-from lwmt_sionna.rt.scenes import Mesh, read_mesh, write_ply
 
 pytestmark = pytest.mark.rt
 
@@ -183,7 +183,7 @@ def test_vertices_of_their_own_are_warned_of(city):
 
 @pytest.mark.parametrize("name", OWN)
 def test_own_scenes_pass_with_coverage(name):
-    from lwmt_sionna.rt.scenes import resolve_scene
+    from lwmt_sionna.rt import resolve_scene
     from lwmt_sionna.rt.tracing.check import check_scene
 
     stations = resolve_scene(name).facts["base_stations"]
@@ -220,9 +220,7 @@ def test_large_scenes_of_sionna_pass(name):
 
 def test_coverage_agrees_with_traced_positions():
     """The map and the paths of a solve are two ways to the same power."""
-    from lwmt_sionna.rt import TracingConfig, load_scene, trace_positions
-    from lwmt_sionna.rt.motion import ground_map
-    from lwmt_sionna.rt.tracing import coverage_map
+    from lwmt_sionna.rt import TracingConfig, coverage_map, ground_map, load_scene, trace_positions
 
     loaded = load_scene("simple_street_canyon", CARRIER)
     ground = ground_map(loaded, 1.0, lower=(0.0, -4.0), upper=(30.0, 4.0))

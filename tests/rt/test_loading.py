@@ -5,9 +5,8 @@ import hashlib
 import numpy as np
 import pytest
 
+from lwmt_sionna.rt import Mesh, read_mesh, read_scene_xml, read_trips, write_ply
 from lwmt_sionna.rt.cities import city_config
-from lwmt_sionna.rt.motion import read_trips
-from lwmt_sionna.rt.scenes import Mesh, read_mesh, read_scene_xml, write_ply
 from tests.rt.towns import MATERIAL, MESHES, REFERENCE, shape, write_town
 
 pytestmark = pytest.mark.rt

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lwmt_sionna.rt.cities import parts
+from lwmt_sionna.rt import cities as parts
 from lwmt_sionna.rt.scenes.meshes import join, read_mesh, winding_number, write_ply
 
 SQUARE = [[0.0, 0.0], [4.0, 0.0], [4.0, 3.0], [0.0, 3.0]]

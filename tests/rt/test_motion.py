@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lwmt_sionna.rt.motion import MovingObject, Tracks, derive_velocity
+from lwmt_sionna.rt import MovingObject, Tracks, derive_velocity
 
 
 def test_velocity_of_a_parabola_is_exact_everywhere():

@@ -181,7 +181,7 @@ print(*sorted(traced["path_key"][traced["valid"]]))
 @pytest.fixture
 def cars():
     """The street with cars, each of them an object of its own."""
-    from lwmt_sionna.rt.tracing import LoadedScene
+    from lwmt_sionna.rt import LoadedScene
     from lwmt_sionna.rt.tracing.engine import sionna_rt
 
     scene = sionna_rt.load_scene(sionna_rt.scene.simple_street_canyon_with_cars, merge_shapes=False)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lwmt_sionna.rt.motion import derive_velocity
+from lwmt_sionna.rt import derive_velocity
 
 pytestmark = pytest.mark.rt
 

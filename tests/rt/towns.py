@@ -4,8 +4,8 @@ import pathlib
 
 import numpy as np
 
-from lwmt_sionna.rt.cities.parts import box, quad
-from lwmt_sionna.rt.scenes import Mesh, write_ply
+from lwmt_sionna.rt import Mesh, write_ply
+from lwmt_sionna.rt.cities import box, quad
 
 MESHES = {
     "ground": quad((-120, -120), (120, 120)),

@@ -27,15 +27,12 @@ def check(value):
 def test_pieces_come_back_as_they_were(tmp_path, on_disk):
     folder = tmp_path if on_disk else None
     store = Store(folder)
-    assert store.get({"a": 1}) is None and len(store) == 0 and {"a": 1} not in store
+    assert store.get({"a": 1}) is None
     store.put({"a": 1, "b": [2.5]}, VALUE, "a label")
     store.put({"a": 2}, None)
     store = Store(folder) if on_disk else store
     check(store.get({"b": [2.5], "a": 1}))
-    assert {"a": 2} in store and store.get({"a": 2}, "default") is None
-    assert sorted(map(str, store.keys())) == ["{'a': 1, 'b': [2.5]}", "{'a': 2}"]
-    store.remove({"a": 2})
-    assert len(store) == 1 and {"a": 2} not in store
+    assert store.get({"a": 2}, "default") is None and store.get({"a": 3}, "default") == "default"
 
 
 def test_what_is_kept_is_not_computed_again(tmp_path):
@@ -86,7 +83,7 @@ def test_the_piece_of_another_key_is_no_answer(tmp_path):
     store.put("two", 2)
     [two] = set(tmp_path.iterdir()) - {one}
     two.write_bytes(one.read_bytes())
-    assert store.get("two") is None and list(store.keys()) == ["one"]
+    assert store.get("two") is None and store.get("one") == 1
 
 
 def test_files_are_pieces_with_a_note(tmp_path, caplog):
@@ -100,8 +97,6 @@ def test_files_are_pieces_with_a_note(tmp_path, caplog):
     assert store.get_file({"shard": 1}) is None and str(path) in caplog.text
     path.unlink()
     assert store.get_file({"shard": 1}) is None
-    store.remove({"shard": 1})
-    assert not list(tmp_path.iterdir()) and store.get_file({"shard": 1}) is None
 
 
 def test_a_file_without_its_note_does_not_count(tmp_path):
@@ -129,7 +124,7 @@ def test_a_full_disk_is_told_by_path_and_costs_nothing_finished(tmp_path, full_d
             with atomic_path(tmp_path / "weights.h5", num_bytes=100_000):
                 raise AssertionError("the room was not made sure of")
     check(store.get("finished"))
-    assert len(store) == 1 and len(list(tmp_path.iterdir())) == 1
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_one_run_works_in_a_folder(tmp_path):
@@ -171,7 +166,7 @@ def test_a_damaged_claim_is_one_line(tmp_path):
     (tmp_path / "config.json").write_text('{"seed": ')
     with pytest.raises(ValueError, match=r"damaged.*config\.json"):
         RunFolder(tmp_path, {"seed": 1}).__enter__()
-    folder.store.remove("key")
+    next((tmp_path / "pieces").glob("*.json")).unlink()
     with RunFolder(tmp_path, {"seed": 1}):
         assert json.loads((tmp_path / "config.json").read_text()) == {"seed": 1}
 

@@ -162,7 +162,7 @@ def test_scenes_are_found_by_name_path_and_folder(tmp_path, monkeypatch):
 
 
 def test_words_of_names_tell_ground_and_cars():
-    from lwmt_sionna.rt.scenes.names import is_car_name, is_ground_name
+    from lwmt_sionna.rt.scenes.files import is_car_name, is_ground_name
 
     assert all(map(is_ground_name, ["ground", "mesh-Plane", "GroundPlane", "osm_roads", "floor_2"]))
     assert not any(map(is_ground_name, ["Broadway", "Airplane", "Undergroundcafe", "wall"]))

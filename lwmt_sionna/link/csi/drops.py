@@ -1,4 +1,4 @@
-"""Drops: groups of users that one base station serves in one slot."""
+"""Drops: groups of users that one base station serves in one slot, and who is served together."""
 
 import dataclasses
 import functools
@@ -14,20 +14,10 @@ from lwmt_sionna import data
 from lwmt_sionna.data.paths import OPTIONAL_FIELDS, PATH_FIELDS, SEQUENCE_FIELDS
 from lwmt_sionna.evaluation import Trial, causal_channel, event_subsets
 from lwmt_sionna.link.csi.sounding import SoundingConfig, pilot_frequencies, sound
-from lwmt_sionna.link.csi.users import admitted, group_users, spatial_similarity
 from lwmt_sionna.link.phy.config import DownlinkConfig
 from lwmt_sionna.masking import HardwareConfig, Impaired
 from lwmt_sionna.runs.configuration import Config, NonNegativeInt, Positive, PositiveInt
-from lwmt_sionna.typing import Array
-
-__all__ = [
-    "DropConfig",
-    "DropFactory",
-    "LinkDrops",
-    "RegimeChannels",
-    "StoredChannels",
-    "with_user_antenna",
-]
+from lwmt_sionna.typing import Array, Random
 
 logger = logging.getLogger(__name__)
 
@@ -145,8 +135,6 @@ class RegimeChannels:
     """Synthesises the channels of stored paths for one link.
 
     Args:
-        paths: `lwmt_sionna.data.PathSequences`.
-        downlink: `DownlinkConfig`.
         csi_subcarrier_spacing: float, spacing of the CSI grid [Hz].
         seed: int, seed of the orientation of the users' arrays.
     """
@@ -200,16 +188,10 @@ class RegimeChannels:
         return np.stack(channels, axis=1)
 
     def causal(self, users: Array, last: int, target: int) -> Array:
-        """What could be foreseen of the true channels at best.
+        """What could be foreseen at best of the true channels of sequences, int `[num_users]`.
 
-        Args:
-            users: int `[num_users]`, sequences.
-            last: int, the last measured snapshot.
-            target: int, the snapshot to be foreseen.
-
-        Returns:
-            complex64 `[num_users, num_user_antennas, num_antennas, num_subcarriers]`; see
-            `lwmt_sionna.evaluation.causal_channel`.
+        complex64 `[num_users, num_user_antennas, num_antennas, num_subcarriers]`; see
+        `lwmt_sionna.evaluation.causal_channel`.
         """
         channels = [
             causal_channel(paths, self.downlink.array, self.frequencies, last, target)
@@ -237,7 +219,6 @@ class RegimeChannels:
                 num_subcarriers]`, their true channels at `snapshots`.
             snapshots: list of int.
             history_snr_db: float, see `sound` [dB].
-            sounding: `SoundingConfig`.
             seed: int, seed of noise and impairments.
             hardware: `lwmt_sionna.masking.HardwareConfig` or None, what impairs the measurement.
 
@@ -367,13 +348,9 @@ def with_user_antenna(
     position that was traced.
 
     Args:
-        paths: `PathSequences`.
         antenna: int, index within the array.
         num_antennas: int, size of the array.
         yaw: float `[num_sequences]`, orientation of the arrays [radians].
-
-    Returns:
-        `PathSequences`.
     """
     if num_antennas == 1:
         return paths
@@ -414,8 +391,6 @@ class DropFactory:
 
     Args:
         sequences: `lwmt_sionna.data.PathSequences` or `ChannelSequences` of one regime.
-        downlink: `DownlinkConfig`.
-        config: `DropConfig`.
         sounding: `SoundingConfig`, how the history is measured.
         label: str, what tells this regime from others of the same speed and CSI period.
         hardware: `lwmt_sionna.masking.HardwareConfig`, what impairs the history, and whether target
@@ -474,13 +449,9 @@ class DropFactory:
         self._sequences = paths
         snapshots = list(range(self.config.num_history))
         true = self.channels.true(np.arange(paths.num_sequences), snapshots)
+        ratio, seed = self.config.history_snr_db, self.config.seed
         history, arrived = self.channels.measured(
-            true,
-            snapshots,
-            self.config.history_snr_db,
-            self.sounding,
-            self.config.seed,
-            self.hardware,
+            true, snapshots, ratio, self.sounding, seed, self.hardware
         )
         #: int `[num_drops, num_users]`, sequence of every user among those of `paths` at its speed.
         self.users, self.counts = self._form_drops(paths, true, history)
@@ -529,19 +500,10 @@ class DropFactory:
         }
 
     def at(self, horizon: int) -> LinkDrops:
-        """Channels for the slot `horizon` snapshots after the history.
-
-        Args:
-            horizon: int, from 1 to `max_horizon`.
-
-        Returns:
-            `LinkDrops`.
-        """
+        """Channels for the slot `horizon` snapshots after the history, from 1 to `max_horizon`."""
         if not 1 <= horizon <= self.max_horizon:
-            raise ValueError(
-                f"The sequences allow horizons from 1 to {self.max_horizon}. "
-                f"Received: horizon={horizon}"
-            )
+            told = f"horizons from 1 to {self.max_horizon}. Received: horizon={horizon}"
+            raise ValueError(f"The sequences allow {told}")
         snapshot = self._last + horizon
         chosen = self.users.ravel()
         target = self.channels.true(chosen, [snapshot])[:, :, 0]
@@ -564,12 +526,8 @@ class DropFactory:
     def trial(self, num_horizons: int) -> Trial:
         """All sequences at the speed of the regime, as they were measured: for `evaluate`.
 
-        Args:
-            num_horizons: int, from 1 to `max_horizon`.
-
-        Returns:
-            `lwmt_sionna.evaluation.Trial` of users with one antenna, in the order that `users`
-            counts; channels have the scale of the sequences.
+        Of users with one antenna, in the order that `users` counts; channels have the scale of the
+        sequences.
         """
         history, arrived = self._measured
         first = self._last + 1
@@ -586,13 +544,9 @@ class DropFactory:
         )
 
     def causal(self, horizon: int) -> Array:
-        """What could be foreseen at best of the targets of `at`.
+        """What could be foreseen at best of the targets of `at`, complex64, of their shape.
 
-        Args:
-            horizon: int, from 1 to `max_horizon`.
-
-        Returns:
-            complex64, shape of `LinkDrops.target`; see `lwmt_sionna.evaluation.causal_channel`.
+        See `lwmt_sionna.evaluation.causal_channel`.
         """
         snapshot = self._last + horizon
         foreseen = self.channels.causal(self.users.ravel(), self._last, snapshot)
@@ -627,12 +581,8 @@ class DropFactory:
             )
         logger.info("%s: %d drops can be formed.", self.name, len(users))
         if config.num_drops is not None and len(users) < config.num_drops:
-            logger.warning(
-                "%s: %d drops asked for, the data allows %d.",
-                self.name,
-                config.num_drops,
-                len(users),
-            )
+            told = self.name, config.num_drops, len(users)
+            logger.warning("%s: %d drops asked for, the data allows %d.", *told)
         return users[: config.num_drops], counts
 
     def _aimed_at(self, h, snapshot):
@@ -692,3 +642,74 @@ def _common_speed_kmh(speed):
             f"Received: speeds from {low * 3.6:.1f} to {high * 3.6:.1f} km/h"
         )
     return round(middle * 3.6), at_speed
+
+
+def admitted(history: Array, min_last_db: float) -> Array:
+    """Users that are still heard: no scheduler serves one that has gone behind a house.
+
+    bool `[num_users]`, of measured histories, complex `[num_users, num_snapshots, num_antennas,
+    num_subcarriers]`, and the least power of the last snapshot relative to the mean over each [dB].
+    """
+    power = np.mean(np.abs(history) ** 2, axis=(2, 3))
+    return power[:, -1] >= 10 ** (min_last_db / 10) * power.mean(axis=1)
+
+
+def spatial_similarity(history: Array) -> Array:
+    """Similarity of the users' spatial covariance matrices.
+
+    `tr(R_i R_j) / (|R_i| |R_j|)` with Frobenius norms: 1 for users that share all directions, 0 for
+    users that share none; float `[num_users, num_users]`, of histories as in `admitted`.
+    """
+    # u user, t snapshot, a and b antennas, f subcarrier
+    h = history.transpose(0, 2, 1, 3).reshape(len(history), history.shape[2], -1)
+    covariance = h @ h.conj().transpose(0, 2, 1)
+    flat = covariance.reshape(len(history), -1)
+    norm = np.linalg.norm(flat, axis=1, keepdims=True)
+    flat = flat / np.where(norm > 0, norm, 1)
+    return np.abs(flat @ flat.conj().T)
+
+
+def group_users(
+    candidates: Array,
+    trajectory_id: Array,
+    bs_index: Array,
+    similarity: Array,
+    num_users: int,
+    max_similarity: float,
+    rng: Random,
+) -> Array:
+    """Groups of users for one base station each; every trajectory serves at most once.
+
+    Greedy, in random order: a group takes the next user that is not too similar to any of its
+    members. Users that no group could take are left over.
+
+    Args:
+        candidates: int `[num_candidates]`, indices of sequences.
+        trajectory_id: int `[num_sequences]`.
+        bs_index: int `[num_sequences]`.
+        similarity: float `[num_sequences, num_sequences]`.
+        num_users: int, users of a group.
+        max_similarity: float, largest similarity within a group.
+
+    Returns:
+        int `[num_groups, num_users]`, in random order.
+    """
+    candidates = rng.permutation(candidates)
+    # Of the windows of a trajectory the first in random order.
+    _, first = np.unique(trajectory_id[candidates], return_index=True)
+    candidates = candidates[np.sort(first)]
+    groups = []
+    for station in np.unique(bs_index[candidates]):
+        waiting = [user for user in candidates if bs_index[user] == station]
+        while len(waiting) >= num_users:
+            group = [waiting.pop(0)]
+            for user in list(waiting):
+                if len(group) == num_users:
+                    break
+                if np.all(similarity[user, group] <= max_similarity):
+                    group.append(user)
+                    waiting.remove(user)
+            if len(group) == num_users:
+                groups.append(group)
+    groups = np.array(groups, int).reshape(-1, num_users)
+    return groups[rng.permutation(len(groups))]

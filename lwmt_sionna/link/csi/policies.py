@@ -13,21 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from lwmt_sionna.baselines import told_arrived
+from lwmt_sionna.baselines import (
+    CLASSICAL,
+    ModelPredictor,
+    check_array,
+    told_arrived,
+    tuned_settings,
+)
 from lwmt_sionna.evaluation import CEILINGS
 from lwmt_sionna.link.csi.drops import DropFactory
 from lwmt_sionna.runs import records
 from lwmt_sionna.typing import Array, PathLike
-
-__all__ = [
-    "CausalCsi",
-    "CsiPolicy",
-    "NoisyPerfectCsi",
-    "PerfectCsi",
-    "PredictedCsi",
-    "make_policy",
-    "policy_names",
-]
 
 
 class CsiPolicy:
@@ -65,11 +61,7 @@ class CsiPolicy:
         raise NotImplementedError
 
     def for_regime(self, factory: DropFactory) -> "CsiPolicy":
-        """The policy for one regime, where it has to know something of it; itself otherwise.
-
-        Args:
-            factory: `DropFactory`.
-        """
+        """The policy for one regime, where it has to know something of it; itself otherwise."""
         return self
 
 
@@ -121,9 +113,11 @@ class CausalCsi(CsiPolicy):
     missing; see `lwmt_sionna.evaluation.causal_channel`.
     """
 
-    def __init__(self, name: str = "causal") -> None:
+    def __init__(
+        self, name: str = "causal", foreseen: Callable[[int], Array] | None = None
+    ) -> None:
         super().__init__(name)
-        self._foreseen: Callable[[int], Array] | None = None
+        self._foreseen = foreseen
 
     def for_regime(self, factory: DropFactory) -> "CausalCsi":
         if not hasattr(getattr(factory, "channels", None), "paths"):
@@ -131,15 +125,12 @@ class CausalCsi(CsiPolicy):
                 f"Policy {self.name!r} needs the paths behind the channels; expected drops of "
                 f"stored paths. Received: regime={factory.name}"
             )
-        policy = CausalCsi(self.name)
-        policy._foreseen = factory.causal
-        return policy
+        return CausalCsi(self.name, factory.causal)
 
     def __call__(self, history: Array, horizon: int, target: Array | None = None) -> Array:
         if self._foreseen is None:
-            raise ValueError(
-                f"Policy {self.name!r} belongs to a regime; expected that of `for_regime`"
-            )
+            told = "belongs to a regime; expected that of `for_regime`"
+            raise ValueError(f"Policy {self.name!r} {told}")
         return self._foreseen(horizon)
 
 
@@ -155,7 +146,6 @@ class PredictedCsi(CsiPolicy):
             `[batch, num_snapshots, num_antennas, num_subcarriers]`, returning
             `[batch, num_horizons, num_antennas, num_subcarriers]`, as in `lwmt_sionna.baselines`.
             If it has a keyword `arrived`, it is told of lost reports.
-        name: str.
         batch_size: int, sequences per call.
         num_horizons: int, horizons to predict at least, so that a sweep over horizons calls the
             predictor once per history.
@@ -178,7 +168,6 @@ class PredictedCsi(CsiPolicy):
         self._last: tuple[Any, Array, Array] | None = None
 
     def for_regime(self, factory: DropFactory) -> "PredictedCsi":
-        from lwmt_sionna.baselines import check_array
 
         check_array(self.predictor, f"Policy {self.name!r}", factory.downlink.array.shape)
         return self
@@ -210,10 +199,8 @@ class PredictedCsi(CsiPolicy):
         forecast = np.concatenate(chunks)
         broken = ~np.isfinite(forecast).all(axis=(1, 2, 3))
         if broken.any():
-            raise ValueError(
-                f"Policy {self.name!r} returned NaN or infinite values for "
-                f"{np.count_nonzero(broken)} of {len(broken)} users."
-            )
+            told = f"{np.count_nonzero(broken)} of {len(broken)} users"
+            raise ValueError(f"Policy {self.name!r} returned NaN or infinite values for {told}.")
         return forecast.reshape((*history.shape[:2], *forecast.shape[1:]))
 
     def _predict_batch(self, chunk, num_horizons, told):
@@ -224,15 +211,10 @@ class PredictedCsi(CsiPolicy):
                 f"Policy {self.name!r} cannot predict these channels: {_core(error)}"
             ) from error
         expected = (len(chunk), num_horizons, *chunk.shape[2:])
-        if predicted.shape != expected:
+        if predicted.shape != expected or not np.iscomplexobj(predicted):
             raise ValueError(
-                f"Policy {self.name!r} must return a prediction of shape {expected}. "
-                f"Received: shape={predicted.shape}"
-            )
-        if not np.iscomplexobj(predicted):
-            raise ValueError(
-                f"Policy {self.name!r} must return complex channels. "
-                f"Received: dtype={predicted.dtype}"
+                f"Policy {self.name!r} must return a prediction of shape {expected}, complex "
+                f"channels. Received: shape={predicted.shape}, dtype={predicted.dtype}"
             )
         return predicted.astype(np.complex64)
 
@@ -281,33 +263,11 @@ def _required(target, name):
 def policy_names() -> tuple[str, ...]:
     """Names that `make_policy` knows; besides them `preset:NAME_OR_PATH` and `module:object`.
 
-    Returns:
-        Tuple of str: the ceilings, every baseline of `lwmt_sionna.baselines` under its own
-        name, `model` and the shipped presets.
+    The ceilings, every training-free baseline, `model` and the shipped presets.
     """
     from lwmt_sionna.models import list_presets
 
-    return (
-        *CEILINGS,
-        *_baseline_classes(),
-        "model",
-        *list_presets(with_weights=True),
-    )
-
-
-def _baseline_classes():
-    """Classes of `lwmt_sionna.baselines` by the name they give themselves."""
-    from lwmt_sionna import baselines
-
-    found = {}
-    for value in map(baselines.__dict__.get, baselines.__all__):
-        # The class of models has no name of its own: its instances are named by their preset.
-        if inspect.isclass(value) and isinstance(vars(value).get("name"), str):
-            found[value.name] = value
-    # The link's own ceilings know the true channel; those of the baselines have to be told.
-    for name in (baselines.Predictor.name, baselines.PerfectCsi.name):
-        del found[name]
-    return found
+    return (*CEILINGS, *CLASSICAL, "model", *list_presets(with_weights=True))
 
 
 def make_policy(
@@ -334,15 +294,8 @@ def make_policy(
             Without an `array_shape` among them it is that of the drops.
         num_horizons: int, horizons that predictors are asked for at least (see `PredictedCsi`).
 
-    Returns:
-        A `CsiPolicy`.
-
     Raises:
         ValueError: there is no such policy, or the object is none.
-
-    Example:
-        >>> make_policy("hold").name
-        'hold'
     """
     policy = _find_policy(spec, preset, history_snr_db, seed, settings)
     if isinstance(policy, PredictedCsi):
@@ -359,7 +312,7 @@ def _find_policy(spec, preset, history_snr_db, seed, settings):
         return NoisyPerfectCsi(history_snr_db, seed)
     if spec == "model":
         return _remade(functools.partial(_preset, preset, spec), None)
-    if spec in _baseline_classes():
+    if spec in CLASSICAL:
         tuned_at = history_snr_db if settings is None else None
         return _remade(functools.partial(_baseline, spec, settings), tuned_at)
     kind, _, rest = spec.partition(":")
@@ -376,9 +329,7 @@ def _find_policy(spec, preset, history_snr_db, seed, settings):
 
 
 def _baseline(name, settings, history_snr_db, array_shape):
-    from lwmt_sionna.baselines import tuned_settings
-
-    cls = _baseline_classes()[name]
+    cls = CLASSICAL[name]
     # Settings fit together: those given stand alone.
     settings = tuned_settings(name, history_snr_db) if settings is None else settings
     if array_shape is not None and "array_shape" in inspect.signature(cls).parameters:
@@ -403,11 +354,10 @@ def _is_file(value):
 
 
 def _preset(preset, name, history_snr_db, array_shape):
-    from lwmt_sionna import baselines
     from lwmt_sionna.models import presets
 
     folder = presets.preset_folder(preset)
-    predictor = baselines.ModelPredictor(preset, name=name, array_shape=array_shape)
+    predictor = ModelPredictor(preset, name=name, array_shape=array_shape)
     return predictor, name, records.sha256(folder), folder
 
 
@@ -443,9 +393,7 @@ def _from_object(spec, module_name, object_name):
         return policy
     predictor = target
     if hasattr(target, "trainable_variables"):
-        from lwmt_sionna import baselines
-
-        predictor = baselines.ModelPredictor(target)
+        predictor = ModelPredictor(target)
         weights = hashlib.sha256()
         for variable in target.weights:
             weights.update(np.ascontiguousarray(variable))

@@ -8,8 +8,6 @@ import numpy as np
 from lwmt_sionna.runs.configuration import Config, Positive
 from lwmt_sionna.typing import Array, Random
 
-__all__ = ["SoundingConfig", "interpolation_matrix", "pilot_frequencies", "sound"]
-
 
 @dataclasses.dataclass(frozen=True)
 class SoundingConfig(Config):
@@ -87,7 +85,6 @@ def sound(
             `num_subcarriers / num_pilots` times that SNR. Relative to the mean power of the user's
             history.
         config: `SoundingConfig`; `mode` and `comb` are not looked at.
-        rng: `numpy.random.Generator`.
 
     Returns:
         complex64 `[num_users, num_snapshots, num_antennas, num_subcarriers]`.

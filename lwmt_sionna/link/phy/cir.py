@@ -13,8 +13,6 @@ from lwmt_sionna.typing import Array
 if TYPE_CHECKING:
     from sionna.phy.channel import CIRDataset
 
-__all__ = ["CirGenerator", "cir_dataset"]
-
 logger = logging.getLogger(__name__)
 
 # Of Sionna's `TimeChannel`, unless it is told otherwise [s].
@@ -29,7 +27,6 @@ class CirGenerator:
     `cir_to_ofdm_channel` gives the channel that `lwmt_sionna.data.synthesize` gives.
 
     Args:
-        paths: `lwmt_sionna.data.PathSequences`.
         array: `lwmt_sionna.data.PlanarArray` of the base station.
         num_time_steps: Time steps of each response; paths evolve by their Doppler shifts.
         sampling_frequency: Time steps per second in hertz.
@@ -150,13 +147,9 @@ def cir_dataset(
     Examples are shuffled and repeated for ever, as `CIRDataset` has it.
 
     Args:
-        paths: `lwmt_sionna.data.PathSequences`.
         array: `lwmt_sionna.data.PlanarArray` of the base station.
         batch_size: Examples per call.
         **settings: See `CirGenerator`.
-
-    Returns:
-        `sionna.phy.channel.CIRDataset`.
     """
     from sionna.phy.channel import CIRDataset
 

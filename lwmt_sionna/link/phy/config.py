@@ -13,8 +13,6 @@ from lwmt_sionna.data.arrays import PlanarArray, Polarization
 from lwmt_sionna.runs.configuration import Config, NonNegativeInt, PositiveInt
 from lwmt_sionna.typing import Array
 
-__all__ = ["MCS_TABLE", "PILOT_COMB", "DownlinkConfig", "Mcs", "get_mcs"]
-
 # Symbols of an NR slot with the normal cyclic prefix.
 _SLOT_SYMBOLS = 14
 # Numerologies 0 to 3 of NR [Hz].
@@ -32,10 +30,6 @@ class Mcs:
         index: int, index in the table of 3GPP TS 38.214.
         num_bits_per_symbol: int, bits per constellation point: 2, 4 or 6.
         code_rate_1024: int, target code rate times 1024.
-
-    Example:
-        >>> get_mcs(13).name
-        'MCS 13 (16-QAM, rate 0.48)'
     """
 
     index: int

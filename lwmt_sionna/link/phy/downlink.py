@@ -25,8 +25,6 @@ from lwmt_sionna.link.phy.processing import (
 )
 from lwmt_sionna.typing import Tensor
 
-__all__ = ["Downlink", "comb_pilot_pattern"]
-
 _MIN_CODE_RATE = 0.2
 _MAX_CODE_RATE = 0.95
 _MAX_INFO_BITS = 8448
@@ -37,28 +35,20 @@ _DELAY_SPREAD = 0.2
 _DOPPLER_SPREAD = 800.0
 
 
-def comb_pilot_pattern(config: DownlinkConfig, seed: int = 7) -> PilotPattern:
+def comb_pilot_pattern(config: DownlinkConfig) -> PilotPattern:
     """Orthogonal pilots: each stream has a comb in one OFDM symbol of every group.
 
     Like the demodulation reference signals of NR (type 1, double symbol, one additional
     position), with the two ports that NR separates by code separated by symbol. Power freed by
     the silent streams is given to the active one, so every pilot symbol radiates what a data
-    symbol radiates.
-
-    Args:
-        config: `DownlinkConfig`.
-        seed: int, seed of the QPSK sequence.
-
-    Returns:
-        A `sionna.phy.ofdm.PilotPattern` for one transmitter with `num_streams` streams.
+    symbol radiates. The pattern is that of one transmitter with `num_streams` streams.
     """
     symbols = sorted(symbol for group in config.pilot_groups for symbol in group)
     num_streams = config.num_streams
     shape = (1, num_streams, config.num_ofdm_symbols, config.num_subcarriers)
     mask = np.zeros(shape, bool)
     mask[:, :, symbols, :] = True
-    rng = np.random.default_rng(seed)
-    quadrant = rng.integers(4, size=shape)
+    quadrant = np.random.default_rng(7).integers(4, size=shape)
     sequence = np.exp(1j * (np.pi / 4 + np.pi / 2 * quadrant)) * np.sqrt(num_streams)
     grid = np.zeros(shape, np.complex64)
     for stream in range(num_streams):
@@ -152,41 +142,30 @@ class Downlink(Block):
             pilot_pattern=comb_pilot_pattern(config),
             precision=precision,
         )
-        num_bits = self.mcs.num_bits_per_symbol
+        num_bits, kept = self.mcs.num_bits_per_symbol, {"precision": precision}
         self._encoder = _make_encoder(self.mcs, config, precision)
         self._decoder = LDPC5GDecoder(
             self._encoder,
             cn_update=config.cn_update,
             num_iter=config.num_iterations,
             hard_out=True,
-            precision=precision,
+            **kept,
         )
-        constellation = Constellation("qam", num_bits, precision=precision)
-        self._source = BinarySource(precision=precision)
-        self._mapper = Mapper(constellation=constellation, precision=precision)
-        self._grid_mapper = ResourceGridMapper(self.resource_grid, precision=precision)
-        self._estimator = self._make_estimator()
-        self._equalizer = LMMSEEqualizer(
-            self.resource_grid, self.stream_management, precision=precision
-        )
-        self._demapper = Demapper(
-            "app", constellation_type="pam", num_bits_per_symbol=num_bits // 2, precision=precision
-        )
-
-    def _make_estimator(self):
-        config = self.config
-        if config.receiver != "lmmse":
-            return LSChannelEstimator(
-                self.resource_grid, interpolation_type="lin", precision=self.precision
+        self._source = BinarySource(**kept)
+        self._mapper = Mapper(constellation=Constellation("qam", num_bits, **kept), **kept)
+        self._grid_mapper = ResourceGridMapper(self.resource_grid, **kept)
+        interpolator = None
+        if config.receiver == "lmmse":
+            doppler = _DOPPLER_SPREAD * config.symbol_duration
+            interpolator = WienerInterpolator(
+                self.resource_grid.pilot_pattern, _DELAY_SPREAD, doppler, precision
             )
-        interpolator = WienerInterpolator(
-            self.resource_grid.pilot_pattern,
-            _DELAY_SPREAD,
-            _DOPPLER_SPREAD * config.symbol_duration,
-            precision=self.precision,
+        self._estimator = LSChannelEstimator(
+            self.resource_grid, interpolation_type="lin", interpolator=interpolator, **kept
         )
-        return LSChannelEstimator(
-            self.resource_grid, interpolator=interpolator, precision=self.precision
+        self._equalizer = LMMSEEqualizer(self.resource_grid, self.stream_management, **kept)
+        self._demapper = Demapper(
+            "app", constellation_type="pam", num_bits_per_symbol=num_bits // 2, **kept
         )
 
     @property
@@ -205,13 +184,9 @@ class Downlink(Block):
         return self.config.rate(self.mcs)
 
     def precoder(self, h_hat: Tensor, no: Tensor) -> Tensor:
-        """What the base station radiates.
+        """What the base station radiates, of unit power; arguments are those of the block.
 
-        Call arguments:
-            h_hat, no: as for the block.
-
-        Returns:
-            Complex `[batch_size, fft_size, num_tx_ant, num_streams]`, of unit power.
+        Complex `[batch_size, fft_size, num_tx_ant, num_streams]`.
         """
         config = self.config
         rows = tf.transpose(self._estimate(h_hat)[:, :, 0], [0, 3, 1, 2])
@@ -239,11 +214,7 @@ class Downlink(Block):
     def believed_channel(self, h_hat: Tensor, no: Tensor) -> Tensor:
         """The effective channel that the base station expects: its estimate times its precoder.
 
-        Call arguments:
-            h_hat, no: as for the block.
-
-        Returns:
-            Complex `[batch_size, num_links, 1, fft_size, num_streams]`.
+        Complex `[batch_size, num_links, 1, fft_size, num_streams]`; see `precoder`.
         """
         return self.effective_channel(self._estimate(h_hat), h_hat, no)
 

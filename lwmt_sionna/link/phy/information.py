@@ -6,8 +6,6 @@ import numpy as np
 
 from lwmt_sionna.typing import Array, ArrayLike, Tensor
 
-__all__ = ["MODULATIONS", "bit_information", "effective_snr_db", "qam_information"]
-
 #: Bits per symbol of the modulations: QPSK, 16-QAM, 64-QAM.
 MODULATIONS = (2, 4, 6)
 # SINR beyond these is as good as none, or as perfect [dB].

@@ -10,14 +10,6 @@ from sionna.phy.ofdm import BaseChannelInterpolator, PilotPattern
 
 from lwmt_sionna.typing import Tensor
 
-__all__ = [
-    "WienerInterpolator",
-    "dominant_rows",
-    "effective_channel",
-    "post_equalization_sinr",
-    "rzf_precoder",
-]
-
 
 class WienerInterpolator(BaseChannelInterpolator):
     r"""Linear minimum mean-square error interpolation over the slot, in time and frequency at once.

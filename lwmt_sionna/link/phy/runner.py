@@ -22,8 +22,6 @@ from lwmt_sionna.link.phy.information import (
 )
 from lwmt_sionna.typing import Array
 
-__all__ = ["LinkRunner", "make_awgn_link", "make_sim_ber_model"]
-
 # Whatever does not depend on the code is computed with these schemes, one per modulation.
 _REPRESENTATIVES = {2: 4, 4: 13, 6: 22}
 
@@ -35,7 +33,6 @@ class LinkRunner:
     points, batch sizes, execution modes and processes all meet the same ones.
 
     Args:
-        config: `DownlinkConfig`.
         batch_size: int, drops per call.
         seed: int, seed of bits and noise.
         compile: "xla", "graph" or "eager".
@@ -104,11 +101,8 @@ class LinkRunner:
     ) -> Array:
         """SINR of the data behind the receiver (see `Downlink.data_sinr`).
 
-        Args:
-            slot, h_hat, link_snr_db, slots: as for `count`.
-
-        Returns:
-            float64 `[num_drops, num_users, len(slots), block_symbols]`, linear.
+        float64 `[num_drops, num_users, len(slots), block_symbols]`, linear; arguments as for
+        `count`.
         """
         return self._run(self._function("sinr"), slot, h_hat, link_snr_db, slots, None)
 
@@ -120,21 +114,13 @@ class LinkRunner:
     def believed_snr_db(self, h_hat: Array, link_snr_db: float) -> Array:
         """Effective SNR that the base station expects if its estimate is the channel.
 
-        Args:
-            h_hat: complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`.
-            link_snr_db: float, link SNR [dB].
-
-        Returns:
-            float64 `[num_drops, num_users, 3]` [dB], for 2, 4 and 6 bits per symbol: the SNR of
-            white Gaussian noise with the same mutual information.
+        float64 `[num_drops, num_users, 3]` [dB], for 2, 4 and 6 bits per symbol: the SNR of white
+        Gaussian noise with the same mutual information. Arguments as for `count`.
         """
         function, no = self._function("belief"), _noise_power(link_snr_db)
         sinr = self._batched(len(h_hat), lambda i: function(h_hat[i], no))
-        told = [
-            effective_snr_db(qam_information(sinr, bits).mean(axis=-1), bits)
-            for bits in MODULATIONS
-        ]
-        return np.stack(told, axis=-1)
+        told = [(qam_information(sinr, bits).mean(axis=-1), bits) for bits in MODULATIONS]
+        return np.stack([effective_snr_db(*each) for each in told], axis=-1)
 
     def downlink(self, mcs: int) -> Downlink:
         """The `Downlink` of a scheme."""
@@ -245,7 +231,6 @@ def make_sim_ber_model(
         policy: `CsiPolicy`, or complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`
             with one's own estimates.
         mcs: int or `Mcs`.
-        config: `DownlinkConfig`.
         x_axis: "ebno" or "snr". With "ebno" the second argument of the model is Eb/N0 [dB] as
             Sionna defines it (`ebnodb2no` with the resource grid, energy per symbol 1: the total
             transmit power of the base station). With "snr" it is the link SNR [dB], `1 / no`.

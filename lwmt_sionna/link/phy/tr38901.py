@@ -9,14 +9,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
-from lwmt_sionna.data import (
-    ChannelSequences,
-    PlanarArray,
-    join_channels,
-    read_channels,
-    subcarrier_frequencies,
-    write_channels,
-)
+from lwmt_sionna import data
 from lwmt_sionna.runs.configuration import (
     ORDERED,
     Config,
@@ -29,8 +22,6 @@ from lwmt_sionna.runs.digests import code_digest
 from lwmt_sionna.runs.parallel import progress_bar
 from lwmt_sionna.runs.store import RunFolder
 from lwmt_sionna.typing import PathLike
-
-__all__ = ["Tr38901Config", "draw_channels", "generate_channels"]
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +70,7 @@ class Tr38901Config(Config):
     carrier_frequency: Positive = 3.5e9
     num_subcarriers: PositiveInt = 32
     subcarrier_spacing: Positive = 540e3
-    array: PlanarArray = dataclasses.field(default_factory=PlanarArray)
+    array: data.PlanarArray = dataclasses.field(default_factory=data.PlanarArray)
     element: Literal["38.901", "omni"] = "38.901"
     direction: Literal["downlink", "uplink"] = "downlink"
     seed: NonNegativeInt = 0
@@ -100,7 +91,7 @@ class Tr38901Config(Config):
         return -(-self.num_sequences // _SHARD)
 
 
-def draw_channels(config: Tr38901Config, shard: int = 0) -> ChannelSequences:
+def draw_channels(config: Tr38901Config, shard: int = 0) -> data.ChannelSequences:
     r"""Draws the sequences of one shard; the same ones whatever was drawn before.
 
     $$h[m, k] = \sum_p a_{mp}(t) e^{-j 2 \pi f_k \tau_p}$$
@@ -108,7 +99,6 @@ def draw_channels(config: Tr38901Config, shard: int = 0) -> ChannelSequences:
     with the coefficients $a$ and delays $\tau$ from one call of Sionna's model.
 
     Args:
-        config: `Tr38901Config`.
         shard: Number of the shard, below `config.num_shards`, which chooses the random stream.
 
     Returns:
@@ -136,9 +126,9 @@ def draw_channels(config: Tr38901Config, shard: int = 0) -> ChannelSequences:
     # time] and [sequence, path], whichever way.
     a, tau = np.asarray(a), np.asarray(tau, np.float64)[:, 0, 0]
     a = a.reshape(size, config.array.num_ant, *a.shape[-2:])
-    frequencies = subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing)
+    frequencies = data.subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing)
     turn = np.exp(-2j * np.pi * tau[:, :, None] * frequencies).astype(np.complex64)
-    return ChannelSequences(
+    return data.ChannelSequences(
         np.moveaxis(a, -1, 1) @ turn[:, None],
         config.sampling_period,
         config.carrier_frequency,
@@ -153,11 +143,10 @@ def draw_channels(config: Tr38901Config, shard: int = 0) -> ChannelSequences:
 
 def generate_channels(
     config: Tr38901Config, path: PathLike, *, progress: bool = True
-) -> ChannelSequences:
+) -> data.ChannelSequences:
     """Draws a world into a file, or goes on with one: finished shards are kept.
 
     Args:
-        config: `Tr38901Config`.
         path: Path of the HDF5 file to write. A finished file of the same configuration is kept.
         progress: Whether to draw a progress bar, on terminals and in notebooks.
 
@@ -171,7 +160,7 @@ def generate_channels(
     folder = path.with_name(f"{path.name}.shards")
     claim = config.to_dict()
     if path.is_file():
-        channels = read_channels(path)
+        channels = data.read_channels(path)
         if channels.metadata.get("config") != claim:
             raise ValueError(
                 "The file holds channels of another configuration; remove it or choose another "
@@ -187,12 +176,13 @@ def generate_channels(
             key = {"shard": shard, "config": claim, "code": code_digest(__name__)}
             kept = run.store.get_file(key)
             if kept is None:
-                write = functools.partial(write_channels, channels=draw_channels(config, shard))
+                drawn = draw_channels(config, shard)
+                write = functools.partial(data.write_channels, channels=drawn)
                 files.append(run.store.put_file(key, write, ".h5", name=f"{shard:05d}"))
             else:
                 files.append(kept[0])
-        channels = join_channels([read_channels(file) for file in files])
-        write_channels(path, channels)
+        channels = data.join_channels([data.read_channels(file) for file in files])
+        data.write_channels(path, channels)
         shutil.rmtree(folder)
     return channels
 

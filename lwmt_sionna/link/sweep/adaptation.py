@@ -8,13 +8,11 @@ import msgspec
 import numpy as np
 
 from lwmt_sionna.evaluation import cluster_mean
-from lwmt_sionna.link.decoding.tables import DecoderTable, Waterfall
+from lwmt_sionna.link.decoding import DecoderTable, Waterfall
 from lwmt_sionna.link.phy.config import DownlinkConfig, get_mcs
 from lwmt_sionna.link.phy.information import MODULATIONS
 from lwmt_sionna.runs.configuration import Config, NonNegativeInt, Positive
 from lwmt_sionna.typing import Array
-
-__all__ = ["ADAPTATIONS", "AdaptationConfig", "adapt", "choose_scheme", "goodput_rows"]
 
 #: How schemes are chosen, and the words for it: the best one of the sweep for all, by the base
 #: station's belief, by its belief and what the users acknowledge.
@@ -52,15 +50,8 @@ def choose_scheme(
 ) -> Array:
     """The fastest scheme that is expected to meet the target, or the slowest one.
 
-    Args:
-        believed_snr_db: float `[..., num_schemes]`, effective SNR that the base station believes
-            each scheme to have [dB].
-        waterfalls: list of `Waterfall`, of the schemes in order of their rate, the slowest first.
-        bler_target: float.
-        offset_db: float, what is taken off the belief [dB].
-
-    Returns:
-        int `[...]`, position in `waterfalls`.
+    int `[...]`, position in `waterfalls`, of beliefs as in `adapt` `[..., num_schemes]`, less an
+    offset [dB].
     """
     required = np.array([waterfall.required_snr_db(bler_target) for waterfall in waterfalls])
     return _fastest(believed_snr_db - required - offset_db)
@@ -93,8 +84,6 @@ def adapt(
         believed_snr_db: float `[num_drops, num_users, num_schemes]`, effective SNR that the base
             station believes [dB].
         waterfalls: list of `Waterfall`, of the schemes in order of their rate, the slowest first.
-        config: `AdaptationConfig`.
-        outer_loop: bool.
 
     Returns:
         The pair of the schemes chosen, int `[num_drops, num_users, num_slots]`, positions in
@@ -144,12 +133,10 @@ def goodput_rows(
     the slot, pilots included: no HARQ, no segmentation.
 
     Args:
-        downlink: `DownlinkConfig`.
         schemes: tuple of int, ascending in rate.
         failure: per scheme float or bool `[num_drops, num_users, num_slots]`.
         survey: dict, result of the task without a scheme.
         table: `DecoderTable` or None; without one there is no adaptation.
-        config: `AdaptationConfig`.
 
     Returns:
         List of pairs. First a dict with `adaptation` (see `ADAPTATIONS`), `goodput` per user
@@ -179,23 +166,18 @@ def goodput_rows(
         by_user = goodput.mean(axis=2)
         by_drop = by_user.mean(axis=1)
         low, high = cluster_mean(by_drop)
-        rows.append(
-            (
-                {
-                    "adaptation": name,
-                    "goodput": float(by_user.mean()),
-                    "goodput_low": low,
-                    "goodput_high": high,
-                    "user_goodput_q05": float(np.quantile(by_user, 0.05)),
-                    "user_goodput_q25": float(np.quantile(by_user, 0.25)),
-                    "user_goodput_median": float(np.median(by_user)),
-                    "bler": float(lost.mean()),
-                    "mcs": schemes[best]
-                    if name == "fixed"
-                    else float(np.mean(np.take(schemes, scheme))),
-                    "offset_db": offset.get(name),
-                },
-                by_drop,
-            )
-        )
+        mean_mcs = float(np.mean(np.take(schemes, scheme)))
+        row = {
+            "adaptation": name,
+            "goodput": float(by_user.mean()),
+            "goodput_low": low,
+            "goodput_high": high,
+            "user_goodput_q05": float(np.quantile(by_user, 0.05)),
+            "user_goodput_q25": float(np.quantile(by_user, 0.25)),
+            "user_goodput_median": float(np.median(by_user)),
+            "bler": float(lost.mean()),
+            "mcs": schemes[best] if name == "fixed" else mean_mcs,
+            "offset_db": offset.get(name),
+        }
+        rows.append((row, by_drop))
     return rows

@@ -19,18 +19,6 @@ from lwmt_sionna.link.sweep.table import goodput_of, link_record, span, world_po
 from lwmt_sionna.runs.figures import STYLES, as_record, panels, policy_style
 from lwmt_sionna.typing import PathLike
 
-__all__ = [
-    "draw_figures",
-    "plot_bler",
-    "plot_goodput",
-    "plot_goodput_over_speed",
-    "plot_nmse_goodput",
-    "plot_required_snr",
-    "plot_user_rate",
-    "plot_worlds",
-    "required_snr_db",
-]
-
 # Of a title that is no wider than its panel.
 _TITLE_CHARACTERS = 44
 _LIMIT = "no errors: upper limit (95 %)"
@@ -38,15 +26,7 @@ _ARROW = {"marker": "$\\downarrow$", "ms": 9.0, "ls": ""}
 
 
 def draw_figures(record: dict[str, Any] | PathLike, folder: PathLike) -> list[pathlib.Path]:
-    """Draws every figure that a record has the points for.
-
-    Args:
-        record: dict or path, a record of the link-level evaluation.
-        folder: path of the folder to write to.
-
-    Returns:
-        List of `pathlib.Path`, the figures written.
-    """
+    """Draws every figure that a record has the points for into a folder; returns their paths."""
     record, folder = link_record(record), pathlib.Path(folder)
     drawn: dict[str, Callable] = {
         "link_bler": plot_bler,
@@ -109,17 +89,13 @@ def plot_bler(record: dict[str, Any] | PathLike, path: PathLike, mcs: int | None
     _draw_over_snr(points, path, draw, "block error rate", title, finish)
 
 
-def plot_goodput(
-    record: dict[str, Any] | PathLike, path: PathLike, adaptation: str | None = None
-) -> None:
+def plot_goodput(record: dict[str, Any] | PathLike, path: PathLike) -> None:
     """Goodput per user over link SNR, one panel per regime and horizon, one curve per policy.
 
-    Args:
-        adaptation: str or None, how schemes are chosen (see `ADAPTATIONS`); the reported way of the
-            record when None.
+    Schemes are chosen in the reported way of the record.
     """
     record = link_record(record)
-    rows = goodput_of(record, adaptation)
+    rows = goodput_of(record)
 
     def draw(axes, curve, style):
         _draw_goodput(axes, curve, "link_snr_db", style)
@@ -133,11 +109,9 @@ def _draw_over_snr(rows, path, draw, ylabel, title, finish):
     _, _, policies, others = _axes_of(rows)
 
     def draw_cell(axes, cell):
+        cell = sorted(cell, key=lambda row: row["link_snr_db"])
         for policy in policies:
-            curve = sorted(
-                (row for row in cell if row["policy"] == policy),
-                key=lambda row: row["link_snr_db"],
-            )
+            curve = [row for row in cell if row["policy"] == policy]
             if curve:
                 draw(axes, curve, policy_style(policy, others))
         axes.set_xticks(sorted({row["link_snr_db"] for row in rows}))
@@ -166,16 +140,10 @@ def _cells(rows, path, title, ylabel, draw):
 def required_snr_db(
     curve: Sequence[dict[str, Any]], bler: float = 0.1, column: str = "bler"
 ) -> float | None:
-    """Link SNR at which a curve falls to a block error rate.
+    """Link SNR at which a curve falls to a block error rate [dB], by interpolating the logarithm.
 
-    Args:
-        curve: list of dict, points of one policy with `link_snr_db` and the column.
-        bler: float.
-        column: str, `bler`, `bler_low` or `bler_high`.
-
-    Returns:
-        float [dB], by interpolation of the logarithm; None where the curve does not fall that far,
-        minus infinity where it starts below.
+    None where it does not fall that far, minus infinity where it starts below. A curve are points
+    of one policy; the column is `bler`, `bler_low` or `bler_high`.
     """
     curve = sorted(curve, key=lambda point: point["link_snr_db"])
     snr = np.array([point["link_snr_db"] for point in curve])
@@ -192,15 +160,12 @@ def required_snr_db(
     return float(snr[index - 1] + share * (snr[index] - snr[index - 1]))
 
 
-def plot_required_snr(record: dict[str, Any] | PathLike, path: PathLike, bler: float = 0.1) -> None:
-    """Link SNR that a block error rate needs, over the horizon; one panel per regime.
+def plot_required_snr(record: dict[str, Any] | PathLike, path: PathLike) -> None:
+    """Link SNR that 10 % block errors need, over the horizon; one panel per regime.
 
     Bars reach to where the 95 % intervals of the block error rate cross it. Policies that do not
     get there at any SNR of the sweep are drawn at the upper edge with an open marker, those that
     are there at all of them at the lower edge.
-
-    Args:
-        bler: float, block error rate.
     """
     record = link_record(record)
     mcs = record["config"]["report_mcs"]
@@ -209,7 +174,7 @@ def plot_required_snr(record: dict[str, Any] | PathLike, path: PathLike, bler: f
     ratios = [point["link_snr_db"] for point in points]
     first, last = min(ratios), max(ratios)
     spread = 0.03 * max(horizons[-1] - horizons[0], 1)
-    title = f"{100 * bler:g} % block errors, {points[0]['mcs_name']}, {_scenes(record)}"
+    title = f"10 % block errors, {points[0]['mcs_name']}, {_scenes(record)}"
     with panels(path, 1, len(regimes), title, sharey=True) as grid:
         for axes, regime in zip(grid[0], regimes):
             own = [point for point in points if point["regime"] == regime]
@@ -221,11 +186,9 @@ def plot_required_snr(record: dict[str, Any] | PathLike, path: PathLike, bler: f
                     for horizon in horizons
                 }
                 ends = (first - 1.0, last + 1.0)
-                _draw_required(axes, curves, bler, ends, policy_style(policy, others))
-            for low, text in (
-                (last, f"not at {last:g} dB"),
-                (first - 2, f"at {first:g} dB already"),
-            ):
+                _draw_required(axes, curves, ends, policy_style(policy, others))
+            edges = {last: f"not at {last:g} dB", first - 2: f"at {first:g} dB already"}
+            for low, text in edges.items():
                 axes.axhspan(low, low + 2.0, color="#000000", alpha=0.05, lw=0)
                 axes.text(horizons[0], low + 1.5, text, fontsize=7, va="center")
             axes.set_ylim(first - 2.0, last + 2.0)
@@ -235,7 +198,7 @@ def plot_required_snr(record: dict[str, Any] | PathLike, path: PathLike, bler: f
         grid[0][0].set_ylabel("link SNR needed [dB]")
 
 
-def _draw_required(axes, curves, bler, ends, style):
+def _draw_required(axes, curves, ends, style):
     """One policy: from places on the axis of horizons to the points of a curve over SNR.
 
     What lies beyond the SNR of the sweep is drawn at its ends.
@@ -244,9 +207,8 @@ def _draw_required(axes, curves, bler, ends, style):
     for place, curve in curves.items():
         if not curve:
             continue
-        at, low, high = (
-            required_snr_db(curve, bler, name) for name in ("bler", "bler_low", "bler_high")
-        )
+        names = ("bler", "bler_low", "bler_high")
+        at, low, high = (required_snr_db(curve, column=name) for name in names)
         if at is None or not np.isfinite(at):
             end = ends[at is None]
             axes.plot(place, end, **{**style, "label": None, "mfc": "white", "ls": ""})
@@ -263,19 +225,14 @@ def plot_goodput_over_speed(record: dict[str, Any] | PathLike, path: PathLike) -
     record = link_record(record)
     snr = record["config"]["report_link_snr_db"]
     period, speeds = _speeds(record)
-    rows = [
-        row
-        for row in goodput_of(record)
-        if row["link_snr_db"] == snr and row["regime"] in set().union(*speeds.values())
-    ]
+    regimes = set().union(*speeds.values())
+    rows = [row for row in _reported(record) if row["regime"] in regimes]
     _, horizons, policies, others = _axes_of(rows)
     title = f"{snr:g} dB link SNR, CSI every {period * 1e3:g} ms, {_scenes(record)}"
     with panels(path, 1, len(horizons), title, sharey=True) as grid:
         for axes, horizon in zip(grid[0], horizons):
-            cell = sorted(
-                (row for row in rows if row["horizon"] == horizon),
-                key=lambda row: row["speed_kmh"],
-            )
+            cell = [row for row in rows if row["horizon"] == horizon]
+            cell.sort(key=lambda row: row["speed_kmh"])
             for policy in policies:
                 curve = [row for row in cell if row["policy"] == policy]
                 _draw_goodput(axes, curve, "speed_kmh", policy_style(policy, others))
@@ -291,14 +248,10 @@ def plot_nmse_goodput(record: dict[str, Any] | PathLike, path: PathLike) -> None
     One marker per regime, horizon and policy, at the reported SNR; larger for later horizons.
     """
     record = link_record(record)
-    snr = record["config"]["report_link_snr_db"]
-    rows = [row for row in goodput_of(record) if row["link_snr_db"] == snr]
+    snr, rows = record["config"]["report_link_snr_db"], _reported(record)
     regimes, _, policies, others = _axes_of(rows)
-    perfect = {
-        (row["regime"], row["horizon"]): row["goodput"]
-        for row in rows
-        if row["policy"] == "perfect"
-    }
+    ceilings = [row for row in rows if row["policy"] == "perfect"]
+    perfect = {(row["regime"], row["horizon"]): row["goodput"] for row in ceilings}
     title = f"{snr:g} dB link SNR, {_scenes(record)}"
     with panels(path, 1, len(regimes), title, sharey=True, sharex=True) as grid:
         for axes, regime in zip(grid[0], regimes):
@@ -308,11 +261,8 @@ def plot_nmse_goodput(record: dict[str, Any] | PathLike, path: PathLike) -> None
                 if row["policy"] == "perfect" or not best or row["nmse_median_db"] is None:
                     continue
                 style = policy_style(row["policy"], others)
-                axes.plot(
-                    row["nmse_median_db"],
-                    100 * row["goodput"] / best,
-                    **{**style, "ls": "", "markersize": 4.0 + row["horizon"]},
-                )
+                style |= {"ls": "", "markersize": 4.0 + row["horizon"]}
+                axes.plot(row["nmse_median_db"], 100 * row["goodput"] / best, **style)
             axes.axhline(100, color="#000000", lw=0.8, ls=":")
             _set_title(axes, regime, own)
             axes.set_xlabel("median NMSE [dB]")
@@ -326,8 +276,7 @@ def plot_user_rate(record: dict[str, Any] | PathLike, path: PathLike) -> None:
     to tell how users differ.
     """
     record = link_record(record)
-    snr = record["config"]["report_link_snr_db"]
-    rows = [row for row in goodput_of(record) if row["link_snr_db"] == snr]
+    snr, rows = record["config"]["report_link_snr_db"], _reported(record)
     _, _, policies, others = _axes_of(rows)
     title = (
         "users' rates: bars from the weakest 5 % to the median, marker: mean; "
@@ -358,6 +307,12 @@ def _draw_goodput(axes, curve, over, style):
     names = ("goodput_low", "goodput", "goodput_high")
     values = [[row[name] for row in curve] for name in names]
     _draw_band(axes, [row[over] for row in curve], values, style)
+
+
+def _reported(record):
+    """Rows of the goodput at the reported SNR."""
+    snr = record["config"]["report_link_snr_db"]
+    return [row for row in goodput_of(record) if row["link_snr_db"] == snr]
 
 
 def _from_zero(grid):
@@ -398,9 +353,7 @@ def _speeds(record):
 def plot_worlds(record: dict[str, Any] | PathLike, path: PathLike) -> None:
     """Goodput won back per world and predictor, one panel per horizon, the ceiling marked.
 
-    Args:
-        record: dict or path, a record of `experiments/worlds_eval.py`.
-        path: path of the figure; the extension chooses the format.
+    The record is one of `experiments/worlds_eval.py`.
     """
     record = as_record(record)
     ratios = record["config"]["history_snr_db"]
@@ -414,17 +367,12 @@ def plot_worlds(record: dict[str, Any] | PathLike, path: PathLike) -> None:
     with panels(path, 1, len(horizons), title, size, sharey=True) as grid:
         for axes, horizon in zip(grid[0], horizons, strict=True):
             linked = world_points(record, snr, horizon, errors=False)
-            for name in (*free, *presets):
+            ceiling = {"marker": "|", "ms": 11, "color": "black", "label": "causal ceiling"}
+            for name in (*free, *presets, "causal"):
                 told = [linked[world].get(name, {}).get("recovered_goodput") for world in worlds]
                 share = [math.nan if value is None else 100 * value for value in told]
-                style = policy_style(name, presets)
+                style = ceiling if name == "causal" else policy_style(name, presets)
                 axes.plot(share, range(len(worlds)), ls="", **style)
-            told = [linked[world].get("causal", {}).get("recovered_goodput") for world in worlds]
-            share = [math.nan if value is None else 100 * value for value in told]
-            axes.plot(
-                share, range(len(worlds)), ls="", marker="|", ms=11, color="black",
-                label="causal ceiling",
-            )  # fmt: skip
             axes.set(xlim=(-20, 105), xlabel="won back [%]", title=f"horizon {horizon}")
         grid[0][0].set_yticks(range(len(worlds)), worlds, fontsize=7)
         grid[0][0].set_ylim(len(worlds) - 0.5, -0.5)

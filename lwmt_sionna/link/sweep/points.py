@@ -10,8 +10,7 @@ import numpy as np
 from lwmt_sionna.baselines import told_arrived
 from lwmt_sionna.link.csi.drops import DropFactory, LinkDrops
 from lwmt_sionna.link.csi.policies import CsiPolicy
-from lwmt_sionna.link.decoding.block_errors import DECODINGS, BlockErrors
-from lwmt_sionna.link.decoding.tables import DecoderTable
+from lwmt_sionna.link.decoding import DECODINGS, BlockErrors, DecoderTable
 from lwmt_sionna.link.phy.config import get_mcs
 from lwmt_sionna.link.phy.runner import LinkRunner
 from lwmt_sionna.link.sweep.summary import nmse_summary
@@ -19,8 +18,6 @@ from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import FILLED, Config, NonNegativeInt, PositiveInt
 from lwmt_sionna.runs.digests import code_digest
 from lwmt_sionna.typing import Array
-
-__all__ = ["Bench", "Stopping", "SweepConfig", "Task"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,10 +94,8 @@ class SweepConfig(Config):
         for mcs in self.mcs:
             get_mcs(mcs)
         if self.max_slots is not None and self.max_slots < self.num_slots:
-            raise ValueError(
-                "`max_slots` is at least `num_slots`. "
-                f"Received: max_slots={self.max_slots}, num_slots={self.num_slots}"
-            )
+            told = f"max_slots={self.max_slots}, num_slots={self.num_slots}"
+            raise ValueError(f"`max_slots` is at least `num_slots`. Received: {told}")
         if self.target_mcs is not None and not set(self.target_mcs) <= set(self.mcs):
             raise ValueError(
                 f"`target_mcs` must be among mcs={self.mcs}. Received: target_mcs={self.target_mcs}"
@@ -159,7 +154,6 @@ class Bench:
         factories: list of `DropFactory`, one per regime, or any objects with its `at`, `name`,
             `downlink`, `num_drops` and `digest`.
         policies: list of `CsiPolicy`.
-        config: `SweepConfig`.
     """
 
     def __init__(
@@ -200,9 +194,6 @@ class Bench:
     def compute(self, task: Task) -> dict[str, Any]:
         """Result of a task.
 
-        Args:
-            task: `Task`.
-
         Returns:
             Dict. With a scheme: `failed`, bool `[num_drops, num_users, num_slots]`, and
             `num_bit_errors`, int. Without one: `quality`, dict of the policy's NMSE; `event`, bool
@@ -230,12 +221,6 @@ class Bench:
         """Everything that the task's result depends on, JSON-compatible.
 
         Extending a sweep by points leaves the keys of the old ones as they are.
-
-        Args:
-            task: `Task`.
-
-        Returns:
-            Dict.
         """
         factory, config = self.factories[task.regime], self.config
         policy = self._for_regime[task.regime, task.policy]

@@ -34,8 +34,6 @@ from lwmt_sionna.runs.parallel import progress_bar, run_tasks
 from lwmt_sionna.runs.store import RunFolder, Store
 from lwmt_sionna.typing import PathLike
 
-__all__ = ["LinkEvalConfig", "SweepResult", "evaluate_link", "make_bench", "run_sweep"]
-
 logger = logging.getLogger(__name__)
 
 _VARIABLE = {
@@ -148,9 +146,8 @@ class LinkEvalConfig(Config):
             for key, value in zip(self.vary, combination):
                 section, _, name = key.partition(".")
                 settings[section] = dataclasses.replace(settings[section], **{name: value})
-                labels.append(
-                    f"{name}={value:g}" if isinstance(value, float) else f"{name}={value}"
-                )
+                shown = f"{value:g}" if isinstance(value, float) else value
+                labels.append(f"{name}={shown}")
             variants.append((", ".join(labels), settings))
         return variants
 
@@ -197,15 +194,11 @@ def evaluate_link(
     policies, all of the same versions, and the data files under the same paths.
 
     Args:
-        config: `LinkEvalConfig`.
         out: path of a folder. It receives `link_level_eval.json` (the record) and the figures (see
             `draw_figures`), and keeps finished points.
         progress: bool or None, show a progress bar; None shows one on a terminal.
         workers: int, processes on this machine; 1 computes in this one.
         dask: str or None, address of a Dask scheduler whose workers compute the points.
-
-    Returns:
-        The record, a dict.
 
     Raises:
         ValueError: data or policies are missing or do not fit the configuration, another run works
@@ -218,12 +211,9 @@ def evaluate_link(
         compute = functools.partial(_compute_in_worker, asked, config.policies)
         if workers == 1 and dask is None:
             compute = functools.partial(_compute_here, bench)
+        set_up = functools.partial(share_cores, workers)
         execute = functools.partial(
-            run_tasks,
-            compute,
-            workers=workers,
-            dask=dask,
-            initializer=functools.partial(share_cores, workers),
+            run_tasks, compute, workers=workers, dask=dask, initializer=set_up
         )
         result = _run(bench, folder.store, progress, config.adaptation, execute)
         for quantity in ("goodput", "sum_rate"):
@@ -268,10 +258,8 @@ def run_sweep(
         factories: list of `DropFactory`, one per regime, or any objects with its `at`, `name`,
             `downlink`, `num_drops` and `digest`.
         policies: list of `CsiPolicy`.
-        config: `SweepConfig`.
         store: `lwmt_sionna.runs.store.Store` or None; results found in it are not computed again.
         progress: bool or None, show a progress bar; None shows one on a terminal.
-        adaptation: `AdaptationConfig`.
 
     Returns:
         `SweepResult` of two lists of dict.
@@ -296,12 +284,8 @@ def make_bench(config: LinkEvalConfig, names: Sequence[str] | None = None) -> Be
     """Builds what the tasks of an evaluation need.
 
     Args:
-        config: `LinkEvalConfig`.
         names: list of str or None, what policies are called that are named as they are made, one
             for each; as in the configuration when None.
-
-    Returns:
-        `Bench`.
 
     Raises:
         ValueError: data or policies are missing, or do not fit the configuration.
@@ -455,10 +439,10 @@ def _inputs(config, bench):
     return inputs
 
 
-def _rounded(rows, digits=6):
+def _rounded(rows):
     """The rows with numbers of six significant digits: thousands of them make a record."""
     return [
-        {k: float(f"{v:.{digits}g}") if isinstance(v, float) else v for k, v in row.items()}
+        {k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()}
         for row in rows
     ]
 
@@ -492,20 +476,17 @@ def _summarise(bench, results, tables, adaptation):
         enumerate(bench.factories), config.horizons
     ):
         found = {
-            (policy, link_snr_db): _outcome(
-                bench, results, Task(regime, horizon, policy, link_snr_db)
-            )
+            policy: {
+                ratio: _outcome(bench, results, Task(regime, horizon, policy, ratio))
+                for ratio in config.link_snr_db
+            }
             for policy in bench.policies
-            for link_snr_db in config.link_snr_db
         }
         points, goodput = [], []
-        for policy in bench.policies:
+        for policy, own in found.items():
             common = {"regime": factory.name, **getattr(factory, "columns", {})}
             common |= {"horizon": horizon, "policy": policy}
-            own = {link_snr_db: found[policy, link_snr_db] for link_snr_db in config.link_snr_db}
-            held = {}
-            if policy != _REFERENCE_POLICY:
-                held = {ratio: found.get((_REFERENCE_POLICY, ratio)) for ratio in own}
+            held = {} if policy == _REFERENCE_POLICY else found.get(_REFERENCE_POLICY, {})
             points.extend(_points(factory, config, common, own, held))
             table = tables[factory.downlink]
             goodput.extend(_goodput(factory, config, common, own, table, adaptation))

@@ -16,27 +16,15 @@ from lwmt_sionna.evaluation import (
 from lwmt_sionna.link.phy.config import DownlinkConfig, get_mcs
 from lwmt_sionna.typing import Array
 
-__all__ = [
-    "add_differences",
-    "nmse_summary",
-    "recovered_share",
-    "scheme_point",
-    "survey_columns",
-]
-
 # What policies are compared by.
 _COMPARED = ("goodput", "sum_rate")
 
 
 def survey_columns(survey: dict[str, Any]) -> dict[str, Any]:
-    """Columns of a point that do not depend on the scheme.
+    """Columns of a point that do not depend on the scheme, of the result of a task without one.
 
-    Args:
-        survey: dict, result of a task without a scheme.
-
-    Returns:
-        Dict: the NMSE of the policy, `sum_rate` (mean over drops of the users' summed rate of
-        Gaussian signalling [bit/s/Hz]), `user_rate_median` and `user_rate_q05` over users.
+    The NMSE of the policy, `sum_rate` (mean over drops of the users' summed rate of Gaussian
+    signalling [bit/s/Hz]), `user_rate_median` and `user_rate_q05` over users.
     """
     rate, event = survey["rate"].astype(np.float64), survey["event"]
     columns = {
@@ -61,16 +49,11 @@ def scheme_point(
     """Columns of a point that depend on the scheme.
 
     Args:
-        downlink: `DownlinkConfig`.
-        mcs: int.
         failure: `[num_drops, num_users, num_slots]`, bool where blocks were decoded, float
             probabilities where they were not.
         event: bool `[num_drops, num_users]` or None.
         num_bit_errors: int or None, wrong information bits.
         reference: like `failure` or None, of the policy to compare with.
-
-    Returns:
-        Dict.
     """
     scheme = get_mcs(mcs)
     decoded = failure.dtype == bool
@@ -94,11 +77,8 @@ def scheme_point(
     }
     if num_bit_errors is not None:
         num_bits = failure.size * scheme.num_info_bits(downlink.block_symbols)
-        point |= {
-            "num_bits": num_bits,
-            "num_bit_errors": num_bit_errors,
-            "ber": num_bit_errors / num_bits,
-        }
+        point |= {"num_bits": num_bits, "num_bit_errors": num_bit_errors}
+        point["ber"] = num_bit_errors / num_bits
     if event is not None:
         free = failure[~event]
         point["num_blocks_event_free"] = free.size
@@ -162,24 +142,20 @@ def add_differences(
     return found
 
 
-def recovered_share(
-    rows: Sequence[dict[str, Any]], quantity: str, worst: str = "hold", best: str = "perfect"
-) -> list[float | None]:
+def recovered_share(rows: Sequence[dict[str, Any]], quantity: str) -> list[float | None]:
     """Share of what age costs that a policy wins back.
 
-    `(q(policy) - q(worst)) / (q(best) - q(worst))`, per regime, horizon, SNR and, where rows have
+    `(q(policy) - q(hold)) / (q(perfect) - q(hold))`, per regime, horizon, SNR and, where rows have
     it, adaptation.
 
     Args:
         rows: list of dict with `regime`, `horizon`, `policy`, `link_snr_db` and the quantity; one
             row per cell.
         quantity: str, name of the quantity: `goodput` or `sum_rate`.
-        worst: str, policy that wins nothing back.
-        best: str, policy that wins all back.
 
     Returns:
-        List of float or None, one per row; None where the two are missing or differ by less than
-        1 % of the best: there is nothing to win back.
+        List of float or None, one per row; None where hold or perfect CSI is missing or they differ
+        by less than 1 % of the latter: there is nothing to win back.
     """
     cells: dict[Any, dict[str, float]] = {}
     for row in rows:
@@ -188,7 +164,7 @@ def recovered_share(
     shares: list[float | None] = []
     for row in rows:
         cell = cells[_cell(row)]
-        low, high = cell.get(worst), cell.get(best)
+        low, high = cell.get("hold"), cell.get("perfect")
         if low is None or high is None or high - low <= 0.01 * high:
             shares.append(None)
         else:

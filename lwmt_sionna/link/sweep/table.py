@@ -1,4 +1,7 @@
-"""The result of a link-level evaluation as text."""
+"""The result of a link-level evaluation as text, and what figures of it share.
+
+A record is one of `evaluate_link` (of the worlds where the name says so), as a dict or by its path.
+"""
 
 import textwrap
 from collections.abc import Iterable
@@ -7,21 +10,10 @@ from typing import Any
 from lwmt_sionna.evaluation import CEILINGS
 from lwmt_sionna.link.sweep.adaptation import ADAPTATIONS
 from lwmt_sionna.link.sweep.summary import recovered_share
-from lwmt_sionna.runs import records
+from lwmt_sionna.runs.figures import as_record
 from lwmt_sionna.typing import PathLike
 
-__all__ = [
-    "cells_lost",
-    "format_comparison",
-    "format_table",
-    "format_worlds",
-    "goodput_of",
-    "link_record",
-    "recovered_goodput",
-    "span",
-    "world_points",
-]
-
+_CELL = ("regime", "horizon", "policy")
 # Of old records, where one name stood for the SNR of the link, and for that of the history.
 _OLD_NAMES = {
     "snr_db": "link_snr_db",
@@ -31,7 +23,6 @@ _OLD_NAMES = {
 _WAYS = (*ADAPTATIONS, "own_best")
 # Columns of tables that hold words: regime, policy, verdict.
 _TEXT_COLUMNS = (0, 2, 13)
-_NO_WAYS = {f"{kind}_{way}": None for way in _WAYS for kind in ("goodput", "recovered")}
 _DECODINGS = {
     "chain": "every block decoded",
     "information": "decoding told from mutual information",
@@ -40,17 +31,11 @@ _DECODINGS = {
 
 
 def link_record(record: dict[str, Any] | PathLike) -> dict[str, Any]:
-    """A record of `evaluate_link` with the names of today, whenever it was written.
+    """A record with the names of today, whenever it was written.
 
-    Args:
-        record: dict or path.
-
-    Returns:
-        Dict; rows of records from before schemes were adapted say that they are of the best fixed
-        one.
+    Rows of records from before schemes were adapted say that they are of the best fixed one.
     """
-    if not isinstance(record, dict):
-        record = records.read_record(record)
+    record = as_record(record)
 
     def renamed(row):
         return {_OLD_NAMES.get(name, name): value for name, value in row.items()}
@@ -68,15 +53,10 @@ def link_record(record: dict[str, Any] | PathLike) -> dict[str, Any]:
 def goodput_of(
     record: dict[str, Any] | PathLike, adaptation: str | None = None
 ) -> list[dict[str, Any]]:
-    """Rows of the goodput with one way of choosing schemes.
+    """Rows of the goodput with one way of choosing schemes, see `ADAPTATIONS`.
 
-    Args:
-        record: dict or path, a record of `evaluate_link`.
-        adaptation: str or None, one of `ADAPTATIONS`; the reported one of the record when None.
-            Where schemes were not adapted, the best fixed one is all there is.
-
-    Returns:
-        List of dict.
+    The reported one of the record when None; where schemes were not adapted, the best fixed one is
+    all there is.
     """
     record = link_record(record)
     adaptation = record["config"]["report_adaptation"] if adaptation is None else adaptation
@@ -86,14 +66,7 @@ def goodput_of(
 
 
 def format_table(record: dict[str, Any] | PathLike) -> str:
-    """The result as text: one line per regime, horizon and policy.
-
-    Args:
-        record: dict or path, a record of `evaluate_link`.
-
-    Returns:
-        str of several lines.
-    """
+    """The result as text: one line per regime, horizon and policy."""
     record = link_record(record)
     mcs, snr = record["config"]["report_mcs"], record["config"]["report_link_snr_db"]
     rows = goodput_of(record)
@@ -106,8 +79,7 @@ def format_table(record: dict[str, Any] | PathLike) -> str:
          "5 %", "training-free, 95 %", "verdict"),
     ]  # fmt: skip
     for point in chosen:
-        if len(lines) > 2 and lines[-1][:2] != (point["regime"], str(point["horizon"])):
-            lines.append(("",) * len(lines[0]))
+        _part(lines, 2, point)
         row = goodput[_cell(point)]
         lines.append(
             (
@@ -141,37 +113,29 @@ def format_table(record: dict[str, Any] | PathLike) -> str:
     )
 
 
-def recovered_goodput(
-    record: dict[str, Any] | PathLike, link_snr_db: float | None = None
-) -> list[dict[str, Any]]:
-    """Share of the goodput that age costs, won back by each policy, with schemes adapted.
+def recovered_goodput(record: dict[str, Any] | PathLike) -> list[dict[str, Any]]:
+    """Share of the goodput that age costs, won back by each policy at the reported link SNR.
 
     See `recovered_share`. Besides each way of choosing schemes (see `ADAPTATIONS`) there is
     `own_best`: every policy, hold and perfect included, has the way that suits it best.
-
-    Args:
-        record: dict or path, a record of `evaluate_link`.
-        link_snr_db: float or None, link SNR [dB]; the reported one when None.
 
     Returns:
         List of dict with `regime`, `horizon`, `policy` and per way `goodput_WAY` [bit/s/Hz] and
         `recovered_WAY`; None where a way is missing or there is nothing to win back.
     """
     record = link_record(record)
-    if link_snr_db is None:
-        link_snr_db = record["config"]["report_link_snr_db"]
+    link_snr_db = record["config"]["report_link_snr_db"]
     found = [row for row in record["goodput"] if row["link_snr_db"] == link_snr_db]
     best: dict[Any, dict[str, Any]] = {}
     for row in found:
         kept = best.setdefault(_cell(row), row)
         best[_cell(row)] = max(kept, row, key=lambda row: row["goodput"])
     found += [{**row, "adaptation": "own_best"} for row in best.values()]
+    columns = [f"{kind}_{way}" for way in _WAYS for kind in ("goodput", "recovered")]
     rows: dict[Any, dict[str, Any]] = {}
     for row, share in zip(found, recovered_share(found, "goodput")):
-        regime, horizon, policy = _cell(row)
-        cell = rows.setdefault(
-            _cell(row), {"regime": regime, "horizon": horizon, "policy": policy, **_NO_WAYS}
-        )
+        place = dict(zip(_CELL, _cell(row)))
+        cell = rows.setdefault(_cell(row), {**place, **dict.fromkeys(columns)})
         cell[f"goodput_{row['adaptation']}"] = row["goodput"]
         cell[f"recovered_{row['adaptation']}"] = share
     return list(rows.values())
@@ -179,10 +143,6 @@ def recovered_goodput(
 
 def cells_lost(record: dict[str, Any] | PathLike, policy: str = "model") -> list[dict[str, Any]]:
     """Cells in which another policy that knows no more is better.
-
-    Args:
-        record: dict or path, a record of `evaluate_link`.
-        policy: str.
 
     Returns:
         List of dict with `regime`, `horizon`, `link_snr_db`, `quantity` ("bler", "goodput" or
@@ -208,6 +168,8 @@ def cells_lost(record: dict[str, Any] | PathLike, policy: str = "model") -> list
         winner = max(rivals, key=lambda name: sign * rivals[name], default=None)
         if winner is None or sign * rivals[winner] <= sign * values[policy]:
             continue
+        own = rows[policy]
+        told = own.get(f"{quantity}_reference") == winner
         lost.append(
             {
                 "regime": regime,
@@ -218,29 +180,18 @@ def cells_lost(record: dict[str, Any] | PathLike, policy: str = "model") -> list
                 "winner": winner,
                 "of_winner": rivals[winner],
                 "of_policy": values[policy],
-                "verdict": rows[policy].get(f"{quantity}_verdict")
-                if rows[policy].get(f"{quantity}_reference") == winner
-                else None,
+                "verdict": own.get(f"{quantity}_verdict") if told else None,
             }
         )
     return lost
 
 
 def format_comparison(record: dict[str, Any] | PathLike, policy: str = "model") -> str:
-    """What each policy wins back of what age costs, and where a rival beats one, as text.
-
-    Args:
-        record: dict or path, a record of `evaluate_link`.
-        policy: str, the policy whose lost cells are listed.
-
-    Returns:
-        str of several lines.
-    """
+    """What each policy wins back of what age costs, and where a rival beats one, as text."""
     record = link_record(record)
     lines = [("regime", "horizon", "policy", *ADAPTATIONS, "own best")]
     for row in recovered_goodput(record):
-        if len(lines) > 1 and lines[-1][:2] != (row["regime"], str(row["horizon"])):
-            lines.append(("",) * len(lines[0]))
+        _part(lines, 1, row)
         ways = (
             f"{row[f'goodput_{way}']:.3f} {_percent(row[f'recovered_{way}']):>6s}"
             if row[f"goodput_{way}"] is not None
@@ -279,19 +230,12 @@ def format_comparison(record: dict[str, Any] | PathLike, policy: str = "model") 
 def world_points(
     record: dict[str, Any] | PathLike, history_snr_db: float, horizon: int, errors: bool = True
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Points of a record of the worlds, by world and predictor.
+    """Points of a record of `experiments/worlds_eval.py`, by world and predictor.
 
-    Args:
-        record: dict or path, a record of `experiments/worlds_eval.py`.
-        history_snr_db: float, SNR of the histories [dB].
-        horizon: int.
-        errors: bool, whether errors are asked for, and not what the link says: these are of
-            event-free sequences where events are known, and the link serves all.
-
-    Returns:
-        Dict of dicts of points.
+    With `errors` those that tell errors, of event-free sequences where events are known; without,
+    those that tell of the link, which serves all.
     """
-    record = record if isinstance(record, dict) else records.read_record(record)
+    record = as_record(record)
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for point in record["points"]:
         if (point["history_snr_db"], point["horizon"]) == (history_snr_db, horizon):
@@ -304,15 +248,8 @@ def world_points(
 
 
 def format_worlds(record: dict[str, Any] | PathLike) -> str:
-    """A record of the worlds as text: one line per world and horizon.
-
-    Args:
-        record: dict or path, a record of `experiments/worlds_eval.py`.
-
-    Returns:
-        str of several lines.
-    """
-    record = record if isinstance(record, dict) else records.read_record(record)
+    """A record of `experiments/worlds_eval.py` as text: one line per world and horizon."""
+    record = as_record(record)
     ratios = record["config"]["history_snr_db"]
     snr = ratios[len(ratios) // 2]
     kinds = {p["predictor"]: p["kind"] for p in record["points"]}
@@ -386,17 +323,23 @@ def _caption(record, chosen, adaptation, snr):
     ]
 
 
-def _compared(row, quantity="goodput"):
-    """The paired difference of a row in words, and its verdict."""
-    reference, low = (row.get(f"{quantity}_{part}") for part in ("reference", "difference_low"))
+def _compared(row):
+    """The paired difference of a row's goodput in words, and its verdict."""
+    reference, low = row.get("goodput_reference"), row.get("goodput_difference_low")
     if row["policy"] in CEILINGS:
         return "", "ceiling"
     if reference == row["policy"]:
         return "", "best training-free"
     if reference is None or low is None:
         return "-", "-"
-    difference, high = (row[f"{quantity}_difference{end}"] for end in ("", "_high"))
-    return f"{difference:+.2f} ({low:+.2f} to {high:+.2f})", row[f"{quantity}_verdict"]
+    difference, high = row["goodput_difference"], row["goodput_difference_high"]
+    return f"{difference:+.2f} ({low:+.2f} to {high:+.2f})", row["goodput_verdict"]
+
+
+def _part(lines, num_heads, row):
+    """An empty line before the first one of another regime or horizon."""
+    if len(lines) > num_heads and lines[-1][:2] != (row["regime"], str(row["horizon"])):
+        lines.append(("",) * len(lines[0]))
 
 
 def _aligned(rows):
@@ -411,7 +354,7 @@ def _aligned(rows):
 
 
 def _cell(point):
-    return point["regime"], point["horizon"], point["policy"]
+    return tuple(point[name] for name in _CELL)
 
 
 def _pair(point, suffix):

@@ -52,16 +52,6 @@ from lwmt_sionna.runs.parallel import progress_bar, run_tasks
 from lwmt_sionna.runs.store import RunFolder, Store
 from lwmt_sionna.typing import Array, PathLike
 
-__all__ = [
-    "Judged",
-    "World",
-    "WorldsConfig",
-    "evaluate_world",
-    "evaluate_worlds",
-    "load_world",
-    "world_file",
-]
-
 logger = logging.getLogger(__name__)
 
 Sequences: TypeAlias = PathSequences | ChannelSequences

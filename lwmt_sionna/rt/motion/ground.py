@@ -9,8 +9,6 @@ import numpy as np
 
 from lwmt_sionna.typing import Array, ArrayLike, Random
 
-__all__ = ["FreeSpace", "GroundMap", "Ring", "Terrain", "free_space", "ground_map", "is_free_way"]
-
 _CHECK_STEP = 0.5
 _CROWDING = 4.0
 
@@ -108,16 +106,10 @@ def ground_map(
     lower: ArrayLike | None = None,
     upper: ArrayLike | None = None,
 ) -> GroundMap:
-    """Looks down on a scene cell by cell.
+    """Looks down on a scene cell by cell, from `(x, y)` to `(x, y)` in metres.
 
-    Args:
-        terrain: `Terrain`.
-        cell: Side of a cell in metres.
-        lower: `(x, y)` from where to map in metres; the scene's own corner if `None`.
-        upper: `(x, y)` to where to map in metres; the scene's own corner if `None`.
-
-    Returns:
-        `GroundMap` of the part of that rectangle that lies within the scene.
+    The part of that rectangle that lies within the scene, all of it by default; `cell` is the side
+    of a cell in metres.
     """
     if not cell > 0:
         raise ValueError(f"cell must be positive. Received: cell={cell}")

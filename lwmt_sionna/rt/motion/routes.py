@@ -8,8 +8,6 @@ import numpy as np
 
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = ["Drive", "Route", "offset_polyline", "simplify_polyline"]
-
 _STEP = 0.1
 
 
@@ -63,14 +61,9 @@ class Route:
     def circle(
         cls, centre: ArrayLike, radius: float, start: float, length: float, clockwise: bool = False
     ) -> Self:
-        """A route around a circle.
+        """A route of a length around a circle, in metres.
 
-        Args:
-            centre: `(x, y)` in metres.
-            radius: Metres.
-            start: Angle of the first point seen from the centre, radians.
-            length: Metres along the circle.
-            clockwise: Direction.
+        `start` is the angle of the first point seen from the centre in radians.
         """
         route = cls.__new__(cls)
         route._pieces, route.length = [], 0.0
@@ -85,14 +78,7 @@ class Route:
             self.length += float(length)
 
     def position(self, distance: ArrayLike) -> Array:
-        """Points of the route.
-
-        Args:
-            distance: Metres along the route, float `[...]`, clipped to it.
-
-        Returns:
-            float64 `[..., 2]`, metres.
-        """
+        """Points after metres along the route, clipped to it: float64 `[..., 2]`, metres."""
         x, y, heading, curvature, along = self._at(distance)
         bent = curvature != 0
         radius = 1.0 / np.where(bent, curvature, 1.0)
@@ -149,7 +135,6 @@ class Drive:
         """The fastest drive within the limits.
 
         Args:
-            route: `Route`.
             cruise: Largest speed in metres per second.
             acceleration: Largest increase of speed in metres per second squared.
             deceleration: Largest decrease of speed in metres per second squared.
@@ -197,24 +182,13 @@ class Drive:
         return float(self.time[-1])
 
     def at(self, time: ArrayLike) -> Array:
-        """Distance along the route at given instants.
-
-        Args:
-            time: Seconds, float `[...]`, clipped to the drive.
-
-        Returns:
-            float64 `[...]`, metres.
-        """
+        """Metres along the route at instants in seconds `[...]`, clipped to the drive: float64."""
         time = np.clip(np.asarray(time, dtype=np.float64), 0.0, self.duration)
         knot = np.clip(np.searchsorted(self.time, time, side="right") - 1, 0, len(self.time) - 2)
         span = self.time[knot + 1] - self.time[knot]
         after = time - self.time[knot]
-        rate = np.divide(
-            self.speed[knot + 1] - self.speed[knot],
-            span,
-            out=np.zeros_like(span),
-            where=span > 0,
-        )
+        rise = self.speed[knot + 1] - self.speed[knot]
+        rate = np.divide(rise, span, out=np.zeros_like(span), where=span > 0)
         covered = self.distance[knot] + self.speed[knot] * after + rate * after**2 / 2
         return np.minimum(covered, self.distance[knot + 1])
 

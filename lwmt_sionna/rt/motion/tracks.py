@@ -6,8 +6,6 @@ import numpy as np
 
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = ["Clock", "MovingObject", "Tracks", "derive_velocity"]
-
 
 @dataclasses.dataclass(frozen=True)
 class Clock:
@@ -30,12 +28,8 @@ class Clock:
 def derive_velocity(position: ArrayLike, sampling_period: float) -> Array:
     """Velocities of sampled positions: central differences, of second order at both ends too.
 
-    Args:
-        position: Metres, float `[..., num_snapshots, 3]`.
-        sampling_period: Time between snapshots in seconds.
-
-    Returns:
-        float64, shape as `position`, metres per second; zero for a single snapshot.
+    float64 in metres per second, of the shape of the positions in metres `[..., num_snapshots, 3]`,
+    a period in seconds apart; zero for a single snapshot.
     """
     position = np.asarray(position, dtype=np.float64)
     num_snapshots = position.shape[-2]

@@ -12,8 +12,6 @@ import numpy as np
 
 from lwmt_sionna.typing import Array, ArrayLike, PathLike
 
-__all__ = ["Mesh", "join", "read_mesh", "winding_number", "write_ply"]
-
 _WELD = 1e-4
 # A city of ten million triangles is a quarter of this. Text, and faces that are no triangles, take
 # seconds for each million.
@@ -79,9 +77,7 @@ class Mesh:
     def moved(self, offset: ArrayLike = (0.0, 0.0, 0.0), yaw: float = 0.0) -> "Mesh":
         """The mesh turned about the vertical axis through the origin, then shifted.
 
-        Args:
-            offset: Metres, float `[3]`.
-            yaw: Radians, counter-clockwise from above.
+        By radians, counter-clockwise from above, and metres `[3]`.
         """
         turn = np.array([[np.cos(yaw), -np.sin(yaw)], [np.sin(yaw), np.cos(yaw)]])
         vertices = self.vertices.copy()
@@ -98,11 +94,14 @@ class Mesh:
     @property
     def num_shared_edges(self) -> int:
         """Number of edges that exactly two faces share by their vertices, as they stand."""
-        ends = np.sort(np.stack([self.faces, self.faces[:, [1, 2, 0]]], axis=-1), axis=-1)
-        _, count = np.unique(
-            ends[..., 0] * (len(self.vertices) + 1) + ends[..., 1], return_counts=True
-        )
+        _, count = np.unique(self._edges()[1], return_counts=True)
         return int(np.sum(count == 2))
+
+    def _edges(self):
+        """Of every edge of every face: the way it is passed, and a number that both faces share."""
+        start, stop = self.faces.ravel(), self.faces[:, [1, 2, 0]].ravel()
+        low, high = np.minimum(start, stop), np.maximum(start, stop)
+        return np.sign(stop - start), low * (len(self.vertices) + 1) + high
 
     def num_miswound_edges(self) -> tuple[int, int]:
         """Edges along which two faces of the mesh look to opposite sides.
@@ -112,15 +111,11 @@ class Mesh:
         Returns:
             Tuple of the number of such edges, and of the edges that exactly two faces share.
         """
-        faces = self.welded().faces
-        start = faces.ravel()
-        stop = faces[:, [1, 2, 0]].ravel()
-        low, high = np.minimum(start, stop), np.maximum(start, stop)
-        _, index, count = np.unique(
-            low * (len(self.vertices) + 1) + high, return_inverse=True, return_counts=True
-        )
-        balance = np.bincount(index.ravel(), weights=np.where(start < stop, 1, -1))
-        shared = (count == 2) & (np.bincount(index.ravel(), weights=start != stop) == 2)
+        way, edge = self.welded()._edges()
+        _, index, count = np.unique(edge, return_inverse=True, return_counts=True)
+        balance = np.bincount(index.ravel(), weights=way)
+        # An edge without length has no way.
+        shared = (count == 2) & (np.bincount(index.ravel(), weights=way != 0) == 2)
         return int(np.sum(shared & (balance != 0))), int(shared.sum())
 
 
@@ -138,14 +133,8 @@ def winding_number(mesh: Mesh, points: ArrayLike) -> Array:
     """How often a mesh surrounds points: about 1 inside and 0 outside of closed surfaces.
 
     The sum of the signed solid angles of all faces over 4 pi, after Van Oosterom and Strackee,
-    IEEE Trans. Biomed. Eng. 30 (1983). Open surfaces give fractions.
-
-    Args:
-        mesh: `Mesh`.
-        points: Metres, float `[num_points, 3]`.
-
-    Returns:
-        float64 `[num_points]`.
+    IEEE Trans. Biomed. Eng. 30 (1983). Open surfaces give fractions: float64 `[num_points]`, of
+    points in metres `[num_points, 3]`.
     """
     points = np.asarray(points, dtype=np.float64)
     number = np.empty(len(points))

@@ -16,14 +16,6 @@ import numpy as np
 from lwmt_sionna.rt.tracing.engine import drjit, mitsuba, sionna_rt
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = [
-    "CandidateOverflow",
-    "CheckedCandidates",
-    "FaceGroups",
-    "PooledCandidates",
-    "ScatteredCandidates",
-]
-
 INTERACTION = sionna_rt.constants.InteractionType
 _INVALID = 0xFFFFFFFF
 # Faces belong to one plane when normals and offsets agree to these, as in Sionna RT's own hashes.
@@ -47,9 +39,7 @@ class FaceGroups:
 
     Which of several coplanar faces a ray hits is chance; the largest one stands for all of them,
     because its normal is the least rounded one. Rigid motion of an object changes nothing here.
-
-    Args:
-        scene: `sionna.rt.Scene`.
+    The scene is a `sionna.rt.Scene`.
     """
 
     def __init__(self, scene: Any) -> None:
@@ -68,24 +58,15 @@ class FaceGroups:
     def rank(self, objects: Array) -> Array:
         """Place of objects in the order of their names: the same in every process.
 
-        Args:
-            objects: Identifiers of objects, integer array; others than those of the scene are
-                taken for no object.
-
-        Returns:
-            int64, shape as `objects`; -1 for no object.
+        int64 of the shape of the identifiers; -1 for what is no object of the scene.
         """
         return self._look_up(objects, self._rank, -1)
 
     def representative(self, objects: Array, faces: Array) -> Array:
         """The face that stands for the plane of each face.
 
-        Args:
-            objects: Identifiers of objects, integer array.
-            faces: Indices of faces in them, integer array of the same shape.
-
-        Returns:
-            uint32, shape as `faces`; those of no object unchanged.
+        uint32 of the shape of the identifiers of objects and indices of their faces; those of no
+        object unchanged.
         """
         first = self._look_up(objects, self._first, -1)
         index = np.where(first >= 0, first + faces.astype(np.int64), 0)
@@ -184,11 +165,7 @@ class PooledCandidates:
 
 
 class CheckedCandidates:
-    """The solver's own candidates, with a word when there was no room for all.
-
-    Args:
-        generator: The solver's own `SBCandidateGenerator`.
-    """
+    """The candidates of the solver's own `SBCandidateGenerator`, and a word when room was short."""
 
     def __init__(self, generator: Any) -> None:
         self._generator = generator

@@ -7,45 +7,21 @@ from typing import Any
 import numpy as np
 
 from lwmt_sionna.rt.motion.ground import ground_map
-from lwmt_sionna.rt.scenes.files import read_scene_xml
+from lwmt_sionna.rt.scenes.files import is_ground_name, read_scene_xml, resolve_scene
 from lwmt_sionna.rt.scenes.meshes import Mesh, join, read_mesh, winding_number
-from lwmt_sionna.rt.scenes.names import is_ground_name, resolve_scene
 from lwmt_sionna.rt.tracing.engine import mitsuba, sionna_rt
 from lwmt_sionna.rt.tracing.loading import load_scene, load_shapes
-from lwmt_sionna.rt.tracing.show import coverage_map
-from lwmt_sionna.runs.configuration import Config, Interval, Positive, Share
+from lwmt_sionna.rt.tracing.show import coverage_map, open_share
 from lwmt_sionna.typing import ArrayLike, PathLike
-
-__all__ = ["CheckConfig", "Finding", "SceneReport", "check_scene"]
 
 OK, NOTE, WARNING, FAULT = "ok", "note", "warning", "fault"
 _UNITS = {1e-3: "millimetres", 1e3: "kilometres", 1e-2: "centimetres"}
-
-
-@dataclasses.dataclass(frozen=True)
-class CheckConfig(Config):
-    """What counts as plausible.
-
-    Attributes:
-        extent: Smallest and largest horizontal extent of a scene in metres.
-        height: Smallest and largest height of what stands in a scene in metres.
-        mast: Largest height of a base station over the ground or roof below it in metres.
-        bracket: Largest distance in metres to a wall that carries a base station.
-        smallest_area: Faces below this area count as none, square metres.
-        miswound_share: Share of the scene's edges between faces that look to opposite sides, from
-            which it counts as a fault.
-        radius: Coverage is looked at up to this horizontal distance in metres.
-        user_height: Height of users above the ground in metres.
-    """
-
-    extent: Interval = (40.0, 20_000.0)
-    height: Interval = (2.0, 1_000.0)
-    mast: Positive = 35.0
-    bracket: Positive = 3.0
-    smallest_area: Positive = 1e-7
-    miswound_share: Share = 0.01
-    radius: Positive = 200.0
-    user_height: Positive = 1.5
+# What is plausible, in metres: horizontal extent of a scene and height of what stands in it, height
+# of a base station over the ground or roof below it, distance to a wall that carries one.
+_EXTENT, _HEIGHT, _MAST, _BRACKET = (40.0, 20_000.0), (2.0, 1_000.0), 35.0, 3.0
+# Faces below this area count as none, square metres; so large a share of edges between faces that
+# look to opposite sides is a fault; coverage is looked at up to this distance in metres.
+_SMALLEST_AREA, _MISWOUND_SHARE, _RADIUS = 1e-7, 0.01, 200.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +70,6 @@ def check_scene(
     name: PathLike,
     carrier_frequency: float,
     base_stations: Sequence[ArrayLike] = (),
-    config: CheckConfig | None = None,
     *,
     coverage: bool = True,
 ) -> SceneReport:
@@ -107,18 +82,13 @@ def check_scene(
         name: What `resolve_scene` takes.
         carrier_frequency: Hertz.
         base_stations: Positions in metres, float `[num_base_stations, 3]`.
-        config: `CheckConfig`; the default one if `None`.
         coverage: Whether to compute coverage maps of the base stations.
-
-    Returns:
-        `SceneReport`.
 
     Raises:
         ValueError: If there is no such scene.
     """
-    config = CheckConfig() if config is None else config
     file = resolve_scene(name)
-    findings = [*_check_path(file)]
+    findings = [_check_path(file)]
     try:
         entries = read_scene_xml(file.path)
     except ValueError as error:
@@ -129,42 +99,37 @@ def check_scene(
     if report.faults and any(f.check in ("meshes", "materials") for f in report.faults):
         return report
     try:
-        findings += _check_shapes(load_shapes(entries), config)
+        findings += _check_shapes(load_shapes(entries))
         if any(finding.check == "meshes" for finding in report.faults):
             return report
         loaded = load_scene(file.path, carrier_frequency)
     except ValueError as error:
-        findings += _explain_load(error, file, entries)
+        findings.append(_explain_load(error, file, entries))
         return report
     findings.append(Finding("load", OK, "Sionna RT loads it"))
-    findings += [
-        *_check_ground(loaded),
-        *_check_units(loaded.bounds, config),
-        *_check_origin(loaded),
-    ]
+    findings += [_check_ground(loaded), _check_units(loaded.bounds), *_check_origin(loaded)]
     places = np.asarray(base_stations, dtype=np.float64).reshape(-1, 3)
     walls = _walls(loaded) if len(places) else None
     for place in places:
-        found = _check_base_station(loaded, walls, place, config)
-        findings += found
+        level, text = _check_base_station(loaded, walls, place)
+        label = f"({', '.join(f'{c:g}' for c in place)})"
+        findings.append(Finding("base station", level, f"{label} {text}"))
         if coverage and not report.faults:
-            findings.append(_check_coverage(loaded, place, config, report))
+            findings.append(_check_coverage(loaded, place, report))
     return report
 
 
 def _check_path(file):
     own = (file.path.name, file.path.parent.name)
     if any(" " in part for part in own):
-        yield Finding(
-            "path",
-            FAULT,
+        text = (
             f"the path of the scene has spaces ({'/'.join(own[::-1])}): Sionna RT reads it, but "
-            "command lines, make and the launchers of clusters cut it in two; rename it",
+            "command lines, make and the launchers of clusters cut it in two; rename it"
         )
-    elif " " in str(file.path):
-        yield Finding("path", WARNING, f"a folder above the scene has spaces: {file.path.parent}")
-    else:
-        yield Finding("path", OK, "no spaces")
+        return Finding("path", FAULT, text)
+    if " " in str(file.path):
+        return Finding("path", WARNING, f"a folder above the scene has spaces: {file.path.parent}")
+    return Finding("path", OK, "no spaces")
 
 
 def _check_meshes(entries):
@@ -232,7 +197,7 @@ def _check_materials(entries, carrier_frequency):
     return [Finding("materials", OK, f"{', '.join(kinds)} at {carrier_frequency / 1e9:g} GHz")]
 
 
-def _check_shapes(shapes, config):
+def _check_shapes(shapes):
     """What Sionna RT makes of the shapes, before it merges those of a material."""
     num_faces, empty, miswound, edges, split, inward, foreign = 0, {}, {}, 0, [], [], []
     for number, (entry, shape) in enumerate(shapes):
@@ -242,7 +207,7 @@ def _check_shapes(shapes, config):
             continue
         mesh = _mesh_of(shape)
         num_faces += len(mesh.faces)
-        empty[name] = int(np.sum(mesh.areas < config.smallest_area))
+        empty[name] = int(np.sum(mesh.areas < _SMALLEST_AREA))
         miswound[name], shared = mesh.num_miswound_edges()
         edges += shared
         if shared and mesh.num_shared_edges < 0.5 * shared:
@@ -254,45 +219,41 @@ def _check_shapes(shapes, config):
         yield Finding("meshes", FAULT, f"{text}; Sionna RT traces triangle meshes (ply, obj, cube)")
     share = sum(miswound.values()) / max(edges, 1)
     if any(empty.values()):
-        yield Finding(
-            "faces",
-            FAULT,
+        text = (
             f"{sum(empty.values())} faces have no area, most of them of the shape "
             f"{max(empty, key=empty.get)}: their normals are undefined; remove them (in Blender: "
-            "Mesh, Clean Up, Degenerate Dissolve)",
+            "Mesh, Clean Up, Degenerate Dissolve)"
         )
+        yield Finding("faces", FAULT, text)
     if share:
-        yield Finding(
-            "faces",
-            FAULT if share > config.miswound_share else WARNING,
+        text = (
             f"along {sum(miswound.values())} of {edges} edges ({share:.1%}) neighbouring faces "
             f"look to opposite sides, most of them of the shape {max(miswound, key=miswound.get)}: "
             "inverted normals, no diffraction there; turn them (in Blender: Mesh, Normals, "
-            "Recalculate Outside)",
+            "Recalculate Outside)"
         )
+        yield Finding("faces", FAULT if share > _MISWOUND_SHARE else WARNING, text)
     if split:
-        yield Finding(
-            "faces",
-            WARNING,
+        text = (
             f"the edges of {split[0]}{f' and {len(split) - 1} more' * (len(split) > 1)} have "
             "vertices of their own on either side, so they do not diffract, as those of the same "
             "shape with common vertices would (a cube of Mitsuba always has, an OBJ file with "
-            "normals too); merge vertices by distance and export PLY",
+            "normals too); merge vertices by distance and export PLY"
         )
+        yield Finding("faces", WARNING, text)
     if inward:
-        yield Finding(
-            "faces",
-            NOTE,
+        text = (
             f"{len(inward)} closed meshes look inwards, such as {inward[0]}; Sionna RT turns "
-            "normals towards the ray, so nothing is lost",
+            "normals towards the ray, so nothing is lost"
         )
-    if not (foreign or any(empty.values()) or share > config.miswound_share):
+        yield Finding("faces", NOTE, text)
+    if not (foreign or any(empty.values()) or share > _MISWOUND_SHARE):
         yield Finding("faces", OK, f"{num_faces} triangles")
 
 
 def _explain_load(error, file, entries):
     if not str(error).startswith("No ground object"):
-        return [Finding("load", FAULT, str(error))]
+        return Finding("load", FAULT, str(error))
     named = [shape.name for shape in entries.shapes if is_ground_name(shape.name)]
     if named:
         text = (
@@ -305,40 +266,32 @@ def _explain_load(error, file, entries):
             f"{', ...' * (len(entries.shapes) > 8)}; name the surface users stand on 'ground' in "
             f"{file.path.name}"
         )
-    return [Finding("ground", FAULT, text)]
+    return Finding("ground", FAULT, text)
 
 
 def _check_ground(loaded):
-    names = _ground_names(loaded)
-    lower, upper = loaded.bounds
-    # A raster of some ten thousand cells tells the shares to one per cent.
-    cell = float(np.sqrt(np.prod(np.maximum(upper[:2] - lower[:2], 1e-6)) / 1e4))
-    share = ground_map(loaded, cell).is_open.mean()
-    text = f"{', '.join(names)}; {share:.0%} of the scene is open ground"
+    share = open_share(loaded)
+    text = f"{', '.join(loaded.ground)}; {share:.0%} of the scene is open ground"
     if share < 0.01:
-        yield Finding("ground", FAULT, f"{text}: there is no place for users")
-    else:
-        yield Finding("ground", OK, text)
+        return Finding("ground", FAULT, f"{text}: there is no place for users")
+    return Finding("ground", OK, text)
 
 
-def _check_units(bounds, config):
+def _check_units(bounds):
     lower, upper = bounds
     size = upper - lower
     extent, height = max(size[:2]), size[2]
     text = f"{size[0]:.4g} x {size[1]:.4g} m, {height:.4g} m high"
 
     def plausible(scale):
-        return (
-            config.extent[0] <= extent * scale <= config.extent[1]
-            and config.height[0] <= height * scale <= config.height[1]
-        )
+        is_wide = _EXTENT[0] <= extent * scale <= _EXTENT[1]
+        return is_wide and _HEIGHT[0] <= height * scale <= _HEIGHT[1]
 
     if plausible(1.0):
-        yield Finding("units", OK, text)
-        return
+        return Finding("units", OK, text)
     guesses = [f"{unit} (scale by {scale:g})" for scale, unit in _UNITS.items() if plausible(scale)]
     hint = f"; are these {' or '.join(guesses)}?" if guesses else ""
-    yield Finding("units", FAULT, f"implausible for a scene in metres: {text}{hint}")
+    return Finding("units", FAULT, f"implausible for a scene in metres: {text}{hint}")
 
 
 def _check_origin(loaded):
@@ -347,13 +300,12 @@ def _check_origin(loaded):
     farthest = np.abs(loaded.bounds).max()
     step = float(np.spacing(np.float32(farthest)))
     place = ", ".join(f"{c:g}" for c in loaded.origin)
-    yield Finding(
-        "origin",
-        WARNING if step > 0.01 else NOTE,
+    text = (
         f"coordinates reach {farthest / 1e3:.4g} km: the scene is traced around ({place}), with "
         f"base stations and users moved alike; meshes in float32 hold vertices to {step:.2g} m "
-        "there, so subtract that point before the export where walls should be more exact",
+        "there, so subtract that point before the export where walls should be more exact"
     )
+    yield Finding("origin", WARNING if step > 0.01 else NOTE, text)
 
 
 def _mesh_of(shape, offset=0.0):
@@ -361,62 +313,41 @@ def _mesh_of(shape, offset=0.0):
     return Mesh(vertices + offset, np.array(shape.faces_buffer()).reshape(-1, 3))
 
 
-def _ground_names(loaded):
-    objects = loaded.scene.objects.items()
-    return [name for name, each in objects if int(each.object_id) in loaded.ground_ids]
-
-
 def _walls(loaded):
     """All of the scene but its ground, as one mesh."""
-    ground = _ground_names(loaded)
-    objects = loaded.scene.objects.items()
-    meshes = [_mesh_of(each.mi_mesh, loaded.origin) for name, each in objects if name not in ground]
+    objects = [each for name, each in loaded.scene.objects.items() if name not in loaded.ground]
+    meshes = [_mesh_of(each.mi_mesh, loaded.origin) for each in objects]
     return join(meshes) if meshes else None
 
 
-def _check_base_station(loaded, walls, place, config):
-    label = f"({', '.join(f'{c:g}' for c in place)})"
+def _check_base_station(loaded, walls, place):
+    """Level and text of what a base station's place is like."""
     lower, upper = loaded.bounds
     if np.any(place[:2] < lower[:2]) or np.any(place[:2] > upper[:2]):
-        return [
-            Finding(
-                "base station",
-                FAULT,
-                f"{label} lies outside of the scene, which reaches from ({lower[0]:.0f}, "
-                f"{lower[1]:.0f}) to ({upper[0]:.0f}, {upper[1]:.0f})",
-            )
-        ]
+        reach = f"({lower[0]:.0f}, {lower[1]:.0f}) to ({upper[0]:.0f}, {upper[1]:.0f})"
+        return FAULT, f"lies outside of the scene, which reaches from {reach}"
     if walls is not None and abs(winding_number(walls, [place])[0]) > 0.5:
-        return [Finding("base station", FAULT, f"{label} lies inside of a mesh")]
+        return FAULT, "lies inside of a mesh"
     down, _ = loaded.cast_rays(place[None], [[0.0, 0.0, -1.0]])
     below = float(down[0])
     if not np.isfinite(below):
-        return [Finding("base station", FAULT, f"{label} lies below the ground, or beside it")]
+        return FAULT, "lies below the ground, or beside it"
     angle = np.linspace(0, 2 * np.pi, 64, endpoint=False)
     around = np.column_stack([np.cos(angle), np.sin(angle), np.zeros(64)])
     beside = float(np.min(loaded.cast_rays(np.repeat(place[None], 64, axis=0), around)[0]))
-    if below > config.mast and beside > config.bracket:
-        nearest = (
-            "no wall around" if not np.isfinite(beside) else f"the next wall {beside:.0f} m off"
+    if below > _MAST and beside > _BRACKET:
+        wall = f"the next wall {beside:.0f} m off" if np.isfinite(beside) else "no wall around"
+        return FAULT, (
+            f"floats {below:.0f} m above what is below it, with {wall}; expected a mast of at most "
+            f"{_MAST:g} m"
         )
-        return [
-            Finding(
-                "base station",
-                FAULT,
-                f"{label} floats {below:.0f} m above what is below it, with {nearest}; expected a "
-                f"mast of at most {config.mast:g} m",
-            )
-        ]
-    return [Finding("base station", OK, f"{label} stands {below:.1f} m above what is below it")]
+    return OK, f"stands {below:.1f} m above what is below it"
 
 
-def _check_coverage(loaded, place, config, report):
-    cell = max(2.0, config.radius / 100)
-    ground = ground_map(
-        loaded, cell, lower=place[:2] - config.radius, upper=place[:2] + config.radius
-    )
-    gain = coverage_map(loaded, place, ground, user_height=config.user_height)
-    near = np.linalg.norm(ground.centres - place[:2], axis=-1) <= config.radius
+def _check_coverage(loaded, place, report):
+    ground = ground_map(loaded, 2.0, lower=place[:2] - _RADIUS, upper=place[:2] + _RADIUS)
+    gain = coverage_map(loaded, place, ground)
+    near = np.linalg.norm(ground.centres - place[:2], axis=-1) <= _RADIUS
     chosen = near & ground.is_open
     covered = chosen & np.isfinite(gain)
     share = float(covered.sum() / max(chosen.sum(), 1))
@@ -430,10 +361,8 @@ def _check_coverage(loaded, place, config, report):
             "gain_db": np.where(near, gain, np.nan),
         }
     )
-    text = f"{share:.0%} of the open ground within {config.radius:g} m is reached by a path"
     if median is None:
-        return Finding(
-            "coverage", FAULT, f"no path reaches any open ground within {config.radius:g} m"
-        )
+        return Finding("coverage", FAULT, f"no path reaches any open ground within {_RADIUS:g} m")
+    text = f"{share:.0%} of the open ground within {_RADIUS:g} m is reached by a path"
     text += f", median path gain {median:.0f} dB"
     return Finding("coverage", OK if share > 0.05 else WARNING, text)

@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import logging
 import math
-import os
 import pathlib
 import shutil
 import socket
@@ -17,18 +16,7 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from lwmt_sionna.data import (
-    ChannelSequences,
-    PlanarArray,
-    join_channels,
-    merge_paths,
-    read_sequences,
-    subcarrier_frequencies,
-    synthesize,
-    vanishing_mask,
-    write_channels,
-    write_paths,
-)
+from lwmt_sionna import data
 from lwmt_sionna.data.paths import (
     OPTIONAL_FIELDS,
     PATH_FIELDS,
@@ -43,8 +31,7 @@ from lwmt_sionna.rt.motion.trajectories import (
     sample_moving_objects,
     sample_tracks,
 )
-from lwmt_sionna.rt.scenes.files import read_scene_xml
-from lwmt_sionna.rt.scenes.names import resolve_scene
+from lwmt_sionna.rt.scenes.files import read_scene_xml, resolve_scene
 from lwmt_sionna.rt.tracing.loading import Scattering, load_scene
 from lwmt_sionna.rt.tracing.sequences import trace_tracks
 from lwmt_sionna.rt.tracing.solver import TracingConfig, trace_scattered
@@ -57,22 +44,11 @@ from lwmt_sionna.runs.configuration import (
     PositiveInt,
 )
 from lwmt_sionna.runs.parallel import progress_bar, run_tasks
-from lwmt_sionna.runs.records import package_versions, sha256
+from lwmt_sionna.runs.records import package_versions, sha256, usable_cores
 from lwmt_sionna.runs.store import RunFolder, Store
 from lwmt_sionna.typing import PathLike
 
 logger = logging.getLogger(__name__)
-
-__all__ = [
-    "Claim",
-    "DiffuseConfig",
-    "Estimate",
-    "GenerationConfig",
-    "estimate",
-    "generate",
-    "num_shards",
-    "trace_shard",
-]
 
 _KMH = 1.0 / 3.6
 _PER_PATH = sorted(
@@ -105,7 +81,7 @@ class DiffuseConfig(Config):
 
     samples_per_source: PositiveInt = 200_000
     max_depth: Annotated[int, msgspec.Meta(ge=1, le=8)] = 2
-    array: PlanarArray = dataclasses.field(default_factory=PlanarArray)
+    array: data.PlanarArray = dataclasses.field(default_factory=data.PlanarArray)
     num_subcarriers: PositiveInt = 32
     subcarrier_spacing: Positive = 540e3
 
@@ -260,7 +236,7 @@ def generate(
     dask: str | None = None,
     progress: bool = True,
     announce: Callable[[Estimate], object] | None = None,
-) -> PathSequences | ChannelSequences:
+) -> PathSequences | data.ChannelSequences:
     """Traces a data set, or goes on with one.
 
     Shards are traced one by one, by local processes or by the workers of a Dask cluster, and joined
@@ -269,7 +245,6 @@ def generate(
     tracks whose channel vanishes in some snapshots are kept and counted.
 
     Args:
-        config: `GenerationConfig`.
         path: Path of the HDF5 file to write. A finished file of the same configuration is kept.
         workers: Number of local processes.
         dask: Address of a Dask scheduler whose workers trace in place of local processes.
@@ -290,7 +265,7 @@ def generate(
     claim = Claim.of(config)
     folder = path.with_name(f"{path.name}.shards")
     if path.is_file():
-        sequences = read_sequences(path)
+        sequences = data.read_sequences(path)
         if _is_made_from(claim, path, sequences.metadata):
             logger.info("%s is complete already", path)
             shutil.rmtree(folder, ignore_errors=True)
@@ -301,11 +276,11 @@ def generate(
         shards = _trace_shards(claim, Store(folder), workers, dask, progress, announce)
         _finish(claim, path, shards)
         shutil.rmtree(folder)
-    return read_sequences(path)
+    return data.read_sequences(path)
 
 
 def _write(path, sequences):
-    write = write_paths if isinstance(sequences, PathSequences) else write_channels
+    write = data.write_paths if isinstance(sequences, PathSequences) else data.write_channels
     write(path, sequences)
 
 
@@ -339,6 +314,8 @@ def _trace_shards(claim, store, workers, dask, progress, announce):
         options["initializer"] = functools.partial(_share_cores, workers)
     if missing and announce is not None:
         announce(estimate(config, missing, **options))
+    # A worker has another working directory.
+    trace = functools.partial(_trace_shard, dataclasses.replace(claim, config=_absolute(config)))
     with progress_bar(
         unit="seq",
         total=config.num_sequences,
@@ -346,10 +323,6 @@ def _trace_shards(claim, store, workers, dask, progress, announce):
         desc=f"tracing {config.scene}",
         show=None if progress else False,
     ) as bar:
-        # A worker has another working directory.
-        trace = functools.partial(
-            _trace_shard, dataclasses.replace(claim, config=_absolute(config))
-        )
         for place, sequences in run_tasks(trace, missing, **options):
             index = missing[place]
             write = functools.partial(_write, sequences=sequences)
@@ -362,11 +335,11 @@ def _finish(claim, path, shards):
     drawn = kept = vanishing = 0
     parts = []
     for shard in shards:
-        part = read_sequences(shard)
+        part = data.read_sequences(shard)
         drawn += part.metadata["num_drawn"]
         kept += part.num_sequences
-        vanishing += int(vanishing_mask(part).sum())
-        parts += [part] if isinstance(part, ChannelSequences) else []
+        vanishing += int(data.vanishing_mask(part).sum())
+        parts += [part] if isinstance(part, data.ChannelSequences) else []
     versions = package_versions()
     metadata = {
         **part.metadata,
@@ -379,9 +352,9 @@ def _finish(claim, path, shards):
     if parts:
         counts = {name: np.concatenate([p.metadata[name] for p in parts]) for name in _COUNTS}
         metadata |= {name: np.mean(value) for name, value in counts.items()}
-        write_channels(path, join_channels(parts, metadata))
+        data.write_channels(path, data.join_channels(parts, metadata))
     else:
-        merge_paths(path, shards, metadata)
+        data.merge_paths(path, shards, metadata)
 
 
 def _absolute(config):
@@ -403,15 +376,8 @@ def estimate(
 ) -> Estimate:
     """Estimates time and size of a run from two small solves, the first of which warms up.
 
-    Args:
-        config: `GenerationConfig`.
-        shards: Indices of the shards to be traced; all of them if `None`.
-        workers: Number of local processes.
-        dask: Address of a Dask scheduler, whose first worker is asked.
-        initializer: See `run_tasks`.
-
-    Returns:
-        `Estimate`. On a cluster its time is that of one worker for all shards.
+    Of some shards, or of all; the others are arguments of `run_tasks`. On a cluster its first
+    worker is asked, and the time is that of one worker for all shards.
     """
     shards = range(num_shards(config)) if shards is None else shards
     remaining = sum(_shard_size(config, index) for index in shards)
@@ -442,8 +408,7 @@ def _share_cores(workers):
     """Gives each of several processes its share of the cores."""
     from lwmt_sionna.rt.tracing.engine import drjit
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    drjit.set_thread_count(max(1, cores // workers))
+    drjit.set_thread_count(max(1, usable_cores() // workers))
 
 
 def _trace_shard(claim, index):
@@ -482,11 +447,10 @@ def _measure(config, index):
 
 def trace_shard(
     config: GenerationConfig, index: int, size: int | None = None
-) -> PathSequences | ChannelSequences:
+) -> PathSequences | data.ChannelSequences:
     """Traces one shard; the same one whoever does it, and whatever was traced before.
 
     Args:
-        config: `GenerationConfig`.
         index: Number of the shard, which chooses its random stream.
         size: Number of sequences; that of the configuration if `None`.
 
@@ -565,7 +529,7 @@ def _draw_and_trace(loaded, config, index, size):
     if config.diffuse is not None:
         for name in _COUNTS:
             metadata[name] = [each.metadata[name] for each in sequences]
-        return join_channels(sequences, metadata)
+        return data.join_channels(sequences, metadata)
     return dataclasses.replace(concatenate(sequences), metadata=metadata)
 
 
@@ -586,10 +550,10 @@ def _scatter(paths, labels, tracks, track, config, loaded):
     one = {name: value[None] for name, value in scattered.items()}
     # The weak ones are many: no floor.
     field = _compact(one | labels, config, loaded, floor_db=-np.inf)
-    frequencies = subcarrier_frequencies(diffuse.num_subcarriers, diffuse.subcarrier_spacing)
-    specular, rest = (synthesize(each, diffuse.array, frequencies) for each in (paths, field))
+    frequencies = data.subcarrier_frequencies(diffuse.num_subcarriers, diffuse.subcarrier_spacing)
+    specular, rest = (data.synthesize(each, diffuse.array, frequencies) for each in (paths, field))
     power = [np.mean(np.abs(h) ** 2, dtype=np.float64) for h in (specular, rest)]
-    return ChannelSequences(
+    return data.ChannelSequences(
         specular + rest,
         config.sampling_period,
         config.carrier_frequency,

@@ -14,8 +14,6 @@ import re
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["LLVM_HINT", "find_libllvm", "load_libllvm"]
-
 LLVM_HINT = (
     "Ray tracing on a CPU needs the LLVM shared library. On Debian or Ubuntu run "
     "`apt-get install libllvm19`, or set DRJIT_LIBLLVM_PATH to the path of a libLLVM.so."

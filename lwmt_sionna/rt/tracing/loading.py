@@ -7,14 +7,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from lwmt_sionna.rt.scenes.files import SceneXML, ShapeEntry, read_scene_xml
+from lwmt_sionna.rt.scenes.files import (
+    SceneXML,
+    ShapeEntry,
+    is_car_name,
+    is_ground_name,
+    read_scene_xml,
+    resolve_scene,
+)
 from lwmt_sionna.rt.scenes.meshes import read_mesh
-from lwmt_sionna.rt.scenes.names import is_car_name, is_ground_name, resolve_scene
 from lwmt_sionna.rt.tracing.engine import drjit, mitsuba, sionna_rt
+from lwmt_sionna.runs.command_line import natural_order
 from lwmt_sionna.runs.configuration import Config, PositiveInt, Share
 from lwmt_sionna.typing import Array, ArrayLike, PathLike
-
-__all__ = ["ALL_MATERIALS", "LoadedScene", "Scattering", "load_scene", "load_shapes"]
 
 # Among materials that scatter: those that are not named.
 ALL_MATERIALS = "all"
@@ -98,9 +103,15 @@ class LoadedScene:
         return tuple(self.scene.objects)
 
     @property
+    def ground(self) -> list[str]:
+        """Names of the objects that users stand on."""
+        objects = self.scene.objects.items()
+        return [name for name, each in objects if int(each.object_id) in self.ground_ids]
+
+    @property
     def cars(self) -> tuple[str, ...]:
         """Names of the objects that may move: vehicles by their names."""
-        return tuple(sorted(filter(is_car_name, self.scene.objects), key=_natural))
+        return tuple(sorted(filter(is_car_name, self.scene.objects), key=natural_order))
 
     def local(self, places: ArrayLike) -> Array:
         """Places in the coordinates of the scene inside, float64 `[..., 3]`, metres."""
@@ -111,14 +122,10 @@ class LoadedScene:
         return _vertices(self.scene.objects[name].mi_mesh) + self.origin
 
     def drop_to_ground(self, xy: ArrayLike) -> tuple[Array, Array]:
-        """Looks straight down at points of the map.
+        """Looks straight down at points of the map, in metres, float `[num_points, 2]`.
 
-        Args:
-            xy: Horizontal coordinates in metres, float `[num_points, 2]`.
-
-        Returns:
-            Tuple of the height in metres of what is hit first from above, float64 `[num_points]`,
-            NaN where there is nothing, and whether that is open ground, bool `[num_points]`.
+        Tuple of the height in metres of what is hit first from above, float64 `[num_points]`, NaN
+        where there is nothing, and whether that is open ground, bool `[num_points]`.
         """
         xy = np.asarray(xy, dtype=np.float64)
         # Whole metres are exact in float32.
@@ -129,14 +136,9 @@ class LoadedScene:
         return height, valid & np.isin(shape, self.ground_ids)
 
     def segment_is_free(self, start: ArrayLike, stop: ArrayLike) -> Array:
-        """Whether straight segments cross no surface.
+        """Whether segments between points in metres, `[num_segments, 3]`, cross no surface.
 
-        Args:
-            start: Points in metres, float `[num_segments, 3]`.
-            stop: Points in metres, float `[num_segments, 3]`.
-
-        Returns:
-            bool `[num_segments]`.
+        bool `[num_segments]`.
         """
         start = self.local(start).astype(np.float32)
         offset = self.local(stop).astype(np.float32) - start
@@ -145,15 +147,10 @@ class LoadedScene:
         return ~np.array(self.scene.mi_scene.ray_test(rays), dtype=bool)
 
     def cast_rays(self, origin: ArrayLike, direction: ArrayLike) -> tuple[Array, Array]:
-        """What rays meet first.
+        """What rays from points in metres along unit vectors, each `[num_rays, 3]`, meet first.
 
-        Args:
-            origin: Points in metres, float `[num_rays, 3]`.
-            direction: Unit vectors, float `[num_rays, 3]`.
-
-        Returns:
-            Tuple of the distance in metres, float `[num_rays]`, infinite where nothing is met, and
-            the identifier of the shape that is met, uint32 `[num_rays]`.
+        Tuple of the distance in metres, float `[num_rays]`, infinite where nothing is met, and the
+        identifier of the shape that is met, uint32 `[num_rays]`.
         """
         rays = _rays(self.local(origin).astype(np.float32), np.asarray(direction, np.float32))
         hit = self.scene.mi_scene.ray_intersect(rays)
@@ -183,9 +180,6 @@ def load_scene(
         scattering: `Scattering` of materials by their names in Sionna RT, and of all others under
             `"all"`. Materials that are not told keep what the scene's file says of them.
 
-    Returns:
-        A `LoadedScene`.
-
     Raises:
         ValueError: If the scene is unknown, one of its files is damaged, Sionna RT does not load
             it, no ground object is found in it, or it has no such material.
@@ -213,9 +207,8 @@ def load_scene(
             scene = _load(entries, origin, exclude)
         scene.frequency = carrier_frequency
     _scatter(scene, file.name, {} if scattering is None else scattering)
-    if ground is not None:
-        ground_names = [key for key in scene.objects if key == ground]
-    else:
+    ground_names = [key for key in scene.objects if key == ground]
+    if ground is None:
         ground_names = [k for k in scene.objects if is_ground_name(k) and _is_level(scene, k)]
     if not ground_names:
         raise ValueError(
@@ -230,9 +223,6 @@ def load_scene(
 
 def load_shapes(entries: SceneXML) -> list[tuple[ShapeEntry, Any]]:
     """The shapes of a scene as Sionna RT reads them, none merged with another.
-
-    Args:
-        entries: `SceneXML`.
 
     Returns:
         list of pairs of what the file says of a shape, and the `mitsuba.Shape`; only triangle
@@ -297,10 +287,6 @@ def _is_level(scene, name):
     normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
     area = np.linalg.norm(normal, axis=-1)
     return np.abs(normal[:, 2]).sum() > 0.7 * area.sum()
-
-
-def _natural(name):
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 def _rays(origin, direction, length=None):

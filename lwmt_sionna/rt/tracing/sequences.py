@@ -16,8 +16,6 @@ from lwmt_sionna.rt.tracing.loading import LoadedScene
 from lwmt_sionna.rt.tracing.solver import TracingConfig, trace_positions
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = ["choose_shooters", "choose_traced", "moving_scene", "trace_tracks"]
-
 
 def trace_tracks(
     loaded: LoadedScene,
@@ -34,11 +32,8 @@ def trace_tracks(
     snapshot a solve of its own, with the users as its receivers.
 
     Args:
-        loaded: `LoadedScene`.
         base_station_position: Metres, float `[3]`.
         base_station_orientation: Yaw, pitch and roll in radians, float `[3]`.
-        tracks: `Tracks`.
-        config: `TracingConfig`; the default settings if `None`.
         moving: Sequence of `MovingObject` on the same clock.
 
     Returns:
@@ -83,14 +78,13 @@ def moving_scene(
     All objects are moved at once: each of Sionna RT's own setters rebuilds the scene.
 
     Args:
-        loaded: `LoadedScene`.
         moving: Sequence of `MovingObject`.
         num_snapshots: Number of snapshots for which poses are needed.
         sampling_period: Time between snapshots in seconds; sets the objects' velocities, which
             shift the frequency of the paths they reflect.
 
-    Returns:
-        Context manager whose value is a function of the index of a snapshot that poses all objects.
+    Yields:
+        A function of the index of a snapshot that poses all objects.
 
     Raises:
         ValueError: If an object is not in the scene, or its poses are of another number.
@@ -191,6 +185,8 @@ def _travelled(position):
 
 def _trace_together(loaded, station, position, velocity, traced, config):
     """One solve for the traced snapshots of all tracks."""
+    from scipy.linalg import block_diag
+
     track, snapshot = np.nonzero(traced)
     shooters, listens = None, None
     if config.candidate_spacing > 0:
@@ -200,7 +196,7 @@ def _trace_together(loaded, station, position, velocity, traced, config):
             shooters.append(own + offset)
             heard.append(hears)
             offset += int(chosen.sum())
-        shooters, listens = np.concatenate(shooters), _block_diagonal(heard)
+        shooters, listens = np.concatenate(shooters), block_diag(*heard)
     flat = trace_positions(
         loaded,
         *station,
@@ -223,26 +219,10 @@ def _trace_snapshots(loaded, station, position, velocity, traced, config, pose):
             trace_positions(loaded, *station, position[:, snapshot], velocity[:, snapshot], config)
         )
     num_paths = max(part["valid"].shape[1] for part in parts)
-    flat = {
-        name: np.concatenate([_widen(part[name], num_paths) for part in parts]) for name in parts[0]
-    }
+    parts = [widen_paths(part, num_paths, axis=1) for part in parts]
+    flat = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
     track = np.tile(np.arange(len(position)), len(instants))
     return _spread(flat, track, np.repeat(instants, len(position)), traced.shape)
-
-
-def _block_diagonal(blocks):
-    result = np.zeros(np.sum([block.shape for block in blocks], axis=0), dtype=bool)
-    row = column = 0
-    for block in blocks:
-        result[row : row + len(block), column : column + block.shape[1]] = block
-        row, column = row + len(block), column + block.shape[1]
-    return result
-
-
-def _widen(value, num_paths):
-    width = [(0, 0)] * value.ndim
-    width[1] = (0, num_paths - value.shape[1])
-    return np.pad(value, width)
 
 
 def _spread(flat, track, snapshot, shape):

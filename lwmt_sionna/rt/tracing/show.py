@@ -1,5 +1,6 @@
 """What is in a scene, in figures and pictures: coverage, materials, a view from above."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -7,15 +8,12 @@ import numpy as np
 
 from lwmt_sionna.data.summary import map_figure
 from lwmt_sionna.rt.motion.ground import GroundMap, ground_map
-from lwmt_sionna.rt.scenes.files import read_scene_xml
-from lwmt_sionna.rt.scenes.names import resolve_scene
+from lwmt_sionna.rt.scenes.files import read_scene_xml, resolve_scene
 from lwmt_sionna.rt.tracing.engine import mitsuba, sionna_rt
 from lwmt_sionna.rt.tracing.loading import LoadedScene, load_scene
 from lwmt_sionna.rt.tracing.solver import TracingConfig, single_element
 from lwmt_sionna.runs.records import atomic_path
 from lwmt_sionna.typing import Array, ArrayLike, PathLike
-
-__all__ = ["coverage_map", "describe_scene", "plot_coverage", "render_scene"]
 
 _COVERAGE_RAYS = 1_000_000
 _FIELD_OF_VIEW = 45.0
@@ -35,7 +33,6 @@ def coverage_map(
     added up; the same interactions as `trace_positions`.
 
     Args:
-        loaded: `lwmt_sionna.rt.scenes.LoadedScene`.
         base_station: Metres, float `[3]`.
         ground: `GroundMap` of the places to look at.
         user_height: Height of the users above the ground in metres.
@@ -51,11 +48,8 @@ def coverage_map(
         return gain
     scene = loaded.scene
     scene.tx_array = scene.rx_array = single_element("iso", "V")
-    devices = {**scene.transmitters, **scene.receivers}
-    for name in devices:
-        scene.remove(name)
-    scene.add(sionna_rt.Transmitter("map", position=loaded.local(base_station).tolist()))
-    try:
+    station = sionna_rt.Transmitter("map", position=loaded.local(base_station).tolist())
+    with _only(scene, [station]):
         radio_map = sionna_rt.RadioMapSolver()(
             scene,
             measurement_surface=_draped(loaded, ground, open_cells, user_height),
@@ -67,13 +61,26 @@ def coverage_map(
             seed=config.seed,
         )
         linear = np.array(radio_map.path_gain, dtype=np.float64)[0].reshape(-1, 2).mean(axis=1)
-    finally:
-        scene.remove("map")
-        for device in devices.values():
-            scene.add(device)
     with np.errstate(divide="ignore"):
         gain[tuple(open_cells.T)] = 10 * np.log10(linear)
     return gain
+
+
+@contextlib.contextmanager
+def _only(scene, devices):
+    """Some devices in place of those that a solve has left in the scene, which come back."""
+    others = {**scene.transmitters, **scene.receivers}
+    for name in others:
+        scene.remove(name)
+    for device in devices:
+        scene.add(device)
+    try:
+        yield
+    finally:
+        for device in devices:
+            scene.remove(device.name)
+        for device in others.values():
+            scene.add(device)
 
 
 def _draped(loaded, ground, cells, user_height):
@@ -93,6 +100,14 @@ def _draped(loaded, ground, cells, user_height):
     parameters["faces"] = mitsuba.UInt32(np.ravel(faces).astype(np.uint32))
     parameters.update()
     return mesh
+
+
+def open_share(loaded: LoadedScene) -> float:
+    """Share of the scene that is open ground."""
+    lower, upper = loaded.bounds
+    # A raster of some ten thousand cells tells it to one per cent.
+    cell = float(np.sqrt(np.prod(np.maximum(upper[:2] - lower[:2], 1e-6)) / 1e4))
+    return float(ground_map(loaded, cell).is_open.mean())
 
 
 def describe_scene(name: PathLike, carrier_frequency: float) -> dict[str, Any]:
@@ -122,7 +137,6 @@ def describe_scene(name: PathLike, carrier_frequency: float) -> dict[str, Any]:
             "relative_permittivity": round(float(material.relative_permittivity[0]), 3),
             "conductivity": round(float(material.conductivity[0]), 6),
         }
-    cell = float(np.sqrt(np.prod(upper[:2] - lower[:2]) / 1e4))
     return {
         "name": file.name,
         "origin": file.origin,
@@ -131,8 +145,8 @@ def describe_scene(name: PathLike, carrier_frequency: float) -> dict[str, Any]:
         "num_shapes": len(read_scene_xml(file.path).shapes),
         "num_triangles": sum(int(each.mi_mesh.face_count()) for each in objects.values()),
         "materials": dict(sorted(materials.items())),
-        "ground": [k for k, each in objects.items() if int(each.object_id) in loaded.ground_ids],
-        "open_ground_share": round(float(ground_map(loaded, cell).is_open.mean()), 3),
+        "ground": loaded.ground,
+        "open_ground_share": round(open_share(loaded), 3),
         "cars": list(loaded.cars),
         "base_stations": file.facts.get("base_stations", []),
         "loaded": loaded,
@@ -140,13 +154,7 @@ def describe_scene(name: PathLike, carrier_frequency: float) -> dict[str, Any]:
 
 
 def plot_coverage(coverage: dict[str, Any], path: PathLike, title: str = "") -> None:
-    """Draws a coverage map over the heights of the scene.
-
-    Args:
-        coverage: One entry of `SceneReport.coverage`.
-        path: Path of the figure; the extension chooses the format.
-        title: Text above.
-    """
+    """Draws a coverage map, an entry of `SceneReport.coverage`, over the heights of the scene."""
     ground, gain = coverage["ground"], coverage["gain_db"]
     place = coverage["base_station"]
     figure, axes = map_figure(ground.extent)
@@ -178,7 +186,6 @@ def render_scene(
     """Renders a scene from above at a slant, cut to what is in it.
 
     Args:
-        loaded: `lwmt_sionna.rt.scenes.LoadedScene`.
         path: Path of the PNG file.
         base_stations: Positions in metres, float `[num_base_stations, 3]`, drawn as red balls.
         users: Positions in metres, float `[num_users, 3]`, drawn as green balls.
@@ -188,19 +195,12 @@ def render_scene(
     """
     from PIL import Image
 
-    scene = loaded.scene
-    names: list[str] = []
+    devices: list[Any] = []
     for kind, places in ((sionna_rt.Transmitter, base_stations), (sionna_rt.Receiver, users)):
-        for place in places:
-            names.append(f"picture-{len(names)}")
-            scene.add(kind(names[-1], position=loaded.local(place).tolist()))
-    # Devices that a solve has left in the scene are no part of its picture.
-    others = {**scene.transmitters, **scene.receivers}
-    others = {name: device for name, device in others.items() if name not in names}
-    for name in others:
-        scene.remove(name)
-    try:
-        bitmap = scene.render(
+        for place in loaded.local(places).tolist() if len(places) else ():
+            devices.append(kind(f"picture-{len(devices)}", position=place))
+    with _only(loaded.scene, devices):
+        bitmap = loaded.scene.render(
             camera=_camera([loaded.local(c) for c in loaded.bounds], resolution[0] / resolution[1]),
             fov=_FIELD_OF_VIEW,
             resolution=tuple(resolution),
@@ -208,11 +208,6 @@ def render_scene(
             show_devices=True,
             return_bitmap=True,
         )
-    finally:
-        for name in names:
-            scene.remove(name)
-        for device in others.values():
-            scene.add(device)
     # Linear light with the share of the background, [height, width, (r, g, b, a)].
     pixels = np.clip(np.array(bitmap, dtype=np.float64), 0.0, 1.0)
     color = _to_srgb(pixels[..., :3]) + (1.0 - pixels[..., 3:])

@@ -22,17 +22,6 @@ from lwmt_sionna.rt.tracing.loading import LoadedScene
 from lwmt_sionna.runs.configuration import Config, NonNegative, PositiveInt
 from lwmt_sionna.typing import Array, ArrayLike
 
-__all__ = [
-    "CANDIDATES_PER_RECEIVER",
-    "LEAST_ROOM",
-    "PATH_TABLE_SIZE",
-    "TracingConfig",
-    "face_groups",
-    "single_element",
-    "trace_positions",
-    "trace_scattered",
-]
-
 # Sionna RT recognises duplicates of a path by a hash table whose default size of 1e6 entries loses
 # paths when many receivers share a solve, different ones for neighbouring snapshots. Each entry
 # takes 8 bytes.
@@ -105,12 +94,10 @@ def trace_positions(
     compiled into the kernels: calls with the same number share them.
 
     Args:
-        loaded: `LoadedScene`.
         base_station_position: Metres, float `[3]`.
         base_station_orientation: Yaw, pitch and roll in radians, float `[3]`.
         position: Metres, float `[num_positions, 3]`.
         velocity: Metres per second, float `[num_positions, 3]`; sets the Doppler shifts.
-        config: `TracingConfig`; the default settings if `None`.
         shooters: Indices of the positions that rays are shot for, integer `[num_shooters]`; all of
             them if `None`. The others test the candidate paths found there, see
             `lwmt_sionna.rt.tracing.candidates`.
@@ -174,22 +161,14 @@ def trace_scattered(
 
     Args:
         loaded: `LoadedScene`, loaded with the scattering of its materials.
-        base_station_position: Metres, float `[3]`.
-        base_station_orientation: Yaw, pitch and roll in radians, float `[3]`.
-        position: Metres, float `[num_positions, 3]`.
-        velocity: Metres per second, float `[num_positions, 3]`; sets the Doppler shifts.
-        config: `TracingConfig`: antennas, seed, and which interactions come before the last one;
-            the default settings if `None`.
+        base_station_position: As the next three, see `trace_positions`.
+        config: Antennas, seed, and which interactions come before the last one.
         samples_per_source: Rays shot by the base station. Each of them is scattered at most once at
             every depth.
         max_depth: Largest number of interactions, the last one included.
 
     Returns:
         dict of arrays as `trace_positions` returns them.
-
-    Reference:
-        V. Degli-Esposti et al., "Measurement and modelling of scattering from buildings", IEEE
-        Trans. Antennas Propag., 2007: the scattering patterns.
     """
     config = TracingConfig() if config is None else config
     _set_up(loaded, base_station_position, base_station_orientation, position, velocity, config)
@@ -239,11 +218,7 @@ def _pad_shooters(shooters, listens):
 
 
 def face_groups(scene: Any) -> FaceGroups:
-    """The `FaceGroups` of a scene, worked out once.
-
-    Args:
-        scene: `sionna.rt.Scene`.
-    """
+    """The `FaceGroups` of a `sionna.rt.Scene`, worked out once."""
     if scene not in _face_groups:
         _face_groups[scene] = FaceGroups(scene)
     return _face_groups[scene]
@@ -255,23 +230,8 @@ def _set_path_table(num_receivers):
 
 
 def single_element(pattern: str, polarization: str) -> Any:
-    """The array of a single antenna.
-
-    Args:
-        pattern: Name of an element pattern in Sionna RT.
-        polarization: "V", "H", "VH" or "cross".
-
-    Returns:
-        `sionna.rt.PlanarArray`.
-    """
-    return sionna_rt.PlanarArray(
-        num_rows=1,
-        num_cols=1,
-        vertical_spacing=0.5,
-        horizontal_spacing=0.5,
-        pattern=pattern,
-        polarization=polarization,
-    )
+    """The `sionna.rt.PlanarArray` of a single antenna, of an element pattern of Sionna RT."""
+    return sionna_rt.PlanarArray(num_rows=1, num_cols=1, pattern=pattern, polarization=polarization)
 
 
 def _place_devices(scene, base_position, base_orientation, position, velocity):

@@ -1,22 +1,26 @@
-"""Where a 5G LDPC decoder stops failing: measured, kept in a table, looked up.
+"""How block errors are told: by decoding, from mutual information, or from SINR.
 
-Whether the decoder succeeds is nearly a function of the mutual information per bit at its input,
-whatever the channel that left it. A table holds, per scheme and block size, the information at
-which half of the blocks fail in white Gaussian noise, and the width of the transition.
+Each way is one object with the face of `BlockErrors`; everything before the decoder is the full
+chain in all of them.
+
+Whether a 5G LDPC decoder succeeds is nearly a function of the mutual information per bit at its
+input, whatever the channel that left it. A table holds, per scheme and block size, the information
+at which half of the blocks fail in white Gaussian noise, and the width of the transition.
 """
 
 import dataclasses
+import functools
 import logging
 import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lwmt_sionna.link.phy.config import DownlinkConfig, Mcs, get_mcs
-from lwmt_sionna.link.phy.information import effective_snr_db
+from lwmt_sionna.link.phy.information import MODULATIONS, effective_snr_db
 from lwmt_sionna.runs import records
 from lwmt_sionna.typing import Array, ArrayLike, PathLike
-
-__all__ = ["DecoderTable", "Waterfall", "measure_waterfall"]
 
 logger = logging.getLogger(__name__)
 
@@ -86,15 +90,10 @@ class DecoderTable:
             self.digest = records.sha256(path)
             self.num_iterations = int(content["num_iterations"])
             self.cn_update = str(content["cn_update"])
-            rows = content["waterfalls"]
             self._rows: dict[int, list] = {}
-            for row in rows:
-                self._rows.setdefault(row["mcs"], []).append(
-                    (
-                        row["num_symbols"],
-                        [row[field.name] for field in dataclasses.fields(Waterfall)],
-                    )
-                )
+            for row in content["waterfalls"]:
+                values = [row[field.name] for field in dataclasses.fields(Waterfall)]
+                self._rows.setdefault(row["mcs"], []).append((row["num_symbols"], values))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"This is no decoder table: {error}. Received: path={path}") from error
 
@@ -114,11 +113,7 @@ class DecoderTable:
                 )
 
     def waterfall(self, mcs: int | Mcs, num_symbols: int) -> Waterfall:
-        """Waterfall of a scheme.
-
-        Args:
-            mcs: int or `Mcs`.
-            num_symbols: int, data symbols that a block fills.
+        """Waterfall of a scheme whose blocks fill so many data symbols.
 
         Raises:
             ValueError: the scheme is not in the table.
@@ -154,13 +149,7 @@ def measure_waterfall(
 
     Bits, noise and decoder are those of the link; the seed is Sionna's (`sionna.phy.config.seed`).
 
-    Args:
-        mcs: int or `Mcs`.
-        num_symbols: int, data symbols that a block fills.
-        num_iterations: int, iterations of the decoder.
-        cn_update: str, check-node update of the decoder.
-        num_blocks: int, blocks to decode around the transition.
-        batch_size: int, blocks per call.
+    `num_blocks` are decoded around the transition; see `make_awgn_link` for the others.
 
     Returns:
         The pair of the `Waterfall` and the number of blocks it rests on.
@@ -217,3 +206,154 @@ def _fit(x, failed):
         loss, (np.median(x), np.log(0.5 * scale)), method="Nelder-Mead", options={"maxiter": 2000}
     )
     return float(best.x[0]), float(np.exp(best.x[1]))
+
+
+if TYPE_CHECKING:
+    from lwmt_sionna.link.phy.runner import LinkRunner
+
+
+class BlockErrors:
+    """A way of telling block errors.
+
+    Args:
+        table: `DecoderTable`; the shipped one when None.
+        schemes: sequence of int, the schemes that are told of.
+        num_slots: int, slots per drop.
+    """
+
+    #: Whether every scheme is simulated by itself, until it has errors enough.
+    decodes = False
+    #: Whether nothing can be told of a decoder that the table does not belong to.
+    needs_table = False
+
+    def __init__(
+        self,
+        table: DecoderTable | None = None,
+        schemes: Sequence[int] = (),
+        num_slots: int = 1,
+    ) -> None:
+        self.table = DecoderTable() if table is None else table
+        self.schemes = tuple(schemes)
+        self.num_slots = num_slots
+
+    @property
+    def key(self) -> list[Any]:
+        """What `survey` depends on besides the link and its channels, JSON-compatible."""
+        return [type(self).__name__]
+
+    def survey(
+        self, runner: "LinkRunner", slot: Array, h_hat: Array, link_snr_db: float
+    ) -> dict[str, Array]:
+        """What is computed once for all schemes: dict of arrays, for `failures`.
+
+        The arguments are those of `LinkRunner.count`.
+        """
+        return {}
+
+    def failures(self, downlink: DownlinkConfig, found: dict[str, Array], mcs: int) -> Array:
+        """Which blocks of a scheme fail, or how probably.
+
+        `found` is what `survey` returns, or where schemes are decoded, what counting found. Returns
+        `[num_drops, num_users, num_slots]`, bool or a float probability.
+        """
+        raise NotImplementedError
+
+
+class FullDecoding(BlockErrors):
+    """Every block is decoded and compared with what was sent."""
+
+    decodes = True
+
+    def failures(self, downlink: DownlinkConfig, found: dict[str, Array], mcs: int) -> Array:
+        return found["failed"]
+
+
+class MutualInformation(BlockErrors):
+    """What the decoder is told of a block says whether it succeeds (see `DecoderTable`).
+
+    One pass per modulation serves all schemes.
+    """
+
+    needs_table = True
+
+    @property
+    def key(self) -> list[Any]:
+        return [*super().key, sorted(self._modulations())]
+
+    def survey(
+        self, runner: "LinkRunner", slot: Array, h_hat: Array, link_snr_db: float
+    ) -> dict[str, Array]:
+        """float32 `information` `[num_drops, num_users, num_slots, 3]`, per coded bit.
+
+        NaN for modulations that none of the schemes has.
+        """
+        shape = (len(slot), runner.config.num_users, self.num_slots, len(MODULATIONS))
+        told = np.full(shape, np.nan, np.float32)
+        for column, bits in enumerate(MODULATIONS):
+            if bits in self._modulations():
+                told[..., column] = runner.information(
+                    slot, h_hat, bits, link_snr_db, range(self.num_slots)
+                )
+        return {"information": told}
+
+    def failures(self, downlink: DownlinkConfig, found: dict[str, Array], mcs: int) -> Array:
+        told = found["information"][..., MODULATIONS.index(get_mcs(mcs).num_bits_per_symbol)]
+        return self.table.waterfall(mcs, downlink.block_symbols).failure(told)
+
+    def _modulations(self):
+        return {get_mcs(mcs).num_bits_per_symbol for mcs in self.schemes}
+
+
+class SysAbstraction(BlockErrors):
+    """Block errors from SINR alone: Sionna SYS's exponential effective SINR and our waterfalls.
+
+    Sionna 1.2.2 ships block error rates every 1.8 dB, where the transition of these blocks is 1 dB
+    wide, and is up to 0.6 dB too hopeful between them; so the waterfalls are those of the link's
+    own decoder. Quicker than mutual information, and blind to what SINR does not tell: a receiver
+    that mistakes its noise, as one with least-squares estimates does, hears worse by about 1 dB.
+    """
+
+    @property
+    def key(self) -> list[Any]:
+        return [*super().key, list(self.schemes), self.table.digest]
+
+    def survey(
+        self, runner: "LinkRunner", slot: Array, h_hat: Array, link_snr_db: float
+    ) -> dict[str, Array]:
+        """float32 `failure` `[num_schemes, num_drops, num_users, num_slots]`."""
+        sinr = runner.sinr(slot, h_hat, link_snr_db, range(self.num_slots))
+        told = [
+            np.stack([self.failure(sinr[:, :, s], mcs) for s in range(self.num_slots)], axis=-1)
+            for mcs in self.schemes
+        ]
+        return {"failure": np.stack(told).astype(np.float32)}
+
+    def failures(self, downlink: DownlinkConfig, found: dict[str, Array], mcs: int) -> Array:
+        return found["failure"][self.schemes.index(mcs)]
+
+    def failure(self, sinr: Array, mcs: int | Mcs) -> Array:
+        """Block error rate, float64 `[batch_size, num_users]`.
+
+        Of linear SINR, float `[batch_size, num_users, num_symbols]`, and a scheme of the table.
+        """
+        import tensorflow as tf
+
+        waterfall = self.table.waterfall(mcs, np.shape(sinr)[-1])
+        # Sionna: [..., num_ofdm_symbols, num_subcarriers, num_ut, num_streams_per_ut]. A SINR of
+        # zero would mean that the element is not used.
+        sinr = np.maximum(np.asarray(sinr, np.float32), 1e-6)
+        sinr = tf.constant(np.moveaxis(sinr, 1, 2)[:, None, :, :, None])
+        index = tf.fill([sinr.shape[0], sinr.shape[3]], get_mcs(mcs).index)
+        effective = _effective_sinr()(sinr, index, mcs_table_index=1).numpy().astype(np.float64)
+        return waterfall.failure_in_noise(10 * np.log10(effective))
+
+
+@functools.cache
+def _effective_sinr():
+    from sionna.sys import EESM
+
+    return EESM()
+
+
+#: The ways by the names that configurations give them.
+DECODINGS = {"chain": FullDecoding, "information": MutualInformation, "sys": SysAbstraction}

@@ -1,1 +1,0 @@
-"""How block errors are told, and where a decoder stops failing."""
