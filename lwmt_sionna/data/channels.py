@@ -232,10 +232,8 @@ def true_channels(
 
     Args:
         sequences: `PathSequences` or `ChannelSequences`.
-        array: `PlanarArray` of the base station. Stored channels have theirs: `None`, or one of
-            the same rows, columns and polarisations.
-        frequencies: Baseband frequencies in hertz, float `[num_subcarriers]`. Stored channels have
-            theirs: `None`, or the same.
+        array: That of the base station. Stored channels have theirs: `None`, or one of the same
+            rows, columns and polarisations; `frequencies` alike, see `synthesize`.
         snapshots: Indices of the snapshots; all of them if `None`.
 
     Returns:

@@ -230,9 +230,7 @@ def draw_trial(
 
     Args:
         sequences: `PathSequences` or `ChannelSequences` of one speed and period.
-        array: `PlanarArray` of the base station. Stored channels have theirs: `None`, or the same.
-        frequencies: Subcarrier frequencies in hertz, float `[num_subcarriers]`. Stored channels
-            have theirs: `None`, or the same.
+        array: As the frequencies, see `lwmt_sionna.data.true_channels`.
         history_snr_db: Pilot SNR of the histories in decibels.
         num_history: Snapshots of history.
         num_horizons: Snapshots to predict.

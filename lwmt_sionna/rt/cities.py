@@ -718,14 +718,9 @@ CITIES: dict[str, type[CityConfig]] = {
 
 
 def city_config(source: PathLike | Mapping[str, Any]) -> CityConfig:
-    """The configuration of a city from a TOML file or a dictionary.
+    """The configuration of a city, one of `CITIES`' classes, from a TOML file or a dictionary.
 
-    Args:
-        source: Path of a TOML file, or dict: `kind`, a key of `CITIES`, and attributes of its
-            class. An unknown key is an error.
-
-    Returns:
-        An instance of one of `CITIES`' classes.
+    It holds `kind`, a key of `CITIES`, and attributes of its class.
 
     Raises:
         FileNotFoundError: If there is no such file.

@@ -215,12 +215,10 @@ class RegimeChannels:
         """What the base station measures of all sequences.
 
         Args:
-            true: complex64 `[num_sequences, num_user_antennas, num_snapshots, num_antennas,
-                num_subcarriers]`, their true channels at `snapshots`.
-            snapshots: list of int.
+            true: what `true` returns of them at `snapshots`.
             history_snr_db: float, see `sound` [dB].
             seed: int, seed of noise and impairments.
-            hardware: `lwmt_sionna.masking.HardwareConfig` or None, what impairs the measurement.
+            hardware: what impairs the measurement.
 
         Returns:
             `Impaired`: complex64, shape of `true`, and which reports are known to have arrived,
@@ -684,10 +682,9 @@ def group_users(
     members. Users that no group could take are left over.
 
     Args:
-        candidates: int `[num_candidates]`, indices of sequences.
-        trajectory_id: int `[num_sequences]`.
-        bs_index: int `[num_sequences]`.
-        similarity: float `[num_sequences, num_sequences]`.
+        candidates: int `[num_candidates]`, indices of sequences, whose trajectories and stations
+            are int `[num_sequences]`.
+        similarity: float `[num_sequences, num_sequences]`, see `spatial_similarity`.
         num_users: int, users of a group.
         max_similarity: float, largest similarity within a group.
 

@@ -38,12 +38,9 @@ class CsiPolicy:
         name: str, name in tables, records and figures.
 
     Call arguments:
-        history: complex64 `[num_drops, num_links, num_snapshots, num_antennas, num_subcarriers]`.
-        horizon: int, snapshots from the last one of the history to the slot.
-        target: complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`, true channel in
-            the middle of the slot.
-        arrived: bool `[num_drops, num_links, num_snapshots]`, which reports are known to have
-            arrived; handed over, where one is missing, to calls that have this keyword.
+        history, horizon, target: see `LinkDrops`.
+        arrived: see `LinkDrops`; handed over, where a report is missing, to calls that have this
+            keyword.
 
     Returns:
         complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`.

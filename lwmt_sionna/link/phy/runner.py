@@ -287,7 +287,6 @@ def make_awgn_link(
     """Code, modulation and decoder of the link alone, in white Gaussian noise.
 
     Args:
-        mcs: int or `Mcs`.
         num_symbols: int, data symbols that a block fills.
         num_iterations: int, iterations of the decoder.
         cn_update: str, check-node update of the decoder.

@@ -255,9 +255,7 @@ def run_sweep(
     CSI differs.
 
     Args:
-        factories: list of `DropFactory`, one per regime, or any objects with its `at`, `name`,
-            `downlink`, `num_drops` and `digest`.
-        policies: list of `CsiPolicy`.
+        factories, policies: see `Bench`.
         store: `lwmt_sionna.runs.store.Store` or None; results found in it are not computed again.
         progress: bool or None, show a progress bar; None shows one on a terminal.
 

@@ -253,9 +253,8 @@ def generate(
             takes the time of two small solves.
 
     Returns:
-        The `PathSequences` written, or the `ChannelSequences` where there is diffuse scattering.
-        Where the scene lies far off the origin of its coordinates,
-        positions are those less `metadata["origin"]`.
+        What was written: `ChannelSequences` where there is diffuse scattering. Where the scene lies
+        far off the origin of its coordinates, positions are those less `metadata["origin"]`.
 
     Raises:
         ValueError: If a file or shards of another configuration lie at the target, or a worker

@@ -32,8 +32,7 @@ def trace_tracks(
     snapshot a solve of its own, with the users as its receivers.
 
     Args:
-        base_station_position: Metres, float `[3]`.
-        base_station_orientation: Yaw, pitch and roll in radians, float `[3]`.
+        base_station_position: As its orientation, see `trace_positions`.
         moving: Sequence of `MovingObject` on the same clock.
 
     Returns:
