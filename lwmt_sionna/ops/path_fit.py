@@ -275,10 +275,11 @@ class PathFit:
         """Fits, continues, and tells the last snapshots from those before: see `continued`.
 
         The paths and their windows of presence stay, their parameters are fitted once more without
-        the last `num_held` snapshots. Paths that lie too close for their history, or bend in
-        another way than they are taken to, come out wrong there as they do in the future. Returns
-        what the last snapshots then look like beside the future and what the paths leave, real
-        `[batch, num_held, num_ant, num_subcarriers, 2]`.
+        the last `num_held` snapshots, and those that are born in these are left out. Paths that
+        lie too close for their history, bend in another way than they are taken to, or stand for
+        what jumps, come out wrong there as they do in the future. Returns what the last snapshots
+        then look like beside the future and what the paths leave, real `[batch, num_held, num_ant,
+        num_subcarriers, 2]`.
         """
         before = np.arange(self.shape[0]) < self.shape[0] - num_held
 
@@ -288,7 +289,8 @@ class PathFit:
             known = sample[None] * before.astype("float32")[:, None, None, None]
             past = Paths(paths.amplitude, paths.phase, paths.window * before.astype("float32"))
             past, _ = self._improve(ComplexPair.from_stacked(known), past, noise, _NUM_BACK_STEPS)
-            past = Paths(past.amplitude, past.phase, paths.window)
+            seen = ops.cast(ops.any(past.window > 0, axis=-1), "float32")
+            past = Paths(past.amplitude * seen, past.phase, paths.window)
             told = superpose(*self._waves(past, self.axes[0])).stacked()[:, -num_held:]
             return self.extrapolate(paths, num_horizons)[0], residual[0], told[0]
 
