@@ -21,7 +21,6 @@ from lwmt_sionna.data import (
     vanishing_mask,
 )
 from lwmt_sionna.evaluation.leaks import check_causal
-from lwmt_sionna.models.normalization import Frame
 from lwmt_sionna.runs.digests import code_digest
 from lwmt_sionna.runs.parallel import progress_bar
 from lwmt_sionna.runs.store import Store
@@ -333,10 +332,9 @@ class Features:
         Returns:
             List of structured arrays of one record per draw, some draws of one world in each.
         """
-        own = getattr(self.model, "physics", self.model)
         config, data = self.model.get_config(), self.data.to_dict()
         common = {
-            "code": code_digest(__name__, type(own).__module__),
+            "code": code_digest(__name__, type(self.model).__module__),
             "physics": {n: value for n, value in config.items() if n not in _NO_PHYSICS},
             "data": {n: value for n, value in data.items() if n not in _NO_DRAWS},
             "seed": self.seed,
@@ -419,7 +417,7 @@ class Physics(keras.Model):
     def call(self, inputs: tuple[Any, Any]) -> dict[str, Any]:
         """See the class."""
         history, future = inputs
-        frame, past = Frame.of(history, self.predictor.transform)
+        frame, past = self.predictor.frame(history)
         return {**self.predictor.features(past), "target": frame.into(future)}
 
 
