@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -75,7 +76,10 @@ class ChannelModel(PresetModel):
         """What a function of flat channels and options returns, as a compiled program if it can."""
         options = {name: value for name, value in options.items() if value is not None}
         if x.shape[0] == 0:  # no link: nothing of what one gives
-            one = {n: ops.ones((1,)) if hasattr(v, "shape") else v for n, v in options.items()}
+            one = {
+                n: ops.ones((1, *v.shape[1:])) if hasattr(v, "shape") else v
+                for n, v in options.items()
+            }
             x = ops.ones((1, *x.shape[1:]), dtype=x.dtype)
             return self._run(function, x, training, **one)[:0]
         own = [variable.value for variable in self.variables]
@@ -332,6 +336,13 @@ class ChannelForm:
     def _links(self):
         """Axes of Sionna's form that are links, and their order in the tensor."""
         return (0, 1, 2, 3) if self.array == "tx" else (0, 1, 3, 4)
+
+    @property
+    def links_per_user(self) -> int:
+        """Links that one entry of the batch has."""
+        return (
+            math.prod(self.shape[axis] for axis in self._links[1:]) if self.kind == "sionna" else 1
+        )
 
     def flatten(self, h: Tensor) -> Tensor:
         """Every link by itself: real `[links, time, num_ant, band, 2]`."""

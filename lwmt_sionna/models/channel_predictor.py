@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import keras
+from keras import ops
 
 from lwmt_sionna.layers.angle_delay import AngleDelayTransform
 from lwmt_sionna.models.backbone import LWMTBackbone, get_backbone
@@ -12,6 +13,7 @@ from lwmt_sionna.models.channel_model import ChannelModel, as_links, bandwidth_o
 from lwmt_sionna.models.normalization import Frame
 from lwmt_sionna.models.physics import Forecasts, Pairs, Physics
 from lwmt_sionna.models.refiner import Refiner
+from lwmt_sionna.ops.alignment import fill_reports, restore
 from lwmt_sionna.typing import Shape, Tensor
 
 __all__ = ["ChannelPredictor"]
@@ -35,6 +37,8 @@ class ChannelPredictor(ChannelModel):
     `backtest` that is a mix of all experts, patch by patch, which their errors in snapshots held
     out of the history tell, and the others are by what the experts differ from it: untrained, it
     is a predictor that holds wherever one of the experts does.
+    `aligned`, it first takes out of the history what is no motion: one phase and one delay of each
+    snapshot, and lost reports.
     Normalisation and transforms are inside: inputs and outputs are channels as they are, and a
     complex factor of the history is one of the prediction.
 
@@ -62,6 +66,8 @@ class ChannelPredictor(ChannelModel):
         first_delay: First of those bins, below 0 for bins before delay 0.
         local_motion: Whether the network sees every patch turned back by its phase and Doppler
             shift: see `MaskedChannelModel`.
+        aligned: Whether lost reports, phases and delays of snapshots are found and undone before
+            anything else, see `lwmt_sionna.ops.alignment`.
         **kwargs: Arguments of `keras.Model`.
 
     Call arguments:
@@ -79,6 +85,8 @@ class ChannelPredictor(ChannelModel):
             those outside get the prediction of the nearest effective subcarrier.
         sampling_period: Time between snapshots in seconds; for physical positions of the backbone.
         subcarrier_spacing: In hertz; for physical positions of the backbone.
+        arrived: Which reports are known to have arrived, bool `[batch, time]`: the others are
+            filled. Told from the history, if it is left out and the predictor is `aligned`.
         training: Whether dropout is active.
 
     Returns:
@@ -111,9 +119,11 @@ class ChannelPredictor(ChannelModel):
         local_motion: bool = False,
         whole_experts: Pairs = (),
         backtest: int = 0,
+        aligned: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self.aligned = bool(aligned)
         linear = array_shape is None or math.prod(array_shape) == array_shape[1]
         if num_paths < 0 or (num_paths and not (linear and num_delay is None)):
             raise ValueError(
@@ -148,21 +158,36 @@ class ChannelPredictor(ChannelModel):
         subcarriers: tuple[int, ...] | None = None,
         sampling_period: Tensor | None = None,
         subcarrier_spacing: Tensor | None = None,
+        arrived: Tensor | None = None,
         training: bool | None = None,
     ) -> Tensor:
         num_horizons = self._asked(num_horizons)
         form, x = self._links(history, array, subcarriers)
+        if arrived is not None:
+            # Of a user's links, all or none arrive.
+            arrived = ops.cast(arrived, "bool")
+            arrived = ops.repeat(arrived, form.links_per_user, axis=0)
         future = self._run(
             self._predict,
             x,
             sampling_period=sampling_period,
             bandwidth=bandwidth_of(x, subcarrier_spacing),
+            arrived=arrived,
             training=training,
         )
         return form.restore(future[:, :num_horizons])
 
-    def _predict(self, x, **options):
-        frame, past = Frame.of(x, self.transform)
+    def frame(self, x: Tensor, arrived: Tensor | None = None) -> tuple[Frame, Tensor]:
+        """`Frame` of a history `[batch, time, num_ant, num_subcarriers, 2]`, and the history in it,
+        without nuisances where the predictor is `aligned`."""
+        if self.aligned:
+            x = restore(x, arrived, self.transform.array_shape)
+        elif arrived is not None:
+            x = fill_reports(x, arrived, self.transform.array_shape)
+        return Frame.of(x, self.transform)
+
+    def _predict(self, x, arrived=None, **options):
+        frame, past = self.frame(x, arrived)
         features = self.physics(past)
         future = features.start + self.refiner(features, **options)
         return frame.back(future, x.shape[3])
@@ -205,7 +230,7 @@ class ChannelPredictor(ChannelModel):
         return form.split_links(pool_embeddings(embeddings, num_snapshots, per, class_token))
 
     def _embed(self, x, **options):
-        return self.refiner.embed(self.physics(Frame.of(x, self.transform)[1]), **options)
+        return self.refiner.embed(self.physics(self.frame(x)[1]), **options)
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """What `Physics` makes of a history in its `Frame`, as a dictionary."""
@@ -280,6 +305,7 @@ class ChannelPredictor(ChannelModel):
             **super().get_config(),
             "backbone": keras.saving.serialize_keras_object(self.backbone),
             "local_motion": self.refiner.local_motion,
+            "aligned": self.aligned,
             **physics,
             **{name: transform[name] for name in names},
         }

@@ -193,6 +193,7 @@ class PredictorConfig(Config):
         whole_experts: Pairs (window, order) of the linear predictions of the whole history beside
             the paths.
         backtest: Snapshots that are held out to tell how good which expert is; 0 for no backtest.
+        aligned: Whether lost reports, phases and delays of snapshots are undone before all else.
     """
 
     kind: Literal["predictor", "direct", "gru", "conv"] = "predictor"
@@ -203,6 +204,7 @@ class PredictorConfig(Config):
     num_paths: NonNegativeInt = 0
     whole_experts: tuple[Pair, ...] = ()
     backtest: NonNegativeInt = 0
+    aligned: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -84,10 +84,14 @@ class RefiningPredictor(PresetModel):
                 "Expected real [batch, time, num_ant, num_subcarriers, 2]. Received: "
                 f"history.shape={tuple(history.shape)}"
             )
-        frame, past = Frame.of(history, self.transform)
+        frame, past = self.frame(history)
         features = self.features(past)
         future = features["forecasts"][:, -1] + self.refine(features, training=training)
         return frame.back(future, history.shape[3])
+
+    def frame(self, x: Tensor) -> tuple[Frame, Tensor]:
+        """`Frame` of a history, and the history in it."""
+        return Frame.of(x, self.transform)
 
     def features(self, x: Tensor) -> dict[str, Tensor]:
         """What the network sees, without gradient: see `ChannelPredictor.features`."""

@@ -15,7 +15,6 @@ from lwmt_sionna.data import (
     true_channels,
     vanishing_mask,
 )
-from lwmt_sionna.models.normalization import Frame
 from lwmt_sionna.runs.parallel import progress_bar
 from lwmt_sionna.training.configuration import DataConfig
 from lwmt_sionna.typing import Array, Random
@@ -207,7 +206,7 @@ class Physics(keras.Model):
     def call(self, inputs: tuple[Any, Any]) -> dict[str, Any]:
         """See the class."""
         history, future = inputs
-        frame, past = Frame.of(history, self.predictor.transform)
+        frame, past = self.predictor.frame(history)
         return {**self.predictor.features(past), "target": frame.into(future)}
 
 

@@ -461,6 +461,7 @@ def _build_predictor(config, start):
         num_paths=settings.num_paths,
         whole_experts=settings.whole_experts,
         backtest=settings.backtest,
+        aligned=settings.aligned,
         local_motion=getattr(start, "local_motion", config.model.local_motion),
         array_shape=config.array_shape,
         name="predictor",

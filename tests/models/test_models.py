@@ -101,6 +101,28 @@ def test_untrained_predictor_is_denoised_linear_prediction(predictor, history):
     np.testing.assert_allclose(predictor(history), expected, atol=1e-3)
 
 
+def test_an_aligned_predictor_finds_the_reports_that_it_is_not_told_of(rng):
+    config = {**make_predictor().get_config(), "aligned": True}
+    model = ChannelPredictor.from_config(config)
+    model.run_eagerly = True
+    tone = np.exp(2j * np.pi * 0.1 * np.arange(16))[:, None, None]
+    noise = rng.standard_normal((2, 16, 8, 8, 2)) @ [0.01, 0.01j]
+    history = tone * np.exp(2j * np.pi * 0.2 * np.arange(8))[:, None] + noise
+    held = history.copy()
+    held[:, 12] = held[:, 11]
+    arrived = np.ones((2, 16), bool)
+    arrived[:, 12] = False
+    held = held.astype(np.complex64)
+    predicted, told = (
+        keras.ops.convert_to_numpy(model(held, **options)) for options in ({}, {"arrived": arrived})
+    )
+    np.testing.assert_allclose(predicted, told, atol=1e-5)
+    truth = history[:, -1:] * np.exp(2j * np.pi * 0.1 * np.arange(1, 4))[:, None, None]
+    assert np.mean(np.abs(predicted - truth) ** 2) < 0.01
+    del config["aligned"]  # as presets of earlier versions have it
+    assert not ChannelPredictor.from_config(config).aligned
+
+
 def test_forms_of_input_agree(trained, history):
     reference = np.asarray(trained(history))
     np.testing.assert_allclose(trained(stacked(history)), stacked(reference), atol=1e-5)

@@ -44,7 +44,6 @@ from lwmt_sionna.link.sweep.run import run_sweep, share_cores
 from lwmt_sionna.link.sweep.summary import recovered_share
 from lwmt_sionna.masking import HardwareConfig
 from lwmt_sionna.models import ChannelPredictor
-from lwmt_sionna.models.normalization import Frame
 from lwmt_sionna.models.presets import load_preset, preset_folder
 from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import FILLED, Config, NonNegativeInt, PositiveInt
@@ -496,9 +495,9 @@ class _WithStart(keras.Model):
         self.num_horizons = 2 * predictor.num_horizons
 
     def call(self, history):
-        frame, past = Frame.of(history, self.predictor.transform)
+        frame, past = self.predictor.frame(history)
         features = self.predictor.physics(past)
-        start = features.forecasts[:, -1]
+        start = features.start
         both = keras.ops.concatenate([start + self.predictor.refiner(features), start], axis=1)
         return frame.back(both, history.shape[3])
 

@@ -1,0 +1,384 @@
+"""What is no motion in a history: lost reports, and one phase and one delay of each snapshot
+
+An oscillator turns all antennas and subcarriers of a snapshot by one phase, a clock delays all of
+them by one time, and a report that never arrived is the one before once more. None of this is
+motion, and it hides the motion. All functions take channels before the transform, real `[batch,
+time, num_ant, num_subcarriers, 2]`, (real, imaginary) last.
+"""
+
+import functools
+import math
+from collections.abc import Callable
+
+import numpy as np
+from keras import ops
+
+from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
+from lwmt_sionna.ops.complex import ComplexPair
+from lwmt_sionna.typing import Array, Tensor
+
+__all__ = ["align", "fill_reports", "find_nuisances", "reports_arrived", "restore"]
+
+Shape3 = tuple[int, int, int]
+
+# The strongest angle-delay bins, and the order of their linear prediction.
+_NUM_BINS, _ORDER = 48, 5
+# Weight in a bin's pool of the next one along an axis.
+_POOL_WEIGHT = 0.5
+_NUM_STEPS = 4
+# Snapshots that phases and delays are told from, at least.
+_SHORTEST = 10
+# What is found counts from so many times the power of its own error on, and in full from twice
+# that: channels without nuisances stay below, errors of 5 degrees are far above.
+_THRESHOLD = 16.0
+# How much more the first component of a random walk holds than the next three in the mean.
+_WALK = 3.0
+# Steps towards what lost reports held, each half of the way of one report by itself.
+_NUM_FILLS = 16
+_TINY = 1e-20
+
+
+def restore(h: Tensor, arrived: Tensor | None = None, array_shape: Shape3 | None = None) -> Tensor:
+    """Fills lost reports and takes one phase and one delay out of each snapshot.
+
+    Args:
+        h: History, real `[batch, time, num_ant, num_subcarriers, 2]`.
+        arrived: Which reports arrived, bool `[batch, time]`. Told by `reports_arrived` if `None`.
+        array_shape: See `angle_delay_transform`.
+
+    Returns:
+        Real, shape as `h`. Snapshots that arrived and have no nuisance are returned as they are.
+    """
+    arrived = reports_arrived(h) if arrived is None else arrived
+    # What is filled in before the phases are known is nothing but a start.
+    aligned = align(fill_reports(h, arrived, array_shape), array_shape)
+    return fill_reports(aligned, arrived, array_shape)
+
+
+def reports_arrived(h: Tensor) -> Tensor:
+    """Which snapshots are not the one before, number by number.
+
+    Noise makes two measurements of one channel differ. Where more than half of the snapshots repeat
+    the one before, the channel stands still and is known without noise, and all of them arrived.
+
+    Args:
+        h: History, real `[batch, time, num_ant, num_subcarriers, 2]`.
+
+    Returns:
+        Bool `[batch, time]`.
+    """
+    new = ops.any(ops.not_equal(h[:, 1:], h[:, :-1]), axis=(2, 3, 4))
+    standing = 2 * ops.sum(ops.cast(new, "int32"), axis=1, keepdims=True) < h.shape[1]
+    new = ops.logical_or(new, standing)
+    return ops.concatenate([ops.ones_like(new[:, :1]), new], axis=1)
+
+
+def fill_reports(h: Tensor, arrived: Tensor, array_shape: Shape3 | None = None) -> Tensor:
+    """Puts in the place of lost reports what linear prediction, both ways of time, errs least with.
+
+    Every angle-delay bin has coefficients of its own, Burg's, pooled over its neighbours, from
+    those snapshots that arrived.
+
+    Args:
+        h: History, real `[batch, time, num_ant, num_subcarriers, 2]`; what stands in the place of a
+            lost report is where the search for it begins.
+        arrived: Which reports arrived, bool `[batch, time]`.
+        array_shape: See `angle_delay_transform`.
+
+    Returns:
+        Real, shape as `h`.
+    """
+    arrived = ops.cast(arrived, "bool")
+    if h.shape[1] < _SHORTEST:
+        return h
+    lost = ops.any(ops.logical_not(arrived))
+    return ops.cond(lost, lambda: _fill(h, arrived, array_shape), lambda: h)
+
+
+def align(h: Tensor, array_shape: Shape3 | None = None) -> Tensor:
+    """Takes what `find_nuisances` finds out of a history.
+
+    Args:
+        h: History, real `[batch, time, num_ant, num_subcarriers, 2]`.
+        array_shape: See `angle_delay_transform`.
+
+    Returns:
+        Real, shape as `h`.
+    """
+    if h.shape[1] < _SHORTEST:
+        return h
+    phase, delay = (ops.stop_gradient(value) for value in find_nuisances(h, array_shape))
+    angle = ops.cast(_angle(phase, delay, h.shape[3])[:, :, None], h.dtype)
+    turn = ComplexPair(ops.cos(angle), ops.sin(angle))
+    return ComplexPair.from_stacked(h).times(turn).stacked()
+
+
+def find_nuisances(h: Tensor, array_shape: Shape3 | None = None) -> tuple[Tensor, Tensor]:
+    r"""Phases and delays of snapshots that the motion of the channel does not explain.
+
+    The strongest angle-delay bins $x_{tb}$ follow linear recurrences with coefficients of their own
+    (Burg's, pooled over neighbours). Phases $\phi_t$ and delays $\tau_t$ are those of the least
+
+    $$\sum_{r,b} w_{rb} \Big| \sum_i u_{bi}\, x_{r+i,b}(\phi_{r+i}, \tau_{r+i}) \Big|^2$$
+
+    over rows $r$ both ways of time, found by Gauss-Newton steps between which the coefficients
+    $u_b$ and the weights $w_{rb}$ are estimated again. The weights are those of Student's t: what
+    is born or dies in a bin is an error that no phase explains. A straight line over time stays,
+    for it is motion: a Doppler shift of all paths, a user who comes nearer. The inverse curvature
+    tells the error of what is found; what is not well above it, and of the parabola what the finer
+    components do not let expect, stays too.
+
+    Args:
+        h: History, real `[batch, time, num_ant, num_subcarriers, 2]`, of 10 snapshots or more.
+        array_shape: See `angle_delay_transform`.
+
+    Returns:
+        Tuple of phases in radians and delays in samples (1 over the bandwidth), float32 `[batch,
+        time]` each; zero where there are none.
+    """
+    peak = ops.max(ops.abs(h), axis=(1, 2, 3, 4), keepdims=True)
+    h = ops.cast(h / ops.where(peak > 0, peak, ops.ones_like(peak)), "float32")
+    seen, pool = _strongest(h, array_shape)
+    basis = ops.convert_to_tensor(_basis(h.shape[1]))
+    eye = ops.eye(2 * basis.shape[1], dtype="float32")
+    shape = (-1, 2, basis.shape[1])
+
+    def over_time(found):
+        return ops.unstack(ops.matmul(found, ops.transpose(basis)), axis=1)
+
+    def step(_, state):
+        found = state[0]
+        phase, delay = over_time(found)
+        gradient, curvature = _errors(*_turned(seen, phase, delay), pool)
+        gradient = ops.reshape(ops.matmul(gradient, basis), (-1, eye.shape[0]))
+        # b batch, k and l phase or delay, t and s time, n and m component
+        curvature = ops.einsum("bktls,tn,sm->bknlm", curvature, basis, basis)
+        curvature = ops.reshape(curvature, (-1, *eye.shape))
+        diagonal = ops.einsum("bnn->bn", curvature)
+        load = 1e-4 * diagonal + 1e-6 * ops.mean(diagonal, axis=1, keepdims=True) + _TINY
+        inverse = _inverse(curvature + load[:, None] * eye)
+        moved = ops.reshape(ops.einsum("bnm,bm->bn", inverse, gradient), shape)
+        return found - moved, ops.reshape(ops.einsum("bnn->bn", inverse), shape)
+
+    start = ops.zeros((1, *shape[1:]), dtype="float32") + ops.zeros_like(h[:, :1, :1, 0, 0])
+    found, error = ops.fori_loop(0, _NUM_STEPS, step, (start, start))
+    phase, delay = over_time(found * _credible(found, error))
+    return phase, delay
+
+
+def _strongest(h, array_shape):
+    """The strongest angle-delay bins, and how much each counts in the pool of each.
+
+    The bins are the sums over subcarriers of a `ComplexPair` of `[batch, time, subcarrier, bin]`;
+    pools are `[batch, bin, bin]`.
+    """
+    num_ant, num_subcarriers = h.shape[2:4]
+    # One axis after the other: [batch, time, subcarrier, angle, 1, 2], then all of the grid.
+    rows = ops.transpose(h, (0, 1, 3, 2, 4))[..., None, :]
+    rows = angle_delay_transform(rows, array_shape)[..., 0, :]
+    grid = angle_delay_transform(ops.transpose(rows, (0, 1, 3, 2, 4))[..., None, :, :])
+    power = ops.reshape(ops.sum(ops.square(grid), axis=(1, 3, 5)), (-1, num_ant * num_subcarriers))
+    size = min(_NUM_BINS, num_ant * num_subcarriers)
+    chosen = ops.top_k(power, size, sorted=False)[1]
+    angle, delay = chosen // num_subcarriers, chosen % num_subcarriers
+    rows = ComplexPair.from_stacked(rows).map(
+        lambda m: ops.take_along_axis(m, angle[:, None, None], axis=3)
+    )
+    tones = ComplexPair(*_tones(num_subcarriers)).map(
+        lambda m: ops.transpose(ops.take(ops.convert_to_tensor(m), delay, axis=0), (0, 2, 1))
+    )
+    pool = 1.0
+    for place, length in ((angle, num_ant), (delay, num_subcarriers)):
+        apart = ops.abs(place[:, :, None] - place[:, None])
+        apart = ops.minimum(apart, length - apart)
+        pool = pool * ops.where(apart == 1, _POOL_WEIGHT, ops.where(apart == 0, 1.0, 0.0))
+    return rows.times(tones.map(lambda m: m[:, None])), ops.cast(pool, "float32")
+
+
+def _angle(phase, delay, num_subcarriers):
+    """By what `[batch, time]` phases and delays are undone: `[batch, time, subcarrier]`."""
+    return delay[..., None] * ops.convert_to_tensor(_ramp(num_subcarriers)) - phase[..., None]
+
+
+def _turned(seen, phase, delay):
+    """Bins `[batch, time, bin]` without phases and delays, and their derivatives by both."""
+    ramp = ops.convert_to_tensor(_ramp(seen.re.shape[2]))
+    angle = _angle(phase, delay, seen.re.shape[2])
+    turn = [ops.cos(angle), ops.sin(angle)]
+    turn = ops.stack([*turn, *(ramp * part for part in turn)], axis=2)
+    re, im = (ops.matmul(turn, part) for part in seen)
+    x, slope = (
+        ComplexPair(re[:, :, k] - im[:, :, k + 1], re[:, :, k + 1] + im[:, :, k]) for k in (0, 2)
+    )
+    return x, ComplexPair(x.im, -x.re), ComplexPair(-slope.im, slope.re)
+
+
+def _errors(x, by_phase, by_delay, pool):
+    """Gradient and curvature of half of the weighed squared errors of linear prediction.
+
+    By phases and delays, `[batch, 2, time]` and `[batch, 2, time, 2, time]`.
+    """
+    rows, length = x.re.shape[1] - _ORDER, _ORDER + 1
+    taps = _prediction_error_filter(x, functools.partial(ops.matmul, pool))
+    taps = ComplexPair(*(ops.stack(parts, axis=1) for parts in zip(*_both_ways(taps))))
+    window = np.add.outer(np.arange(rows), np.arange(length))
+    # [batch, way, row, place, bin]
+    terms, *slopes = (
+        taps.map(lambda m: m[:, :, None]).times(
+            value.map(lambda m: ops.take(m, window, axis=1)[:, None])
+        )
+        for value in (x, by_phase, by_delay)
+    )
+    error = terms.map(lambda m: ops.sum(m, axis=3))
+    power = error.power()
+    level = ops.mean(power, axis=(1, 2))[..., None]
+    level = (ops.matmul(pool, level) / ops.sum(pool, axis=2, keepdims=True))[..., 0]
+    level = level + 1e-6 * ops.mean(x.power(), axis=1) + _TINY
+    weight = ops.sqrt(2.0 / (level[:, None, None] + power))
+
+    def samples(pair):  # [batch, row, place, way, bin, part], weighed
+        pair = pair.map(lambda m: m * weight[:, :, :, None])
+        return ops.transpose(pair.stacked(), (0, 2, 3, 1, 4, 5))
+
+    both = ops.stack([samples(slope) for slope in slopes], axis=2)
+    both = ops.reshape(both, (-1, rows, 2 * length, 4 * weight.shape[3]))
+    error = samples(error.map(lambda m: m[:, :, :, None]))
+    error = ops.reshape(error, (-1, rows, 4 * weight.shape[3], 1))
+    first = ops.reshape(ops.matmul(both, error), (-1, rows, 2, length))
+    second = ops.matmul(both, ops.transpose(both, (0, 1, 3, 2)))
+    second = ops.reshape(second, (-1, rows, 2, length, 2, length))
+    gradient = curvature = 0.0
+    for row in range(rows):
+        room = (row, rows - 1 - row)
+        gradient += ops.pad(first[:, row], ((0, 0), (0, 0), room))
+        curvature += ops.pad(second[:, row], ((0, 0), (0, 0), room, (0, 0), room))
+    return gradient, curvature
+
+
+def _prediction_error_filter(
+    x: ComplexPair, pool: Callable[[Tensor], Tensor], arrived: Tensor | None = None
+) -> ComplexPair:
+    """Burg's filter 1, a_1, ... of bins `[batch, time, bin]`: `[batch, tap, bin]`.
+
+    `pool` sums `[batch, bin, 3]` over neighbours; of the rows of `arrived`, float `[batch, time]`,
+    those count whose snapshots all arrived.
+    """
+    forward = backward = x
+    one = ops.ones_like(x.re[:, :1])
+    taps = ComplexPair(one, ops.zeros_like(one))
+    whole = arrived
+    for _ in range(_ORDER):
+        ahead, behind = forward.map(lambda m: m[:, 1:]), backward.map(lambda m: m[:, :-1])
+        cross, power = ahead.times(behind.conj()), ahead.power() + behind.power()
+        total = ops.stack([*cross, power], axis=-1)
+        if whole is not None and arrived is not None:
+            whole = whole[:, 1:] * arrived[:, : total.shape[1]]
+            total = total * whole[:, :, None, None]
+        total = pool(ops.sum(total, axis=1))[:, None]
+        reflection = ComplexPair(total[..., 0], total[..., 1]).scaled(
+            -2.0 / (total[..., 2] + _TINY)
+        )
+        forward = ahead.plus(reflection.times(behind))
+        backward = behind.plus(reflection.conj().times(ahead))
+        taps = taps.map(lambda m: ops.pad(m, ((0, 0), (0, 1), (0, 0))))
+        taps = taps.plus(reflection.times(taps.map(lambda m: ops.flip(m, axis=1)).conj()))
+    return taps
+
+
+def _both_ways(taps):
+    """The filter as it stands over a row forwards in time, and backwards."""
+    return taps.map(lambda m: ops.flip(m, axis=1)), taps.conj()
+
+
+def _credible(found, error):
+    """Share of components `[batch, 2, component]` that is neither error nor motion."""
+    ratio = ops.mean(ops.square(found[..., 1:]) / error[..., 1:], axis=-1, keepdims=True)
+    share = ops.clip(ratio / _THRESHOLD - 1.0, 0.0, 1.0)
+    # Doppler shifts that change make a parabola as well.
+    expected = _WALK * ops.mean(ops.square(found[..., 1:4]), axis=-1, keepdims=True)
+    first = ops.minimum(expected / (ops.square(found[..., :1]) + _TINY), 1.0)
+    return share * ops.concatenate([first, ops.ones_like(found[..., 1:])], axis=-1)
+
+
+def _fill(h, arrived, array_shape):
+    """See `fill_reports`."""
+    grid = angle_delay_transform(h, array_shape)
+    num_snapshots, *bins = grid.shape[1:4]
+    x = ComplexPair.from_stacked(grid).map(
+        lambda m: ops.reshape(m, (-1, num_snapshots, bins[0] * bins[1]))
+    )
+    known = ops.cast(arrived, h.dtype)
+
+    def pool(values):
+        values = ops.reshape(values, (-1, *bins, 3))
+        for axis in (1, 2):
+            near = ops.roll(values, 1, axis=axis) + ops.roll(values, -1, axis=axis)
+            values = values + _POOL_WEIGHT * near
+        return ops.reshape(values, (-1, bins[0] * bins[1], 3))
+
+    ways = _both_ways(_prediction_error_filter(x, pool, known))
+    rows = num_snapshots - _ORDER
+
+    def over(way, values, adjoint):
+        """The filter over snapshots, or its adjoint over rows."""
+        total = ComplexPair(0.0, 0.0)
+        for i in range(_ORDER + 1):
+            tap = way.map(lambda m, i=i: m[:, i : i + 1])
+            if adjoint:
+                part = values.times(tap.conj())
+                part = part.map(lambda m, i=i: ops.pad(m, ((0, 0), (i, _ORDER - i), (0, 0))))
+            else:
+                part = values.map(lambda m, i=i: m[:, i : i + rows]).times(tap)
+            total = total.plus(part)
+        return total
+
+    squares = [ComplexPair(way.power(), ops.zeros_like(way.re)) for way in ways]
+    ones = ComplexPair(ops.ones_like(x.re[:, :rows]), ops.zeros_like(x.re[:, :rows]))
+    own = sum(over(square, ones, True).re for square in squares)
+    pace = 0.5 * (1.0 - known)[..., None] / own
+
+    def step(_, x):
+        x = ComplexPair(*x)
+        forward, backward = (over(way, over(way, x, False), True) for way in ways)
+        return tuple(x.minus(forward.plus(backward).scaled(pace)))
+
+    x = ComplexPair(*ops.fori_loop(0, _NUM_FILLS, step, tuple(x)))
+    filled = x.map(lambda m: ops.reshape(m, (-1, num_snapshots, *bins))).stacked()
+    filled = inverse_angle_delay_transform(filled, array_shape)
+    return ops.where(arrived[:, :, None, None, None], h, filled)
+
+
+def _inverse(matrix):
+    """Inverses of symmetric positive definite matrices `[batch, size, size]`, pivot by pivot."""
+    size = matrix.shape[-1]
+
+    def sweep(k, m):
+        unit = ops.cast(ops.equal(ops.arange(size), k), m.dtype)
+        row, column = ops.take(m, k, axis=1), ops.take(m, k, axis=2) * (1 - unit)
+        row = (row * (1 - unit) + unit) / ops.take(row, k, axis=1)[:, None]
+        kept = m * (1 - unit)[:, None] * (1 - unit)
+        return kept + (unit - column)[..., None] * row[:, None]
+
+    return ops.fori_loop(0, size, sweep, matrix)
+
+
+@functools.lru_cache(maxsize=16)
+def _basis(num_snapshots: int) -> Array:
+    """Orthonormal polynomials over time from the parabola on, `[time, component]`."""
+    time = np.linspace(-1.0, 1.0, num_snapshots)
+    legendre = np.polynomial.legendre.legvander(time, num_snapshots - 1)
+    return np.linalg.qr(legendre)[0][:, 2:].astype("float32")
+
+
+@functools.lru_cache(maxsize=16)
+def _ramp(num_subcarriers: int) -> Array:
+    """Radians per sample of delay on every subcarrier, zero in the middle."""
+    index = np.arange(num_subcarriers) - (num_subcarriers - 1) / 2
+    return (2 * math.pi / num_subcarriers * index).astype("float32")
+
+
+@functools.lru_cache(maxsize=16)
+def _tones(size: int) -> tuple[Array, Array]:
+    """Real and imaginary part of the delay transform, `[delay, subcarrier]` each."""
+    tones = np.exp(2j * np.pi / size * np.outer(np.arange(size), np.arange(size)))
+    return tuple((part / math.sqrt(size)).astype("float32") for part in (tones.real, tones.imag))
