@@ -117,7 +117,7 @@ def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
 def _regress(products, centre, strength):
     """Weights `[..., expert]` around those in the centre, from products with the target last."""
     matrix, right = products[..., :-1, :-1], products[..., :-1, -1]
-    centre = ops.broadcast_to(centre, ops.shape(right))
+    centre = centre + ops.zeros_like(right)
     fit = ops.sum(centre * (ops.matmul(matrix, centre[..., None])[..., 0] - 2.0 * right), axis=-1)
     error = ops.maximum(products[..., -1, -1] + fit, 0.0)
     eye = _identity(matrix.shape[-1])
