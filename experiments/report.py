@@ -42,6 +42,7 @@ LABELS = {
     "kalman": "Kalman, per bin",
     "wiener": "Wiener",
     "prony": "Prony",
+    "pad": "PAD, our reading",
     "path_fit": "path fit",
     "small": "**preset `small`**",
     "paths": "**preset `paths`**",
@@ -61,6 +62,10 @@ SEEDS = {
     "`paths`": ("paths", "sparse_seed2", "sparse_seed3"),
     "dense attention": ("dense_seed1", "dense_seed2", "dense_seed3"),
 }
+SNR = "history_snr_db"
+CSI4CAST_UNITS = {
+    "profile": "{}", "speed": "{:g} m/s", "delay_spread_ns": "{:g} ns", "horizon": "horizon {}",
+}  # fmt: skip
 # Below, what is left of an error is rounding.
 EXACT_DB = -90.0
 # A lead counts from so many decibels on.
@@ -373,6 +378,60 @@ def worlds_groups():
             rows.append(row)
     head = ["worlds", "histories", "horizon", "best training-free [dB]", *map(label, models)]
     return table([*head, *(f"{label(name)}: better / worse" for name in presets)], rows)
+
+
+@block
+def csi4cast():
+    """Ours and what is published: over all SNRs, and at each."""
+    record = read("csi4cast_eval")
+    columns = [None, *record["config"]["history_snr_db"]]
+    ours = index([r for r in record["overall"] if r["horizon"] is None], "predictor", SNR)
+    rows = []
+    for name in record["config"]["predictors"]:
+        cells = [ours[name, snr] for snr in columns]
+        told = [f"{cell['nmse']:.3f}" for cell in cells]
+        told[0] += f" ({cells[0]['nmse_low']:.3f} to {cells[0]['nmse_high']:.3f})"
+        rows.append([label(name), *told])
+    published = [r for r in record["published"] if r["settings"] == "regular"]
+    theirs = index(published, "predictor", SNR)
+    for name in in_order(published, "predictor"):
+        cells = [theirs.get((name, snr)) for snr in columns]
+        rows.append([f"*{name}*", *("" if c is None else f"{c['nmse']:.3f}" for c in cells)])
+    return table(["mean NMSE", "all SNRs", *(f"{snr:g} dB" for snr in columns[1:])], rows)
+
+
+@block
+def csi4cast_settings():
+    """Means over SNRs: by profile and speed, and by horizon."""
+    record = read("csi4cast_eval")
+    names = record["config"]["predictors"]
+    rows = []
+    for keys in (("profile", "speed"), ("delay_spread_ns",), ("horizon",)):
+        values = collections.defaultdict(list)
+        for point in record["points"]:
+            values[*(point[key] for key in keys), point["predictor"]].append(point["nmse"])
+        for found in in_order([{"place": place[:-1]} for place in values], "place"):
+            told = ", ".join(CSI4CAST_UNITS[k].format(v) for k, v in zip(keys, found, strict=True))
+            cells = [f"{statistics.mean(values[*found, name]):.3f}" for name in names]
+            rows.append([told, *cells])
+    return table(["mean NMSE over all SNRs", *map(label, names)], rows)
+
+
+@block
+def csi4cast_checks():
+    """Whether the recipe is met: ours against what is published."""
+    rows = [
+        [
+            label(check["predictor"]),
+            "all" if check[SNR] is None else f"{check[SNR]:g} dB",
+            f"{check['nmse']:.3f}",
+            f"{check['published']:.3f}",
+            percent(check["tolerance"]),
+            "met" if check["met"] else "not met",
+        ]
+        for check in read("csi4cast_eval")["checks"]
+    ]
+    return table(["check", "SNRs", "here", "published", "tolerance", "verdict"], rows)
 
 
 def goodput_of(record, adaptation="fixed"):
