@@ -383,21 +383,26 @@ def worlds_groups():
 @block
 def csi4cast():
     """Ours and what is published: over all SNRs, and at each."""
-    record = read("csi4cast_eval")
+    record, presets = read("csi4cast_eval"), read("csi4cast_presets")
     columns = [None, *record["config"]["history_snr_db"]]
-    ours = index([r for r in record["overall"] if r["horizon"] is None], "predictor", SNR)
     rows = []
-    for name in record["config"]["predictors"]:
-        cells = [ours[name, snr] for snr in columns]
-        told = [f"{cell['nmse']:.3f}" for cell in cells]
-        told[0] += f" ({cells[0]['nmse_low']:.3f} to {cells[0]['nmse_high']:.3f})"
-        rows.append([label(name), *told])
+    for source in (record, presets):
+        ours = index([r for r in source["overall"] if r["horizon"] is None], "predictor", SNR)
+        for name in source["config"]["predictors"]:
+            if source is presets and name in record["config"]["predictors"]:
+                continue
+            cells = [ours[name, snr] for snr in columns]
+            told = [f"{cell['nmse']:.3f}" for cell in cells]
+            told[0] += f" ({cells[0]['nmse_low']:.3f} to {cells[0]['nmse_high']:.3f})"
+            rows.append([label(name), cells[0]["num_sequences"], *told])
     published = [r for r in record["published"] if r["settings"] == "regular"]
     theirs = index(published, "predictor", SNR)
     for name in in_order(published, "predictor"):
         cells = [theirs.get((name, snr)) for snr in columns]
-        rows.append([f"*{name}*", *("" if c is None else f"{c['nmse']:.3f}" for c in cells)])
-    return table(["mean NMSE", "all SNRs", *(f"{snr:g} dB" for snr in columns[1:])], rows)
+        rows.append([f"*{name}*", "", *("" if c is None else f"{c['nmse']:.3f}" for c in cells)])
+    return table(
+        ["mean NMSE", "sequences", "all SNRs", *(f"{snr:g} dB" for snr in columns[1:])], rows
+    )
 
 
 @block
@@ -852,6 +857,27 @@ def by_interval(regime, horizon, rival=None):
     return name, f"{told} won back", verdict_of(better, worse)
 
 
+def by_benchmark(preset, model):
+    """A preset against a published model, on their benchmark: means over all settings and SNRs."""
+    record = read("csi4cast_presets")
+    (row,) = (
+        r
+        for r in record["overall"]
+        if r["predictor"] == preset and r[SNR] is None and r["horizon"] is None
+    )
+    published = next(
+        r["nmse"]
+        for r in record["published"]
+        if (r["settings"], r["predictor"], r[SNR]) == ("regular", model, None)
+    )
+    return (
+        f"`{preset}` on the benchmark of {model}, against its published figure: mean NMSE",
+        f"{row['nmse']:.3f} ({row['nmse_low']:.3f} to {row['nmse_high']:.3f}) against "
+        f"{published:.3f}",
+        verdict_of(row["nmse_high"] < published, row["nmse_low"] > published),
+    )
+
+
 @block
 def verdicts():
     errors = over_test_sets(read("finetuning")["points"])
@@ -864,6 +890,7 @@ def verdicts():
         ["`paths` against the best predictor bin by bin: NMSE", *by_cells("best bin by bin")],
         ["`paths` against the path fit without a network: NMSE", *by_cells("path_fit")],
         *(by_interval(slow, horizon, rival) for rival in ("hold", None) for horizon in (1, 5)),
+        by_benchmark("small", "CSI-4CAST"),
         [
             "a pretrained network alone against denoised local AR: NMSE",
             f"{network:.1f} against {physics:.1f} dB",
