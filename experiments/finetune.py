@@ -48,7 +48,7 @@ def main(argv=None):
         )
 
     from lwmt_sionna.runs import records
-    from lwmt_sionna.training import TrainConfig, load_tracks, train
+    from lwmt_sionna.training import TrainConfig, input_files, load_tracks, train
     from lwmt_sionna.training.studies import check_horizons, prediction_points
 
     names = ("init", "kind", "label_share", "attention", "steps", "seed")
@@ -75,7 +75,7 @@ def main(argv=None):
         config=config.to_dict(),
         points=points,
         seeds=[config.seed],
-        inputs={pathlib.Path(name).stem: name for name in config.inputs()},
+        inputs=input_files(config),
         started=started,
         extra={"history": history, **outcome},
     )

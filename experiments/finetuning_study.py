@@ -72,8 +72,9 @@ def main(argv=None):
 
     from lwmt_sionna.baselines import DenoisedAutoregression, Hold
     from lwmt_sionna.data import read_paths, vanishing_mask
+    from lwmt_sionna.models.presets import preset_folder
     from lwmt_sionna.runs import records
-    from lwmt_sionna.training import TrainConfig, load_tracks, train
+    from lwmt_sionna.training import TrainConfig, input_files, load_tracks, train
     from lwmt_sionna.training.studies import check_horizons, prediction_points, run_tasks, thin_out
 
     config = TrainConfig.from_toml(args.config)
@@ -132,9 +133,9 @@ def main(argv=None):
         share = changed.data.label_share
         name = f"{mode}_{changed.model.attention}_{share:g}_{changed.seed}"
         tasks[name] = work(mode, changed, name)
-    inputs = {pathlib.Path(name).stem: name for name in (*config.inputs(), *args.held_out)}
+    inputs = {**input_files(config), **{pathlib.Path(name).stem: name for name in args.held_out}}
     if args.init is not None:
-        inputs["init"] = args.init
+        inputs["init"] = preset_folder(args.init)
 
     def write(points):
         records.write_record(

@@ -47,7 +47,7 @@ def main(argv=None):
 
 def _train_kinds(kinds, config, workdir, quiet):
     from lwmt_sionna.runs import records
-    from lwmt_sionna.training import load_data, train
+    from lwmt_sionna.training import input_files, load_data, train
 
     shared = None
     for kind in kinds:
@@ -74,7 +74,7 @@ def _train_kinds(kinds, config, workdir, quiet):
             config=contestant.to_dict(),
             points=[{"kind": kind, "num_parameters": model.count_params(), **outcome}],
             seeds=[config.seed],
-            inputs={pathlib.Path(path).stem: path for path in config.inputs()},
+            inputs=input_files(config),
             started=started,
             extra=apart,
         )

@@ -34,7 +34,7 @@ def main(argv=None):
     command_line.configure_logging(args)
 
     from lwmt_sionna.runs import records
-    from lwmt_sionna.training import TrainConfig, load_data, train
+    from lwmt_sionna.training import TrainConfig, input_files, load_data, train
 
     overrides = {"files": args.data, "epochs": args.epochs, "seed": args.seed}
     config = TrainConfig.from_toml(args.config, overrides).on_files()
@@ -55,7 +55,7 @@ def main(argv=None):
         config=config.to_dict(),
         points=[{**{n: outcome[n] for n in names}, "num_parameters": predictor.count_params()}],
         seeds=[config.seed],
-        inputs={pathlib.Path(name).stem: name for name in config.inputs()},
+        inputs=input_files(config),
         started=started,
         extra={"sequences": outcome["sequences"], "history": outcome["history"]},
     )

@@ -118,11 +118,11 @@ def main(argv=None):
     from lwmt_sionna.runs.digests import code_digest
     from lwmt_sionna.runs.parallel import progress_bar
     from lwmt_sionna.runs.store import RunFolder
-    from lwmt_sionna.training import TrainConfig
+    from lwmt_sionna.training import TrainConfig, input_files
 
     config = TrainConfig.from_toml(args.config)
     h = validation_channels(config, args.limit, np)
-    inputs = {pathlib.Path(path).stem: path for path in config.inputs()}
+    inputs = input_files(config)
     common = {
         "config": config.to_dict(),
         "limit": args.limit,

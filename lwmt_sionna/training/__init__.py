@@ -12,7 +12,15 @@ from lwmt_sionna.training.contestants import (
     RecurrentPredictor,
 )
 from lwmt_sionna.training.histories import PredictionDataset, draw_histories, load_tracks
-from lwmt_sionna.training.loop import Checkpoints, Loop, NotFiniteError, Task, Trained, train
+from lwmt_sionna.training.loop import (
+    Checkpoints,
+    Loop,
+    NotFiniteError,
+    Task,
+    Trained,
+    input_files,
+    train,
+)
 from lwmt_sionna.training.optimization import averaged_weights, build_optimizer
 from lwmt_sionna.training.prediction import (
     CONTESTANTS,
@@ -48,6 +56,7 @@ __all__ = [
     "averaged_weights",
     "build_optimizer",
     "draw_histories",
+    "input_files",
     "load_data",
     "load_scenes",
     "load_tracks",

@@ -23,7 +23,16 @@ from lwmt_sionna.typing import PathLike
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["Checkpoints", "Loop", "NotFiniteError", "OutputAsLoss", "Task", "Trained", "train"]
+__all__ = [
+    "Checkpoints",
+    "Loop",
+    "NotFiniteError",
+    "OutputAsLoss",
+    "Task",
+    "Trained",
+    "input_files",
+    "train",
+]
 
 # Steps in a row whose loss is not finite after which a training stops.
 _PATIENCE = 10
@@ -418,10 +427,21 @@ def _assign(variables, arrays, folder):
         variable.assign(value)
 
 
+def input_files(config: Trainable) -> dict[str, pathlib.Path]:
+    """What a training reads, as records take it: files, and folders of presets, by name."""
+    return {pathlib.Path(name).stem: _input_path(name) for name in config.inputs()}
+
+
+def _input_path(name):
+    path = pathlib.Path(name)
+    return path if path.is_file() else preset_folder(name)
+
+
 def _input_digest(name):
     """SHA-256 of a file, or of the files of a preset."""
-    if pathlib.Path(name).is_file():
-        return sha256(name)
-    files = sorted(preset_folder(name).glob("*.[jh]*"))
+    path = _input_path(name)
+    if path.is_file():
+        return sha256(path)
+    files = sorted(path.glob("*.[jh]*"))
     digests = [sha256(path) for path in files if path.name != "metadata.json"]
     return hashlib.sha256("".join(digests).encode()).hexdigest()

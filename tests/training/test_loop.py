@@ -17,6 +17,7 @@ from lwmt_sionna.training import (
     Task,
     averaged_weights,
     build_optimizer,
+    input_files,
     train,
 )
 from lwmt_sionna.training.loop import OutputAsLoss
@@ -187,6 +188,13 @@ def test_a_finished_training_stays_finished(data, whole, caplog):
     with pytest.raises(ValueError, match="inputs"):
         train(config, folder, verbose=0)
     data.write_bytes(content)
+
+
+def test_inputs_are_files_and_folders_of_presets(data):
+    config = dataclasses.replace(predictor_config([data]), init="small", mode="full")
+    files = input_files(config)
+    assert files[data.stem] == data
+    assert (files["small"] / "model.weights.h5").is_file()
 
 
 def test_stops_are_exact_bit_for_bit(tmp_path):
