@@ -872,8 +872,7 @@ def by_benchmark(preset, model):
     )
     return (
         f"`{preset}` on the benchmark of {model}, against its published figure: mean NMSE",
-        f"{row['nmse']:.3f} ({row['nmse_low']:.3f} to {row['nmse_high']:.3f}) against "
-        f"{published:.3f}",
+        f"{row['nmse']:.3f} against {published:.3f}",
         verdict_of(row["nmse_high"] < published, row["nmse_low"] > published),
     )
 
