@@ -80,6 +80,8 @@ def check(folder, h, preset):
     link = read_record(folder / "runs" / "mine_link" / "link_level_eval.json")
     policies = {point["policy"] for point in link["points"]}
     assert {"hold", "model", "preset:runs/mine/preset"} <= policies | {"model"}
+    # What is not known of channels without paths is left out, with a word.
+    assert "causal" not in policies
     assert {point["slot_motion"] for point in link["points"]} == {"held"}
     rows = {row["policy"]: row["goodput"] for row in link["goodput"]}
     assert rows["perfect"] >= rows["hold"]
@@ -110,6 +112,7 @@ def test_quick_form(folder, monkeypatch):
     )
     link = folder / "link.toml"
     link.write_text(
+        'policies = ["perfect", "causal", "hold", "model"]\n'
         "report_mcs = 10\nreport_link_snr_db = 12.0\ndrops = { max_similarity = 1.0 }\n"
         "downlink = { num_users = 2 }\n"
         'sweep = { link_snr_db = [12.0], mcs = [10], horizons = [1], compile = "eager" }\n'

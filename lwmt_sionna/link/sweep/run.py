@@ -14,9 +14,9 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import numpy as np
 
-from lwmt_sionna.data import read_sequences
+from lwmt_sionna.data import ChannelSequences, read_sequences
 from lwmt_sionna.link.csi.drops import DropConfig, DropFactory
-from lwmt_sionna.link.csi.policies import CsiPolicy, make_policy
+from lwmt_sionna.link.csi.policies import CausalCsi, CsiPolicy, make_policy
 from lwmt_sionna.link.csi.sounding import SoundingConfig
 from lwmt_sionna.link.phy.config import DownlinkConfig
 from lwmt_sionna.link.sweep.adaptation import AdaptationConfig, goodput_rows
@@ -308,6 +308,7 @@ def make_bench(config: LinkEvalConfig, names: Sequence[str] | None = None) -> Be
         if policy.name == spec:
             policy.name = name
     contents = [_told_of(path, read_sequences, path) for path in config.data]
+    policies = _known(policies, contents)
     several_scenes = len({sequences.scene for sequences in contents}) > 1
     factories = []
     for path, sequences in zip(config.data, contents):
@@ -325,6 +326,16 @@ def make_bench(config: LinkEvalConfig, names: Sequence[str] | None = None) -> Be
                 f"Received: horizons={config.sweep.horizons}"
             )
     return Bench(factories, policies, config.sweep)
+
+
+def _known(policies, contents):
+    """The policies that all data can serve: of channels nobody knows the causal ceiling."""
+    if not any(isinstance(sequences, ChannelSequences) for sequences in contents):
+        return policies
+    known = [policy for policy in policies if not isinstance(policy, CausalCsi)]
+    if len(known) < len(policies):
+        logger.warning("the causal ceiling is left out: it needs paths, and there are channels")
+    return known
 
 
 def _told_of(path, function, *arguments):
