@@ -404,7 +404,9 @@ def _forecasts(factory, trial, config, history_snr_db, store):
         name = pathlib.Path(preset).name
         with_start = isinstance(predictor.model, _WithStart)
         model = predictor.model.predictor if with_start else predictor.model
-        code = code_digest(type(model).__module__, load_preset.__module__)
+        # What fills lost reports in front of a model is the predictor's.
+        modules = {type(part).__module__ for part in (predictor, model)}
+        code = code_digest(*sorted(modules), load_preset.__module__)
         key = {**common, "preset": records.sha256(preset), "code": code}
         predict = functools.partial(_predict, predictor, trial, predictor.model.num_horizons)
         both = store.compute(key, predict, name)
