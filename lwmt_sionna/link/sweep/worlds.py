@@ -496,8 +496,8 @@ class _WithStart(keras.Model):
         self.predictor = predictor
         self.num_horizons = 2 * predictor.num_horizons
 
-    def call(self, history):
-        frame, past = self.predictor.frame(history)
+    def call(self, history, arrived=None):
+        frame, past = self.predictor.frame(history, arrived)
         features = self.predictor.physics(past)
         start = features.start
         both = keras.ops.concatenate([start + self.predictor.refiner(features), start], axis=1)
