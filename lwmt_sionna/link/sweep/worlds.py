@@ -44,7 +44,7 @@ from lwmt_sionna.link.sweep.run import run_sweep, share_cores
 from lwmt_sionna.link.sweep.summary import recovered_share
 from lwmt_sionna.masking import HardwareConfig
 from lwmt_sionna.models import ChannelPredictor
-from lwmt_sionna.models.presets import load_preset, preset_folder
+from lwmt_sionna.models.presets import DEFAULT_PRESET, load_preset, preset_folder
 from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import FILLED, Config, NonNegativeInt, PositiveInt
 from lwmt_sionna.runs.digests import code_digest
@@ -126,7 +126,7 @@ class WorldsConfig(Config):
 
     worlds: Annotated[tuple[World, ...], FILLED]
     baselines: tuple[str, ...] = ()
-    presets: tuple[str, ...] = ("small", "paths")
+    presets: tuple[str, ...] = (DEFAULT_PRESET,)
     history_snr_db: Annotated[tuple[float, ...], FILLED] = (5.0, 15.0, 25.0)
     num_sequences: Annotated[int, msgspec.Meta(ge=8)] = 128
     horizons: Annotated[tuple[PositiveInt, ...], FILLED] = (1, 5)
