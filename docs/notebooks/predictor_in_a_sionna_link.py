@@ -70,7 +70,7 @@ print("history", drops.history.shape, "slot", drops.slot.shape)
 # predictor compile together.
 
 # %%
-predictor = ChannelPredictor.from_preset("small")
+predictor = ChannelPredictor.from_preset("universal")
 downlink = Downlink(mcs=22, config=config)
 
 

@@ -99,7 +99,7 @@ class ChannelPredictor(ChannelModel):
 
     Example:
 
-    >>> predictor = ChannelPredictor.from_preset("small")
+    >>> predictor = ChannelPredictor.from_preset("universal")
     >>> h = keras.random.normal((8, 16, 32, 32, 2))
     >>> predictor(h).shape
     TensorShape([8, 5, 32, 32, 2])

@@ -24,7 +24,7 @@ __all__ = [
 ]
 
 #: What is judged, and used by the link, where nobody names another one.
-DEFAULT_PRESET = "small"
+DEFAULT_PRESET = "universal"
 _SHIPPED = pathlib.Path(__file__).parent / "preset_files"
 # Modules that presets of earlier versions name.
 _MOVED = {"lwmt_sionna.baselines.neural": "lwmt_sionna.training.contestants"}

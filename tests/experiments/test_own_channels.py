@@ -23,7 +23,7 @@ from tests.experiments.scripts import ROOT, script
 # What makes each command quick.
 QUICK = {
     "convert": [],
-    "prediction_eval": ["--baselines", "hold", "pooled_ar"],
+    "prediction_eval": ["--preset", "tiny", "--baselines", "hold", "pooled_ar"],
     "finetune": ["--steps", "2", "--history-snr", "15"],
     "link_level_eval": [
         "--policies", "perfect", "hold", "--decoding", "information", "--drops", "2",
@@ -120,8 +120,8 @@ def test_quick_form(folder, monkeypatch):
     for words in commands():
         words = " ".join(shlex.quote(word) for word in words)
         words = re.sub(r"\S*link_demo.toml", str(link), words)
-        words = words.replace("4 8 1", "2 2 1").replace("small", "tiny")
-        words = re.sub(r"\S*finetune_predictor_tiny.toml", str(config), words)
+        words = re.sub(r"\S*finetune_predictor_small.toml", str(config), words)
+        words = words.replace("4 8 1", "2 2 1").replace("universal", "tiny")
         own = next(more for name, more in QUICK.items() if name in words)
         run([*shlex.split(words), *own], monkeypatch)
     check(folder, h, "tiny")
@@ -132,4 +132,4 @@ def test_as_the_readme_shows(folder, monkeypatch):
     h = save_array(folder, (50, 21, 32, 64), PlanarArray(4, 8))
     for words in commands():
         run(words, monkeypatch)
-    check(folder, h, "small")
+    check(folder, h, "universal")

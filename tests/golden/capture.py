@@ -15,6 +15,7 @@ import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).parent
+PRESETS = ("universal", "small", "paths")
 DATA = ROOT / "experiments" / "data" / "san_francisco_30kmh_5ms.h5"
 PUBLISHED = ROOT / "tests" / "models" / "data" / "published_4x8x8.npz"
 SNR_DB = 15.0
@@ -160,15 +161,29 @@ def convert_checkpoint():
     return weights.astype(np.float32), np.asarray(output, np.float32)
 
 
-def main():
-    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    history = make_histories()
-    predictions = {"history": history}
-    found = {name: predict_preset(name, history) for name in ("small", "paths")}
-    for name, prediction in {**found, **predict_baselines(history)}.items():
+def capture_predictions(preset=None):
+    """All predictions, or those of a preset beside the ones that are there."""
+    if preset is None:
+        history, kept = make_histories(), {}
+        found = {name: predict_preset(name, history) for name in PRESETS}
+        found |= predict_baselines(history)
+    else:
+        with np.load(HERE / "predictions.npz", allow_pickle=False) as file:
+            kept = dict(file)
+        history, found = kept["history"], {preset: predict_preset(preset, kept["history"])}
+    for name, prediction in found.items():
         for part, values in thinned(prediction).items():
-            predictions[f"{name}/{part}"] = values
-    np.savez_compressed(HERE / "predictions.npz", **predictions)
+            kept[f"{name}/{part}"] = values
+    np.savez_compressed(HERE / "predictions.npz", **{"history": history, **kept})
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", help="capture the predictions of this one alone")
+    args = parser.parse_args()
+    capture_predictions(args.preset)
+    if args.preset is not None:
+        return
 
     bits, num_bits = decode()
     rows = {decoding: evaluate_point(decoding) for decoding in DECODINGS}

@@ -45,7 +45,7 @@ def test_histories(predictions):
     check_equal(capture.make_histories(), predictions["history"])
 
 
-@pytest.mark.parametrize("name", ["small", "paths"])
+@pytest.mark.parametrize("name", capture.PRESETS)
 def test_presets(predictions, name):
     found = capture.predict_preset(name, predictions["history"])
     check_prediction(found, predictions, name)

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from lwmt_sionna import ChannelPredictor, LWMTBackbone, MaskedChannelModel
-from lwmt_sionna.models import list_presets
+from lwmt_sionna.models import DEFAULT_PRESET, list_presets
 from lwmt_sionna.models.presets import preset_folder
 
 
 def test_presets_without_weights_are_told_apart():
     assert {"paper", "testing"} <= set(list_presets(with_weights=False))
-    assert "small" in list_presets(with_weights=True)
+    assert {"universal", "small", "paths"} <= set(list_presets(with_weights=True))
+    assert DEFAULT_PRESET == "universal"
     assert sorted(list_presets(True) + list_presets(False)) == list_presets()
     for name in list_presets(with_weights=False):
         folder = preset_folder(name)
