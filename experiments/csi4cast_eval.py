@@ -7,7 +7,7 @@ holding the last snapshot and of PAD, tell whether the recipe is met. Finished b
 sequences are kept: a killed run goes on where it stopped, and asking for more sequences adds to it.
 
 Example:
-    python experiments/csi4cast_eval.py --sequences 100 --preset small
+    python experiments/csi4cast_eval.py --sequences 100
     python experiments/csi4cast_eval.py --general B 400 45 --general E 30 3 --sequences 20
 """
 
@@ -77,9 +77,8 @@ def main(argv=None):
         help="which way Sionna draws: see Tr38901Config; theirs is the uplink [uplink]",
     )
     command_line.add_options(
-        parser, "preset", "history_snr", "seed", "workdir", preset=["small"], history_snr=SNR_DB,
-        seed=0,
-    )  # fmt: skip
+        parser, "preset", "history_snr", "seed", "workdir", history_snr=SNR_DB, seed=0
+    )
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("runs/csi4cast_eval.json"), help="record"
     )
@@ -89,15 +88,16 @@ def main(argv=None):
         raise command_line.UsageError(f"--sequences must be at least 1, not {args.sequences}")
     settings = REGULAR if args.general is None else [read_setting(*g) for g in args.general]
 
-    from lwmt_sionna.models.presets import preset_folder
+    from lwmt_sionna.models.presets import DEFAULT_PRESET, preset_folder
     from lwmt_sionna.runs import records
     from lwmt_sionna.runs.digests import code_digest
     from lwmt_sionna.runs.parallel import progress_bar
     from lwmt_sionna.runs.store import RunFolder
 
     predictors = {"pad": lambda history_snr_db: pad, **baselines(args.baselines)}
-    inputs = {f"preset_{pathlib.Path(name).name}": preset_folder(name) for name in args.preset}
-    predictors |= {pathlib.Path(name).name: preset(name) for name in args.preset}
+    presets = [DEFAULT_PRESET] if args.preset is None else args.preset
+    inputs = {f"preset_{pathlib.Path(name).name}": preset_folder(name) for name in presets}
+    predictors |= {pathlib.Path(name).name: preset(name) for name in presets}
     code = code_digest("lwmt_sionna.link.phy.tr38901", "lwmt_sionna.evaluation.grid")
     blocks = -(-args.sequences // BLOCK)
     errors = {}

@@ -29,7 +29,7 @@ def main(argv=None):
     started = time.time()
     parser = command_line.build_parser(__doc__)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    command_line.add_options(parser, "preset", "history_snr", preset=["small"], history_snr=[15.0])
+    command_line.add_options(parser, "preset", "history_snr", history_snr=[15.0])
     command_line.add_options(parser, "limit", "workdir", limit=384)
     parser.add_argument("--users", nargs="+", type=int, default=[1, 4, 16, 64], help="batch sizes")
     parser.add_argument("--depth", type=int, default=12, help="blocks of the trained model [12]")
@@ -53,12 +53,14 @@ def main(argv=None):
     if set(args.tasks) != {"training"} and not args.data.is_file():
         raise command_line.UsageError(f"No such file: --data {args.data}")
 
-    from lwmt_sionna.models.presets import preset_folder
+    from lwmt_sionna.models.presets import DEFAULT_PRESET, preset_folder
     from lwmt_sionna.runs import records
     from lwmt_sionna.runs.digests import code_digest
     from lwmt_sionna.runs.parallel import progress_bar
     from lwmt_sionna.runs.store import RunFolder
 
+    if args.preset is None:
+        args.preset = [DEFAULT_PRESET]
     inputs = {f"preset_{pathlib.Path(name).name}": preset_folder(name) for name in args.preset}
     inputs[args.data.stem] = args.data
     # A time is kept as long as code, machine and what is read are the same.

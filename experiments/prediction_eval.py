@@ -4,7 +4,7 @@ Regimes come from a configuration or are the files given. Baselines have the set
 nearest SNR. Finished cells (one regime at one SNR) are kept: a killed run goes on where it stopped.
 
 Example:
-    python experiments/prediction_eval.py --data experiments/data/*.h5 --preset small
+    python experiments/prediction_eval.py --data experiments/data/*.h5
 
 The grid over scenes, speeds, periods and SNRs:
     python experiments/prediction_eval.py --config experiments/configs/prediction_eval.toml
@@ -112,7 +112,7 @@ def main(argv=None):
 
 def refuse_other_grids(args, file, sequences):
     """Stored channels have an array and a band of their own, whatever is asked for."""
-    from lwmt_sionna.data import ChannelSequences
+    from lwmt_sionna.data import ChannelSequences, PlanarArray
 
     if not isinstance(sequences, ChannelSequences):
         return
@@ -129,6 +129,14 @@ def refuse_other_grids(args, file, sequences):
                 f"{file} holds channels, which are met as they are: {option} is {value:g} there. "
                 f"Received: {option}={asked:g}"
             )
+    # Which one a file of channels does not tell, but how many.
+    there = sequences.array_shape[2]
+    asked = args.polarization
+    if asked is not None and PlanarArray(polarization=asked).num_polarizations != there:
+        raise command_line.UsageError(
+            f"{file} holds channels, which are met as they are: of {there} polarisations. "
+            f"Received: --polarization={asked}"
+        )
 
 
 if __name__ == "__main__":

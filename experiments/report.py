@@ -46,7 +46,6 @@ LABELS = {
     "path_fit": "path fit",
     "small": "**preset `small`**",
     "paths": "**preset `paths`**",
-    "model": "**preset `paths`**",
     "small (untrained)": "`small`, untrained",
     "paths (untrained)": "`paths`, untrained",
     "gru_seed1": "recurrent network",
@@ -70,6 +69,18 @@ CSI4CAST_UNITS = {
 EXACT_DB = -90.0
 # A lead counts from so many decibels on.
 MARGIN_DB = 0.5
+# In all worlds the default preset may be behind by the first, and should be ahead by the second.
+BEHIND_DB, AHEAD_DB = 0.3, 1.0
+# A group of worlds is said to be better or worse from this share of its cells on.
+VERDICT_SHARE = 0.25
+GROUPS = {
+    "specular": "streets that reflect",
+    "diffuse": "streets that scatter",
+    "tr38901": "TR 38.901",
+    "hardware": "imperfect hardware",
+    "sounding": "sounding pilots",
+    "array": "planar arrays",
+}
 # Calibration errors of arrays that have none.
 NO_ERROR_DB = -60.0
 BLOCKS = {}
@@ -120,10 +131,19 @@ def read(name):
 
 @functools.cache
 def read_link(name):
-    """A record of the link with the names of today, whenever it was written."""
+    """A record of the link with the names of today, and that of the preset for the policy model."""
     from lwmt_sionna.link.sweep.table import link_record
 
-    return link_record(read(name))
+    record = link_record(read(name))
+    named = {"model": preset_of(record)}
+    for row in (*record["points"], *record["goodput"]):
+        row["policy"] = named.get(row["policy"], row["policy"])
+    return record
+
+
+def preset_of(record):
+    """The preset that a record of the link is about."""
+    return pathlib.Path(record["config"]["preset"]).name
 
 
 def label(name):
@@ -380,6 +400,132 @@ def worlds_groups():
     return table([*head, *(f"{label(name)}: better / worse" for name in presets)], rows)
 
 
+def default_cells():
+    """The default preset against the best of all others, in every cell of every world.
+
+    List of dict: the place, the preset's `points` (errors, goodput) and `start` (untrained), and by
+    figure the difference in dB (below zero: ahead), its paired interval and the best other.
+    """
+    from lwmt_sionna.link.sweep.table import world_points
+    from lwmt_sionna.models import DEFAULT_PRESET
+
+    record = read("worlds_eval")
+    cells = []
+    places = itertools.product(record["config"]["history_snr_db"], record["config"]["horizons"])
+    for snr, horizon in places:
+        linked = world_points(record, snr, horizon, errors=False)
+        for world, points in world_points(record, snr, horizon).items():
+            own = points.get(DEFAULT_PRESET)
+            if own is not None:
+                place = {"world": world, "group": own["group"], SNR: snr, "horizon": horizon}
+                told = {name: against_others(points, own, name) for name in ("median", "pooled")}
+                start = points.get(f"{DEFAULT_PRESET} (untrained)")
+                link = linked[world][DEFAULT_PRESET]
+                cells.append(place | told | {"own": own, "start": start, "link": link})
+    return cells
+
+
+def against_others(points, own, figure):
+    """Difference in dB of a predictor to the best other one that knows no more, its interval, who.
+
+    Without a paired interval, which records from before presets were compared with each other have
+    for training-free rivals alone, the difference is its own.
+    """
+    name = f"nmse_{figure}_db"
+    rivals = [
+        p for p in points.values() if p["kind"] in ("training_free", "preset") and p is not own
+    ]
+    best = min(rivals, key=lambda p: p[name])
+    value = own[name] - best[name]
+    start = f"nmse_{figure}_others_difference_db"
+    if start not in own and best["kind"] == "training_free":
+        start = f"nmse_{figure}_difference_db"
+    ends = (own.get(f"{start}_{end}", value) for end in ("low", "high"))
+    return value, *ends, best["predictor"]
+
+
+def default_label():
+    from lwmt_sionna.models import DEFAULT_PRESET
+
+    return f"`{DEFAULT_PRESET}`"
+
+
+def by_share(better, worse):
+    """What counted verdicts say of a group: nothing, unless a quarter or more say it, and most."""
+    told = max(better, worse) >= VERDICT_SHARE
+    return verdict_of(told and better > worse, told and worse > better)
+
+
+@block
+def worlds_verdicts():
+    """The default preset by groups of worlds: one row each."""
+    cells = default_cells()
+    rows = []
+    for group, name in GROUPS.items():
+        chosen = [cell for cell in cells if cell["group"] == group]
+        if not chosen:
+            rows.append([name, "-", "-", "-"])
+            continue
+        shares = [
+            statistics.fmean(test(cell["median"]) for cell in chosen)
+            for test in (lambda told: told[2] < 0, lambda told: told[1] > 0)
+        ]
+        words = [cell["link"]["goodput_verdict"] for cell in chosen]
+        linked = [words.count(word) / len(words) for word in ("better", "worse")]
+        mean = statistics.fmean(cell["median"][0] for cell in chosen)
+        rows.append([name, f"{mean:+.1f} dB", by_share(*shares), by_share(*linked)])
+    header = [f"{default_label()} in", "median NMSE over that of the best other predictor"]
+    return table([*header, "verdict", "goodput against the best training-free policy"], rows)
+
+
+@block
+def worlds_default():
+    """How often the default preset is behind or ahead, and the share of its network."""
+    cells = default_cells()
+    rows = []
+    groups = {name: (group,) for group, name in GROUPS.items()}
+    groups[f"all but {GROUPS['specular']}"] = tuple(GROUPS)[1:]
+    for name, members in groups.items():
+        chosen = [cell for cell in cells if cell["group"] in members]
+        row = [name, len(chosen)]
+        for figure in ("median", "pooled"):
+            told = [cell[figure] for cell in chosen]
+            behind = sum(t[0] > BEHIND_DB and t[1] > 0 for t in told)
+            ahead = sum(t[0] <= -AHEAD_DB and t[2] < 0 for t in told)
+            mean = f"{statistics.fmean(t[0] for t in told):+.1f}" if told else "-"
+            row += [mean, behind, ahead]
+        own = [
+            cell["start"]["nmse_median_db"] - cell["own"]["nmse_median_db"]
+            for cell in chosen
+            if cell["start"] is not None
+        ]
+        row += [f"{told(own):+.1f}" if own else "-" for told in (statistics.fmean, min)]
+        words = [cell["link"]["goodput_verdict"] for cell in chosen]
+        row.append(f"{words.count('better')} / {words.count('worse')}")
+        rows.append(row)
+    header = [f"{default_label()} in", "cells"]
+    for figure in ("median", "pooled"):
+        header += [f"{figure} NMSE: mean [dB]", f"behind by more than {BEHIND_DB:g} dB"]
+        header.append(f"ahead by {AHEAD_DB:g} dB or more")
+    header += ["won over the untrained start [dB]: mean", "least"]
+    return table([*header, "goodput: better / worse"], rows)
+
+
+@block
+def worlds_behind():
+    """Where the default preset is behind, world by world."""
+    rows = {}
+    for cell in default_cells():
+        for place, figure in enumerate(("median", "pooled")):
+            value, low, high, best = cell[figure]
+            if value > BEHIND_DB and low > 0:
+                told = f"{cell[SNR]:g} dB, horizon {cell['horizon']}: {value:+.1f} "
+                told += f"({low:.1f} to {high:.1f}), {label(best)}"
+                rows.setdefault(cell["world"], ([], []))[place].append(told)
+    rows = [[f"`{world}`", *map("; ".join, found)] for world, found in rows.items()]
+    return table([f"{default_label()} is behind in", "median NMSE", "pooled NMSE"], rows)
+
+
 @block
 def csi4cast():
     """Ours and what is published: over all SNRs, and at each."""
@@ -498,13 +644,14 @@ def link_lost():
     from lwmt_sionna.link.sweep.table import cells_lost
 
     record = read_link("link_level_eval")
-    lost = cells_lost(record, "model")
+    preset = preset_of(record)
+    lost = cells_lost(record, preset)
     counts = collections.Counter((c["winner"], c["quantity"]) for c in lost)
     winners = list(dict.fromkeys(c["winner"] for c in lost))
     quantities = ("bler", "goodput", "sum_rate")
     own = {
-        "bler": sum(p["policy"] == "model" for p in record["points"]),
-        "goodput": sum(r["policy"] == "model" for r in record["goodput"]),
+        "bler": sum(p["policy"] == preset for p in record["points"]),
+        "goodput": sum(r["policy"] == preset for r in record["goodput"]),
     }
     own["sum_rate"] = len(
         {
@@ -515,7 +662,7 @@ def link_lost():
     )
     rows = [[label(w), *(counts[w, q] for q in quantities)] for w in winners]
     rows.append(["*cells*", *(own[q] for q in quantities)])
-    return table(["ahead of `paths`", "BLER", "goodput", "sum rate"], rows)
+    return table([f"ahead of `{preset}`", "BLER", "goodput", "sum rate"], rows)
 
 
 @block
@@ -531,7 +678,7 @@ def link_impaired():
         told = [f"calibration errors of {error:g} dB"] if error > NO_ERROR_DB else []
         told += [f"phase jumps of {jump:g} degrees"] if jump > 0 else []
         name = " and ".join(told) if told else "sounding pilots alone"
-        for policy in ("local_ar", "denoised_ar", "path_fit", "model"):
+        for policy in ("local_ar", "denoised_ar", "path_fit", preset_of(record)):
             cells = [found[regime, horizon, policy] for horizon in (1, 5)]
             rows.append(
                 [
@@ -838,17 +985,19 @@ def by_cells(rival):
 
 
 def by_interval(regime, horizon, rival=None):
-    """Whether the goodput of `paths` differs from that of a rival, the best training-free if None.
+    """Whether the goodput of the preset differs from that of a rival.
 
-    By the paired difference where the record has it, else by whether 95 % intervals lie apart.
+    The rival is the best training-free policy if None. By the paired difference where the record
+    has it, else by whether 95 % intervals lie apart.
     """
-    found = goodput_of(read_link("link_level_eval"))
-    own = found[regime, horizon, "model"]
+    record = read_link("link_level_eval")
+    found, preset = goodput_of(record), preset_of(record)
+    own = found[regime, horizon, preset]
     best = own.get("goodput_reference", "denoised_ar")
     other = found[regime, horizon, rival or best]
     told = " against ".join(percent(row["recovered_goodput"]) for row in (own, other))
     ahead = {1: "one period", 5: "five periods"}[horizon]
-    name = f"`paths` against {label(rival or best)}: goodput, {ahead} ahead"
+    name = f"`{preset}` against {label(rival or best)}: goodput, {ahead} ahead"
     if rival is None and "goodput_verdict" in own:
         difference, _, verdict = paired(own).partition(": ")
         return name, f"{told} won back, {difference} bit/s/Hz", verdict

@@ -54,13 +54,20 @@ class Predictor(abc.ABC):
         if not len(history):
             return np.zeros((0, num_horizons, *history.shape[2:]), np.complex64)
         history = history.astype(np.complex64)
-        if arrived is not None:
-            history = fill_reports(history, arrived)
-        return np.asarray(self.predict(history, num_horizons), np.complex64)
+        if arrived is None:
+            future = self.predict(history, num_horizons)
+        else:
+            arrived = _checked(arrived, history)
+            future = self.predict_incomplete(history, num_horizons, arrived)
+        return np.asarray(future, np.complex64)
 
     @abc.abstractmethod
     def predict(self, history: Array, num_horizons: int) -> Array:
         """Does what the call promises, on checked input."""
+
+    def predict_incomplete(self, history: Array, num_horizons: int, arrived: Array) -> Array:
+        """`predict` where reports are missing, bool `arrived` `[batch, num_snapshots]`."""
+        return self.predict(fill_reports(history, arrived), num_horizons)
 
 
 def require(name: str, value: Any, good: bool, expected: str) -> None:
@@ -102,11 +109,7 @@ def fill_reports(history: Array, arrived: ArrayLike) -> Array:
     Raises:
         ValueError: If the shapes do not fit.
     """
-    arrived = np.asarray(arrived, bool)
-    if arrived.shape != history.shape[:2]:
-        raise ValueError(
-            f"arrived must be of shape {history.shape[:2]}. Received: arrived.shape={arrived.shape}"
-        )
+    arrived = _checked(arrived, history)
     filled = history.copy()
     for index in np.flatnonzero(~arrived.all(axis=1)):
         samples = history[index].reshape(history.shape[1], -1).astype(np.complex128)
@@ -116,6 +119,15 @@ def fill_reports(history: Array, arrived: ArrayLike) -> Array:
             if estimate is not None:
                 filled[index, place] = estimate.reshape(history.shape[2:])
     return filled
+
+
+def _checked(arrived, history):
+    arrived = np.asarray(arrived, bool)
+    if arrived.shape != history.shape[:2]:
+        raise ValueError(
+            f"arrived must be of shape {history.shape[:2]}. Received: arrived.shape={arrived.shape}"
+        )
+    return arrived
 
 
 def _regressed(samples, present, place):
@@ -214,10 +226,14 @@ class CompiledPredictor(Predictor):
         return len(os.sched_getaffinity(0)) if self.num_threads is None else self.num_threads
 
     def predict(self, history: Array, num_horizons: int) -> Array:
+        return self._run_compiled(self.make_model, num_horizons, as_pairs(history))
+
+    def _run_compiled(self, make_model, num_horizons, *inputs):
+        """What the model of `make_model` says of inputs `[batch, ...]`, as complex numbers."""
         # One program for each shape: TensorFlow forgets axes that differ from call to call.
-        kind = (num_horizons, history.shape[1:])
+        kind = (num_horizons, *(x.shape[1:] for x in inputs))
         if kind not in self._models:
-            model = self.make_model(num_horizons)
+            model = make_model(num_horizons)
             model.compile(jit_compile=keras.backend.backend() != "torch")
             self._models[kind] = model
         model = self._models[kind]
@@ -225,15 +241,17 @@ class CompiledPredictor(Predictor):
             model.make_predict_function(force=True)
             self._compiled.clear()
             self._last[id(model)] = kind
-        stacked = as_pairs(history)
         # A compiled program runs on one core: the cores share the sequences of a call.
-        workers = self._num_threads()
-        size = batch_shape(-(-len(stacked) // workers), self.batch_size)
-        parts = [stacked[begin : begin + size] for begin in range(0, len(stacked), size)]
+        workers, count = self._num_threads(), len(inputs[0])
+        size = batch_shape(-(-count // workers), self.batch_size)
+        parts = [range(begin, min(begin + size, count)) for begin in range(0, count, size)]
 
         def run(part):
-            padded = np.pad(part, [(0, size - len(part))] + [(0, 0)] * 4, mode="edge")
-            return np.asarray(model.predict_on_batch(padded))[: len(part), :num_horizons]
+            # The last sequence fills up the batch.
+            places = np.minimum(np.arange(part.start, part.start + size), part.stop - 1)
+            batch = [x[places] for x in inputs]
+            batch = batch[0] if len(batch) == 1 else batch
+            return np.asarray(model.predict_on_batch(batch))[: len(part), :num_horizons]
 
         # The first call of a shape compiles, which no two threads should do.
         futures = [] if (kind, size) in self._compiled else [run(part) for part in parts[:1]]
@@ -249,6 +267,8 @@ class CompiledPredictor(Predictor):
 
 class ModelPredictor(CompiledPredictor):
     """A `ChannelPredictor`, a neural baseline, or any Keras model with the same call.
+
+    A model whose call has a keyword `arrived` is told of lost reports and fills them itself.
 
     Args:
         model: Name or folder of a preset, or a Keras model that maps real `[batch, time, num_ant,
@@ -284,6 +304,26 @@ class ModelPredictor(CompiledPredictor):
                 f"The model predicts {trained} snapshots. Received: num_horizons={num_horizons}"
             )
         return self.model
+
+    def predict_incomplete(self, history: Array, num_horizons: int, arrived: Array) -> Array:
+        if not told_arrived(self.model.call, arrived):
+            return super().predict_incomplete(history, num_horizons, arrived)
+        return self._run_compiled(self._make_told, num_horizons, as_pairs(history), arrived)
+
+    def _make_told(self, num_horizons):
+        return _Told(self.make_model(num_horizons))
+
+
+class _Told(keras.Model):
+    """A model of one input, which takes what arrived as a second one."""
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__(name="told")
+        self.model = model
+
+    def call(self, inputs):
+        history, arrived = inputs
+        return self.model(history, arrived=arrived)
 
 
 def _load(preset, array_shape):

@@ -2,7 +2,7 @@
 
     check    say of every file whether it is sound; damaged ones are named, the others unharmed
     summary  paths per snapshot, line of sight, delay and Doppler spread, coverage
-    plot     the trajectories, and angle-delay maps of one sequence over time
+    plot     the trajectories, and angle-delay maps of one sequence over time, of files of paths
     convert  folders of DeepMIMO v4 scenarios into files of paths; arrays of one's own (.npy, .npz,
              .mat, .h5) into files of channels, with --axes, --carrier and --subcarrier-spacing
 
@@ -130,7 +130,7 @@ def _plot(args):
     from lwmt_sionna.data.summary import animate_angle_delay, plot_angle_delay, plot_tracks
 
     for path in _files(args):
-        paths = read_paths(path)
+        paths = _to_draw(path)
         folder = path.parent if args.out is None else args.out
         tracks = folder / f"{path.stem}_tracks.png"
         strip = folder / f"{path.stem}_sequence{args.sequence}.png"
@@ -141,6 +141,15 @@ def _plot(args):
             animate_angle_delay(paths, args.sequence, strip.with_suffix(".gif"))
             _say(strip.with_suffix(".gif"))
     return 0
+
+
+def _to_draw(path):
+    if read_schema(path) == CHANNEL_SCHEMA:
+        raise command_line.UsageError(
+            f"plot draws tracks and paths, and {path} holds channels, which have neither; "
+            "`summary` tells what is in it"
+        )
+    return read_paths(path)
 
 
 def _convert(args):

@@ -36,6 +36,7 @@ from lwmt_sionna.evaluation.evaluator import (
 from lwmt_sionna.evaluation.leaks import check_held_out, other_histories, shuffled_histories
 from lwmt_sionna.evaluation.metrics import normalized_error, to_db, zero_forcing_rates
 from lwmt_sionna.masking import HardwareConfig
+from lwmt_sionna.models.presets import DEFAULT_PRESET, preset_folder
 from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import (
     FILLED,
@@ -100,7 +101,7 @@ class GridConfig(Config):
     """
 
     regimes: Annotated[tuple[Regime, ...], FILLED]
-    presets: tuple[str, ...] = ("small",)
+    presets: tuple[str, ...] = (DEFAULT_PRESET,)
     baselines: tuple[str, ...] = ()
     training: tuple[str, ...] = ()
     history_snr_db: Annotated[tuple[float, ...], FILLED] = (5.0, 15.0, 25.0)
@@ -259,7 +260,6 @@ def run_grid(
         tracks), the files that were read by name, and the number of parameters by preset.
     """
     from lwmt_sionna.baselines import CLASSICAL, ModelPredictor, tuned_baselines
-    from lwmt_sionna.models.presets import preset_folder
 
     inputs: dict[str, PathLike] = {
         pathlib.Path(regime.data).stem: regime.data for regime in config.regimes

@@ -6,10 +6,11 @@ from lwmt_sionna.models.channel_predictor import ChannelPredictor
 from lwmt_sionna.models.losses import LogNormalizedError, normalized_mean_squared_error
 from lwmt_sionna.models.masked_channel_model import MaskedChannelModel
 from lwmt_sionna.models.physics import Forecasts, Physics
-from lwmt_sionna.models.presets import list_presets
+from lwmt_sionna.models.presets import DEFAULT_PRESET, list_presets
 from lwmt_sionna.models.refiner import Refiner
 
 __all__ = [
+    "DEFAULT_PRESET",
     "ChannelEncoder",
     "ChannelPredictor",
     "Forecasts",

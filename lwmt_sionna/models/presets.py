@@ -14,8 +14,17 @@ from lwmt_sionna.models.adapting import num_saved_parameters
 from lwmt_sionna.runs import records
 from lwmt_sionna.typing import PathLike
 
-__all__ = ["PresetModel", "list_presets", "load_preset", "preset_folder", "save_preset"]
+__all__ = [
+    "DEFAULT_PRESET",
+    "PresetModel",
+    "list_presets",
+    "load_preset",
+    "preset_folder",
+    "save_preset",
+]
 
+#: What is judged, and used by the link, where nobody names another one.
+DEFAULT_PRESET = "small"
 _SHIPPED = pathlib.Path(__file__).parent / "preset_files"
 # Modules that presets of earlier versions name.
 _MOVED = {"lwmt_sionna.baselines.neural": "lwmt_sionna.training.contestants"}

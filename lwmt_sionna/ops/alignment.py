@@ -91,8 +91,14 @@ def fill_reports(h: Tensor, arrived: Tensor, array_shape: Shape3 | None = None) 
     arrived = ops.cast(arrived, "bool")
     if h.shape[1] < _SHORTEST:
         return h
-    lost = ops.any(ops.logical_not(arrived))
-    return ops.cond(lost, lambda: _fill(h, arrived, array_shape), lambda: h)
+
+    def one(sample):
+        x, known = (part[None] for part in sample)
+        lost = ops.any(ops.logical_not(known))
+        return ops.cond(lost, lambda: _fill(x, known, array_shape), lambda: x)[0]
+
+    # One history after the other: those that are whole cost nothing, and the arrays fit the cache.
+    return ops.map(one, (h, arrived))
 
 
 def align(h: Tensor, array_shape: Shape3 | None = None) -> Tensor:

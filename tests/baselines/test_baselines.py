@@ -1,5 +1,6 @@
 """Baselines on channels whose future is known."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -147,6 +148,30 @@ def test_missing_reports_are_told_from_their_neighbours(rng):
         np.testing.assert_array_equal(
             baselines.Hold()(held, 1, arrived=arrived)[:, 0], filled[:, -1]
         )
+
+
+@pytest.mark.parametrize("knows", [True, False])
+def test_models_that_know_of_lost_reports_are_told(rng, knows):
+    """What is told of other models lost is filled before them; whatever stood there is not seen."""
+
+    class Last(keras.Model):
+        def call(self, history, arrived):
+            return keras.ops.where(arrived[:, -1:, None, None, None], history[:, -1:], 7.0)
+
+    class Deaf(keras.Model):
+        def call(self, history):
+            return history[:, -1:]
+
+    predictor = baselines.ModelPredictor(Last() if knows else Deaf(), batch_size=2, num_threads=1)
+    h = (rng.standard_normal((3, 6, 2, 4)) * (1 + 1j)).astype(np.complex64)
+    arrived = np.ones((3, 6), bool)
+    arrived[2, -1] = False
+    filled = baselines.fill_reports(h, arrived)
+    wanted = np.where(arrived[:, -1, None, None], h[:, -1], 7 + 7j if knows else filled[:, -1])
+    for _ in range(2):
+        np.testing.assert_allclose(predictor(h, 1, arrived=arrived)[:, 0], wanted, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"arrived\.shape=\(1, 4\)"):
+        predictor(h, 1, arrived=arrived[:1, :4])
 
 
 @pytest.mark.parametrize("present", [[0], [0, 1], []])

@@ -8,7 +8,14 @@ import sys
 import numpy as np
 import pytest
 
-from lwmt_sionna.data import check_file, read_paths, summarize, write_paths
+from lwmt_sionna.data import (
+    ChannelSequences,
+    check_file,
+    read_paths,
+    summarize,
+    write_channels,
+    write_paths,
+)
 from tests.mirrors import sequences
 
 SHIPPED = sorted((pathlib.Path(__file__).parents[2] / "experiments" / "data").glob("*.h5"))
@@ -320,6 +327,11 @@ def test_summary_and_plots_from_the_command_line(rng, tmp_path):
         assert movie.n_frames == 8
     wrong = run("plot", tmp_path / "p.h5", "--sequence", 6)
     assert wrong.returncode == 2 and "sequence=6" in wrong.stderr
+    own = ChannelSequences(np.ones((1, 2, 2, 2)) + 0j, 1e-3, 1e9, 1e5, (1, 2, 1), "mine")
+    write_channels(tmp_path / "c.h5", own)
+    wrong = run("plot", tmp_path / "c.h5")
+    assert wrong.returncode == 2 and "c.h5 holds channels" in wrong.stderr
+    assert "`summary`" in wrong.stderr and len(wrong.stderr.splitlines()) == 1
 
 
 def test_angle_delay_map_peaks_where_the_path_is(rng):

@@ -147,3 +147,48 @@ def test_verdicts_are_those_of_the_record(monkeypatch):
     near, far = (line for line in report.verdicts().splitlines() if "against path fit: goo" in line)
     assert near.endswith("won back, +0.25 (+0.12 to +0.50) bit/s/Hz | better |")
     assert far.endswith("| worse |")
+
+
+def world_point(predictor, kind, median, world="street", group="diffuse", **more):
+    """A point of one cell, its pooled error 1 dB above the median."""
+    return {
+        "world": world, "group": group, "kind": kind, "predictor": predictor, "subset": "all",
+        "history_snr_db": 15.0, "horizon": 1, "nmse_median_db": median,
+        "nmse_pooled_db": median + 1.0, "goodput_verdict": "better", **more,
+    }  # fmt: skip
+
+
+def test_the_default_is_compared_with_all_others(monkeypatch):
+    report = script("report.py")
+    name = report.default_label().strip("`")
+    interval = {
+        "nmse_median_others_difference_db_low": 0.1, "nmse_median_others_difference_db_high": 1.0,
+    }  # fmt: skip
+    points = [
+        world_point(name, "preset", -10.0, **interval),
+        world_point(f"{name} (untrained)", "untrained_start", -8.0),
+        world_point("hold", "training_free", -3.0),
+        world_point("old", "preset", -10.5),
+        world_point("perfect", "ceiling", -99.0),
+        world_point(name, "preset", -12.0, "cell", "tr38901"),
+        world_point("hold", "training_free", -3.0, "cell", "tr38901"),
+    ]
+    config = {"history_snr_db": [15.0], "horizons": [1]}
+    monkeypatch.setattr(report, "read", lambda _: {"points": points, "config": config})
+    street, cell = report.default_cells()
+    assert street["median"] == (0.5, 0.1, 1.0, "old")
+    assert street["pooled"] == (0.5, 0.5, 0.5, "old")
+    assert cell["median"] == (-9.0, -9.0, -9.0, "hold")
+    lines = [line.split(" | ")[1:] for line in report.worlds_default().splitlines()[2:]]
+    told = "1 | +0.5 | 1 | 0 | +0.5 | 1 | 0 | +2.0 | +2.0 | 1 / 0 |".split(" | ")
+    assert lines[1] == told
+    assert lines[0][:2] == ["0", "-"]
+    told = "2 | -4.2 | 1 | 1 | -4.2 | 1 | 1 | +2.0 | +2.0 | 2 / 0 |".split(" | ")
+    assert lines[-1] == told
+    (missed,) = report.worlds_behind().splitlines()[2:]
+    assert missed.startswith("| `street` | 15 dB, horizon 1: +0.5 (0.1 to 1.0), old | 15 dB")
+    rows = dict(line[2:-2].split(" | ", 1) for line in report.worlds_verdicts().splitlines()[2:])
+    assert rows["streets that scatter"] == "+0.5 dB | worse | better"
+    assert rows["TR 38.901"] == "-9.0 dB | better | better"
+    assert rows["planar arrays"] == "- | - | -"
+    assert len(rows) == len(report.GROUPS)

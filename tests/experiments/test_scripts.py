@@ -133,6 +133,7 @@ def test_evaluation_asks_channels_for_no_other_grid_than_theirs(run, tmp_path):
     arguments = ("prediction_eval.py", "--data", tmp_path / "c.h5", "--preset", "--num-ant")
     refused(run(*arguments, "8"), "c.h5 holds channels", "--num-ant is 4 there")
     refused(run(*arguments, "4", "--num-subcarriers", "8"), "--num-subcarriers is 6 there")
+    refused(run(*arguments, "4", "--polarization", "cross"), "of 1 pol", "--polarization=cross")
 
 
 def test_two_runs_in_one_folder_are_refused(run, tmp_path):

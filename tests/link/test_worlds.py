@@ -1,10 +1,12 @@
 """The bench of worlds."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 
+from lwmt_sionna import ChannelPredictor, LWMTBackbone
 from lwmt_sionna.data import write_paths
 from lwmt_sionna.evaluation.intervals import VERDICTS
 from lwmt_sionna.link.sweep import worlds
@@ -90,6 +92,40 @@ def test_differences_are_to_the_best_training_free_predictor(points):
             assert point["goodput_verdict"] in VERDICTS
         assert find(points, world, "perfect")["nmse_pooled_verdict"] == "better"
         assert find(points, world, "hold")["sum_rate_verdict"] == "worse"
+
+
+@pytest.fixture
+def eagerly():
+    """For a handful of sequences compiling does not pay."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_presets_are_compared_with_each_other_too(config, folder, tmp_path):
+    for name, expert in (("near", (16, 2)), ("far", (4, 1))):
+        backbone = LWMTBackbone(width=8, depth=1, num_heads=2, patch=(8, 8))
+        model = ChannelPredictor(backbone, experts=[expert], context=2)
+        model.build(None)
+        model.save_to_preset(tmp_path / name)
+    more = dataclasses.replace(
+        config, worlds=config.worlds[:1], baselines=("hold",),
+        presets=(str(tmp_path / "near"), str(tmp_path / "far")),
+    )  # fmt: skip
+    found = evaluate_worlds(more, folder)[0]
+    names = {"hold", "near", "far"}
+    for horizon in (1, 5):
+        cell = {name: find(found, "clean", name, horizon) for name in names}
+        for name, figure in itertools.product(("near", "far"), ("median", "pooled")):
+            own, *others = (cell[n][f"nmse_{figure}_db"] for n in (name, *(names - {name})))
+            start = f"nmse_{figure}_others_difference_db"
+            # The median of an even number is a mean of two, of decibels here and of ratios there.
+            assert cell[name][start] == pytest.approx(own - min(others), abs=0.2)
+            assert cell[name][f"{start}_low"] <= cell[name][start] <= cell[name][f"{start}_high"]
+        assert "nmse_median_others_difference_db" not in cell["hold"]
 
 
 def test_finished_cells_are_not_computed_again(config, folder, points, monkeypatch):

@@ -22,6 +22,7 @@ from lwmt_sionna.baselines import (
 )
 from lwmt_sionna.evaluation import CEILINGS
 from lwmt_sionna.link.csi.drops import DropFactory
+from lwmt_sionna.models.presets import DEFAULT_PRESET, list_presets, preset_folder
 from lwmt_sionna.runs import records
 from lwmt_sionna.typing import Array, PathLike
 
@@ -262,15 +263,13 @@ def policy_names() -> tuple[str, ...]:
 
     The ceilings, every training-free baseline, `model` and the shipped presets.
     """
-    from lwmt_sionna.models import list_presets
-
     return (*CEILINGS, *CLASSICAL, "model", *list_presets(with_weights=True))
 
 
 def make_policy(
     spec: str,
     *,
-    preset: str = "small",
+    preset: str = DEFAULT_PRESET,
     history_snr_db: float = 15.0,
     seed: int = 0,
     settings: dict[str, Any] | None = None,
@@ -351,9 +350,7 @@ def _is_file(value):
 
 
 def _preset(preset, name, history_snr_db, array_shape):
-    from lwmt_sionna.models import presets
-
-    folder = presets.preset_folder(preset)
+    folder = preset_folder(preset)
     predictor = ModelPredictor(preset, name=name, array_shape=array_shape)
     return predictor, name, records.sha256(folder), folder
 

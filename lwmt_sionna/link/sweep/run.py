@@ -28,6 +28,7 @@ from lwmt_sionna.link.sweep.summary import (
     survey_columns,
 )
 from lwmt_sionna.masking import HardwareConfig
+from lwmt_sionna.models.presets import DEFAULT_PRESET
 from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import FILLED, Config
 from lwmt_sionna.runs.parallel import progress_bar, run_tasks
@@ -81,7 +82,7 @@ class LinkEvalConfig(Config):
         "local_ar",
         "model",
     )
-    preset: str = "small"
+    preset: str = DEFAULT_PRESET
     report_mcs: int | None = None
     report_link_snr_db: float | None = None
     report_adaptation: Literal["outer", "inner", "fixed"] = "outer"

@@ -44,7 +44,7 @@ from lwmt_sionna.link.sweep.run import run_sweep, share_cores
 from lwmt_sionna.link.sweep.summary import recovered_share
 from lwmt_sionna.masking import HardwareConfig
 from lwmt_sionna.models import ChannelPredictor
-from lwmt_sionna.models.presets import load_preset, preset_folder
+from lwmt_sionna.models.presets import DEFAULT_PRESET, load_preset, preset_folder
 from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import FILLED, Config, NonNegativeInt, PositiveInt
 from lwmt_sionna.runs.digests import code_digest
@@ -126,7 +126,7 @@ class WorldsConfig(Config):
 
     worlds: Annotated[tuple[World, ...], FILLED]
     baselines: tuple[str, ...] = ()
-    presets: tuple[str, ...] = ("small", "paths")
+    presets: tuple[str, ...] = (DEFAULT_PRESET,)
     history_snr_db: Annotated[tuple[float, ...], FILLED] = (5.0, 15.0, 25.0)
     num_sequences: Annotated[int, msgspec.Meta(ge=8)] = 128
     horizons: Annotated[tuple[PositiveInt, ...], FILLED] = (1, 5)
@@ -233,7 +233,8 @@ def evaluate_world(
     Returns:
         Points of `evaluate` with `world`, `group`, `kind` and `seed`; those of the subset `all`
         have what the link says of the predictor as a policy too: `goodput`, `recovered_goodput` and
-        the paired differences to the best training-free policy.
+        the paired differences to the best training-free policy. Points of presets have differences
+        of their errors to the best of all others besides (`nmse_median_others_difference_db`).
     """
     factory = _drops(world, sequences, config, history_snr_db)
     trial = factory.trial(max(config.horizons))
@@ -424,7 +425,10 @@ def _forecasts(factory, trial, config, history_snr_db, store):
 
 
 def _compare(judged, trial):
-    """Differences to the best training-free predictor, sequence by sequence, by where it is."""
+    """Differences to the best training-free predictor, sequence by sequence, by where it is.
+
+    Of presets those to the best of all others, too, other presets among them.
+    """
     columns = {}
     for index, (subset, mask) in itertools.product(
         range(trial.future.shape[1]), trial.subsets.items()
@@ -440,12 +444,17 @@ def _compare(judged, trial):
         free = [name for name, each in judged.items() if each.kind == "training_free"]
         # Windows of one trajectory are not independent.
         clusters = trial.sequences.trajectory_id[chosen]
+        presets = [name for name, each in judged.items() if each.kind == "preset"]
         for name in errors:
-            columns[name, index + 1, subset] = _differences(name, errors, free, clusters)
+            found = _differences(name, errors, free, clusters)
+            if name in presets:
+                others = [*free, *(rival for rival in presets if rival != name)]
+                found |= _differences(name, errors, others, clusters, "_others")
+            columns[name, index + 1, subset] = found
     return columns
 
 
-def _differences(name, errors, rivals, clusters):
+def _differences(name, errors, rivals, clusters, told=""):
     """Columns of the differences of one predictor to the best of its rivals, figure by figure."""
     ratios = {n: to_db(np.maximum(e[:, 0] / e[:, 1], _FLOOR)) for n, e in errors.items()}
     best = min(rivals, key=lambda rival: np.median(ratios[rival]))
@@ -454,9 +463,9 @@ def _differences(name, errors, rivals, clusters):
     found["pooled"] = paired_difference(errors[name], errors[best], clusters, statistic="pooled_db")
     columns = {}
     for figure, (difference, low, high) in found.items():
-        start = f"nmse_{figure}_difference_db"
+        start = f"nmse_{figure}{told}_difference_db"
         columns |= {start: difference, f"{start}_low": low, f"{start}_high": high}
-        columns[f"nmse_{figure}_verdict"] = verdict(low, high, lower_is_better=True)
+        columns[f"nmse_{figure}{told}_verdict"] = verdict(low, high, lower_is_better=True)
     return columns
 
 
@@ -496,8 +505,8 @@ class _WithStart(keras.Model):
         self.predictor = predictor
         self.num_horizons = 2 * predictor.num_horizons
 
-    def call(self, history):
-        frame, past = self.predictor.frame(history)
+    def call(self, history, arrived=None):
+        frame, past = self.predictor.frame(history, arrived)
         features = self.predictor.physics(past)
         start = features.start
         both = keras.ops.concatenate([start + self.predictor.refiner(features), start], axis=1)
