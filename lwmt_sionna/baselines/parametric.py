@@ -56,7 +56,8 @@ class PathModel(keras.Model):
         scale = ops.sqrt(square)
         scale = ops.where(scale > 0, scale, ops.ones_like(scale))
         shape, order = self.settings.array_shape, self.settings.residual_order
-        fit = PathFit(*history.shape[1:4], array_shape=shape, **self.settings.settings)
+        settings = {**self.settings.settings, "array_shape": shape}
+        fit = PathFit(*history.shape[1:4], **settings)
         future, residual = fit.continued(history / scale, self.num_horizons)
         if order:
             rest = denoise(angle_delay_transform(residual, shape), radius=3)

@@ -51,9 +51,9 @@ class ChannelPredictor(ChannelModel):
             the whole history.
         denoise_radius: See `lwmt_sionna.ops.linear_prediction.denoise`.
         num_paths: Largest number of moving paths that the history is resolved into first (see
-            `lwmt_sionna.ops.path_fit`); linear prediction then works on what they leave, and their
-            continuation is the starting point, if there is no backtest. 0 for linear prediction
-            alone.
+            `lwmt_sionna.ops.path_fit`; all delay bins only); linear prediction then works on what
+            they leave, and their continuation is the starting point, if there is no backtest. 0 for
+            linear prediction alone.
         whole_experts: Pairs of window and order of linear predictions of the whole history, for
             where the paths are wrong; only with `num_paths`.
         backtest: Number of snapshots that are held out to tell how good which expert is; 0 for no
@@ -123,6 +123,11 @@ class ChannelPredictor(ChannelModel):
     ) -> None:
         super().__init__(**kwargs)
         self.aligned = bool(aligned)
+        if num_paths and num_delay is not None:
+            raise ValueError(
+                "`num_paths` must be 0 for truncated delays. Received: "
+                f"num_paths={num_paths}, num_delay={num_delay}"
+            )
         self.transform = AngleDelayTransform(
             array_shape, num_delay, first_delay, name="transform", dtype="float32"
         )

@@ -248,10 +248,7 @@ class Physics:
         return forecasts, misfit
 
     def _resolve(self, x):
-        """Forecasts of the resolved paths, what they leave, and their held-out snapshots.
-
-        Of truncated delays the bins that are left are a band by themselves, of as many subcarriers.
-        """
+        """Forecasts of the resolved paths, what they leave, and their held-out snapshots."""
         shape = self.array_shape
         fit = PathFit(*x.shape[1:4], num_paths=self.num_paths, array_shape=shape)
         h = inverse_angle_delay_transform(x, shape)

@@ -659,7 +659,8 @@ def _normal_table(num_pols, num_axes):
 def _split(u, num_pols):
     """Waves of every polarisation, a list of `[B, T, P, M]`."""
     size = u.re.shape[3] // num_pols
-    return [u.map(lambda z, p=p: z[..., p * size : (p + 1) * size]) for p in range(num_pols)]
+    places = [slice(p * size, (p + 1) * size) for p in range(num_pols)]
+    return [ComplexPair(*(z[..., place] for z in u)) for place in places]
 
 
 def _moment_grams(u, weights):
@@ -683,7 +684,7 @@ def spectrum(residual: ComplexPair, sizes: tuple[int, ...]) -> ComplexPair:
     plane = ComplexPair(*ops.fft2(tuple(ops.pad(part, pad) for part in residual)))
     width = sizes[-2] * sizes[-1]
     for length, size in zip(reversed(outer), reversed(sizes[:-2]), strict=True):
-        lines = plane.map(lambda v, shape=(-1, length, width): ops.reshape(v, shape))
+        lines = ComplexPair(*(ops.reshape(part, (-1, length, width)) for part in plane))
         cosine, sine = _dft(size, length)
         plane = ComplexPair(
             ops.matmul(cosine, lines.re) + ops.matmul(sine, lines.im),
