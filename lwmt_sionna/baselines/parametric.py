@@ -6,11 +6,7 @@ import keras
 from keras import ops
 
 from lwmt_sionna.baselines.base import CompiledPredictor, require
-from lwmt_sionna.ops.angle_delay import (
-    angle_delay_transform,
-    check_array_shape,
-    inverse_angle_delay_transform,
-)
+from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
 from lwmt_sionna.ops.linear_prediction import burg_coefficients, denoise, extrapolate
 from lwmt_sionna.ops.path_fit import PathFit
 from lwmt_sionna.typing import Tensor
@@ -19,8 +15,7 @@ from lwmt_sionna.typing import Tensor
 class PathPredictor(CompiledPredictor):
     """Resolves the history into moving paths and continues each of them.
 
-    See `lwmt_sionna.ops.path_fit`, which knows lines of antennas. Of other arrays every row, or
-    every column where those are longer, of each polarisation is a line by itself.
+    See `lwmt_sionna.ops.path_fit`.
 
     Args:
         residual_order: Order of the local linear prediction, on denoised bins, that continues what
@@ -60,30 +55,12 @@ class PathModel(keras.Model):
         square = 2.0 * ops.mean(ops.square(history), axis=(1, 2, 3, 4), keepdims=True)
         scale = ops.sqrt(square)
         scale = ops.where(scale > 0, scale, ops.ones_like(scale))
-        array_shape = self.settings.array_shape
-        rows, cols, polarizations = check_array_shape(array_shape, history.shape[2])
-        if min(rows, cols) == polarizations == 1:
-            return self._continue(history / scale) * scale
-        # b batch, t time, p polarisation, c column, r row, k subcarrier, 2 real and imaginary
-        x = history / scale
-        x = ops.reshape(x, (-1, x.shape[1], polarizations, cols, rows, *x.shape[3:]))
-        order = (0, 2, 4, 1, 3, 5, 6) if cols >= rows else (0, 2, 3, 1, 4, 5, 6)
-        lines = ops.transpose(x, order)
-        future = self._continue(ops.reshape(lines, (-1, *lines.shape[3:])))
-        future = ops.reshape(future, (-1, *lines.shape[1:3], *future.shape[1:]))
-        back = [order.index(axis) for axis in range(7)]
-        future = ops.transpose(future, back)
-        return ops.reshape(future, (-1, self.num_horizons, *history.shape[2:])) * scale
-
-    def _continue(self, x):
-        # A fit tells directions from two antennas, delays from two subcarriers: one stands twice.
-        num_ant, num_subcarriers = x.shape[2:4]
-        x = ops.tile(x, (1, 1, 1 + (num_ant == 1), 1 + (num_subcarriers == 1), 1))
-        fit = PathFit(*x.shape[1:4], **self.settings.settings)
-        future, residual = fit.continued(x, self.num_horizons)
-        if self.settings.residual_order:
-            rest = denoise(angle_delay_transform(residual), radius=3)
-            taps = burg_coefficients(rest, self.settings.residual_order)[-1]
-            rest = extrapolate(rest, taps, self.num_horizons)
-            future = future + inverse_angle_delay_transform(rest)
-        return future[:, :, :num_ant, :num_subcarriers]
+        shape, order = self.settings.array_shape, self.settings.residual_order
+        settings = {**self.settings.settings, "array_shape": shape}
+        fit = PathFit(*history.shape[1:4], **settings)
+        future, residual = fit.continued(history / scale, self.num_horizons)
+        if order:
+            rest = denoise(angle_delay_transform(residual, shape), radius=3)
+            rest = extrapolate(rest, burg_coefficients(rest, order)[-1], self.num_horizons)
+            future = future + inverse_angle_delay_transform(rest, shape)
+        return future * scale

@@ -1,7 +1,6 @@
 """Channel prediction: noisy history in, future out."""
 
 import dataclasses
-import math
 from typing import Any
 
 import keras
@@ -52,9 +51,9 @@ class ChannelPredictor(ChannelModel):
             the whole history.
         denoise_radius: See `lwmt_sionna.ops.linear_prediction.denoise`.
         num_paths: Largest number of moving paths that the history is resolved into first (see
-            `lwmt_sionna.ops.path_fit`; linear arrays and all delay bins only); linear prediction
-            then works on what they leave, and their continuation is the starting point, if there
-            is no backtest. 0 for linear prediction alone.
+            `lwmt_sionna.ops.path_fit`; all delay bins only); linear prediction then works on what
+            they leave, and their continuation is the starting point, if there is no backtest. 0 for
+            linear prediction alone.
         whole_experts: Pairs of window and order of linear predictions of the whole history, for
             where the paths are wrong; only with `num_paths`.
         backtest: Number of snapshots that are held out to tell how good which expert is; 0 for no
@@ -124,18 +123,23 @@ class ChannelPredictor(ChannelModel):
     ) -> None:
         super().__init__(**kwargs)
         self.aligned = bool(aligned)
-        linear = array_shape is None or math.prod(array_shape) == array_shape[1]
-        if num_paths < 0 or (num_paths and not (linear and num_delay is None)):
+        if num_paths and num_delay is not None:
             raise ValueError(
-                "`num_paths` must not be negative, and 0 for planar or dual-polarised arrays and "
-                f"truncated delays. Received: num_paths={num_paths}, array_shape={array_shape}, "
-                f"num_delay={num_delay}"
+                "`num_paths` must be 0 for truncated delays. Received: "
+                f"num_paths={num_paths}, num_delay={num_delay}"
             )
         self.transform = AngleDelayTransform(
             array_shape, num_delay, first_delay, name="transform", dtype="float32"
         )
         self.physics = Physics(
-            num_horizons, experts, context, denoise_radius, num_paths, whole_experts, backtest
+            num_horizons,
+            experts,
+            context,
+            denoise_radius,
+            num_paths,
+            whole_experts,
+            backtest,
+            self.transform.array_shape,
         )
         self.refiner = Refiner(
             get_backbone(backbone),
@@ -300,6 +304,7 @@ class ChannelPredictor(ChannelModel):
         physics = {
             name: [list(pair) for pair in value] if isinstance(value, tuple) else value
             for name, value in dataclasses.asdict(self.physics).items()
+            if name not in names
         }
         return {
             **super().get_config(),

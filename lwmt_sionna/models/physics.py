@@ -79,6 +79,8 @@ class Physics:
         whole_experts: Pairs (window, order) of linear predictions of the whole history beside the
             paths; only with paths.
         backtest: Number of snapshots that are held out; 0 for no backtest.
+        array_shape: Number of rows, columns and polarisations, which paths are resolved by; a
+            linear array if left out.
 
     Call arguments:
         x: History in the angle-delay domain, scaled to a root mean square near one, real `[batch,
@@ -95,6 +97,7 @@ class Physics:
     num_paths: int = 0
     whole_experts: Pairs = ()
     backtest: int = 0
+    array_shape: tuple[int, int, int] | None = None
 
     def __post_init__(self) -> None:
         for name in ("num_horizons", "context", "denoise_radius", "num_paths", "backtest"):
@@ -246,13 +249,14 @@ class Physics:
 
     def _resolve(self, x):
         """Forecasts of the resolved paths, what they leave, and their held-out snapshots."""
-        fit = PathFit(*x.shape[1:4], num_paths=self.num_paths)
-        h = inverse_angle_delay_transform(x)
+        shape = self.array_shape
+        fit = PathFit(*x.shape[1:4], num_paths=self.num_paths, array_shape=shape)
+        h = inverse_angle_delay_transform(x, shape)
         if self.backtest:
             parts = fit.backtested(h, self.num_horizons, self.backtest)
         else:
             parts = fit.continued(h, self.num_horizons)
-        parts = [angle_delay_transform(part) for part in parts]
+        parts = [angle_delay_transform(part, shape) for part in parts]
         return parts if self.backtest else (*parts, None)
 
 

@@ -2,17 +2,19 @@ r"""Resolving a channel sequence into moving paths, and continuing them.
 
 Each path is a plane wave whose phase is quadratic in time,
 
-$$a \exp j(\phi + \omega_t t + \omega_m m + \omega_k k + \tfrac12 \beta t^2 + \gamma t m +
+$$a_q \exp j(\phi_q + \omega_t t + \omega_m m + \omega_k k + \tfrac12 \beta t^2 + \gamma t m +
 \delta t k),$$
 
-over snapshots $t$, antennas $m$ and subcarriers $k$. Besides direction, delay and Doppler shift
-that is what motion over a few wavelengths does to it: the Doppler shift changes ($\beta$), the
-direction drifts ($\gamma$) and so does the delay ($\delta$). A path may be present in a part of
-the history only. All paths are fitted together, to the noise: a resolved path is then known far
-better than any single bin of the transform, which is what local linear prediction works on.
+over snapshots $t$, antennas $m$ and subcarriers $k$, with an amplitude and a phase for each
+polarisation $q$. Besides direction, delay and Doppler shift that is what motion over a few
+wavelengths does to it: the Doppler shift changes ($\beta$), the direction drifts ($\gamma$) and so
+does the delay ($\delta$). On planar arrays there are two such terms in $m$, one along the columns
+and one along the rows. A path may be present in a part of the history only. All paths are fitted
+together, to the noise: a resolved path is then known far better than any single bin of the
+transform, which is what local linear prediction works on.
 
-Axes: B batch, P paths, T snapshots, M antennas, K subcarriers. Real tensors, (re, im) as
-`ComplexPair`.
+Axes: B batch, P paths, T snapshots, Q polarisations, M antennas of each, K subcarriers. Real
+tensors, (re, im) as `ComplexPair`.
 """
 
 import functools
@@ -23,23 +25,12 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
-from lwmt_sionna.ops.angle_delay import angle_delay_transform
+from lwmt_sionna.ops.angle_delay import angle_delay_transform, check_array_shape
 from lwmt_sionna.ops.complex import ComplexPair
 from lwmt_sionna.ops.linear_prediction import noise_power
 from lwmt_sionna.typing import Array, Tensor
 
-__all__ = [
-    "PHASE_TERMS",
-    "PathFit",
-    "Paths",
-    "conjugate_gradients",
-    "largest_peaks",
-    "normal_matrix",
-    "presence_windows",
-    "project",
-    "spectrum",
-    "superpose",
-]
+__all__ = ["PathFit", "Paths"]
 
 _TINY = 1e-20
 # Points of the search grid per resolution cell and axis: with one, a path between points may lose
@@ -55,28 +46,43 @@ _FAINTEST = 1e-6
 _NUM_STEPS, _NUM_FINAL_STEPS, _NUM_INNER_STEPS = 2, 4, 24
 # Joint steps without the last snapshots, from the paths of all of them.
 _NUM_BACK_STEPS = 4
-# Terms of a phase: powers of (t, m, k) and the factor in front.
-PHASE_TERMS = (
-    (0, 0, 0, 1.0),
-    (1, 0, 0, 1.0),
-    (0, 1, 0, 1.0),
-    (0, 0, 1, 1.0),
-    (2, 0, 0, 0.5),
-    (1, 1, 0, 1.0),
-    (1, 0, 1, 1.0),
-)
-# Powers of (m, k) in the products of two derivatives.
-_POWERS = ((0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (0, 2))
-_NUM_PARAMETERS = 1 + len(PHASE_TERMS)  # the logarithm of the amplitude comes first
+
+
+class _Term(NamedTuple):
+    """A derivative of a wave: by its phase or, real, by the logarithm of its amplitude.
+
+    Power of time, axis of space (the delay is the last one), factor and polarisation, where only
+    one of these is meant.
+    """
+
+    time: int
+    axis: int | None = None
+    factor: float = 1.0
+    pol: int | None = None
+    real: bool = False
+
+
+def _phase_terms(num_pols, num_axes):
+    """Terms of a phase, in the order of `Paths.phase`."""
+    return (
+        *(_Term(0, pol=pol) for pol in range(num_pols)),
+        _Term(1),
+        *(_Term(0, axis) for axis in range(num_axes)),
+        _Term(2, factor=0.5),
+        *(_Term(1, axis) for axis in range(num_axes)),
+    )
 
 
 class Paths(NamedTuple):
     """Fitted paths of a batch of sequences.
 
     Attributes:
-        amplitude: `[batch, num_paths]`; zero where there is no path.
-        phase: Coefficients of the phase terms, `[batch, num_paths, 7]`, in coordinates that run
-            from -1 to 1 over the history: see `PathFit.doppler` for the Doppler shifts.
+        amplitude: `[batch, num_paths, num_pols]`; zero where there is no path.
+        phase: Coefficients of the phase, `[batch, num_paths, num_terms]`, in coordinates that run
+            from -1 to 1 over history, array and band: of each polarisation; of time; of columns,
+            rows (where there are several of both; else of the antennas) and subcarriers; of half of
+            the time squared; and of time by columns, rows and subcarriers. See `PathFit.doppler`
+            for the Doppler shifts.
         window: Snapshots in which a path is present, `[batch, num_paths, num_snapshots]` of 0
             and 1.
     """
@@ -97,7 +103,7 @@ class PathFit:
 
     Args:
         num_snapshots: Snapshots of the history.
-        num_ant: Antennas of a linear array.
+        num_ant: Antennas, in the order of `lwmt_sionna.ops.angle_delay`.
         num_subcarriers: Subcarriers.
         num_paths: Largest number of paths.
         num_peaks: Peaks of the residual that are tried at a time.
@@ -113,6 +119,8 @@ class PathFit:
         shortest: Fewest snapshots of a path. Births in the last snapshots call for short ones: what
             lasts longer than the truth is imitated by several paths that cancel each other, and
             comes out large when continued.
+        array_shape: Number of rows, columns and polarisations; a linear array if left out. Of the
+            latter, paths have amplitudes and phases of their own, and all else in common.
 
     Reference:
         Mamandipoor, Ramasamy and Madhow 2016, Newtonized orthogonal matching pursuit: frequency
@@ -133,11 +141,12 @@ class PathFit:
         full_drift: float = 0.25,
         window_penalty: float = 20.0,
         shortest: int = 2,
+        array_shape: tuple[int, int, int] | None = None,
     ) -> None:
         self.shape = (int(num_snapshots), int(num_ant), int(num_subcarriers))
-        if min(self.shape) < 2:
+        if self.shape[0] < 2 or min(self.shape) < 1:
             raise ValueError(
-                "Expected at least two snapshots, antennas and subcarriers. Received: "
+                "Expected at least two snapshots, an antenna and a subcarrier. Received: "
                 f"num_snapshots={num_snapshots}, num_ant={num_ant}, "
                 f"num_subcarriers={num_subcarriers}"
             )
@@ -152,26 +161,39 @@ class PathFit:
         ):
             if not value > 0:
                 raise ValueError(f"{name} must be positive. Received: {name}={value}")
+        self.array_shape = check_array_shape(array_shape, self.shape[1])
+        rows, cols, self.num_pols = self.array_shape
+        line = min(rows, cols) == 1
+        self.sizes = (self.shape[0], *((rows * cols,) if line else (cols, rows)), self.shape[2])
         self.num_paths = int(num_paths)
         self.num_peaks = min(int(num_peaks), self.num_paths)
-        self.threshold = float(threshold)
+        self.threshold = _raised(float(threshold), self.num_pols)
         self.shortest = min(int(shortest), self.shape[0])
         self.full_drift = float(full_drift)
         # Coordinates run from -1 to 1: all parameters are phases at the edges, of similar size.
-        self.half = tuple((size - 1) / 2 for size in self.shape)
-        self.axes = tuple(np.linspace(-1.0, 1.0, size, dtype="float32") for size in self.shape)
-        t, m, k = self.half
-        spread = np.array(
-            [
-                chirp * t**2,
-                drift[0] * 2 * math.pi / self.shape[1] * t * m,
-                drift[1] * 2 * math.pi / self.shape[2] * t * k,
-            ]
+        # Along an axis of one antenna or subcarrier nothing turns.
+        self.half = tuple(max(1, size - 1) / 2 for size in self.sizes)
+        t, *across, k = (
+            np.linspace(-1.0, 1.0, size) if size > 1 else np.zeros(1) for size in self.sizes
         )
-        self.precision = np.concatenate([np.zeros(4), 1.0 / spread**2]).astype("float32")
+        antennas = [grid.reshape(-1) for grid in np.meshgrid(*across, indexing="ij")]
+        self.axes = tuple(np.asarray(axis, "float32") for axis in (t, antennas, k))
+        num_axes = len(self.sizes) - 1
+        self.terms = _phase_terms(self.num_pols, num_axes)
+        bins = [drift[0]] * (num_axes - 1) + [drift[1]]
+        half, *halves = self.half
+        spread = [
+            width * 2 * math.pi / size * half * other
+            for width, size, other in zip(bins, self.sizes[1:], halves, strict=True)
+        ]
+        spread = np.array([chirp * half**2, *spread])
+        straight = np.zeros(len(self.terms) - len(spread))
+        self.precision = np.concatenate([straight, 1.0 / spread**2]).astype("float32")
+        # Powers of the pace: drifts grow with the way per snapshot, chirps with its square.
+        self.growth = np.concatenate([straight, [2], np.ones(num_axes)]).astype("float32")
         # Half a resolution cell per step at most.
-        cell = np.pi * np.array([t, m, k]) / np.array(self.shape)
-        limits = [math.pi / 2, *cell, cell[0], cell[0], cell[0]]
+        cell = np.pi * np.array(self.half) / np.array(self.sizes)
+        limits = [math.pi / 2] * self.num_pols + [*cell] + [cell[0]] * (1 + num_axes)
         self.limits = np.array(limits, "float32")
         self.windows, self.penalties = presence_windows(
             self.shape[0], self.shortest, float(window_penalty)
@@ -198,13 +220,13 @@ class PathFit:
         least = _FAINTEST * ops.mean(y.power(), axis=(1, 2, 3))
 
         def noise_of(residual):
-            return ops.maximum(_noise(residual), least) if given is None else given
+            return ops.maximum(self._noise(residual), least) if given is None else given
 
         zero = 0.0 * y.re[:, 0, 0, :1]
         count = self.num_paths
         paths = Paths(
-            ops.tile(zero, (1, count)),
-            ops.tile(zero[:, :, None], (1, count, len(PHASE_TERMS))),
+            ops.tile(zero[:, :, None], (1, count, self.num_pols)),
+            ops.tile(zero[:, :, None], (1, count, len(self.terms))),
             1.0 + ops.tile(zero[:, :, None], (1, count, self.shape[0])),
         )
 
@@ -218,11 +240,12 @@ class PathFit:
             # New paths go to the next free places, as long as there are any.
             used = ops.sum(_active(paths), axis=-1, keepdims=True)
             place = ops.cast(used + ops.cumsum(exists, axis=-1) - exists, "int32")
-            slots = ops.one_hot(place, count, dtype="float32") * exists[..., None]
+            slots = ops.equal(place[..., None], np.arange(count, dtype="int32"))
+            slots = ops.cast(slots, "float32") * exists[..., None]
             taken = ops.sum(slots, axis=1)
             slots = ops.transpose(slots, (0, 2, 1))
             paths = Paths(
-                paths.amplitude + ops.matmul(slots, fresh.amplitude[..., None])[..., 0],
+                paths.amplitude + ops.matmul(slots, fresh.amplitude),
                 paths.phase + ops.matmul(slots, fresh.phase),
                 paths.window,
             )
@@ -252,7 +275,7 @@ class PathFit:
         ahead = (np.arange(self.shape[0], self.shape[0] + num_horizons) - self.half[0]) / (
             self.half[0]
         )
-        amplitude = paths.amplitude * paths.window[:, :, -1]
+        amplitude = paths.amplitude * paths.window[:, :, -1:]
         present = ops.ones_like(paths.window[:, :, :1]) * np.ones(num_horizons, "float32")
         u, v = self._waves(Paths(amplitude, paths.phase, present), ahead.astype("float32"))
         return superpose(u, v).stacked()
@@ -285,12 +308,12 @@ class PathFit:
 
         def one(sample):
             paths, residual = self(sample[None])
-            noise = _noise(ComplexPair.from_stacked(residual))
+            noise = self._noise(ComplexPair.from_stacked(residual))
             known = sample[None] * before.astype("float32")[:, None, None, None]
             past = Paths(paths.amplitude, paths.phase, paths.window * before.astype("float32"))
             past, _ = self._improve(ComplexPair.from_stacked(known), past, noise, _NUM_BACK_STEPS)
             seen = ops.cast(ops.any(past.window > 0, axis=-1), "float32")
-            past = Paths(past.amplitude * seen, past.phase, paths.window)
+            past = Paths(past.amplitude * seen[..., None], past.phase, paths.window)
             told = superpose(*self._waves(past, self.axes[0])).stacked()[:, -num_held:]
             return self.extrapolate(paths, num_horizons)[0], residual[0], told[0]
 
@@ -298,22 +321,34 @@ class PathFit:
 
     def doppler(self, paths: Paths) -> Tensor:
         """Doppler shifts amid the history in cycles per snapshot, `[batch, num_paths]`."""
-        return paths.phase[..., 1] / (2 * math.pi * self.half[0])
+        return paths.phase[..., self.num_pols] / (2 * math.pi * self.half[0])
+
+    def _noise(self, residual):
+        """Noise power per sample, from the bins of the residual that hold little."""
+        return noise_power(angle_delay_transform(residual.stacked(), self.array_shape))
 
     def _waves(self, paths, t):
         """Factors over antennas (amplitude and window in it) and subcarriers, `[B, T, P, .]`."""
-        _, m, k = self.axes
-        c = [paths.phase[:, None, :, i, None] for i in range(len(PHASE_TERMS))]
+        _, antennas, k = self.axes
+        # [B, 1, P, 1] each: those of time, of every axis, of time squared, of time by every axis.
+        turn, *c = (paths.phase[:, None, :, i, None] for i in range(self.num_pols, len(self.terms)))
+        flat, (chirp, *drift) = c[: len(antennas) + 1], c[len(antennas) + 1 :]
         t = t[None, :, None, None]
-        over_m = c[0] + c[1] * t + 0.5 * c[4] * t**2 + (c[2] + c[5] * t) * m
-        over_k = (c[3] + c[6] * t) * k
-        scale = (
-            paths.amplitude[:, None, :, None] * ops.transpose(paths.window, (0, 2, 1))[..., None]
-        )
+        own = paths.phase[:, None, :, : self.num_pols]
+        over_m = self._to_antennas(own + turn * t + 0.5 * chirp * t**2)
+        for m, slope, bend in zip(antennas, flat, drift, strict=False):
+            over_m = over_m + (slope + bend * t) * np.tile(m, self.num_pols)
+        over_k = (flat[-1] + drift[-1] * t) * k
+        scale = paths.amplitude[:, None] * ops.transpose(paths.window, (0, 2, 1))[..., None]
+        scale = self._to_antennas(scale)
         return (
             ComplexPair(scale * ops.cos(over_m), scale * ops.sin(over_m)),
             ComplexPair(ops.cos(over_k), ops.sin(over_k)),
         )
+
+    def _to_antennas(self, x):
+        """`[B, T, P, Q]` for all antennas, `[B, T, P, Q * M]`, or as it is where Q is one."""
+        return x if self.num_pols == 1 else ops.repeat(x, self.axes[1].shape[1], axis=-1)
 
     def _residual(self, y, paths):
         u, v = self._waves(paths, self.axes[0])
@@ -326,14 +361,15 @@ class PathFit:
         return 2 * misfit + ops.sum(prior * _active(paths), axis=-1)
 
     def _precision(self, paths):
-        """Precision of the prior of the phases, `[batch, 1, 7]`, by how fast the paths turn."""
+        """Precision of the prior of the phases, `[batch, 1, terms]`, by the paths' pace."""
         length = ops.sum(paths.window, axis=-1)
-        weight = paths.amplitude * length * ops.cast(length >= min(_SURE, self.shape[0]), "float32")
+        weight = ops.sum(paths.amplitude, axis=-1) * length
+        weight = weight * ops.cast(length >= min(_SURE, self.shape[0]), "float32")
         turns = self.doppler(paths)
         square = weight * ops.square(turns - ops.floor(turns + 0.5))
         square = ops.sum(square, axis=-1) / (ops.sum(weight, axis=-1) + _TINY)
         pace = ops.sqrt(square)[:, None, None] / self.full_drift
-        width = pace ** _tensor(np.array([0, 0, 0, 0, 2, 1, 1], "float32"))
+        width = pace ** _tensor(self.growth)
         return _tensor(self.precision) / ops.square(ops.clip(width, _SLOWEST, 1.0))
 
     def _peaks(self, residual, noise):
@@ -341,28 +377,26 @@ class PathFit:
 
         Both of `num_peaks`; the latter is float `[batch, num_peaks]` of 0 and 1.
         """
-        sizes = tuple(_OVERSAMPLING * size for size in self.shape)
-        frequencies, heights = largest_peaks(
-            spectrum(residual, sizes).power(), sizes, self.num_peaks, _OVERSAMPLING
-        )
+        sizes = tuple(_OVERSAMPLING * size if size > 1 else 1 for size in self.sizes)
+        power = spectrum(self._by_pol(residual), sizes).power()
+        power = ops.sum(ops.reshape(power, (-1, self.num_pols, *power.shape[1:])), axis=1)
+        frequencies, heights = largest_peaks(power, sizes, self.num_peaks, _OVERSAMPLING)
         strongest = heights[:, :1]
         # Side lobes of a peak between bins are 13 dB below it.
         exists = ops.cast(heights > 0.15 * strongest, "float32")
         phase = frequencies * (2 * math.pi * np.array(self.half, "float32"))
-        phase = ops.pad(phase, [[0, 0], [0, 0], [1, 3]])
-        zero = 0.0 * strongest
-        window = 1.0 + zero[..., None] * np.ones((1, self.num_peaks, self.shape[0]), "float32")
-        start = Paths(1.0 + zero * np.ones(self.num_peaks, "float32"), phase, window)
-        u, v = self._waves(start, self.axes[0])
-        inner = project(residual, u, v).map(lambda z: ops.sum(z, axis=(1, 3))[..., 0])
-        inner = inner.scaled(1.0 / math.prod(self.shape))
-        turn = ops.arctan2(inner.im, inner.re)[..., None] * np.eye(
-            1, len(PHASE_TERMS), dtype="float32"
-        )
-        start = Paths(ops.sqrt(inner.power() + _TINY), phase + turn, window)
+        phase = ops.pad(phase, [[0, 0], [0, 0], [self.num_pols, len(self.sizes)]])
+        zero = 0.0 * strongest[..., None]
+        window = 1.0 + zero * np.ones((1, self.num_peaks, self.shape[0]), "float32")
+        unit = 1.0 + zero * np.ones((1, self.num_peaks, self.num_pols), "float32")
+        u, v = self._waves(Paths(unit, phase, window), self.axes[0])
+        num_samples = math.prod(self.sizes)
+        inner = self._sums(project(residual, u, v), (1, 3))
+        inner = inner.scaled(1.0 / num_samples)
+        start = Paths(ops.sqrt(inner.power() + _TINY), phase + self._turn(inner), window)
         fresh, _ = self._improve(residual, start, noise, 3)
-        snr = math.prod(self.shape) * ops.square(fresh.amplitude) / noise[:, None]
-        exists = exists * ops.cast(snr > self.threshold, "float32")
+        power = ops.sum(ops.square(fresh.amplitude), axis=-1)
+        exists = exists * ops.cast(num_samples * power / noise[:, None] > self.threshold, "float32")
         return fresh, exists
 
     def _confine(self, residual, paths, noise):
@@ -371,27 +405,47 @@ class PathFit:
             return paths
         unit = Paths(ops.ones_like(paths.amplitude), paths.phase, ops.ones_like(paths.window))
         course = project(residual, *self._waves(unit, self.axes[0]))
-        course = course.map(lambda z: ops.sum(z, axis=3)[..., 0])
-        # [batch, path, time]; its own part is added back where it is present.
-        own = self.shape[1] * self.shape[2] * paths.amplitude[..., None] * paths.window
-        course = course.map(lambda z: ops.transpose(z, (0, 2, 1)))
+        # [batch, path, polarisation, time]; its own part is added back where it is present.
+        course = self._sums(course, 3).map(lambda z: ops.transpose(z, (0, 2, 3, 1)))
+        num_samples = math.prod(self.sizes[1:])
+        own = num_samples * paths.amplitude[..., None] * paths.window[:, :, None]
         course = ComplexPair(course.re + own, course.im)
-        length = self.windows.sum(axis=1) * (self.shape[1] * self.shape[2])
+        length = self.windows.sum(axis=1) * num_samples
         total = course.map(lambda z: ops.matmul(z, self.windows.T))
-        gain = total.power() / length / noise[:, None, None] - self.penalties
+        power = ops.sum(total.power(), axis=2)
+        gain = power / length / noise[:, None, None] - self.penalties
         best = ops.one_hot(ops.argmax(gain, axis=-1), len(self.windows), dtype="float32")
         window = ops.matmul(best, self.windows)
         moved = ops.any(ops.not_equal(window, paths.window), axis=-1)
-        inner = total.map(lambda z: ops.sum(best * z / length, axis=-1))
-        changed = ops.cast(moved, "float32") * _active(paths)
+        inner = total.map(lambda z: ops.sum(best[:, :, None] * z / length, axis=-1))
+        changed = (ops.cast(moved, "float32") * _active(paths))[..., None]
         amplitude = ops.sqrt(inner.power() + _TINY)
-        turn = ops.arctan2(inner.im, inner.re)
-        first = np.eye(1, len(PHASE_TERMS), dtype="float32")
         return Paths(
             paths.amplitude * (1 - changed) + changed * amplitude,
-            paths.phase + (changed * turn)[..., None] * first,
-            paths.window * (1 - changed[..., None]) + changed[..., None] * window,
+            paths.phase + changed * self._turn(inner),
+            paths.window * (1 - changed) + changed * window,
         )
+
+    def _by_pol(self, residual):
+        """`[B, T, Q * M, K]` as `[B * Q, T, ..., K]` with the axes of the antennas."""
+        num_pols, sizes = self.num_pols, self.sizes
+        split = residual.map(lambda z: ops.reshape(z, (-1, sizes[0], num_pols, *sizes[1:])))
+        if num_pols > 1:
+            split = split.map(lambda z: ops.moveaxis(z, 2, 1))
+        return split.map(lambda z: ops.reshape(z, (-1, *sizes)))
+
+    def _sums(self, inner, axis):
+        """Sums of what `project` gives, `[B, T, P, Q, M]`, over the antennas, and over time."""
+        num_snapshots, count = inner.re.shape[1:3]
+        flat = (-1, num_snapshots, count * self.num_pols, self.axes[1].shape[1])
+        sums = inner.map(lambda z: ops.sum(ops.reshape(z, flat), axis=axis))
+        lead = () if axis == (1, 3) else (num_snapshots,)
+        return sums.map(lambda z: ops.reshape(z, (-1, *lead, count, self.num_pols)))
+
+    def _turn(self, inner):
+        """Coefficients of the phases of inner products `[B, P, Q]`."""
+        pad = [[0, 0], [0, 0], [0, len(self.terms) - self.num_pols]]
+        return ops.pad(ops.arctan2(inner.im, inner.re), pad)
 
     def _improve(self, y, paths, noise, num_steps):
         """Joint steps on all parameters; a step that does not help is taken back."""
@@ -429,49 +483,63 @@ class PathFit:
         u, v = self._waves(paths, self.axes[0])
         count = paths.amplitude.shape[1]
         gradient = self._gradient(residual, u, v)
-        normal = normal_matrix(u, v, *self.axes)
+        normal = normal_matrix(u, v, self.num_pols, *self.axes)
         # Prior: precision of the drifts against the likelihood's 2 / noise.
         half_noise = 0.5 * noise[:, None, None]
         active = _active(paths)[..., None]
-        precision = ops.pad(self._precision(paths), [[0, 0], [0, 0], [1, 0]])
-        parameters = ops.concatenate([0.0 * paths.amplitude[..., None], paths.phase], axis=-1)
+        precision = ops.pad(self._precision(paths), [[0, 0], [0, 0], [self.num_pols, 0]])
+        parameters = ops.concatenate([0.0 * paths.amplitude, paths.phase], axis=-1)
         gradient = gradient - half_noise * precision * parameters * active
-        size = count * _NUM_PARAMETERS
+        num_parameters = self.num_pols + len(self.terms)
+        size = count * num_parameters
         eye = np.eye(size, dtype="float32")
         diagonal = ops.sum(normal * eye, axis=-1)
         load = ops.reshape(half_noise * precision * active, (-1, size))
         level = ops.max(diagonal, axis=-1, keepdims=True) + _TINY
-        idle = ops.reshape((1.0 - active) * np.ones(_NUM_PARAMETERS, "float32"), (-1, size))
+        idle = ops.reshape((1.0 - active) * np.ones(num_parameters, "float32"), (-1, size))
         load = load + damping[:, None] * diagonal + 1e-6 * level + idle * level
         # Scaled to a unit diagonal.
         unit = 1.0 / ops.sqrt(diagonal + load)
         matrix = (normal + load[:, :, None] * eye) * unit[:, :, None] * unit[:, None, :]
         right = ops.reshape(gradient, (-1, size)) * unit
         solution = conjugate_gradients(matrix, right, _NUM_INNER_STEPS)
-        change = ops.reshape(solution * unit, (-1, count, _NUM_PARAMETERS))
-        growth, turn = ops.clip(change[..., 0], -0.5, 0.5), change[..., 1:]
+        change = ops.reshape(solution * unit, (-1, count, num_parameters))
+        growth, turn = change[..., : self.num_pols], change[..., self.num_pols :]
+        growth = ops.clip(growth, -0.5, 0.5)
         worst = ops.max(ops.abs(turn) / self.limits, axis=-1, keepdims=True)
         turn = turn / ops.maximum(worst, 1.0)
         return Paths(paths.amplitude * ops.exp(growth), paths.phase + turn * active, paths.window)
 
     def _gradient(self, residual, u, v):
         """Inner products of the residual with the derivatives, `[B, P, parameters]`."""
-        t, m, k = self.axes
-        powers = np.stack([m**0, m, m**2])
+        t, antennas, k = self.axes
+        weights = np.concatenate([np.ones_like(antennas[:1]), antennas])
         by_k = [project(residual, u, v.map(lambda z, c=c: z * k**c)) for c in range(2)]
-        # [B, T, P, M, 1] -> [B, T, P, powers of m], for each power of k
-        moments = [z.map(lambda w: ops.matmul(w[..., 0], powers[:2].T)) for z in by_k]
+        # [B, T, P, Q * M, 1] -> [B, T, P, Q, 1 and the coordinates of m], for each power of k
+        flat = (-1, len(t), u.re.shape[2] * self.num_pols, len(antennas[0]))
+        shape = (-1, len(t), u.re.shape[2], self.num_pols, len(weights))
+        moments = [
+            z.map(lambda w: ops.reshape(ops.matmul(ops.reshape(w, flat), weights.T), shape))
+            for z in by_k
+        ]
         parts = []
-        for a, b, c, factor in PHASE_TERMS:
-            weight = factor * t[None, :, None] ** a
-            parts.append(ops.sum(moments[c].im[..., b] * _tensor(weight), axis=1))
-        growth = ops.sum(moments[0].re[..., 0], axis=1)
-        return ops.stack([growth, *parts], axis=-1)
+        for term in self.terms[self.num_pols :]:
+            by_delay = term.axis == len(antennas)
+            place = 0 if term.axis is None or by_delay else 1 + term.axis
+            weight = _tensor(term.factor * t[None, :, None] ** term.time)
+            parts.append(
+                ops.sum(ops.sum(moments[by_delay].im[..., place], axis=3) * weight, axis=1)
+            )
+        own = moments[0].map(lambda z: ops.sum(z[..., 0], axis=1))
+        return ops.concatenate([own.re, own.im, ops.stack(parts, axis=-1)], axis=-1)
 
 
-def _noise(residual):
-    """Noise power per sample, from the bins of the residual that hold little."""
-    return noise_power(angle_delay_transform(residual.stacked()))
+def _raised(threshold, num_pols):
+    """The power of `num_pols` bins together that noise exceeds as rarely as one bin `threshold`."""
+    raised = threshold
+    for _ in range(32):
+        raised = threshold + math.log(sum(raised**i / math.factorial(i) for i in range(num_pols)))
+    return raised
 
 
 def _tensor(array):
@@ -480,7 +548,8 @@ def _tensor(array):
 
 
 def _active(paths):
-    return ops.cast(paths.amplitude > 0, "float32")
+    """Which paths there are, `[B, P]` of 0 and 1."""
+    return ops.cast(ops.max(paths.amplitude, axis=-1) > 0, "float32")
 
 
 def conjugate_gradients(matrix: Tensor, right: Tensor, num_steps: int) -> Tensor:
@@ -525,99 +594,137 @@ def project(residual: ComplexPair, u: ComplexPair, v: ComplexPair) -> ComplexPai
     return u.conj().times(inner).map(lambda z: z[..., None])
 
 
-def normal_matrix(u: ComplexPair, v: ComplexPair, t: Array, m: Array, k: Array) -> Tensor:
+def normal_matrix(
+    u: ComplexPair, v: ComplexPair, num_pols: int, t: Array, antennas: Array, k: Array
+) -> Tensor:
     """Inner products of the derivatives of all waves by all parameters.
 
-    Real `[B, P * parameters, P * parameters]`; the parameters are the logarithm of the amplitude
-    and the factors of `PHASE_TERMS`. `u` `[B, T, P, M]` (with amplitudes) and `v` `[B, T, P, K]`
-    are the waves; `t`, `m` and `k` the coordinates of snapshots, antennas and subcarriers.
+    Real `[B, P * parameters, P * parameters]`; the parameters are the logarithms of the amplitudes
+    and the coefficients of the phase. `u` `[B, T, P, Q * M]` (with amplitudes) and `v` `[B, T, P,
+    K]` are the waves; `t`, `antennas` `[axes, M]` and `k` the coordinates of snapshots, antennas
+    and subcarriers.
     """
-    count, size = u.re.shape[2], 1 + len(PHASE_TERMS)
-    over_m, over_k = _moment_grams(u, m), _moment_grams(v, k)
-    products = [over_m[b].times(over_k[c]) for b, c in _POWERS]
+    count, num_axes = u.re.shape[2], len(antennas) + 1
+    pairs = _pairs(num_axes)
+    # By which antenna axes and how often by the delay.
+    powers = [tuple(axis for axis in pair if axis < len(antennas)) for pair in pairs]
+    weights = {power: np.prod(antennas[list(power)], axis=0) for power in powers}
+    over_k = _moment_grams(v, {c: k**c for c in range(3)})
+    products = []
+    for own in _split(u, num_pols):
+        over_m = _moment_grams(own, weights)
+        products += [
+            over_m[power].times(over_k[len(pair) - len(power)])
+            for pair, power in zip(pairs, powers, strict=True)
+        ]
     products = ops.stack([part for z in products for part in z], axis=2)
-    products = ops.reshape(products, (-1, len(t), 2 * len(_POWERS) * count * count))
+    width = products.shape[2]
+    products = ops.reshape(products, (-1, len(t), width * count * count))
     moments = ops.matmul(np.stack([t**a for a in range(5)]), products)
-    moments = ops.reshape(moments, (-1, 5 * 2 * len(_POWERS), count * count))
-    table = ops.matmul(_normal_table(), moments)
+    moments = ops.reshape(moments, (-1, 5 * width, count * count))
+    table = _normal_table(num_pols, num_axes)
+    size = table.shape[0]
+    table = ops.matmul(table.reshape(size * size, -1), moments)
     table = ops.reshape(table, (-1, size, size, count, count))
     return ops.reshape(ops.transpose(table, (0, 3, 1, 4, 2)), (-1, count * size, count * size))
 
 
+def _pairs(num_axes):
+    """The axes of space by which the products of two derivatives may be: none, one or two."""
+    pairs = itertools.combinations_with_replacement((None, *range(num_axes)), 2)
+    return [tuple(axis for axis in pair if axis is not None) for pair in pairs]
+
+
 @functools.cache
-def _normal_table():
-    """Inner products of derivatives as combinations of moments `[t power, (m, k) powers, re/im]`.
+def _normal_table(num_pols, num_axes):
+    """Inner products of derivatives as combinations of moments `[t power, pol, pair, re/im]`.
 
-    The derivative by the logarithm of the amplitude is real, those by the phases are imaginary.
+    The derivatives by the logarithms of the amplitudes are real, those by the phases imaginary.
     """
-    terms = [(0, 0, 0, 1.0), *PHASE_TERMS]
-    table = np.zeros((len(terms), len(terms), 5, len(_POWERS), 2), "float32")
-    for i, (a, b, c, one) in enumerate(terms):
-        for j, (d, e, f, other) in enumerate(terms):
-            mixed = (i == 0) != (j == 0)
-            sign = -1.0 if i == 0 and mixed else 1.0
-            place = a + d, _POWERS.index((b + e, c + f)), int(mixed)
-            table[(i, j, *place)] = sign * one * other
-    return table.reshape(len(terms) ** 2, -1)
+    phases, pairs = _phase_terms(num_pols, num_axes), _pairs(num_axes)
+    terms = [*(term._replace(real=True) for term in phases[:num_pols]), *phases]
+    table = np.zeros((len(terms), len(terms), 5, num_pols, len(pairs), 2), "float32")
+    for i, one in enumerate(terms):
+        for j, other in enumerate(terms):
+            pair = tuple(sorted(t.axis for t in (one, other) if t.axis is not None))
+            mixed = one.real != other.real
+            sign = -1.0 if one.real and mixed else 1.0
+            for pol in range(num_pols):
+                if all(t.pol in (None, pol) for t in (one, other)):
+                    place = one.time + other.time, pol, pairs.index(pair), int(mixed)
+                    table[(i, j, *place)] = sign * one.factor * other.factor
+    return table
 
 
-def _moment_grams(u, m):
-    """`sum_m conj(u[p, m]) m^b u[q, m]` for b = 0, 1, 2: a list of `[B, T, P, P]`."""
+def _split(u, num_pols):
+    """Waves of every polarisation, a list of `[B, T, P, M]`."""
+    size = u.re.shape[3] // num_pols
+    places = [slice(p * size, (p + 1) * size) for p in range(num_pols)]
+    return [ComplexPair(*(z[..., place] for z in u)) for place in places]
+
+
+def _moment_grams(u, weights):
+    """`sum_m conj(u[p, m]) w[m] u[q, m]` for all weights: a dictionary of `[B, T, P, P]`."""
     count = u.re.shape[2]
     left = ops.concatenate([u.re, u.im], axis=3)
     right = ops.concatenate([left, ops.concatenate([u.im, -u.re], axis=3)], axis=2)
     right = ops.transpose(right, (0, 1, 3, 2))
-    both = [ops.matmul(left * np.tile(m**b, 2), right) for b in range(3)]
-    return [ComplexPair(z[..., :count], z[..., count:]) for z in both]
+    both = {key: ops.matmul(left * np.tile(w, 2), right) for key, w in weights.items()}
+    return {key: ComplexPair(z[..., :count], z[..., count:]) for key, z in both.items()}
 
 
-def spectrum(residual: ComplexPair, sizes: tuple[int, int, int]) -> ComplexPair:
-    """Zero-padded Fourier transform of `[B, T, M, K]`: `[B, sizes[0], sizes[1] * sizes[2]]`.
+def spectrum(residual: ComplexPair, sizes: tuple[int, ...]) -> ComplexPair:
+    """Zero-padded Fourier transform of `[B, T, ..., K]`, with all axes of space but one in one.
 
-    `sizes` are the points in Doppler shift, angle and delay.
+    `sizes` are the points in Doppler shift, angles and delay. `[B, sizes[0], points in space]`.
     """
-    num_snapshots, num_ant, num_subcarriers = residual.re.shape[1:]
-    pad = [[0, 0], [0, 0], [0, sizes[1] - num_ant], [0, sizes[2] - num_subcarriers]]
+    *outer, num_ant, num_subcarriers = residual.re.shape[1:]
+    pad = [[0, 0]] * (1 + len(outer))
+    pad += [[0, sizes[-2] - num_ant], [0, sizes[-1] - num_subcarriers]]
     plane = ComplexPair(*ops.fft2(tuple(ops.pad(part, pad) for part in residual)))
-    plane = plane.map(lambda v: ops.reshape(v, (-1, num_snapshots, sizes[1] * sizes[2])))
-    cosine, sine = _dft(sizes[0], num_snapshots)
-    return ComplexPair(
-        ops.matmul(cosine, plane.re) + ops.matmul(sine, plane.im),
-        ops.matmul(cosine, plane.im) - ops.matmul(sine, plane.re),
-    )
+    width = sizes[-2] * sizes[-1]
+    for length, size in zip(reversed(outer), reversed(sizes[:-2]), strict=True):
+        lines = ComplexPair(*(ops.reshape(part, (-1, length, width)) for part in plane))
+        cosine, sine = _dft(size, length)
+        plane = ComplexPair(
+            ops.matmul(cosine, lines.re) + ops.matmul(sine, lines.im),
+            ops.matmul(cosine, lines.im) - ops.matmul(sine, lines.re),
+        )
+        width *= size
+    return plane
 
 
 def largest_peaks(
-    power: Tensor, sizes: tuple[int, int, int], num_peaks: int, reach: int
+    power: Tensor, sizes: tuple[int, ...], num_peaks: int, reach: int
 ) -> tuple[Tensor, Tensor]:
     """The largest peaks that lie apart from each other in angle or delay.
 
     Args:
-        power: Periodogram, `[B, sizes[0], sizes[1] * sizes[2]]`: see `spectrum`.
-        sizes: Points in Doppler shift, angle and delay.
+        power: Periodogram, `[B, sizes[0], points in space]`: see `spectrum`.
+        sizes: Points in Doppler shift, angles and delay.
         num_peaks: Number of peaks.
         reach: Points in angle and delay around a peak in which no other is looked for.
 
     Returns:
-        Frequencies in cycles per sample, `[B, num_peaks, 3]`, in [-0.5, 0.5), and heights, `[B,
+        Frequencies in cycles per sample, `[B, num_peaks, axes]`, in [-0.5, 0.5), and heights, `[B,
         num_peaks]`, the largest first.
     """
-    bins = np.arange(sizes[1] * sizes[2], dtype="int32")
-    # The plane of angle and delay, each point with its strongest Doppler shift.
+    strides = [math.prod(sizes[i + 1 :]) for i in range(1, len(sizes))]
+    bins = np.arange(math.prod(sizes[1:]), dtype="int32")
+    # Every point in space with its strongest Doppler shift.
     plane = ops.max(power, axis=1)
     frequencies, heights = [], []
     for _ in range(num_peaks):
         place = ops.cast(ops.argmax(plane, axis=1), "int32")
         heights.append(ops.max(plane, axis=1))
         column = ops.take_along_axis(power, place[:, None, None], axis=2)[..., 0]
-        index = ops.argmax(column, axis=1), place // sizes[2], place % sizes[2]
+        space = zip(strides, sizes[1:], strict=True)
+        index = ops.argmax(column, axis=1), *(place // a % size for a, size in space)
         turns = [ops.cast(i, "float32") / size for i, size in zip(index, sizes, strict=True)]
         frequencies.append(ops.stack([turn - ops.floor(turn + 0.5) for turn in turns], axis=-1))
         near = 1.0
-        for i, size, own in zip(
-            index[1:], sizes[1:], (bins // sizes[2], bins % sizes[2]), strict=True
-        ):
-            distance = ops.abs(ops.convert_to_tensor(own)[None] - i[:, None])
+        for i, a, size in zip(index[1:], strides, sizes[1:], strict=True):
+            distance = ops.abs(ops.convert_to_tensor(bins // a % size)[None] - i[:, None])
             distance = ops.minimum(distance, size - distance)
             near = near * ops.cast(distance <= reach, "float32")
         plane = plane * (1.0 - near)

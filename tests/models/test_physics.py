@@ -110,12 +110,39 @@ def test_a_preset_predicts_as_the_model_that_was_saved(predict, model, rng):
     assert error_db(predict(history), np.asarray(model(history))) < -60
 
 
-@pytest.mark.parametrize(
-    "settings", [{"num_paths": -1}, {"array_shape": (2, 4, 1)}, {"num_delay": 4}]
-)
-def test_what_cannot_be_resolved_is_refused(settings):
-    with pytest.raises(ValueError, match="num_paths"):
-        make_predictor(**({"num_paths": 4} | settings))
+def test_paths_are_resolved_over_a_planar_array(rng):
+    """Rows, columns and polarisations are the array's: taken for a line, few paths are found."""
+    t, p, c, r, k = np.ogrid[: NUM_SNAPSHOTS + NUM_HORIZONS, :2, :2, :4, :8]
+    h = 0
+    for gains, doppler in (([1.0, 0.5j], 0.13), ([-0.2, 0.8], -0.24)):
+        a, b, d = rng.uniform(size=3)
+        turns = doppler * t + a * c + b * r + d * k
+        h = h + np.array(gains)[p] * np.exp(2j * np.pi * turns)
+    h = h.reshape(1, len(t), 16, 8)
+    noise = rng.standard_normal(h.shape) + 1j * rng.standard_normal(h.shape)
+    history = (h + 0.05 * noise)[:, :NUM_SNAPSHOTS]
+    errors = []
+    for shape in ((4, 2, 2), (1, 16, 1)):
+        model = make_predictor(num_paths=2, array_shape=shape)
+        copy = ChannelPredictor.from_config(model.get_config())
+        assert copy.physics == model.physics and copy.physics.array_shape == shape
+        start = features_of(model, history)["forecasts"][:, -1]
+        target = keras.ops.convert_to_numpy(model.transform(stacked(h[:, NUM_SNAPSHOTS:])))
+        errors.append(error_db(start, target))
+    assert errors[0] < -30 and errors[1] > -10
+
+
+def test_twelve_horizons_with_paths_and_a_backtest(rng):
+    t, m, k = np.ogrid[: NUM_SNAPSHOTS + 12, :8, :8]
+    h = np.exp(2j * np.pi * (0.11 * t + 0.2 * m - 0.3 * k))[None]
+    h = h + 0.5 * np.exp(2j * np.pi * (-0.23 * t - 0.4 * m + 0.1 * k))[None]
+    noise = rng.standard_normal(h.shape) + 1j * rng.standard_normal(h.shape)
+    history = (h + 0.05 * noise)[:, :NUM_SNAPSHOTS]
+    model = make_predictor(num_paths=2, num_horizons=12, backtest=3)
+    found = keras.ops.convert_to_numpy(model(stacked(history)))
+    assert found.shape == (1, 12, 8, 8, 2)
+    found, future = found[..., 0] + 1j * found[..., 1], h[:, NUM_SNAPSHOTS:]
+    assert max(error_db(found[:, i], future[:, i]) for i in range(12)) < -20
 
 
 def test_predictions_of_the_whole_history_are_offered_as_differences(rng):
@@ -147,6 +174,8 @@ def test_predictions_of_the_whole_history_are_offered_as_differences(rng):
         ({"whole_experts": ((10, 2),)}, "need `num_paths`.*num_paths=0"),
         ({"num_paths": 2, "whole_experts": ((2, 2),)}, r"0 < order < window.*whole_experts=\(\(2"),
         ({"experts": ()}, r"experts=\(\)"),
+        ({"num_paths": -1}, "num_paths=-1"),
+        ({"num_paths": 4, "num_delay": 4}, "num_paths=4, num_delay=4"),
     ],
 )
 def test_impossible_experts_are_refused(settings, message):

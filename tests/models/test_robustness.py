@@ -173,7 +173,7 @@ def test_complex_targets_count_whole_in_evaluate_and_fit(rng):
 
 
 def test_the_shape_of_an_array_is_used_or_refused(rng):
-    """Weights serve any array; what a line is resolved into is no planar array's."""
+    """Weights serve any array, and paths are resolved by it."""
     planar = ChannelPredictor.from_preset("small", array_shape=(2, 4, 2))
     assert planar.transform.array_shape == (2, 4, 2)
     line = ChannelPredictor.from_preset("small")
@@ -182,9 +182,11 @@ def test_the_shape_of_an_array_is_used_or_refused(rng):
     assert np.abs(planar.transform(x) - line.transform(x)).max() > 0.1
     with pytest.raises(ValueError, match="16 antennas"):
         planar(h[:, :, :8])
-    with pytest.raises(ValueError, match=r"num_paths.*dual-polarised") as told:
-        ChannelPredictor.from_preset("paths", array_shape=(2, 4, 2))
-    assert "\n" not in str(told.value)
+    assert ChannelPredictor.from_preset("paths", array_shape=(2, 4, 2)).physics.array_shape == (
+        2,
+        4,
+        2,
+    )
     with pytest.raises(ValueError, match="array_shape"):
         MaskedChannelModel.from_preset("paper", load_weights=False, array_shape=(2, 4, 2))
 

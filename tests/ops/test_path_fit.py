@@ -97,7 +97,7 @@ def test_births_and_deaths_within_the_history(rng):
     history = noisy(rng, h[None, :T], 25)
     paths, _, future = run(PathFit(T, M, K, num_paths=5), history)
     assert error_db(future[0], h[T:]) < -28
-    windows = np.asarray(paths.window)[0][np.asarray(paths.amplitude)[0] > 0.3]
+    windows = np.asarray(paths.window)[0][np.asarray(paths.amplitude)[0, :, 0] > 0.3]
     assert sorted(windows.sum(axis=1)) == [9, 9, 16]
     lasting = run(PathFit(T, M, K, num_paths=5, window_penalty=np.inf), history)
     assert error_db(lasting[2][0], h[T:]) > error_db(future[0], h[T:]) + 5
@@ -122,7 +122,7 @@ def test_noise_alone_holds_no_path(rng):
     noise = rng.standard_normal((64, T, M, K)) + 1j * rng.standard_normal((64, T, M, K))
     paths, _, future = run(PathFit(T, M, K, num_paths=3), noise)
     assert np.mean(np.asarray(paths.amplitude)[:, 0] > 0) < 0.1
-    assert np.abs(future[np.asarray(paths.amplitude)[:, 0] == 0]).max() == 0
+    assert np.abs(future[np.asarray(paths.amplitude)[:, 0, 0] == 0]).max() == 0
 
 
 def test_close_paths_stay_finite(rng):
@@ -135,6 +135,83 @@ def test_close_paths_stay_finite(rng):
     assert np.abs(zeros).max() == 0
 
 
+def plant_planar(paths, array_shape, num_snapshots):
+    """Paths `(gains of the polarisations, doppler, column, row, delay, bend over columns)`.
+
+    Complex `[num_snapshots, antenna, subcarrier]`, antennas by polarisation, column and row.
+    """
+    rows, cols, num_pols = array_shape
+    sizes = (num_pols, num_snapshots, cols, rows, K)
+    grid = np.meshgrid(*(np.arange(size) for size in sizes), indexing="ij")
+    pol, t, c, r, k = grid[0], *(g - (s - 1) / 2 for g, s in zip(grid[1:], (T, *sizes[2:])))
+    h = np.zeros(sizes, complex)
+    for gains, doppler, column, row, delay, bend in paths:
+        turns = doppler * t + column * c + row * r + delay * k
+        h += np.asarray(gains)[pol] * np.exp(2j * np.pi * turns + 1j * bend * t * c)
+    return np.moveaxis(h, 0, 1).reshape(num_snapshots, -1, K)
+
+
+PLANTED = [
+    ((1.0, 0.4j), 0.13, 0.21, 0.07, 0.1, 0.004),
+    ((0.1, -0.8j), -0.31, -0.2, 0.33, -0.3, 0.0),
+    # Its direction along the columns is that of the first: only the rows tell them apart.
+    ((-0.5, 0.2), 0.11, 0.21, -0.3, 0.1, 0.0),
+]
+
+
+@pytest.mark.parametrize("array_shape", [(4, 4, 1), (4, 2, 2), (8, 1, 2)])
+def test_paths_are_resolved_over_rows_columns_and_polarisations(rng, array_shape):
+    planted = PLANTED if array_shape[1] > 1 else PLANTED[:2]
+    h = plant_planar(planted, array_shape, T + 3)
+    history = noisy(rng, h[None, :T], 30)
+    fit = PathFit(T, h.shape[1], K, num_paths=5, array_shape=array_shape)
+    paths, residual, future = run(fit, history)
+    assert error_db(future[0], h[T:]) < -32
+    amplitude = np.asarray(paths.amplitude)[0]
+    assert amplitude.shape == (5, array_shape[2])
+    chosen = amplitude.max(axis=1) > 0
+    assert chosen.sum() == len(planted)
+    found = np.sort(np.asarray(fit.doppler(paths))[0][chosen])
+    np.testing.assert_allclose(found, sorted(path[1] for path in planted), atol=2e-3)
+    left = np.mean(np.abs(residual) ** 2) / np.mean(np.abs(h[:T]) ** 2)
+    assert 10 * np.log10(left) == pytest.approx(-30, abs=0.5)
+
+
+def test_polarisations_share_their_paths(rng):
+    """Two polarisations tell a path that either of them alone hides in its noise."""
+    gain = 0.115  # 14 / (T * M * K) of the noise power is what is seen, and this is 13.5
+    h = plant_planar([((gain, 1j * gain), 0.13, 0.21, 0.07, 0.1, 0.0)], (2, 4, 2), T)
+    noise = rng.standard_normal((24, *h.shape)) + 1j * rng.standard_normal((24, *h.shape))
+    history = h + noise / np.sqrt(2)
+    alone = PathFit(T, M, K, num_paths=1, array_shape=(2, 4, 1))
+    both = PathFit(T, 2 * M, K, num_paths=1, array_shape=(2, 4, 2))
+    seen = [
+        np.mean(np.asarray(run(fit, x, np.ones(24, np.float32))[0].amplitude).max(axis=(1, 2)) > 0)
+        for fit, x in ((alone, history[:, :, :M]), (both, history))
+    ]
+    assert seen[0] < 0.8 and seen[1] > 0.95
+
+
+@pytest.mark.parametrize(("num_ant", "shape"), [(1, None), (2, (1, 1, 2)), (2, (2, 1, 1))])
+@pytest.mark.parametrize("num_subcarriers", [1, 4])
+def test_what_has_no_direction_or_no_delay_has_a_doppler_shift(
+    rng, num_ant, shape, num_subcarriers
+):
+    h = np.ones((num_ant, num_subcarriers)) * np.exp(0.7j * np.arange(T + 3))[:, None, None]
+    noise = np.full(1, 1e-3, np.float32)
+    fit = PathFit(T, num_ant, num_subcarriers, num_paths=2, array_shape=shape)
+    _, _, future = run(fit, noisy(rng, h[None, :T], 30), noise)
+    assert error_db(future[0], h[T:]) < -25
+
+
+def test_more_peaks_than_places(rng):
+    """Three peaks at a time and five paths: those that find no place are left alone."""
+    spots = [(0.13, 0.21, 0.07), (-0.31, -0.2, 0.33), (0.4, 0.45, -0.4), (-0.1, 0.0, -0.2)]
+    h = plant([(0.9**i, *spot) for i, spot in enumerate([*spots, (0.0, -0.4, 0.45)])])
+    paths, _, _ = run(PathFit(T, M, K, num_paths=4, num_peaks=3), noisy(rng, h[None], 40))
+    assert np.sum(np.asarray(paths.amplitude) > 0) == 4
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -143,6 +220,8 @@ def test_close_paths_stay_finite(rng):
         (lambda: PathFit(16, 8, 8, drift=(0.0, 1.0)), "drift"),
         (lambda: PathFit(16, 8, 8, full_drift=0.0), "full_drift=0.0"),
         (lambda: PathFit(16, 8, 8)(np.zeros((1, 16, 8, 4, 2))), r"h\.shape"),
+        (lambda: PathFit(16, 0, 8), "num_ant=0"),
+        (lambda: PathFit(16, 8, 8, array_shape=(2, 2, 1)), r"array_shape=\(2, 2, 1\)"),
     ],
 )
 def test_wrong_arguments_are_refused(call, message):

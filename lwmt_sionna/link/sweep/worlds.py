@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import hashlib
 import itertools
-import logging
 import pathlib
 from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 
@@ -51,8 +50,6 @@ from lwmt_sionna.runs.digests import code_digest
 from lwmt_sionna.runs.parallel import progress_bar, run_tasks
 from lwmt_sionna.runs.store import RunFolder, Store
 from lwmt_sionna.typing import Array, PathLike
-
-logger = logging.getLogger(__name__)
 
 Sequences: TypeAlias = PathSequences | ChannelSequences
 Kind: TypeAlias = Literal["training_free", "preset", "untrained_start", "ceiling"]
@@ -400,8 +397,6 @@ def _forecasts(factory, trial, config, history_snr_db, store):
         judged[name] = Judged(store.compute(key, predict, name), "training_free")
     for preset in config.presets:
         predictor = _preset(preset, array_shape)
-        if predictor is None:
-            continue
         name = pathlib.Path(preset).name
         with_start = isinstance(predictor.model, _WithStart)
         model = predictor.model.predictor if with_start else predictor.model
@@ -486,12 +481,8 @@ def _baseline(name, history_snr_db, array_shape):
 
 @functools.cache
 def _preset(preset, array_shape):
-    """A preset with its untrained start; None where it cannot serve the array."""
-    try:
-        model = load_preset(preset, array_shape=array_shape)
-    except ValueError as error:
-        logger.warning("%s is left out: %s", preset, error)
-        return None
+    """A preset with its untrained start."""
+    model = load_preset(preset, array_shape=array_shape)
     if isinstance(model, ChannelPredictor):
         model = _WithStart(model)
     return ModelPredictor(model, pathlib.Path(preset).name)
