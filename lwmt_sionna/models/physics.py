@@ -81,10 +81,13 @@ class Physics:
         backtest: Number of snapshots that are held out; 0 for no backtest.
         array_shape: Number of rows, columns and polarisations, which paths are resolved by; a
             linear array if left out.
+        first_delay: First delay bin, where these are truncated.
 
     Call arguments:
         x: History in the angle-delay domain, scaled to a root mean square near one, real `[batch,
             time, angle, delay, 2]`.
+        num_subcarriers: Number of subcarriers, for the paths, where delays are truncated. Defaults
+            to the number of delay bins.
 
     Raises:
         ValueError: If a number or a pair is impossible, or they do not fit together.
@@ -98,6 +101,7 @@ class Physics:
     whole_experts: Pairs = ()
     backtest: int = 0
     array_shape: tuple[int, int, int] | None = None
+    first_delay: int = 0
 
     def __post_init__(self) -> None:
         for name in ("num_horizons", "context", "denoise_radius", "num_paths", "backtest"):
@@ -146,16 +150,17 @@ class Physics:
             return self.num_experts + (self.num_paths > 0)
         return self.num_experts + bool(self.whole_experts)
 
-    def __call__(self, x: Tensor) -> Forecasts:
+    def __call__(self, x: Tensor, num_subcarriers: int | None = None) -> Forecasts:
         x = ops.stop_gradient(x)
+        num_subcarriers = x.shape[3] if num_subcarriers is None else num_subcarriers
         forecast = self._stack if self.backtest else self._list
-        return Forecasts(*(ops.stop_gradient(value) for value in forecast(x)))
+        return Forecasts(*(ops.stop_gradient(value) for value in forecast(x, num_subcarriers)))
 
-    def _list(self, x):
+    def _list(self, x, num_subcarriers):
         """`Forecasts` of the experts as they are, of which the last is the starting point."""
         rest = x
         if self.num_paths:
-            ahead, rest, _ = self._resolve(x)
+            ahead, rest, _ = self._resolve(x, num_subcarriers)
         noise = noise_power(rest)
         clean = denoise(rest, radius=self.denoise_radius, noise=noise)
         forecasts, misfit = self._continue(clean, self.experts)
@@ -172,13 +177,13 @@ class Physics:
                 misfit.append(_mean_power(rest[:, -min(2, self.context) :]))
         return self._gather(x, clean, forecasts, misfit, noise)
 
-    def _stack(self, x):
+    def _stack(self, x, num_subcarriers):
         """`Forecasts` that say by what the experts differ from the mix that is backtested best."""
         held = self.backtest
         rest, found = x, 0.0
         experts, tested = [], []
         if self.num_paths:
-            ahead, rest, back = self._resolve(x)
+            ahead, rest, back = self._resolve(x, num_subcarriers)
             experts.append(ahead)
             tested.append(back)
             found = x - rest
@@ -247,16 +252,23 @@ class Physics:
             misfit.append(prediction_error(clean, taps, seen))
         return forecasts, misfit
 
-    def _resolve(self, x):
+    def _resolve(self, x, num_subcarriers):
         """Forecasts of the resolved paths, what they leave, and their held-out snapshots."""
-        shape = self.array_shape
-        fit = PathFit(*x.shape[1:4], num_paths=self.num_paths, array_shape=shape)
-        h = inverse_angle_delay_transform(x, shape)
+        shape, delays = self.array_shape, (x.shape[3], self.first_delay)
+        fit = PathFit(
+            *x.shape[1:3],
+            num_subcarriers,
+            self.num_paths,
+            array_shape=shape,
+            num_delay=delays[0],
+            first_delay=delays[1],
+        )
+        h = inverse_angle_delay_transform(x, shape, num_subcarriers, self.first_delay)
         if self.backtest:
             parts = fit.backtested(h, self.num_horizons, self.backtest)
         else:
             parts = fit.continued(h, self.num_horizons)
-        parts = [angle_delay_transform(part, shape) for part in parts]
+        parts = [angle_delay_transform(part, shape, *delays) for part in parts]
         return parts if self.backtest else (*parts, None)
 
 

@@ -418,7 +418,7 @@ class Physics(keras.Model):
         """See the class."""
         history, future = inputs
         frame, past = self.predictor.frame(history)
-        return {**self.predictor.features(past), "target": frame.into(future)}
+        return {**self.predictor.features(past, history.shape[3]), "target": frame.into(future)}
 
 
 def augment_channels(h: Array, rng: Random, doppler: float = 0.5) -> Array:
