@@ -100,3 +100,13 @@ def test_zeros_stay_zeros():
     nothing = np.zeros((1, HELD + HORIZONS, SIZE, SIZE, 2), "float32")
     mix, error = stack([nothing, nothing], nothing[:, :HELD], [0.5, 0.5])
     assert not mix.any() and not error.any()
+
+
+def test_what_is_born_in_the_held_out_snapshots_is_not_scaled_up(channel, rng):
+    """Nobody foresaw it, and little is said of it there; of the future it is told in full."""
+    told = channel + 0.1 * rng.standard_normal(channel.shape)
+    told[:, :HELD] *= 0.1
+    other = told + 0.1 * rng.standard_normal(channel.shape)
+    mix, _ = stack([told, other], channel[:, :HELD], [0.5, 0.5])
+    future = channel[:, HELD:]
+    assert power(mix - future) < 0.1 * power(future)
