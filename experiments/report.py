@@ -26,7 +26,8 @@ import sys
 from lwmt_sionna.runs import command_line, records
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "docs/architecture.md", "docs/results.md")
+CARD = "lwmt_sionna/models/preset_files/universal/README.md"
+PAGES = ("README.md", "docs/architecture.md", "docs/results.md", CARD)
 MARKER = re.compile(r"(<!-- report: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 LABELS = {
@@ -44,8 +45,10 @@ LABELS = {
     "prony": "Prony",
     "pad": "PAD, our reading",
     "path_fit": "path fit",
+    "universal": "**preset `universal`**",
     "small": "**preset `small`**",
     "paths": "**preset `paths`**",
+    "universal (untrained)": "`universal`, untrained",
     "small (untrained)": "`small`, untrained",
     "paths (untrained)": "`paths`, untrained",
     "gru_seed1": "recurrent network",
@@ -966,6 +969,32 @@ def position_codes():
     ]
     header = ["position code", "hidden tokens", "parameters", "as trained [dB]"]
     return table([*header, "every other snapshot", "other grid"], rows)
+
+
+@block
+def card():
+    """What the record of its training says of the preset `universal`."""
+    path = (ROOT / CARD).with_name("metadata.json")
+    metadata = records.read_json(path) if path.is_file() else {}
+    training = metadata.get("training", {})
+    (point,) = training.get("points", [{}])
+    counts = training.get("sequences", {}).values()
+    passes = [row.get("validation_loss_db") for row in training.get("history", ())]
+    told = {
+        "parameters": metadata.get("num_parameters"),
+        "sequences to train on": sum(count.get("training", 0) for count in counts),
+        "sequences to validate on": sum(count.get("validation", 0) for count in counts),
+        "validation before training [dB]": point.get("validation_loss_untrained_db"),
+        "validation after each pass [dB]": ", ".join(f"{x:.2f}" for x in passes if x is not None),
+        "validation of the weights that were kept [dB]": point.get("validation_loss_db"),
+        "hours": training.get("wall_time_s", 0.0) / 3600,
+    }
+    rows = [
+        [name, f"{value:.2f}" if isinstance(value, float) else value]
+        for name, value in told.items()
+        if value
+    ]
+    return table(["training", ""], rows)
 
 
 # --- verdicts ---------------------------------------------------------------------------------

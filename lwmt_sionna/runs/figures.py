@@ -28,8 +28,9 @@ STYLES = {
     "path_fit": ("#56B4E9", "X", "path fit"),
     "model": ("#0072B2", "*", "model"),
     "zero": ("#BBBBBB", "_", "zero"),
+    "universal": ("#CC0000", "*", "preset universal"),
     "small": ("#A6761D", "d", "preset small"),
-    "paths": ("#00429D", "*", "preset paths"),
+    "paths": ("#00429D", "h", "preset paths"),
 }
 _OTHER_COLOURS = ("#CC79A7", "#F0E442", "#8C564B", "#BCBD22", "#9467BD")
 _OTHER_MARKERS = ("P", "d", "<", ">", "h")

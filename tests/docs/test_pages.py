@@ -192,3 +192,14 @@ def test_the_default_is_compared_with_all_others(monkeypatch):
     assert rows["TR 38.901"] == "-9.0 dB | better | better"
     assert rows["planar arrays"] == "- | - | -"
     assert len(rows) == len(report.GROUPS)
+
+
+def test_the_card_is_what_the_training_says(monkeypatch):
+    report = script("report.py")
+    monkeypatch.setattr(report, "CARD", report.CARD.replace("universal", "small"))
+    told = dict(line[2:-2].split(" | ") for line in report.card().splitlines()[2:])
+    assert told["parameters"] == "92144"
+    assert (told["sequences to train on"], told["sequences to validate on"]) == ("2585", "287")
+    assert told["validation before training [dB]"] == "-20.80"
+    assert told["validation of the weights that were kept [dB]"] == "-21.01"
+    assert "validation after each pass [dB]" not in told

@@ -12,7 +12,7 @@ from lwmt_sionna.models.presets import preset_folder
 
 def test_presets_without_weights_are_told_apart():
     assert {"paper", "testing"} <= set(list_presets(with_weights=False))
-    assert "small" in list_presets(with_weights=True)
+    assert {"universal", "small", "paths"} <= set(list_presets(with_weights=True))
     assert sorted(list_presets(True) + list_presets(False)) == list_presets()
     for name in list_presets(with_weights=False):
         folder = preset_folder(name)
