@@ -22,9 +22,10 @@ __all__ = ["Forecasts", "Physics"]
 
 Pairs = tuple[tuple[int, int], ...]
 
-# Weights of the experts before a history is seen: of the paths, of the linear predictions of what
-# they leave, all together, and of those of the whole history.
-_PATHS, _REST, _WHOLE = 0.7, 0.1, 0.2
+# Weights of the experts before a history is seen: of the paths, and of the linear predictions of
+# what they leave, all together. Those of the whole history have none: before and after the birth of
+# a path it is not one process.
+_PATHS, _REST = 0.9, 0.1
 
 
 class Forecasts(NamedTuple):
@@ -34,7 +35,8 @@ class Forecasts(NamedTuple):
         observed: The last snapshots as measured, real `[batch, context, angle, delay, 2]`.
         clean: The same as understood.
         forecasts: Real `[batch, expert, horizon, angle, delay, 2]`: by what those of the experts
-            differ from the starting point, and, last, the starting point. Without a backtest that
+            differ from the starting point, as far as the history is evidence of them (see
+            `lwmt_sionna.ops.stacking`), and, last, the starting point. Without a backtest that
             is the paths' forecast, and those of linear predictions of what the paths leave stand as
             they are; where there are no paths it is the last expert's, and all stand as they are.
         misfit: Real `[batch, angle, delay, misfit]`: power of the experts' errors in held-out
@@ -207,23 +209,22 @@ class Physics:
         if self.num_paths:
             count = 1 + len(self.experts)
             resolved = {"left": rest[:, -held:], "noise": noise, "num_models": count}
-        start, errors = stack_forecasts(
+        start, errors, evidence = stack_forecasts(
             ops.stack(tested, axis=1), x[:, -held:], experts, self._prior(), **resolved
         )
         misfit = [errors[..., e] for e in range(self.num_experts)]
         if self.num_paths:
             misfit.append(_mean_power(rest[:, -self.context :]))
-        differences = [experts[:, e] - start for e in range(self.num_experts)]
+        # A network may leave the start as far as there is evidence of the future in the past.
+        differences = [evidence * (experts[:, e] - start) for e in range(self.num_experts)]
         return self._gather(x, clean + found, [*differences, start], misfit, noise)
 
     def _prior(self) -> Array:
         """Weights of the experts before a history is seen, float32 `[horizon, expert]`."""
-        if not self.num_paths:
-            weights = np.full(len(self.experts), 1.0 / len(self.experts))
-        else:
-            shares = [_PATHS], _shared(_REST, self.experts), _shared(_WHOLE, self.whole_experts)
-            weights = np.concatenate(shares)
-            weights = weights / weights.sum()
+        weights = np.full(len(self.experts), _REST / len(self.experts))
+        if self.num_paths:
+            weights = np.concatenate([[_PATHS], weights, np.zeros(len(self.whole_experts))])
+        weights = weights / weights.sum()
         return np.tile(weights.astype("float32"), (self.num_horizons, 1))
 
     def _gather(self, x, clean, forecasts, misfit, noise):
@@ -275,8 +276,3 @@ class Physics:
 def _mean_power(x):
     """Mean over time of the power of every bin, `[batch, angle, delay]`."""
     return ops.mean(ops.sum(ops.square(x), axis=-1), axis=1)
-
-
-def _shared(weight, pairs):
-    """A weight that experts share."""
-    return np.full(len(pairs), weight / max(1, len(pairs)))

@@ -41,7 +41,7 @@ def stack_forecasts(
     left: Tensor | None = None,
     noise: Tensor | None = None,
     num_models: int = 0,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     r"""Mixes forecasts by how well their like have forecast snapshots that are known.
 
     With forecasts $f_e$ of held-out snapshots and these as measured, $y$, the weights of a patch
@@ -63,6 +63,7 @@ def stack_forecasts(
     What is born in the held-out snapshots could not be foreseen there, but will be in the future:
     no weight that these snapshots suggest holds for it. Where an expert says much more of the
     future than it has said of them, its weight stays in the centre as if that power had told so.
+    How much of the future that leaves is the evidence.
 
     Args:
         tested: Forecasts of the held-out snapshots, real `[batch, expert, held, angle, delay, 2]`.
@@ -74,8 +75,10 @@ def stack_forecasts(
         num_models: Number of experts that stand on the model, which come first.
 
     Returns:
-        Tuple of the mix, real `[batch, horizon, angle, delay, 2]`, and the mean power of each
-        expert's errors over the held-out snapshots, `[batch, angle, delay, expert]`.
+        Tuple of the mix, real `[batch, horizon, angle, delay, 2]`; the mean power of each expert's
+        errors over the held-out snapshots, `[batch, angle, delay, expert]`; and the evidence, the
+        share of what the experts say of the future that these snapshots tell something about, in
+        [0, 1], `[batch, horizon, angle, delay, 1]`.
 
     Reference:
         Wolpert 1992, Stacked generalization (Neural Networks 5); Breiman 1996, Stacked regressions
@@ -104,13 +107,22 @@ def stack_forecasts(
         (lambda x: ops.sum(x, axis=2, keepdims=True), _WHOLE),
         (lambda x: _with_neighbours(x, grid), _LOCAL),
     ):
-        unseen = ops.maximum(over(power) - _SEEN * over(known), 0.0)
+        told = over(known)
+        unseen = ops.maximum(over(power) - _SEEN * told, 0.0)
         weights = _regress(over(products), weights, strength, unseen)
+    told = ops.sum(told, axis=-1, keepdims=True)
+    evidence = told / (told + ops.sum(unseen, axis=-1, keepdims=True) + _TINY)
+    evidence = ops.repeat(evidence, _PATCH[0] * _PATCH[1], axis=-1)
     mix = ops.matmul(weights[..., None, :], ahead)
-    mix = ops.reshape(mix, (-1, num_horizons * grid[0] * grid[1], mix.shape[-1]))
-    shape = (num_horizons, *measured.shape[2:4])
     error = ops.mean(ops.sum(ops.square(tested - measured[:, None]), axis=-1), axis=2)
-    return unpatchify(mix, shape, _PATCH), ops.transpose(error, (0, 2, 3, 1))
+    shape = (num_horizons, *measured.shape[2:4])
+    mix, evidence = (
+        unpatchify(
+            ops.reshape(x, (-1, num_horizons * grid[0] * grid[1], x.shape[-1])), shape, _PATCH
+        )
+        for x in (mix, evidence)
+    )
+    return mix, ops.transpose(error, (0, 2, 3, 1)), evidence
 
 
 def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
