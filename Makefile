@@ -61,10 +61,6 @@ train-worlds: setup ## trace and draw the worlds of experiments/configs/predicto
 	@for config in experiments/configs/training/*tr38901.toml; do \
 		$(PY) experiments/generate_channels.py --config $$config --out runs/train_worlds || exit; \
 	done
-	@for scene in etoile munich; do \
-		$(PY) experiments/generate_sequences.py --config experiments/configs/data_$$scene.toml \
-			--out runs/train_worlds/$$scene.h5 || exit; \
-	done
 
 train: setup ## train the small predictor again
 	$(PY) experiments/train_predictor.py --config experiments/configs/predictor_small.toml

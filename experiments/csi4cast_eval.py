@@ -206,7 +206,7 @@ def baselines(names):
     from lwmt_sionna.baselines import CLASSICAL, tuned_baselines
 
     names = list(CLASSICAL) if names is None else names
-    # The path fit is made for a line of antennas.
+    # A fit over 300 subcarriers is slow.
     names = [name for name in names if name != "path_fit"]
     tuned_baselines(15.0, names)
     shape = (ARRAY["num_rows"], ARRAY["num_cols"], 2)

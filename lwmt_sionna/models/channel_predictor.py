@@ -51,9 +51,9 @@ class ChannelPredictor(ChannelModel):
             the whole history.
         denoise_radius: See `lwmt_sionna.ops.linear_prediction.denoise`.
         num_paths: Largest number of moving paths that the history is resolved into first (see
-            `lwmt_sionna.ops.path_fit`; all delay bins only); linear prediction then works on what
-            they leave, and their continuation is the starting point, if there is no backtest. 0 for
-            linear prediction alone.
+            `lwmt_sionna.ops.path_fit`); linear prediction then works on what they leave, and their
+            continuation is the starting point, if there is no backtest. 0 for linear prediction
+            alone.
         whole_experts: Pairs of window and order of linear predictions of the whole history, for
             where the paths are wrong; only with `num_paths`.
         backtest: Number of snapshots that are held out to tell how good which expert is; 0 for no
@@ -123,11 +123,6 @@ class ChannelPredictor(ChannelModel):
     ) -> None:
         super().__init__(**kwargs)
         self.aligned = bool(aligned)
-        if num_paths and num_delay is not None:
-            raise ValueError(
-                "`num_paths` must be 0 for truncated delays. Received: "
-                f"num_paths={num_paths}, num_delay={num_delay}"
-            )
         self.transform = AngleDelayTransform(
             array_shape, num_delay, first_delay, name="transform", dtype="float32"
         )
@@ -140,6 +135,7 @@ class ChannelPredictor(ChannelModel):
             whole_experts,
             backtest,
             self.transform.array_shape,
+            self.transform.first_delay,
         )
         self.refiner = Refiner(
             get_backbone(backbone),
@@ -192,7 +188,7 @@ class ChannelPredictor(ChannelModel):
 
     def _predict(self, x, arrived=None, **options):
         frame, past = self.frame(x, arrived)
-        features = self.physics(past)
+        features = self.physics(past, x.shape[3])
         future = features.start + self.refiner(features, **options)
         return frame.back(future, x.shape[3])
 
@@ -234,11 +230,11 @@ class ChannelPredictor(ChannelModel):
         return form.split_links(pool_embeddings(embeddings, num_snapshots, per, class_token))
 
     def _embed(self, x, **options):
-        return self.refiner.embed(self.physics(self.frame(x)[1]), **options)
+        return self.refiner.embed(self.physics(self.frame(x)[1], x.shape[3]), **options)
 
-    def features(self, x: Tensor) -> dict[str, Tensor]:
+    def features(self, x: Tensor, num_subcarriers: int | None = None) -> dict[str, Tensor]:
         """What `Physics` makes of a history in its `Frame`, as a dictionary."""
-        return self.physics(x)._asdict()
+        return self.physics(x, num_subcarriers)._asdict()
 
     def refine(self, features: dict[str, Tensor], training: bool | None = None) -> Tensor:
         """What the network adds to the starting point: see `Refiner`."""

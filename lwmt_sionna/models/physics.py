@@ -22,9 +22,10 @@ __all__ = ["Forecasts", "Physics"]
 
 Pairs = tuple[tuple[int, int], ...]
 
-# Weights of the experts before a history is seen: of the paths, of the linear predictions of what
-# they leave, all together, and of those of the whole history.
-_PATHS, _REST, _WHOLE = 0.7, 0.1, 0.2
+# Weights of the experts before a history is seen: of the paths, and of the linear predictions of
+# what they leave, all together. Those of the whole history have none: before and after the birth of
+# a path it is not one process.
+_PATHS, _REST = 0.9, 0.1
 
 
 class Forecasts(NamedTuple):
@@ -34,7 +35,8 @@ class Forecasts(NamedTuple):
         observed: The last snapshots as measured, real `[batch, context, angle, delay, 2]`.
         clean: The same as understood.
         forecasts: Real `[batch, expert, horizon, angle, delay, 2]`: by what those of the experts
-            differ from the starting point, and, last, the starting point. Without a backtest that
+            differ from the starting point, as far as the history is evidence of them (see
+            `lwmt_sionna.ops.stacking`), and, last, the starting point. Without a backtest that
             is the paths' forecast, and those of linear predictions of what the paths leave stand as
             they are; where there are no paths it is the last expert's, and all stand as they are.
         misfit: Real `[batch, angle, delay, misfit]`: power of the experts' errors in held-out
@@ -81,10 +83,13 @@ class Physics:
         backtest: Number of snapshots that are held out; 0 for no backtest.
         array_shape: Number of rows, columns and polarisations, which paths are resolved by; a
             linear array if left out.
+        first_delay: First delay bin, where these are truncated.
 
     Call arguments:
         x: History in the angle-delay domain, scaled to a root mean square near one, real `[batch,
             time, angle, delay, 2]`.
+        num_subcarriers: Number of subcarriers, for the paths, where delays are truncated. Defaults
+            to the number of delay bins.
 
     Raises:
         ValueError: If a number or a pair is impossible, or they do not fit together.
@@ -98,6 +103,7 @@ class Physics:
     whole_experts: Pairs = ()
     backtest: int = 0
     array_shape: tuple[int, int, int] | None = None
+    first_delay: int = 0
 
     def __post_init__(self) -> None:
         for name in ("num_horizons", "context", "denoise_radius", "num_paths", "backtest"):
@@ -146,16 +152,17 @@ class Physics:
             return self.num_experts + (self.num_paths > 0)
         return self.num_experts + bool(self.whole_experts)
 
-    def __call__(self, x: Tensor) -> Forecasts:
+    def __call__(self, x: Tensor, num_subcarriers: int | None = None) -> Forecasts:
         x = ops.stop_gradient(x)
+        num_subcarriers = x.shape[3] if num_subcarriers is None else num_subcarriers
         forecast = self._stack if self.backtest else self._list
-        return Forecasts(*(ops.stop_gradient(value) for value in forecast(x)))
+        return Forecasts(*(ops.stop_gradient(value) for value in forecast(x, num_subcarriers)))
 
-    def _list(self, x):
+    def _list(self, x, num_subcarriers):
         """`Forecasts` of the experts as they are, of which the last is the starting point."""
         rest = x
         if self.num_paths:
-            ahead, rest, _ = self._resolve(x)
+            ahead, rest, _ = self._resolve(x, num_subcarriers)
         noise = noise_power(rest)
         clean = denoise(rest, radius=self.denoise_radius, noise=noise)
         forecasts, misfit = self._continue(clean, self.experts)
@@ -172,13 +179,13 @@ class Physics:
                 misfit.append(_mean_power(rest[:, -min(2, self.context) :]))
         return self._gather(x, clean, forecasts, misfit, noise)
 
-    def _stack(self, x):
+    def _stack(self, x, num_subcarriers):
         """`Forecasts` that say by what the experts differ from the mix that is backtested best."""
         held = self.backtest
         rest, found = x, 0.0
         experts, tested = [], []
         if self.num_paths:
-            ahead, rest, back = self._resolve(x)
+            ahead, rest, back = self._resolve(x, num_subcarriers)
             experts.append(ahead)
             tested.append(back)
             found = x - rest
@@ -202,23 +209,22 @@ class Physics:
         if self.num_paths:
             count = 1 + len(self.experts)
             resolved = {"left": rest[:, -held:], "noise": noise, "num_models": count}
-        start, errors = stack_forecasts(
+        start, errors, evidence = stack_forecasts(
             ops.stack(tested, axis=1), x[:, -held:], experts, self._prior(), **resolved
         )
         misfit = [errors[..., e] for e in range(self.num_experts)]
         if self.num_paths:
             misfit.append(_mean_power(rest[:, -self.context :]))
-        differences = [experts[:, e] - start for e in range(self.num_experts)]
+        # A network may leave the start as far as there is evidence of the future in the past.
+        differences = [evidence * (experts[:, e] - start) for e in range(self.num_experts)]
         return self._gather(x, clean + found, [*differences, start], misfit, noise)
 
     def _prior(self) -> Array:
         """Weights of the experts before a history is seen, float32 `[horizon, expert]`."""
-        if not self.num_paths:
-            weights = np.full(len(self.experts), 1.0 / len(self.experts))
-        else:
-            shares = [_PATHS], _shared(_REST, self.experts), _shared(_WHOLE, self.whole_experts)
-            weights = np.concatenate(shares)
-            weights = weights / weights.sum()
+        weights = np.full(len(self.experts), _REST / len(self.experts))
+        if self.num_paths:
+            weights = np.concatenate([[_PATHS], weights, np.zeros(len(self.whole_experts))])
+        weights = weights / weights.sum()
         return np.tile(weights.astype("float32"), (self.num_horizons, 1))
 
     def _gather(self, x, clean, forecasts, misfit, noise):
@@ -247,24 +253,26 @@ class Physics:
             misfit.append(prediction_error(clean, taps, seen))
         return forecasts, misfit
 
-    def _resolve(self, x):
+    def _resolve(self, x, num_subcarriers):
         """Forecasts of the resolved paths, what they leave, and their held-out snapshots."""
-        shape = self.array_shape
-        fit = PathFit(*x.shape[1:4], num_paths=self.num_paths, array_shape=shape)
-        h = inverse_angle_delay_transform(x, shape)
+        shape, delays = self.array_shape, (x.shape[3], self.first_delay)
+        fit = PathFit(
+            *x.shape[1:3],
+            num_subcarriers,
+            self.num_paths,
+            array_shape=shape,
+            num_delay=delays[0],
+            first_delay=delays[1],
+        )
+        h = inverse_angle_delay_transform(x, shape, num_subcarriers, self.first_delay)
         if self.backtest:
             parts = fit.backtested(h, self.num_horizons, self.backtest)
         else:
             parts = fit.continued(h, self.num_horizons)
-        parts = [angle_delay_transform(part, shape) for part in parts]
+        parts = [angle_delay_transform(part, shape, *delays) for part in parts]
         return parts if self.backtest else (*parts, None)
 
 
 def _mean_power(x):
     """Mean over time of the power of every bin, `[batch, angle, delay]`."""
     return ops.mean(ops.sum(ops.square(x), axis=-1), axis=1)
-
-
-def _shared(weight, pairs):
-    """A weight that experts share."""
-    return np.full(len(pairs), weight / max(1, len(pairs)))

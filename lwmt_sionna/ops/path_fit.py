@@ -25,7 +25,11 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
-from lwmt_sionna.ops.angle_delay import angle_delay_transform, check_array_shape
+from lwmt_sionna.ops.angle_delay import (
+    angle_delay_transform,
+    check_array_shape,
+    inverse_angle_delay_transform,
+)
 from lwmt_sionna.ops.complex import ComplexPair
 from lwmt_sionna.ops.linear_prediction import noise_power
 from lwmt_sionna.typing import Array, Tensor
@@ -121,6 +125,9 @@ class PathFit:
             comes out large when continued.
         array_shape: Number of rows, columns and polarisations; a linear array if left out. Of the
             latter, paths have amplitudes and phases of their own, and all else in common.
+        num_delay: Delay bins that channels are known in, and nothing outside of them, as
+            `angle_delay_transform` keeps them; all if left out.
+        first_delay: First of these bins.
 
     Reference:
         Mamandipoor, Ramasamy and Madhow 2016, Newtonized orthogonal matching pursuit: frequency
@@ -142,6 +149,8 @@ class PathFit:
         window_penalty: float = 20.0,
         shortest: int = 2,
         array_shape: tuple[int, int, int] | None = None,
+        num_delay: int | None = None,
+        first_delay: int = 0,
     ) -> None:
         self.shape = (int(num_snapshots), int(num_ant), int(num_subcarriers))
         if self.shape[0] < 2 or min(self.shape) < 1:
@@ -163,6 +172,8 @@ class PathFit:
                 raise ValueError(f"{name} must be positive. Received: {name}={value}")
         self.array_shape = check_array_shape(array_shape, self.shape[1])
         rows, cols, self.num_pols = self.array_shape
+        self.first_delay = int(first_delay)
+        self.num_delay = None if num_delay == self.shape[2] else num_delay
         line = min(rows, cols) == 1
         self.sizes = (self.shape[0], *((rows * cols,) if line else (cols, rows)), self.shape[2])
         self.num_paths = int(num_paths)
@@ -278,7 +289,7 @@ class PathFit:
         amplitude = paths.amplitude * paths.window[:, :, -1:]
         present = ops.ones_like(paths.window[:, :, :1]) * np.ones(num_horizons, "float32")
         u, v = self._waves(Paths(amplitude, paths.phase, present), ahead.astype("float32"))
-        return superpose(u, v).stacked()
+        return self._superpose(u, v).stacked()
 
     def continued(self, h: Tensor, num_horizons: int) -> tuple[Tensor, Tensor]:
         """Fits and continues, one sequence after the other: see the call and `extrapolate`.
@@ -314,7 +325,7 @@ class PathFit:
             past, _ = self._improve(ComplexPair.from_stacked(known), past, noise, _NUM_BACK_STEPS)
             seen = ops.cast(ops.any(past.window > 0, axis=-1), "float32")
             past = Paths(past.amplitude * seen[..., None], past.phase, paths.window)
-            told = superpose(*self._waves(past, self.axes[0])).stacked()[:, -num_held:]
+            told = self._superpose(*self._waves(past, self.axes[0])).stacked()[:, -num_held:]
             return self.extrapolate(paths, num_horizons)[0], residual[0], told[0]
 
         return ops.map(one, h)
@@ -325,7 +336,19 @@ class PathFit:
 
     def _noise(self, residual):
         """Noise power per sample, from the bins of the residual that hold little."""
-        return noise_power(angle_delay_transform(residual.stacked(), self.array_shape))
+        return noise_power(self._bins(residual))
+
+    def _bins(self, h):
+        delays = self.num_delay, self.first_delay
+        return angle_delay_transform(h.stacked(), self.array_shape, *delays)
+
+    def _superpose(self, u, v):
+        """The sum of all waves, as far as it lies in the delay bins that are known."""
+        h = superpose(u, v)
+        if self.num_delay is None:
+            return h
+        band = self.array_shape, self.shape[2], self.first_delay
+        return ComplexPair.from_stacked(inverse_angle_delay_transform(self._bins(h), *band))
 
     def _waves(self, paths, t):
         """Factors over antennas (amplitude and window in it) and subcarriers, `[B, T, P, .]`."""
@@ -352,7 +375,7 @@ class PathFit:
 
     def _residual(self, y, paths):
         u, v = self._waves(paths, self.axes[0])
-        return y.minus(superpose(u, v)), u, v
+        return y.minus(self._superpose(u, v)), u, v
 
     def _cost(self, residual, paths, noise):
         """Twice the negative logarithm of the posterior, `[batch]`."""
@@ -479,7 +502,11 @@ class PathFit:
         return Paths(*state[:3]), ComplexPair(*state[5:7])
 
     def _step(self, residual, paths, noise, damping):
-        """One damped Gauss-Newton step."""
+        """One damped Gauss-Newton step.
+
+        What paths have outside of the known delay bins counts as if it were seen: a little, where
+        steps are shorter for it, and never in the gradient.
+        """
         u, v = self._waves(paths, self.axes[0])
         count = paths.amplitude.shape[1]
         gradient = self._gradient(residual, u, v)

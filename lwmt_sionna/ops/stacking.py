@@ -27,6 +27,8 @@ _WHOLE, _LOCAL = 0.003, 20.0
 # What is left over this many times the noise power is none, and so many times it is how far it is
 # taken to lead astray.
 _CLEAR, _ASTRAY = 1.2, 2.0
+# How many times as much as of the held-out snapshots an expert may say of the future.
+_SEEN = 2.0
 # Least load over the power of all forecasts together: what rounding leaves of them.
 _FAINTEST = 1e-5
 
@@ -39,7 +41,7 @@ def stack_forecasts(
     left: Tensor | None = None,
     noise: Tensor | None = None,
     num_models: int = 0,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     r"""Mixes forecasts by how well their like have forecast snapshots that are known.
 
     With forecasts $f_e$ of held-out snapshots and these as measured, $y$, the weights of a patch
@@ -58,6 +60,11 @@ def stack_forecasts(
     what is held out. They are charged, in $A$, with an error in common: twice the power of what the
     model leaves of these snapshots beyond noise.
 
+    What is born in the held-out snapshots could not be foreseen there, but will be in the future:
+    no weight that these snapshots suggest holds for it. Where an expert says much more of the
+    future than it has said of them, its weight stays in the centre as if that power had told so.
+    How much of the future that leaves is the evidence.
+
     Args:
         tested: Forecasts of the held-out snapshots, real `[batch, expert, held, angle, delay, 2]`.
         measured: These snapshots, real `[batch, held, angle, delay, 2]`.
@@ -68,8 +75,10 @@ def stack_forecasts(
         num_models: Number of experts that stand on the model, which come first.
 
     Returns:
-        Tuple of the mix, real `[batch, horizon, angle, delay, 2]`, and the mean power of each
-        expert's errors over the held-out snapshots, `[batch, angle, delay, expert]`.
+        Tuple of the mix, real `[batch, horizon, angle, delay, 2]`; the mean power of each expert's
+        errors over the held-out snapshots, `[batch, angle, delay, expert]`; and the evidence, the
+        share of what the experts say of the future that these snapshots tell something about, in
+        [0, 1], `[batch, horizon, angle, delay, 1]`.
 
     Reference:
         Wolpert 1992, Stacked generalization (Neural Networks 5); Breiman 1996, Stacked regressions
@@ -84,19 +93,36 @@ def stack_forecasts(
     # [batch, horizon, patch, expert + 1, expert + 1]
     near = ops.convert_to_tensor(_nearness(num_horizons, num_held))
     products = ops.einsum("hk,bkpef->bhpef", near, products)
+    seen = products[..., :-1, :-1]
     grid = token_grid(tuple(measured.shape[1:4]), _PATCH)[1:]
     if left is not None:
         common = np.arange(products.shape[-1]) < num_models
         common = ops.convert_to_tensor(np.outer(common, common).astype("float32"))
         products = products + _unexplained(left, noise, near, grid)[..., None, None] * common
-    whole = ops.sum(products, axis=2, keepdims=True)
-    weights = _regress(whole, prior[:, None], _WHOLE)
-    weights = _regress(_with_neighbours(products, grid), weights, _LOCAL)
-    mix = ops.matmul(weights[..., None, :], _in_patches(forecasts))
-    mix = ops.reshape(mix, (-1, num_horizons * grid[0] * grid[1], mix.shape[-1]))
-    shape = (num_horizons, *measured.shape[2:4])
+    ahead = _in_patches(forecasts)
+    power = ops.sum(ops.square(ahead), axis=-1) * ops.sum(near, axis=1)[:, None, None]
+    known = ops.sum(seen * _identity(seen.shape[-1]), axis=-1)
+    weights = prior[:, None]
+    for over, strength in (
+        (lambda x: ops.sum(x, axis=2, keepdims=True), _WHOLE),
+        (lambda x: _with_neighbours(x, grid), _LOCAL),
+    ):
+        told = over(known)
+        unseen = ops.maximum(over(power) - _SEEN * told, 0.0)
+        weights = _regress(over(products), weights, strength, unseen)
+    told = ops.sum(told, axis=-1, keepdims=True)
+    evidence = told / (told + ops.sum(unseen, axis=-1, keepdims=True) + _TINY)
+    evidence = ops.repeat(evidence, _PATCH[0] * _PATCH[1], axis=-1)
+    mix = ops.matmul(weights[..., None, :], ahead)
     error = ops.mean(ops.sum(ops.square(tested - measured[:, None]), axis=-1), axis=2)
-    return unpatchify(mix, shape, _PATCH), ops.transpose(error, (0, 2, 3, 1))
+    shape = (num_horizons, *measured.shape[2:4])
+    mix, evidence = (
+        unpatchify(
+            ops.reshape(x, (-1, num_horizons * grid[0] * grid[1], x.shape[-1])), shape, _PATCH
+        )
+        for x in (mix, evidence)
+    )
+    return mix, ops.transpose(error, (0, 2, 3, 1)), evidence
 
 
 def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
@@ -114,8 +140,11 @@ def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
     return rows[..., -1]
 
 
-def _regress(products, centre, strength):
-    """Weights `[..., expert]` around those in the centre, from products with the target last."""
+def _regress(products, centre, strength, unseen):
+    """Weights `[..., expert]` around those in the centre, from products with the target last.
+
+    `unseen` is the power of every expert for which the centre stands.
+    """
     matrix, right = products[..., :-1, :-1], products[..., :-1, -1]
     centre = centre + ops.zeros_like(right)
     fit = ops.sum(centre * (ops.matmul(matrix, centre[..., None])[..., 0] - 2.0 * right), axis=-1)
@@ -123,7 +152,7 @@ def _regress(products, centre, strength):
     eye = _identity(matrix.shape[-1])
     # Experts that say the same must not make it singular.
     level = ops.sum(matrix * eye, axis=(-1, -2))
-    load = (ops.maximum(strength * error, _FAINTEST * level) + _TINY)[..., None]
+    load = (ops.maximum(strength * error, _FAINTEST * level) + _TINY)[..., None] + unseen
     # Around the centre, where what is solved for is small.
     right = right - ops.matmul(matrix, centre[..., None])[..., 0]
     return centre + solve_positive(matrix + load[..., None] * eye, right)

@@ -60,6 +60,8 @@ class DataConfig(Config):
         num_history: Snapshots of history.
         history_snr_db: Lowest and highest pilot SNR of the histories in decibels, drawn uniformly.
         doppler_shift: Largest common Doppler shift of the augmentation, in turns per snapshot.
+        switched: Share of the augmented draws to which the channel of another sequence is added
+            that appears or vanishes within the history: births and deaths of strong paths.
         num_draws: Draws of noise and augmentation per training sequence.
         pool: Draws over all training sequences, in place of `num_draws`: as many for a small share
             of labels as for all.
@@ -83,6 +85,7 @@ class DataConfig(Config):
     num_history: PositiveInt = 16
     history_snr_db: Interval = (0.0, 30.0)
     doppler_shift: Portion = 0.5
+    switched: Portion = 0.0
     num_draws: PositiveInt = 4
     pool: PositiveInt | None = None
     hardware: HardwareRanges | None = None

@@ -85,7 +85,7 @@ class RefiningPredictor(PresetModel):
                 f"history.shape={tuple(history.shape)}"
             )
         frame, past = self.frame(history)
-        features = self.features(past)
+        features = self.features(past, history.shape[3])
         future = features["forecasts"][:, -1] + self.refine(features, training=training)
         return frame.back(future, history.shape[3])
 
@@ -93,8 +93,9 @@ class RefiningPredictor(PresetModel):
         """`Frame` of a history, and the history in it."""
         return Frame.of(x, self.transform)
 
-    def features(self, x: Tensor) -> dict[str, Tensor]:
+    def features(self, x: Tensor, num_subcarriers: int) -> dict[str, Tensor]:
         """What the network sees, without gradient: see `ChannelPredictor.features`."""
+        del num_subcarriers  # as many as there are delay bins
         x = ops.stop_gradient(x)
         noise = noise_power(x)
         if self.start == "hold":

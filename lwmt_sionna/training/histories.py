@@ -35,6 +35,7 @@ __all__ = [
     "draw_histories",
     "load_tracks",
     "stack_complex",
+    "switch_channels",
     "synthesize_tracks",
 ]
 
@@ -45,6 +46,8 @@ _PIECE = 128
 _USERS = 4
 # Time between snapshots of clusters in seconds; their speeds reach from none to an aliased one.
 _CLUSTER_PERIOD = 2.5e-3
+# Lowest and highest power of what appears or vanishes over that of the rest, in decibels.
+_SWITCHED_DB = (-10.0, 25.0)
 # Largest number that is kept, in half precision.
 _LARGEST = 6e4
 # What says nothing about physics in the configuration of a model.
@@ -144,7 +147,8 @@ def draw_histories(
 
     Augmentation applies what leaves the physics of an array of half wavelengths unchanged: a common
     phase, a shift of all angles (a phase ramp over antennas), of all delays (over subcarriers) and
-    of all Doppler shifts (over snapshots), and the reversal of time.
+    of all Doppler shifts (over snapshots), and the reversal of time. To some, others are added that
+    appear or vanish.
 
     Args:
         h: True channels, complex64 `[batch, num_history + num_horizons, num_ant,
@@ -163,6 +167,8 @@ def draw_histories(
     rng = np.random.default_rng(seed)
     if augment:
         h = augment_channels(h, rng, data.doppler_shift)
+        if data.switched:
+            h = switch_channels(h, rng, data.switched, data.num_history)
     past, future = h[:, : data.num_history], h[:, data.num_history :]
     history_snr_db = rng.uniform(*data.history_snr_db, len(h))
     scale = np.sqrt(np.mean(np.abs(past) ** 2, axis=(1, 2, 3), keepdims=True))
@@ -418,7 +424,7 @@ class Physics(keras.Model):
         """See the class."""
         history, future = inputs
         frame, past = self.predictor.frame(history)
-        return {**self.predictor.features(past), "target": frame.into(future)}
+        return {**self.predictor.features(past, history.shape[3]), "target": frame.into(future)}
 
 
 def augment_channels(h: Array, rng: Random, doppler: float = 0.5) -> Array:
@@ -444,6 +450,33 @@ def augment_channels(h: Array, rng: Random, doppler: float = 0.5) -> Array:
     reverse = rng.uniform(size=num_sequences) < 0.5
     h[reverse] = h[reverse, ::-1].conj()
     return h
+
+
+def switch_channels(h: Array, rng: Random, share: float, num_history: int) -> Array:
+    """Adds to some channels another one that appears or vanishes within the history.
+
+    Channels are sums over paths: the sum of two is one of both their paths, and half of these are
+    born or die together, as where a user turns a corner.
+
+    Args:
+        h: Channels, complex64 `[batch, num_snapshots, num_ant, num_subcarriers]`.
+        rng: `numpy.random.Generator`.
+        share: Share of the channels that another is added to.
+        num_history: Snapshots of history; in the first and after the last nothing is switched.
+
+    Returns:
+        complex64, shape as `h`.
+    """
+    count, num_snapshots = h.shape[:2]
+    power = np.mean(np.abs(h) ** 2, axis=(1, 2, 3))
+    other = np.roll(np.arange(count), 1)
+    gain = 10.0 ** (rng.uniform(*_SWITCHED_DB, count) / 10.0)
+    gain *= power / np.where(power > 0, power, np.inf)[other]
+    late = np.arange(num_snapshots) >= rng.integers(1, num_history, (count, 1))
+    there = late == (rng.uniform(size=(count, 1)) < 0.5)
+    there &= rng.uniform(size=(count, 1)) < share
+    amplitude = np.sqrt(gain)[:, None] * there
+    return h + amplitude[..., None, None].astype(np.float32) * h[other]
 
 
 def stack_complex(h: Array) -> Array:

@@ -28,7 +28,7 @@ from lwmt_sionna.training import (
     load_data,
     load_tracks,
 )
-from lwmt_sionna.training.histories import Features, World, draw_histories
+from lwmt_sionna.training.histories import Features, World, draw_histories, switch_channels
 from lwmt_sionna.training.sources import draw_channels
 from tests import mirrors
 from tests.training.small import predictor_config
@@ -289,3 +289,17 @@ def test_stored_channels_are_cut_to_the_grids_of_a_pretraining(rng):
     ):
         with pytest.raises(ValueError, match=message):
             draw_channels([channels], grid, 2, rng, config)
+
+
+def test_what_is_switched_appears_or_vanishes_within_the_history(rng):
+    h = rng.standard_normal((64, 12, 4, 4, 2)).astype("float32").view("complex64")[..., 0]
+    h[5] = 0.0
+    switched = switch_channels(h, np.random.default_rng(1), 0.5, 8)
+    changed = np.any(switched != h, axis=(2, 3))
+    assert 20 <= changed.any(axis=1).sum() <= 44
+    for there in changed[changed.any(axis=1)]:
+        (step,) = np.flatnonzero(np.diff(there.astype(int)))
+        assert 0 <= step < 7
+    # One of zeros is neither scaled up nor added to.
+    assert not switched[5].any() and not changed[6].any()
+    np.testing.assert_array_equal(switch_channels(h, np.random.default_rng(1), 0.0, 8), h)

@@ -498,7 +498,7 @@ class _WithStart(keras.Model):
 
     def call(self, history, arrived=None):
         frame, past = self.predictor.frame(history, arrived)
-        features = self.predictor.physics(past)
+        features = self.predictor.physics(past, history.shape[3])
         start = features.start
         both = keras.ops.concatenate([start + self.predictor.refiner(features), start], axis=1)
         return frame.back(both, history.shape[3])
