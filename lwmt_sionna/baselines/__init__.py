@@ -8,13 +8,13 @@ from lwmt_sionna.baselines.autoregression import (
     PooledAutoregression,
 )
 from lwmt_sionna.baselines.base import (
-    ModelPredictor,
     Predictor,
     check_array,
     fill_reports,
     told_arrived,
 )
 from lwmt_sionna.baselines.bins import KalmanPredictor, PronyPredictor, WienerPredictor
+from lwmt_sionna.baselines.model import ModelPredictor
 from lwmt_sionna.baselines.parametric import PathPredictor
 from lwmt_sionna.baselines.reference import (
     Hold,

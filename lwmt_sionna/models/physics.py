@@ -1,6 +1,7 @@
 """What physics says about the future, before any network: forecasts in the angle-delay domain."""
 
 import dataclasses
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -190,20 +191,16 @@ class Physics:
             tested.append(back)
             found = x - rest
         noise = noise_power(rest)
-        clean = denoise(rest, radius=self.denoise_radius, noise=noise)
-        for pairs, history, whole in ((self.experts, rest, clean), (self.whole_experts, x, None)):
-            if not pairs:
-                continue
-            if whole is None:
-                whole = denoise(history, radius=self.denoise_radius, noise=noise)
-            early = denoise(history[:, :-held], radius=self.denoise_radius, noise=noise)
-            futures, _ = self._continue(whole, pairs)
-            backs, _ = self._continue(early, pairs, held)
-            if self.num_paths and history is rest:
-                futures = [ahead + future for future in futures]
-                backs = [back + one for one in backs]
-            experts += futures
-            tested += backs
+        # What paths leave, and the whole history where it has experts: one program for both.
+        lists = [pairs for pairs in (self.experts, self.whole_experts) if pairs]
+        histories = ops.concatenate([rest, x][: len(lists)], axis=0)
+        clean, futures = self._continue_all(histories, lists, noise, self.num_horizons)
+        _, backs = self._continue_all(histories[:, :-held], lists, noise, held)
+        if self.num_paths:
+            futures[0] = [ahead + future for future in futures[0]]
+            backs[0] = [back + one for one in backs[0]]
+        experts += itertools.chain(*futures)
+        tested += itertools.chain(*backs)
         experts = ops.stack(experts, axis=1)
         resolved = {}
         if self.num_paths:
@@ -236,22 +233,32 @@ class Physics:
             noise,
         )
 
-    def _continue(self, clean, experts, num_horizons=None):
+    def _continue(self, clean, experts):
         """Linear predictions of several memories and the power of their one-step errors."""
-        num_horizons = self.num_horizons if num_horizons is None else num_horizons
-        num_snapshots = clean.shape[1]
-        windows = [min(window, num_snapshots) for window, _ in experts]
-        coefficients = {}
-        for window in sorted(set(windows)):
-            orders = [o for (_, o), w in zip(experts, windows, strict=True) if w == window]
-            coefficients[window] = burg_coefficients(clean[:, -window:], max(orders))
         forecasts, misfit = [], []
-        for window, (_, order) in zip(windows, experts, strict=True):
-            taps = coefficients[window][order - 1]
-            forecasts.append(extrapolate(clean, taps, num_horizons))
-            seen = min(self.context, num_snapshots - order)
+        for taps in _coefficients(clean, experts):
+            forecasts.append(extrapolate(clean, taps, self.num_horizons))
+            seen = min(self.context, clean.shape[1] - len(taps))
             misfit.append(prediction_error(clean, taps, seen))
         return forecasts, misfit
+
+    def _continue_all(self, histories, lists, noise, num_horizons):
+        """Linear predictions of histories that follow each other in the batch, a list for each.
+
+        Returns the first history, denoised, and the lists.
+        """
+        count = len(lists)
+        clean = denoise(histories, radius=self.denoise_radius, noise=ops.tile(noise, count))
+        taps = iter(_coefficients(clean, sum(lists, ())))
+        clean = ops.split(clean, count)
+        forecasts = []
+        for place, pairs in enumerate(lists):
+            own = [
+                [tap.map(lambda m, place=place: ops.split(m, count)[place]) for tap in next(taps)]
+                for _ in pairs
+            ]
+            forecasts.append([extrapolate(clean[place], each, num_horizons) for each in own])
+        return clean[0], forecasts
 
     def _resolve(self, x, num_subcarriers):
         """Forecasts of the resolved paths, what they leave, and their held-out snapshots."""
@@ -276,3 +283,14 @@ class Physics:
 def _mean_power(x):
     """Mean over time of the power of every bin, `[batch, angle, delay]`."""
     return ops.mean(ops.sum(ops.square(x), axis=-1), axis=1)
+
+
+def _coefficients(clean, experts):
+    """Coefficients of linear predictions of several memories, a list of `ComplexPair` for each."""
+    windows = [min(window, clean.shape[1]) for window, _ in experts]
+    fitted = {}
+    for window in sorted(set(windows)):
+        orders = [order for (_, order), w in zip(experts, windows, strict=True) if w == window]
+        fitted[window] = burg_coefficients(clean[:, -window:], max(orders))
+    pairs = zip(experts, windows, strict=True)
+    return [fitted[window][order - 1] for (_, order), window in pairs]

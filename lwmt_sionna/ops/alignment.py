@@ -14,6 +14,7 @@ import numpy as np
 from keras import ops
 
 from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
+from lwmt_sionna.ops.compiled import map_rows
 from lwmt_sionna.ops.complex import ComplexPair
 from lwmt_sionna.typing import Array, Tensor
 
@@ -92,13 +93,12 @@ def fill_reports(h: Tensor, arrived: Tensor, array_shape: Shape3 | None = None) 
     if h.shape[1] < _SHORTEST:
         return h
 
-    def one(sample):
-        x, known = (part[None] for part in sample)
+    def one(x, known):
         lost = ops.any(ops.logical_not(known))
-        return ops.cond(lost, lambda: _fill(x, known, array_shape), lambda: x)[0]
+        return (ops.cond(lost, lambda: _fill(x, known, array_shape), lambda: x),)
 
-    # One history after the other: those that are whole cost nothing, and the arrays fit the cache.
-    return ops.map(one, (h, arrived))
+    # Those that are whole cost nothing.
+    return map_rows(one, (h, arrived), [h.shape[1:]])[0]
 
 
 def align(h: Tensor, array_shape: Shape3 | None = None) -> Tensor:
@@ -111,6 +111,7 @@ def align(h: Tensor, array_shape: Shape3 | None = None) -> Tensor:
     Returns:
         Real, shape as `h`.
     """
+    h = ops.convert_to_tensor(h)
     if h.shape[1] < _SHORTEST:
         return h
     phase, delay = (ops.stop_gradient(value) for value in find_nuisances(h, array_shape))
@@ -322,36 +323,44 @@ def _fill(h, arrived, array_shape):
             values = values + _POOL_WEIGHT * near
         return ops.reshape(values, (-1, bins[0] * bins[1], 3))
 
-    ways = _both_ways(_prediction_error_filter(x, pool, known))
-    rows = num_snapshots - _ORDER
-
-    def over(way, values, adjoint):
-        """The filter over snapshots, or its adjoint over rows."""
-        total = ComplexPair(0.0, 0.0)
-        for i in range(_ORDER + 1):
-            tap = way.map(lambda m, i=i: m[:, i : i + 1])
-            if adjoint:
-                part = values.times(tap.conj())
-                part = part.map(lambda m, i=i: ops.pad(m, ((0, 0), (i, _ORDER - i), (0, 0))))
-            else:
-                part = values.map(lambda m, i=i: m[:, i : i + rows]).times(tap)
-            total = total.plus(part)
-        return total
-
-    squares = [ComplexPair(way.power(), ops.zeros_like(way.re)) for way in ways]
-    ones = ComplexPair(ops.ones_like(x.re[:, :rows]), ops.zeros_like(x.re[:, :rows]))
-    own = sum(over(square, ones, True).re for square in squares)
+    squares = _squared(_prediction_error_filter(x, pool, known), num_snapshots)
+    own = ops.einsum("bntt->btn", squares.re)
     pace = 0.5 * (1.0 - known)[..., None] / own
 
     def step(_, x):
-        x = ComplexPair(*x)
-        forward, backward = (over(way, over(way, x, False), True) for way in ways)
-        return tuple(x.minus(forward.plus(backward).scaled(pace)))
+        # n bin, s and t time
+        gradient = squares.times(ComplexPair(*x).map(lambda m: ops.swapaxes(m, 1, 2)[:, :, None]))
+        gradient = gradient.map(lambda m: ops.swapaxes(ops.sum(m, axis=3), 1, 2))
+        return tuple(ComplexPair(*x).minus(gradient.scaled(pace)))
 
     x = ComplexPair(*ops.fori_loop(0, _NUM_FILLS, step, tuple(x)))
     filled = x.map(lambda m: ops.reshape(m, (-1, num_snapshots, *bins))).stacked()
     filled = inverse_angle_delay_transform(filled, array_shape)
     return ops.where(arrived[:, :, None, None, None], h, filled)
+
+
+def _squared(taps, num_snapshots):
+    """What the squared errors of a filter over all snapshots, both ways of time, are a form of.
+
+    `ComplexPair` of `[batch, bin, time, time]` from taps `[batch, tap, bin]`.
+    """
+    rows = num_snapshots - _ORDER
+    place = np.zeros((_ORDER + 1, rows, num_snapshots), "float32")
+    for tap in range(_ORDER + 1):
+        place[tap, np.arange(rows), np.arange(rows) + tap] = 1.0
+    place = ops.convert_to_tensor(place.reshape(_ORDER + 1, -1))
+    squares = ComplexPair(0.0, 0.0)
+    for way in _both_ways(taps):
+        re, im = way.map(
+            lambda m: ops.reshape(
+                ops.matmul(ops.swapaxes(m, 1, 2), place), (-1, m.shape[2], rows, num_snapshots)
+            )
+        )
+        both = ops.concatenate([re, im], axis=2)
+        turned = ops.concatenate([im, -re], axis=2)
+        adjoint = ops.swapaxes(both, 2, 3)
+        squares = squares.plus(ComplexPair(ops.matmul(adjoint, both), ops.matmul(adjoint, turned)))
+    return squares
 
 
 def _inverse(matrix):

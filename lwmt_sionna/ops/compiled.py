@@ -8,7 +8,7 @@ from keras import ops
 
 from lwmt_sionna.typing import Tensor
 
-__all__ = ["apply_repeatedly", "call_compiled", "compile_function", "is_outermost"]
+__all__ = ["apply_repeatedly", "call_compiled", "compile_function", "is_outermost", "map_rows"]
 
 
 def call_compiled(function: Callable, tensors: list[Tensor], settings: Hashable) -> Tensor:
@@ -21,6 +21,42 @@ def call_compiled(function: Callable, tensors: list[Tensor], settings: Hashable)
     if not is_outermost(tensors):
         return function(*tensors, settings)
     return _compiled(function, settings)(*tensors)
+
+
+def map_rows(
+    function: Callable, elements: tuple[Tensor, ...], shapes: Sequence[tuple[int, ...]]
+) -> tuple[Tensor, ...]:
+    """Applies a function to one row of a batch after the other, without gradient.
+
+    A row that is done soon then does not wait for the others, and its arrays fit the cache of a
+    core. `keras.ops.map` does the same, but traces the function twice on TensorFlow, and what is
+    mapped within it four times.
+
+    Args:
+        function: Takes a row of every element, `[1, ...]`, and returns a tuple of rows.
+        elements: Tensors `[batch, ...]`.
+        shapes: Shapes of what it returns, without the batch; all of the type of the first element.
+
+    Returns:
+        Tuple of tensors `[batch, *shape]`.
+    """
+    elements = tuple(ops.stop_gradient(ops.convert_to_tensor(x)) for x in elements)
+    count = ops.shape(elements[0])[0]
+
+    def visit(row, done):
+        values = function(*(_row(x, row) for x in elements))
+        return tuple(
+            ops.slice_update(whole, (row, *(0,) * len(shape)), ops.reshape(value, (1, *shape)))
+            for whole, value, shape in zip(done, values, shapes, strict=True)
+        )
+
+    empty = tuple(ops.zeros((count, *shape), dtype=elements[0].dtype) for shape in shapes)
+    return ops.fori_loop(0, count, visit, empty)
+
+
+def _row(x, row):
+    sizes = x.shape[1:]
+    return ops.slice(x, (row, *(0,) * len(sizes)), (1, *sizes))
 
 
 def is_outermost(tensors: list[Tensor]) -> bool:

@@ -15,6 +15,7 @@ import math
 import numpy as np
 from keras import ops
 
+from lwmt_sionna.ops.compiled import map_rows
 from lwmt_sionna.ops.complex import ComplexPair, inverse_edges
 from lwmt_sionna.typing import Tensor
 
@@ -84,11 +85,13 @@ def denoise(x: Tensor, radius: int = 2, noise: Tensor | None = None) -> Tensor:
     shifts = tuple(_cross(radius, num_angle, num_delay))
     threshold = _SHARPNESS * (1.0 + math.sqrt(len(shifts) / num_snapshots)) ** 2
     table = _shift_table(shifts, num_angle, num_delay)
-    # One sample after the other, so that its systems fit the cache of a core.
     flat = z.map(lambda m: ops.reshape(m, (-1, num_snapshots, all_bins)))
-    clean = ops.map(
-        lambda own: tuple(_denoise_with_neighbours(ComplexPair(*own), table, threshold)),
-        tuple(flat),
+    clean = map_rows(
+        lambda *own: _denoise_with_neighbours(
+            ComplexPair(*own).map(lambda m: m[0]), table, threshold
+        ),
+        flat,
+        [(num_snapshots, all_bins)] * 2,
     )
     clean = ComplexPair(*clean).map(
         lambda m: ops.reshape(m, (-1, num_snapshots, num_angle, num_delay))

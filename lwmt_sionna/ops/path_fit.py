@@ -30,6 +30,7 @@ from lwmt_sionna.ops.angle_delay import (
     check_array_shape,
     inverse_angle_delay_transform,
 )
+from lwmt_sionna.ops.compiled import map_rows
 from lwmt_sionna.ops.complex import ComplexPair
 from lwmt_sionna.ops.linear_prediction import noise_power
 from lwmt_sionna.typing import Array, Tensor
@@ -241,41 +242,41 @@ class PathFit:
             1.0 + ops.tile(zero[:, :, None], (1, count, self.shape[0])),
         )
 
-        def more(index, found, *state):
-            return ops.logical_and(index < count, found)
+        def more(_, final, *state):
+            return final <= _NUM_FINAL_STEPS
 
-        def discover(index, found, *state):
-            paths, residual = Paths(*state[:3]), ComplexPair(*state[3:])
-            noise = noise_of(residual)
+        def discover(residual, noise, paths):
             fresh, exists = self._peaks(residual, noise)
             # New paths go to the next free places, as long as there are any.
             used = ops.sum(_active(paths), axis=-1, keepdims=True)
             place = ops.cast(used + ops.cumsum(exists, axis=-1) - exists, "int32")
             slots = ops.equal(place[..., None], np.arange(count, dtype="int32"))
             slots = ops.cast(slots, "float32") * exists[..., None]
-            taken = ops.sum(slots, axis=1)
+            found = ops.any(ops.sum(slots, axis=1) > 0)
             slots = ops.transpose(slots, (0, 2, 1))
-            paths = Paths(
-                paths.amplitude + ops.matmul(slots, fresh.amplitude),
-                paths.phase + ops.matmul(slots, fresh.phase),
-                paths.window,
-            )
-            paths = self._confine(self._residual(y, paths)[0], paths, noise)
-            paths, residual = self._improve(y, paths, noise, _NUM_STEPS)
-            return (index + 1, ops.any(taken > 0), *paths, *residual)
+            amplitude = paths.amplitude + ops.matmul(slots, fresh.amplitude)
+            phase = paths.phase + ops.matmul(slots, fresh.phase)
+            paths = Paths(amplitude, phase, paths.window)
+            return found, *paths, *self._residual(y, paths)[0]
 
-        state = (ops.convert_to_tensor(0), ops.convert_to_tensor(True), *paths, *y)
-        _, _, *state = ops.while_loop(more, discover, state)
-        paths = Paths(*state[:3])
-
-        def polish(_, state):
-            residual = ComplexPair(*state[3:])
+        def refine(index, final, *state):
+            """Discovers and improves, and after the last discovery improves alone."""
+            paths, residual = Paths(*state[:3]), ComplexPair(*state[3:])
             noise = noise_of(residual)
-            paths = self._confine(residual, Paths(*state[:3]), noise)
-            paths, residual = self._improve(y, paths, noise, 1)
-            return (*paths, *residual)
+            looking = ops.equal(final, 0)
+            found, *state = ops.cond(
+                looking,
+                lambda: discover(residual, noise, paths),
+                lambda: (ops.convert_to_tensor(False), *paths, *residual),
+            )
+            paths = self._confine(ComplexPair(*state[3:]), Paths(*state[:3]), noise)
+            paths, residual = self._improve(y, paths, noise, ops.where(looking, _NUM_STEPS, 1))
+            index = index + 1
+            over = ops.logical_not(ops.logical_and(found, index < count))
+            return (index, final + ops.cast(over, "int32"), *paths, *residual)
 
-        state = ops.fori_loop(0, _NUM_FINAL_STEPS, polish, tuple(state))
+        state = (ops.convert_to_tensor(0), ops.convert_to_tensor(0), *paths, *y)
+        _, _, *state = ops.while_loop(more, refine, state)
         return Paths(*state[:3]), ComplexPair(*state[3:]).stacked()
 
     def extrapolate(self, paths: Paths, num_horizons: int) -> Tensor:
@@ -300,10 +301,11 @@ class PathFit:
         """
 
         def one(sample):
-            paths, residual = self(sample[None])
-            return self.extrapolate(paths, num_horizons)[0], residual[0]
+            paths, residual = self(sample)
+            return self.extrapolate(paths, num_horizons), residual
 
-        return ops.map(one, h)
+        grid = (*self.shape[1:], 2)
+        return map_rows(one, (h,), [(num_horizons, *grid), (self.shape[0], *grid)])
 
     def backtested(self, h: Tensor, num_horizons: int, num_held: int) -> tuple[Tensor, ...]:
         """Fits, continues, and tells the last snapshots from those before: see `continued`.
@@ -318,17 +320,18 @@ class PathFit:
         before = np.arange(self.shape[0]) < self.shape[0] - num_held
 
         def one(sample):
-            paths, residual = self(sample[None])
+            paths, residual = self(sample)
             noise = self._noise(ComplexPair.from_stacked(residual))
-            known = sample[None] * before.astype("float32")[:, None, None, None]
+            known = sample * before.astype("float32")[:, None, None, None]
             past = Paths(paths.amplitude, paths.phase, paths.window * before.astype("float32"))
             past, _ = self._improve(ComplexPair.from_stacked(known), past, noise, _NUM_BACK_STEPS)
             seen = ops.cast(ops.any(past.window > 0, axis=-1), "float32")
             past = Paths(past.amplitude * seen[..., None], past.phase, paths.window)
             told = self._superpose(*self._waves(past, self.axes[0])).stacked()[:, -num_held:]
-            return self.extrapolate(paths, num_horizons)[0], residual[0], told[0]
+            return self.extrapolate(paths, num_horizons), residual, told
 
-        return ops.map(one, h)
+        times = (num_horizons, self.shape[0], num_held)
+        return map_rows(one, (h,), [(time, *self.shape[1:], 2) for time in times])
 
     def doppler(self, paths: Paths) -> Tensor:
         """Doppler shifts amid the history in cycles per snapshot, `[batch, num_paths]`."""

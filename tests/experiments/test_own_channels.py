@@ -87,16 +87,6 @@ def check(folder, h, preset):
     assert rows["perfect"] >= rows["hold"]
 
 
-@pytest.fixture
-def eagerly():
-    """For a handful of sequences compiling does not pay."""
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 @pytest.mark.usefixtures("eagerly")
 def test_quick_form(folder, monkeypatch):
     h = save_array(folder, (16, 21, 4, 8), PlanarArray(2, 2))

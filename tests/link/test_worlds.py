@@ -94,16 +94,6 @@ def test_differences_are_to_the_best_training_free_predictor(points):
         assert find(points, world, "hold")["sum_rate_verdict"] == "worse"
 
 
-@pytest.fixture
-def eagerly():
-    """For a handful of sequences compiling does not pay."""
-    import tensorflow as tf
-
-    tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
-
-
 @pytest.mark.usefixtures("eagerly")
 def test_presets_are_compared_with_each_other_too(config, folder, tmp_path):
     for name, expert in (("near", (16, 2)), ("far", (4, 1))):

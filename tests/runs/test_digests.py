@@ -108,3 +108,11 @@ def test_results_depend_on_the_code_they_import(tmp_path, file, change, counts):
     changed = copy(root, tmp_path / "lwmt_sionna", **{file: lambda text: text + change})
     for module in ("lwmt_sionna.evaluation.grid", "lwmt_sionna.link.sweep.points"):
         assert (code_digest(module) != code_digest(module, package=changed)) is counts, module
+
+
+def test_predictors_without_training_outlive_changes_of_the_models():
+    """Their forecasts are hours of work that every new predictor is compared with."""
+    rooms = ("lwmt_sionna.models", "lwmt_sionna.layers", "lwmt_sionna.training")
+    for module in ("autoregression", "bins", "parametric", "reference"):
+        reached = code_modules(f"lwmt_sionna.baselines.{module}")
+        assert not [name for name in reached if name.startswith(rooms)], module
