@@ -83,17 +83,21 @@ def main(argv=None):
 def recorded(point):
     """What a record keeps of a point: thousands of them are one file.
 
-    Numbers of four significant digits; no differences of ceilings, which nobody competes with; of
-    the verdicts that of the goodput, as the others can be read from their intervals.
+    Numbers of four significant digits, differences of three; no differences of ceilings, which
+    nobody competes with, and of untrained starts, which are compared with what was trained; of the
+    verdicts that of the goodput, as the others can be read from their intervals.
     """
     kept = {}
     for name, value in point.items():
         compared = "_difference" in name or name.endswith("_verdict")
-        if name in ("share", "nmse_q90_db") or (compared and point["kind"] == "ceiling"):
+        aside = compared and point["kind"] in ("ceiling", "untrained_start")
+        if name in ("share", "nmse_q90_db") or aside:
             continue
         if name.endswith("_verdict") and name != "goodput_verdict":
             continue
-        kept[name] = float(f"{value:.4g}") if isinstance(value, float) else value
+        kept[name] = (
+            float(f"{value:.{3 if compared else 4}g}") if isinstance(value, float) else value
+        )
     return kept
 
 
