@@ -88,7 +88,7 @@ def main(argv=None):
         raise command_line.UsageError(f"--sequences must be at least 1, not {args.sequences}")
     settings = REGULAR if args.general is None else [read_setting(*g) for g in args.general]
 
-    from lwmt_sionna.models.presets import DEFAULT_PRESET, preset_folder
+    from lwmt_sionna.models.presets import DEFAULT_PRESET, preset_digest, preset_folder
     from lwmt_sionna.runs import records
     from lwmt_sionna.runs.digests import code_digest
     from lwmt_sionna.runs.parallel import progress_bar
@@ -112,7 +112,7 @@ def main(argv=None):
                     "channels": config.to_dict(),
                     "history_snr_db": args.history_snr,
                     "predictor": name,
-                    "preset": None if preset_file is None else records.sha256(preset_file),
+                    "preset": None if preset_file is None else preset_digest(preset_file),
                     "code": code,
                 }
                 run = functools.partial(judge, make, draw, args.history_snr, config.seed)

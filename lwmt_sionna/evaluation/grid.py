@@ -36,7 +36,7 @@ from lwmt_sionna.evaluation.evaluator import (
 from lwmt_sionna.evaluation.leaks import check_held_out, other_histories, shuffled_histories
 from lwmt_sionna.evaluation.metrics import normalized_error, to_db, zero_forcing_rates
 from lwmt_sionna.masking import HardwareConfig
-from lwmt_sionna.models.presets import DEFAULT_PRESET, preset_folder
+from lwmt_sionna.models.presets import DEFAULT_PRESET, preset_digest, preset_folder
 from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import (
     FILLED,
@@ -286,7 +286,7 @@ def run_grid(
     common = {
         "settings": settings,
         "code": code_digest(__name__),
-        "presets": {name: records.sha256(inputs[f"preset_{name}"]) for name in named},
+        "presets": {name: preset_digest(preset) for name, preset in named.items()},
     }
     joined: dict[str, list[Any]] = {}
     cells = [(*regime, snr) for regime in regimes for snr in config.history_snr_db]

@@ -1,5 +1,6 @@
 """Presets: folders with a configuration, weights, metadata and a README."""
 
+import hashlib
 import importlib
 import json
 import pathlib
@@ -19,6 +20,7 @@ __all__ = [
     "PresetModel",
     "list_presets",
     "load_preset",
+    "preset_digest",
     "preset_folder",
     "save_preset",
 ]
@@ -110,6 +112,19 @@ def preset_folder(preset: PathLike) -> pathlib.Path:
         f"Unknown preset. Expected one of {', '.join(list_presets()) or '(none shipped)'} or a "
         f"folder with {_CONFIG} and {_WEIGHTS}. Received: preset={preset}"
     )
+
+
+def preset_digest(preset: PathLike) -> str:
+    """SHA-256 of a preset's configuration and weights, as 64 hexadecimal digits.
+
+    Results that are kept depend on nothing else of it: not on words about the model.
+
+    Raises:
+        ValueError: If there is no such preset.
+    """
+    folder = preset_folder(preset)
+    files = [folder / name for name in (_CONFIG, _WEIGHTS) if (folder / name).is_file()]
+    return hashlib.sha256("".join(map(records.sha256, files)).encode()).hexdigest()
 
 
 def load_preset(

@@ -1,7 +1,6 @@
 """One training for all: steps, checkpoints, validation, callbacks, and what ends it early."""
 
 import csv
-import hashlib
 import itertools
 import logging
 import math
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import keras
 import numpy as np
 
-from lwmt_sionna.models.presets import preset_folder
+from lwmt_sionna.models.presets import preset_digest, preset_folder
 from lwmt_sionna.runs.parallel import progress_bar
 from lwmt_sionna.runs.records import atomic_path, sha256
 from lwmt_sionna.runs.store import RunFolder, Store
@@ -438,10 +437,6 @@ def _input_path(name):
 
 
 def _input_digest(name):
-    """SHA-256 of a file, or of the files of a preset."""
+    """SHA-256 of a file, or of a preset."""
     path = _input_path(name)
-    if path.is_file():
-        return sha256(path)
-    files = sorted(path.glob("*.[jh]*"))
-    digests = [sha256(path) for path in files if path.name != "metadata.json"]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()
+    return sha256(path) if path.is_file() else preset_digest(path)

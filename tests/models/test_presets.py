@@ -1,13 +1,14 @@
 """Shipped presets: what they hold, and that architectures without weights are told apart."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 
 from lwmt_sionna import ChannelPredictor, LWMTBackbone, MaskedChannelModel
 from lwmt_sionna.models import DEFAULT_PRESET, list_presets
-from lwmt_sionna.models.presets import preset_folder
+from lwmt_sionna.models.presets import preset_digest, preset_folder
 
 
 def test_presets_without_weights_are_told_apart():
@@ -50,6 +51,20 @@ def test_another_kind_of_model_is_refused():
     backbone = LWMTBackbone.from_preset("small")
     whole = ChannelPredictor.from_preset("small")
     np.testing.assert_array_equal(backbone.embed.kernel, whole.backbone.embed.kernel)
+
+
+def test_words_about_a_preset_do_not_count(tmp_path):
+    """What was computed with it is kept as long as the model is the same."""
+    folder = tmp_path / "preset"
+    shutil.copytree(preset_folder("small"), folder)
+    (folder / "README.md").write_text("Other words.\n")
+    (folder / "metadata.json").unlink()
+    assert preset_digest(folder) == preset_digest("small")
+    for name in ("config.json", "model.weights.h5"):
+        before = preset_digest(folder)
+        with open(folder / name, "ab") as file:
+            file.write(b"\n")
+        assert preset_digest(folder) != before
 
 
 def test_precision_can_be_chosen():

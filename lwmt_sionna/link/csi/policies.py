@@ -22,7 +22,12 @@ from lwmt_sionna.baselines import (
 )
 from lwmt_sionna.evaluation import CEILINGS
 from lwmt_sionna.link.csi.drops import DropFactory
-from lwmt_sionna.models.presets import DEFAULT_PRESET, list_presets, preset_folder
+from lwmt_sionna.models.presets import (
+    DEFAULT_PRESET,
+    list_presets,
+    preset_digest,
+    preset_folder,
+)
 from lwmt_sionna.runs import records
 from lwmt_sionna.typing import Array, PathLike
 
@@ -352,7 +357,7 @@ def _is_file(value):
 def _preset(preset, name, history_snr_db, array_shape):
     folder = preset_folder(preset)
     predictor = ModelPredictor(preset, name=name, array_shape=array_shape)
-    return predictor, name, records.sha256(folder), folder
+    return predictor, name, preset_digest(folder), folder
 
 
 def _from_object(spec, module_name, object_name):

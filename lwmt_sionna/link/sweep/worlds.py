@@ -43,7 +43,7 @@ from lwmt_sionna.link.sweep.run import run_sweep, share_cores
 from lwmt_sionna.link.sweep.summary import recovered_share
 from lwmt_sionna.masking import HardwareConfig
 from lwmt_sionna.models import ChannelPredictor
-from lwmt_sionna.models.presets import DEFAULT_PRESET, load_preset, preset_folder
+from lwmt_sionna.models.presets import DEFAULT_PRESET, load_preset, preset_digest, preset_folder
 from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import FILLED, Config, NonNegativeInt, PositiveInt
 from lwmt_sionna.runs.digests import code_digest
@@ -309,7 +309,7 @@ def evaluate_worlds(
         common = {
             "code": code_digest(__name__),
             "settings": settings,
-            "presets": {name: records.sha256(path) for name, path in presets.items()},
+            "presets": {name: preset_digest(path) for name, path in presets.items()},
         }
         sums = {name: records.sha256(path) for name, path in files.items()}
         # By SNR: what is compiled for one serves all worlds.
@@ -403,7 +403,7 @@ def _forecasts(factory, trial, config, history_snr_db, store):
         # What fills lost reports in front of a model is the predictor's.
         modules = {type(part).__module__ for part in (predictor, model)}
         code = code_digest(*sorted(modules), load_preset.__module__)
-        key = {**common, "preset": records.sha256(preset), "code": code}
+        key = {**common, "preset": preset_digest(preset), "code": code}
         predict = functools.partial(_predict, predictor, trial, predictor.model.num_horizons)
         both = store.compute(key, predict, name)
         judged[name] = Judged(both[:, :horizons], "preset")
