@@ -73,6 +73,7 @@ CASES = {
         TOKENS.shape,
     ),
     "factored": (layers.FactoredPositionEncoding, {"num_frequencies": 3}, TOKENS, TOKENS.shape),
+    "readout": (layers.Readout, {"units": 3, "num_answers": 2}, random(2, 4, 3, 7), (2, 2, 3)),
     "learned": (layers.LearnedPositionEncoding, {"grid": GRID}, TOKENS, TOKENS.shape),
     "backbone": (models.LWMTBackbone, BACKBONE, CHANNEL, (2, 18, 12)),
     "backbone-rotary": (
@@ -106,6 +107,23 @@ CASES = {
         CHANNEL,
         (2, 3, 12),
     ),
+    "task": (
+        models.TaskModel,
+        {
+            "backbone": backbone(neighborhood=WITH_CLASS),
+            "head": lambda policy: layers.Readout(3, 2, dtype=policy),
+            "loss": "mse",
+            "metrics": ["mae"],
+        },
+        CHANNEL,
+        (2, 2, 3),
+    ),
+    "estimator": (
+        models.ChannelEstimator,
+        {"backbone": backbone()},
+        {"h": CHANNEL, "mask": np.arange(2 * 90).reshape(2, 3, 6, 5) % 4 > 0},
+        CHANNEL.shape,
+    ),
     "predictor": (
         models.ChannelPredictor,
         {
@@ -129,6 +147,13 @@ OPTIONS = {
     "backbone": {"idle_weights": ["mask_embedding"]},
     "backbone-rotary": {"idle_weights": ["mask_embedding"]},
     "encoder": {"float32_parts": ["transform"], "idle_weights": ["mask_embedding"]},
+    "task": {"float32_parts": ["transform"], "idle_weights": ["mask_embedding"]},
+    "estimator": {
+        "float32_parts": ["transform", "head", "pilots"],
+        "idle_weights": ["mask_embedding"],
+        "mixed_output": None,
+        "tolerance": 1e-4,
+    },
     "predictor": {"float32_parts": ["transform", "head"], "mixed_output": None, "tolerance": 1e-4},
 }
 
@@ -155,8 +180,10 @@ def test_every_layer_and_model_is_checked():
         for value in vars(room).values()
         if inspect.isclass(value) and issubclass(value, keras.layers.Layer)
     }
-    # The refiner is a part of the predictor, and checked with it.
-    assert classes - {models.Refiner} == {case[0] for case in CASES.values()}
+    # The refiner is a part of the predictor, and checked with it. What tasks have beside their base
+    # are settings, which `test_tasks` saves and reads.
+    tasks = {models.BeamPredictor, models.LineOfSightClassifier, models.Localizer}
+    assert classes - {models.Refiner} - tasks == {case[0] for case in CASES.values()}
 
 
 def test_loss_round_trip():

@@ -1,6 +1,7 @@
 """Stored propagation paths, and the channel sequences made from them."""
 
 from lwmt_sionna.data.arrays import PlanarArray
+from lwmt_sionna.data.beams import beam_power, best_beams, check_same_tracks, dft_codebook
 from lwmt_sionna.data.channels import (
     ChannelSequences,
     as_channels,
@@ -48,11 +49,15 @@ __all__ = [
     "add_noise",
     "as_channels",
     "axes_fault",
+    "beam_power",
+    "best_beams",
     "check_channels",
     "check_disjoint",
     "check_file",
+    "check_same_tracks",
     "check_values",
     "concatenate",
+    "dft_codebook",
     "draw_clusters",
     "event_mask",
     "event_power",

@@ -3,6 +3,7 @@
 from lwmt_sionna.layers.angle_delay import AngleDelayTransform, InverseAngleDelayTransform
 from lwmt_sionna.layers.encoder import EncoderBlock, SparseSpatioTemporalAttention
 from lwmt_sionna.layers.position import FactoredPositionEncoding, LearnedPositionEncoding
+from lwmt_sionna.layers.readout import Readout
 
 __all__ = [
     "AngleDelayTransform",
@@ -10,5 +11,6 @@ __all__ = [
     "FactoredPositionEncoding",
     "InverseAngleDelayTransform",
     "LearnedPositionEncoding",
+    "Readout",
     "SparseSpatioTemporalAttention",
 ]

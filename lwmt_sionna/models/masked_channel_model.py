@@ -1,5 +1,6 @@
 """Masked channel modelling: the self-supervised task."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -66,7 +67,7 @@ class MaskedChannelModel(PresetModel):
         self.head = keras.layers.Dense(
             patch[0] * patch[1] * 2, name="head", dtype=self.dtype_policy
         )
-        self.level_features = None
+        self.level_features: Any = None
         if self.local_scale:
             self.level_features = keras.layers.Dense(
                 backbone.width, name="level_features", dtype=self.dtype_policy
@@ -82,46 +83,61 @@ class MaskedChannelModel(PresetModel):
         self.built = True
 
     def call(self, inputs: dict[str, Tensor], training: bool | None = None) -> Tensor:
+        embeddings, back = self.encode(inputs, training=training)
+        return back(self.head(embeddings))
+
+    def encode(
+        self,
+        inputs: dict[str, Tensor],
+        extra: Tensor | None = None,
+        training: bool | None = None,
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """Embeddings, and the way back to channels for what heads read from them.
+
+        Args:
+            inputs: See the call arguments.
+            extra: What is added to the embedded patches, `[batch, num_tokens, width]`.
+            training: Whether dropout is active.
+
+        Returns:
+            Embeddings of the patches `[batch, num_tokens, width]`, and a function from values of
+            patches, `[batch, num_tokens, patch[0] * patch[1] * 2]`, to `[batch, time, angle, delay,
+            2]`: put together, at the scale and with the motion of the channel.
+        """
         channel, mask = inputs["channel"], inputs.get("mask")
-        options = {
-            "mask": mask,
-            "sampling_period": inputs.get("sampling_period"),
-            "bandwidth": inputs.get("bandwidth"),
-            "training": training,
-        }
-        motion = None
+        shape, patch = channel.shape[1:4], self.backbone.patch
+        x, scale, motion, energy = channel, None, None, None
         if self.local_motion:
             visible = None if mask is None else 1.0 - ops.cast(mask, "float32")
-            motion = local_motion(channel, self.backbone.patch, visible)
-            channel = ops.cast(turn(ops.cast(channel, "float32"), motion.conj()), channel.dtype)
+            motion = local_motion(channel, patch, visible)
+            x = ops.cast(turn(ops.cast(x, "float32"), motion.conj()), x.dtype)
         if self.local_scale:
-            result = self._scaled(channel, options)
-        else:
-            result = self._reconstruct(self.backbone(channel, **options), channel)
-        if motion is None:
-            return result
-        return ops.cast(turn(ops.cast(result, "float32"), motion), result.dtype)
-
-    def _scaled(self, channel, options):
-        """Reconstruction of a channel whose patches are brought to one scale."""
-        scale, level = self._scale(channel, options["mask"])
-        tokens = self.backbone.tokens(channel / ops.cast(scale, channel.dtype), options["mask"])
-        tokens = tokens + self.level_features(level)
-        energy = None
-        if isinstance(self.backbone.routing, EnergyRouting):
-            energy = ops.exp(level[..., 0])
+            scale, level = self._scale(x, mask)
+            scale = ops.cast(scale, x.dtype)
+            x, energy = x / scale, ops.exp(level[..., 0])
+        elif isinstance(self.backbone.routing, EnergyRouting):
+            energy = ops.sum(ops.square(patchify(x, patch)), axis=-1)
+            energy = energy if mask is None else energy * (1 - ops.cast(mask, energy.dtype))
+        tokens = self.backbone.tokens(x, mask)
+        if self.local_scale:
+            tokens = tokens + self.level_features(level)
         embeddings = self.backbone.encode(
-            tokens,
-            channel.shape[1:4],
+            tokens if extra is None else tokens + ops.cast(extra, tokens.dtype),
+            shape,
+            mask=mask,
+            sampling_period=inputs.get("sampling_period"),
+            bandwidth=inputs.get("bandwidth"),
             energy=energy,
-            **options,
+            training=training,
         )
-        return self._reconstruct(embeddings, channel) * ops.cast(scale, channel.dtype)
 
-    def _reconstruct(self, embeddings, channel):
-        if self.backbone.neighborhood.class_token:
-            embeddings = embeddings[:, :-1]
-        return unpatchify(self.head(embeddings), channel.shape[1:4], self.backbone.patch)
+        def back(values):
+            h = unpatchify(values, shape, patch)
+            h = h if scale is None else h * scale
+            return h if motion is None else ops.cast(turn(ops.cast(h, "float32"), motion), h.dtype)
+
+        has_class = self.backbone.neighborhood.class_token
+        return embeddings[:, :-1] if has_class else embeddings, back
 
     def _scale(self, channel, mask):
         """Amplitude of every patch over its visible snapshots, `[batch, 1, angle, delay, 1]`.

@@ -1,0 +1,125 @@
+"""The tasks that come with the package: line of sight, best beams, positions."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from lwmt_sionna.layers.readout import Readout
+from lwmt_sionna.models.task_model import Backbone, TaskModel
+from lwmt_sionna.typing import Tensor
+
+__all__ = ["BeamPredictor", "LineOfSightClassifier", "Localizer", "position_error"]
+
+# Power gain of the middle of a cell in decibels: levels count from there.
+_REFERENCE_DB = -100.0
+
+
+@keras.saving.register_keras_serializable(package="lwmt_sionna")
+class LineOfSightClassifier(TaskModel):
+    """Tells whether the base station is in sight: one logit per sequence.
+
+    Trained by labels in {0, 1}, `[batch, 1]`: `PathSequences.line_of_sight[:, -1:]`.
+
+    Args:
+        backbone: See `TaskModel`.
+        reference_db: See `TaskModel`.
+        **kwargs: Further arguments of `TaskModel`.
+
+    Returns:
+        `[batch, 1]`, above 0 for the line of sight.
+    """
+
+    def __init__(
+        self, backbone: Backbone, reference_db: float | None = _REFERENCE_DB, **kwargs: Any
+    ) -> None:
+        loss = keras.losses.BinaryCrossentropy(from_logits=True)
+        metrics = [
+            keras.metrics.BinaryAccuracy("accuracy", threshold=0.0),
+            keras.metrics.AUC(from_logits=True, name="auc"),
+        ]
+        head = Readout(1, dtype="float32")
+        super().__init__(backbone, head, loss, metrics, reference_db=reference_db, **kwargs)
+        self._settings = {}
+
+
+@keras.saving.register_keras_serializable(package="lwmt_sionna")
+class BeamPredictor(TaskModel):
+    """Tells the best beam of a codebook, in the last snapshot and in those to come.
+
+    The codebook may belong to another carrier and array than the channels do. Trained by indices of
+    beams, `[batch, 1 + num_horizons]`: `lwmt_sionna.data.best_beams`.
+
+    Args:
+        backbone: See `TaskModel`.
+        num_beams: Beams of the codebook.
+        num_horizons: Snapshots ahead.
+        **kwargs: Further arguments of `TaskModel`.
+
+    Returns:
+        Logits, `[batch, 1 + num_horizons, num_beams]`.
+    """
+
+    def __init__(
+        self, backbone: Backbone, num_beams: int = 64, num_horizons: int = 5, **kwargs: Any
+    ) -> None:
+        if num_beams < 2 or num_horizons < 0:
+            raise ValueError(
+                "`num_beams` must be 2 or more, `num_horizons` 0 or more. Received: "
+                f"num_beams={num_beams}, num_horizons={num_horizons}"
+            )
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        metrics = [
+            keras.metrics.SparseCategoricalAccuracy("accuracy"),
+            keras.metrics.SparseTopKCategoricalAccuracy(min(3, num_beams), name="top_3"),
+        ]
+        head = Readout(num_beams, num_horizons + 1, dtype="float32")
+        super().__init__(backbone, head, loss, metrics, **kwargs)
+        self._settings = {"num_beams": num_beams, "num_horizons": num_horizons}
+
+
+@keras.saving.register_keras_serializable(package="lwmt_sionna")
+class Localizer(TaskModel):
+    """Tells where in a known place the user is; trained by the mean distance to the truth.
+
+    Labels are positions in metres, `[batch, num_dims]`: `PathSequences.position[:, -1, :2]`.
+
+    Args:
+        backbone: See `TaskModel`.
+        mean: Mean position of the training data in metres, `[num_dims]`: the untrained answer.
+        spread: Standard deviation of the training data in metres, `[num_dims]`.
+        reference_db: See `TaskModel`.
+        **kwargs: Further arguments of `TaskModel`.
+
+    Returns:
+        Positions in metres, `[batch, num_dims]`.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        mean: Sequence[float],
+        spread: Sequence[float],
+        reference_db: float | None = _REFERENCE_DB,
+        **kwargs: Any,
+    ) -> None:
+        mean, spread = ([float(value) for value in pair] for pair in (mean, spread))
+        if not mean or len(spread) != len(mean) or not 0 < min(spread) <= max(spread) < math.inf:
+            raise ValueError(
+                "`mean` and `spread` must hold a number per dimension, `spread` positive ones. "
+                f"Received: mean={mean}, spread={spread}"
+            )
+        metres = keras.layers.Rescaling(spread, mean, dtype="float32")
+        head = keras.Sequential([Readout(len(mean), dtype="float32"), metres], name="head")
+        super().__init__(backbone, head, position_error, reference_db=reference_db, **kwargs)
+        self._settings = {"mean": mean, "spread": spread}
+
+
+@keras.saving.register_keras_serializable(package="lwmt_sionna")
+def position_error(y_true: Tensor, y_pred: Tensor) -> Tensor:
+    """Distance in metres between true and estimated positions `[batch, num_dims]`: `[batch]`."""
+    squares = ops.square(y_pred - ops.cast(y_true, y_pred.dtype))
+    # A micrometre at the truth, where a square root has no slope.
+    return ops.sqrt(ops.sum(squares, axis=-1) + 1e-12)

@@ -1,0 +1,161 @@
+"""Sparse pilots: from what is measured here and there to a whole channel."""
+
+import functools
+
+import numpy as np
+from keras import ops
+
+from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
+from lwmt_sionna.ops.compiled import call_compiled
+from lwmt_sionna.ops.complex import ComplexPair
+from lwmt_sionna.typing import Tensor
+
+__all__ = ["estimate_from_pilots"]
+
+# Fewer steps leave paths out, more fit the noise.
+_ROUNDS, _STEPS = 4, 12
+# The spectrum that is expected first: mean delay as a share of all delays, and half width of the
+# Doppler shifts in bins.
+_MEAN_DELAY, _HALF_WIDTH = 1 / 8, 1.0
+# What is found tells what to expect next, with this exponent: below 1, faint paths stay possible.
+_TRUST = 0.75
+_FAINTEST = 1e-3
+_FIRST_NOISE, _LEAST_NOISE = 0.1, 1e-6
+_TINY = 1e-20
+
+
+def estimate_from_pilots(
+    h: Tensor, mask: Tensor, array_shape: tuple[int, int, int] | None = None
+) -> Tensor:
+    r"""Estimates channels from noisy pilots by a Wiener filter whose statistics the pilots tell.
+
+    With $F$ the transform from angle, delay and Doppler shift, of twice as many delays and Doppler
+    shifts as the grid resolves, $M$ the choice of the pilots, and $W$ the power that is expected in
+    each bin, the linear minimum mean-square error estimate is
+
+    $$\hat h = F W^{1/2} (W^{1/2} F^H M F W^{1/2} + \sigma^2)^{-1} W^{1/2} F^H M y$$
+
+    by conjugate gradients. At first $W$ is an exponential profile of delays, slow in Doppler and
+    flat in angle: without it a comb could not tell a delay from its aliases. Then it is what was
+    found, smoothed, and the filter runs again (reweighted least squares, Gorodnitsky and Rao 1997);
+    $\sigma^2$ is what the pilots leave unexplained.
+
+    Delays count from the reference of the receiver, as timing advance leaves them: between combs
+    `n` apart, those beyond `1 / n` of all are taken for shorter ones. Errors do not fall far below
+    -20 dB, however clean the pilots are.
+
+    Args:
+        h: Real `[batch, time, num_ant, num_subcarriers, 2]`, not far from unit power.
+        mask: True where there is no pilot, bool `[batch, time, num_ant, num_subcarriers]`. What `h`
+            holds there has no effect.
+        array_shape: Rows, columns and polarisations of the array; a linear array if left out.
+
+    Returns:
+        Real, shape as `h`, without gradient; zero without any pilot.
+    """
+    known = ops.logical_not(ops.cast(mask, "bool"))[..., None]
+    y = ops.where(known, h, ops.zeros_like(h))
+    settings = None if array_shape is None else tuple(array_shape)
+    return ops.stop_gradient(call_compiled(_estimate, [y, ops.cast(known, y.dtype)], settings))
+
+
+def _estimate(y, known, array_shape):
+    count = ops.maximum(_total(known), 1.0)
+    power = _total(ops.square(y)) / count
+    expected = _expected(*y.shape[1:4])
+    # Of the columns of the transform, what the pilots see.
+    share = count / expected.size
+
+    def refine(_, state):
+        weight, noise, _ = state
+        spectrum = _regress(y, known, ops.sqrt(weight), noise, array_shape)
+        h = _channel(spectrum, y.shape, array_shape)
+        # As many degrees of freedom are fitted as bins stand out of the noise.
+        fitted = _total(weight * share / (weight * share + noise + _TINY))
+        noise = _total(ops.square(known * (y - h))) / ops.maximum(count - fitted, 0.2 * count)
+        noise = ops.clip(noise, _LEAST_NOISE * power, 0.9 * power)
+        found = _smooth(ops.sum(ops.square(spectrum), axis=-1, keepdims=True))
+        found = ops.power(found / (_mean(found) + _TINY) + _FAINTEST, _TRUST)
+        return found / _mean(found) * (power - noise), noise, h
+
+    weight = ops.convert_to_tensor(expected, dtype=y.dtype) * (1.0 - _FIRST_NOISE) * power
+    state = (weight, _FIRST_NOISE * power, ops.zeros_like(y))
+    return ops.fori_loop(0, _ROUNDS, refine, state)[2]
+
+
+def _regress(y, known, gain, noise, array_shape):
+    """Spectrum of the estimate: conjugate gradients from zero."""
+
+    def apply(z):
+        h = known * _channel(gain * z, y.shape, array_shape)
+        return gain * _spectrum(h, array_shape) + noise * z
+
+    def step(_, state):
+        z, residual, direction, square = state
+        moved = apply(direction)
+        length = square / (_total(direction * moved) + _TINY)
+        z, residual = z + length * direction, residual - length * moved
+        new = _total(ops.square(residual))
+        return z, residual, residual + new / (square + _TINY) * direction, new
+
+    start = gain * _spectrum(y, array_shape)
+    state = (ops.zeros_like(start), start, start, _total(ops.square(start)))
+    return gain * ops.fori_loop(0, _STEPS, step, state)[0]
+
+
+def _spectrum(h, array_shape):
+    """Channels to Doppler shifts, angles and delays; adjoint of `_channel`."""
+    num_snapshots, _, num_subcarriers = h.shape[1:4]
+    h = ops.pad(h, [[0, 0], [0, num_snapshots], [0, 0], [0, num_subcarriers], [0, 0]])
+    return _over_time(angle_delay_transform(h, array_shape), 1)
+
+
+def _channel(x, shape, array_shape):
+    """Doppler shifts, angles and delays to channels of a shape."""
+    x = _over_time(x, -1)[:, : shape[1]]
+    return inverse_angle_delay_transform(x, array_shape)[:, :, :, : shape[3]]
+
+
+def _over_time(x, sign):
+    cosine, sine = (ops.convert_to_tensor(m, dtype=x.dtype) for m in _fourier(x.shape[1]))
+    z = ComplexPair.from_stacked(x)
+    # n snapshot, d Doppler shift, b batch, m angle, k delay
+    turned = z.map(lambda part: ops.einsum("nd,bnmk->bdmk", sine, part))
+    z = z.map(lambda part: ops.einsum("nd,bnmk->bdmk", cosine, part))
+    return z.plus(ComplexPair(sign * turned.im, -sign * turned.re)).stacked()
+
+
+@functools.lru_cache(maxsize=16)
+def _fourier(size):
+    turns = np.outer(np.arange(size), np.arange(size)) / size
+    return np.cos(2 * np.pi * turns) / np.sqrt(size), np.sin(2 * np.pi * turns) / np.sqrt(size)
+
+
+@functools.lru_cache(maxsize=16)
+def _expected(num_snapshots, num_ant, num_subcarriers):
+    """Power that is expected in each bin, of mean 1, `[1, 2 time, num_ant, 2 subcarriers, 1]`."""
+    delay = np.arange(2 * num_subcarriers) / 2
+    # The shortest delays leak to just before zero, which is the end of the axis.
+    profile = np.maximum(
+        np.exp(-delay / (_MEAN_DELAY * num_subcarriers)), np.exp(delay - num_subcarriers)
+    )
+    doppler = np.arange(2 * num_snapshots)
+    doppler = np.minimum(doppler, 2 * num_snapshots - doppler) / 2
+    power = np.multiply.outer(1 / (1 + np.square(doppler / _HALF_WIDTH)), profile)
+    power = np.repeat(power[:, None] / power.mean(), num_ant, axis=1)
+    return power[None, ..., None]
+
+
+def _smooth(power):
+    for axis in (1, 2, 3):
+        around = ops.roll(power, 1, axis=axis) + ops.roll(power, -1, axis=axis)
+        power = 0.5 * power + 0.25 * around
+    return power
+
+
+def _total(x):
+    return ops.sum(x, axis=(1, 2, 3, 4), keepdims=True)
+
+
+def _mean(x):
+    return ops.mean(x, axis=(1, 2, 3, 4), keepdims=True)
