@@ -298,6 +298,12 @@ def test_embeddings_of_a_predictor(predictor, rng):
     assert predictor.embed(sionna, per="sequence").shape == (1, 2, 1, 1, 8)
 
 
+@pytest.mark.usefixtures("eagerly")
+def test_embeddings_need_no_program(predictor, rng):
+    """Within a function of one's own, and where the backend compiles no loops."""
+    assert predictor.embed(channels(rng, 1, 10, 8, 8)).shape == (1, 6 * 6, 8)
+
+
 def test_null_subcarriers_inside_of_a_graph(rng):
     """Indices given as an array stay numbers where the call is traced."""
     encoder = ChannelEncoder(make_backbone(), per="sequence")
