@@ -22,6 +22,10 @@ import numpy as np
 import pytest
 
 from lwmt_sionna.rt.tracing.llvm import find_libllvm
+from lwmt_sionna.runs.compilation import keep_compiled
+
+# Before anything imports TensorFlow: what one worker has compiled, the others need not.
+keep_compiled()
 
 SEED = 42
 

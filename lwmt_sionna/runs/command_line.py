@@ -23,6 +23,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from lwmt_sionna.runs.compilation import keep_compiled
 from lwmt_sionna.runs.records import git_state
 
 _EXIT_USER_ERROR = 2
@@ -176,6 +177,7 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
     argv = sys.argv[1:] if argv is None else list(argv)
     # TensorFlow reads it at import, which a script leaves to its main function.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    keep_compiled()
     # Records name the commit that the run was started from, not the one it ended on.
     git_state()
     try:
