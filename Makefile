@@ -5,11 +5,12 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
 # What XLA compiles stays in memory until its process ends, so that the tests run in parts.
-LEARNING := tests/evaluation/ tests/golden/ tests/models/ tests/training/
-USING := tests/docs/ tests/experiments/ tests/link/ tests/rt/ tests/scenes/
+# In a part, the rooms with the longest tests come first: no core waits for the last of them.
+LEARNING := tests/golden/ tests/training/ tests/models/ tests/evaluation/
+USING := tests/docs/ tests/link/ tests/rt/ tests/experiments/ tests/scenes/
 OTHERS := $(filter-out $(LEARNING) $(USING) %__pycache__/, $(wildcard tests/*/ tests/test_*.py))
 # Status 5 says that a part has none of the tests asked for.
-PYTEST = $(PY) -m pytest -n 2 --dist loadfile $(PYTEST_ARGS) $(1) || [ $$? -eq 5 ]
+PYTEST = $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) $(1) || [ $$? -eq 5 ]
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test lint format slow data worlds train-worlds train doctor clean

@@ -84,7 +84,9 @@ class ChannelModel(PresetModel):
             return self._run(function, x, training, **one)[:0]
         own = [variable.value for variable in self.variables]
         if training or self.run_eagerly or not is_outermost([x, *own]):
-            return function(x, training=training, **options)
+            if training is not None:  # embeddings know of none
+                options["training"] = training
+            return function(x, **options)
         tensors = {name: value for name, value in options.items() if hasattr(value, "shape")}
         fixed = {name: value for name, value in options.items() if name not in tensors}
         key = (

@@ -1,5 +1,7 @@
 """Baselines on channels whose future is known."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -88,6 +90,7 @@ def tuned():
     return baselines.tuned_baselines(15.0) | few
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("grid", [(1, 1), (7, 3)])
 def test_any_grid_means_any_grid(rng, tuned, grid):
     """One antenna, one subcarrier, primes: what no patch, cross or search grid tiles."""
@@ -99,6 +102,9 @@ def test_any_grid_means_any_grid(rng, tuned, grid):
         assert predictor(history[:0], 2).shape == (0, 2, *grid), name
 
 
+SHAPES = ((2, 8, 2), (8, 1, 2))
+
+
 def planar_path(num_rows, num_cols, num_polarizations, num_snapshots=21):
     """One path seen by a planar array, antennas in Sionna's order."""
     t, p, c, r, k = np.ogrid[:num_snapshots, :num_polarizations, :num_cols, :num_rows, :16]
@@ -107,8 +113,14 @@ def planar_path(num_rows, num_cols, num_polarizations, num_snapshots=21):
     return h.reshape(1, num_snapshots, -1, 16).astype(np.complex64)
 
 
-@pytest.mark.parametrize("name", ["local_ar", "denoised_ar", "clamped_ar", "kalman", "path_fit"])
-@pytest.mark.parametrize("shape", [(2, 8, 2), (8, 1, 2)])
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        *itertools.product(("local_ar", "denoised_ar", "clamped_ar", "kalman"), SHAPES),
+        ("path_fit", SHAPES[0]),
+        pytest.param("path_fit", SHAPES[1], marks=pytest.mark.slow),
+    ],
+)
 def test_the_shape_of_an_array_is_used(name, shape):
     """A path that a planar array resolves is followed; taken for a line, it is not one bin."""
     predictor = baselines.tuned_baselines(25.0, [name], shape)[name]

@@ -147,6 +147,7 @@ def test_two_runs_in_one_folder_are_refused(run, tmp_path):
         )
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_training_runs_resumes_and_makes_a_preset(run, tmp_path):
     from lwmt_sionna.baselines import ModelPredictor
     from lwmt_sionna.data import read_paths, write_paths
@@ -156,6 +157,7 @@ def test_training_runs_resumes_and_makes_a_preset(run, tmp_path):
     config.write_text(
         f'data = ["{tmp_path}/few.h5"]\nnum_ant = 8\nnum_subcarriers = 8\nwidth = 8\ndepth = 1\n'
         "num_heads = 2\nbatch_size = 4\nepochs = 2\nnum_draws = 1\nvalidation_share = 0.25\n"
+        "experts = [[8, 2]]\ncontext = 3\n"
     )
     arguments = ("--config", config, "--workdir", tmp_path / "work", "--quiet")
     status, _, err = run("train_predictor.py", *arguments)

@@ -72,8 +72,11 @@ def test_one_set_of_weights_serves_any_grid():
     assert keras.Model(symbolic, layer(symbolic, grid=GRID)).output_shape[1:] == (NUM_TOKENS, WIDTH)
 
 
-@pytest.mark.parametrize("kernel", ["auto", "dense", "gather", "shift"])
-@pytest.mark.parametrize("class_token", [False, True])
+@pytest.mark.parametrize(
+    ("kernel", "class_token"),
+    [("auto", False), ("dense", True), ("gather", True), ("shift", True)]
+    + [pytest.param(name, False, marks=pytest.mark.slow) for name in ("gather", "shift")],
+)
 def test_trains_compiled(kernel, class_token):
     num_tokens = NUM_TOKENS + int(class_token)
     layer = SparseSpatioTemporalAttention(

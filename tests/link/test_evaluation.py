@@ -201,6 +201,7 @@ def test_a_user_whose_future_cannot_be_is_refused_by_file_and_field(script, fold
     assert error.count("\n") == 1 and not (folder / "out" / "link_level_eval.json").exists()
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_records_call_policies_as_they_were_asked_for(folder):
     """Whatever place their files have: workers may have been started in another folder."""
     make_predictor().save_to_preset("tiny")

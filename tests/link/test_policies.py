@@ -155,6 +155,7 @@ def test_unknown_preset():
 
 
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
+@pytest.mark.usefixtures("eagerly")
 def test_preset_is_hashed(tmp_path, history):
     model = make_predictor()
     long = np.tile(history[:, :, :, :4, :4], (1, 1, 4, 1, 1))

@@ -136,6 +136,7 @@ def test_forms_of_input_agree(trained, history):
     )
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_a_model_trained_at_one_grid_runs_at_another(trained, rng):
     shape = (1, 20, 16, 4)
     other = (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)

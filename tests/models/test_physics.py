@@ -89,6 +89,7 @@ def test_links_are_apart(predict, rng):
     np.testing.assert_array_equal(found[2], predict(history)[2])
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_features_name_the_paths_last(rng):
     model = make_predictor(num_paths=1)
     history, _ = waves(rng, batch=1, num_paths=1, noise=0.3)
@@ -110,6 +111,7 @@ def test_a_preset_predicts_as_the_model_that_was_saved(predict, model, rng):
     assert error_db(predict(history), np.asarray(model(history))) < -60
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_paths_are_resolved_over_a_planar_array(rng):
     """Rows, columns and polarisations are the array's: taken for a line, few paths are found."""
     t, p, c, r, k = np.ogrid[: NUM_SNAPSHOTS + NUM_HORIZONS, :2, :2, :4, :8]
@@ -132,6 +134,7 @@ def test_paths_are_resolved_over_a_planar_array(rng):
     assert errors[0] < -30 and errors[1] > -10
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_paths_are_resolved_where_delays_are_truncated(rng):
     """Steady paths of small delays in a wide band: better than linear prediction of the bins."""
     t, m, k = np.ogrid[: NUM_SNAPSHOTS + NUM_HORIZONS, :8, :32]
@@ -150,6 +153,7 @@ def test_paths_are_resolved_where_delays_are_truncated(rng):
     assert errors[0] < errors[1] - 3
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_twelve_horizons_with_paths_and_a_backtest(rng):
     t, m, k = np.ogrid[: NUM_SNAPSHOTS + 12, :8, :8]
     h = np.exp(2j * np.pi * (0.11 * t + 0.2 * m - 0.3 * k))[None]
@@ -163,6 +167,7 @@ def test_twelve_horizons_with_paths_and_a_backtest(rng):
     assert max(error_db(found[:, i], future[:, i]) for i in range(12)) < -20
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_predictions_of_the_whole_history_are_offered_as_differences(rng):
     """The gate of one at 1 replaces the paths by what linear prediction alone forecasts."""
     history, _ = waves(rng, batch=1)
@@ -214,6 +219,7 @@ def features_of(predictor, history):
     return {name: keras.ops.convert_to_numpy(value) for name, value in found.items()}
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("num_paths", [0, 1])
 def test_a_backtest_says_by_what_experts_differ_from_their_mix(rng, num_paths):
     history, future = waves(rng, batch=2, num_paths=1, noise=0.1)
@@ -249,6 +255,7 @@ def test_a_backtest_needs_snapshots():
         make_predictor(backtest=-1)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_untrained_is_the_start(rng):
     history, _ = waves(rng, batch=2)
     model = make_predictor(backtest=2)

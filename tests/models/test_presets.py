@@ -38,6 +38,7 @@ def test_paper_is_the_published_configuration():
     assert LWMTBackbone.from_preset("paper", load_weights=False).depth == 12
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_testing_runs(rng):
     predictor = ChannelPredictor.from_preset("testing", load_weights=False)
     h = rng.standard_normal((1, 16, 8, 8, 2)).astype(np.float32)

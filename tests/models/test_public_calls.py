@@ -233,6 +233,7 @@ def test_wrong_histories_are_refused(predictor, shape, dtype, message):
         predictor(np.zeros((1, 10, 8, 8), np.complex64), array="both")
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_antennas_must_match_the_array(rng):
     model = make_predictor(array_shape=(2, 2, 2))
     assert model(channels(rng, 2, 10, 8, 8)).shape == (2, 3, 8, 8)
@@ -242,6 +243,7 @@ def test_antennas_must_match_the_array(rng):
     assert model(channels(rng, 1, 1, 8, 1, 2, 10, 8), array="rx").shape == (1, 1, 8, 1, 2, 3, 8)
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_truncated_delays(rng):
     """A band whose paths lie in the first bins is predicted as well from those alone."""
     h = paths(rng, (1, 10, 8, 1), noise=0.0) * np.ones(32)  # all delays are zero
@@ -255,6 +257,7 @@ def test_truncated_delays(rng):
         part(h[..., :4])
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_physical_positions_reach_the_backbone(rng):
     model = make_predictor(make_backbone(position="rotary_grid", position_units=UNITS))
     h = channels(rng, 1, 10, 8, 8)
@@ -265,6 +268,7 @@ def test_physical_positions_reach_the_backbone(rng):
     assert np.abs(near - far).max() > 1e-5
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("class_token", [False, True])
 def test_embeddings(rng, class_token):
     neighborhood = Neighborhood(window=1, corridor=1, class_token=class_token)
@@ -296,6 +300,12 @@ def test_embeddings_of_a_predictor(predictor, rng):
     assert predictor.embed(h, per="snapshot").shape == (2, 6, 8)
     sionna = np.swapaxes(h, 1, 2).reshape(1, 2, 1, 1, 8, 10, 8)
     assert predictor.embed(sionna, per="sequence").shape == (1, 2, 1, 1, 8)
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_embeddings_need_no_program(predictor, rng):
+    """Within a function of one's own, and where the backend compiles no loops."""
+    assert predictor.embed(channels(rng, 1, 10, 8, 8)).shape == (1, 6 * 6, 8)
 
 
 def test_null_subcarriers_inside_of_a_graph(rng):

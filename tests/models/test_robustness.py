@@ -98,6 +98,7 @@ def test_no_links_have_no_future(predictor):
         predictor(np.zeros((1, NUM_SNAPSHOTS, 0, 8), np.complex64))
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_patches_need_not_tile_the_grid(rng):
     model = make_predictor(local_motion=True)
     h = waves(rng, batch=1, size=7).astype(np.complex64)
@@ -157,6 +158,7 @@ def test_complex_targets_count_whole(rng):
     )
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_complex_targets_count_whole_in_evaluate_and_fit(rng):
     h, future = waves(rng, batch=4), waves(rng, batch=4)[:, :2]
     pairs = [v.astype(np.complex64) for v in (h, future)]

@@ -159,6 +159,7 @@ PLANTED = [
 ]
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("array_shape", [(4, 4, 1), (4, 2, 2), (8, 1, 2)])
 def test_paths_are_resolved_over_rows_columns_and_polarisations(rng, array_shape):
     planted = PLANTED if array_shape[1] > 1 else PLANTED[:2]
@@ -192,6 +193,7 @@ def test_polarisations_share_their_paths(rng):
     assert seen[0] < 0.8 and seen[1] > 0.95
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize(("num_ant", "shape"), [(1, None), (2, (1, 1, 2)), (2, (2, 1, 1))])
 @pytest.mark.parametrize("num_subcarriers", [1, 4])
 def test_what_has_no_direction_or_no_delay_has_a_doppler_shift(

@@ -23,6 +23,7 @@ def history(rng):
     return rng.standard_normal(shape).astype(np.float32)
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("kind", CONTESTANTS)
 def test_untrained_it_is_its_starting_point(kind, history):
     model = build(kind)
@@ -58,6 +59,7 @@ def test_attention_differs_and_nothing_else():
     assert isinstance(sparse.backbone.neighborhood, Neighborhood)
 
 
+@pytest.mark.usefixtures("eagerly")
 @pytest.mark.parametrize("kind", CONTESTANTS)
 @pytest.mark.parametrize("grid", [(7, 5), (3, 9), (1, 4)])
 def test_patches_need_not_tile_the_grid(kind, grid, rng):
@@ -67,6 +69,7 @@ def test_patches_need_not_tile_the_grid(kind, grid, rng):
     assert future.shape == (2, 2, *grid, 2) and np.isfinite(future).all()
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_recurrent_patches_that_hang_over_the_edge_are_those_of_a_larger_grid(rng):
     """What is beyond the edge counts as zeros, and what is within is predicted alike."""
     model = build("gru", predictor_config(["none.h5"], patch=(2, 4)))

@@ -79,6 +79,7 @@ def test_from_scratch_the_backbone_is_another(pretrained):
     assert np.abs(difference).max() > 1e-3
 
 
+@pytest.mark.usefixtures("eagerly")
 def test_an_untrained_predictor_is_linear_prediction_whatever_it_starts_from(pretrained, rng):
     h = rng.standard_normal((2, 8, 4, 4, 2)).astype(np.float32)
     scratch = config().build()

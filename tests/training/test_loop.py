@@ -137,10 +137,24 @@ def test_a_killed_training_ends_as_one_that_was_not(tmp_path, data, whole):
     check_resumed(folder, config, expected)
 
 
-def test_a_killed_pretraining_survives_a_damaged_checkpoint(tmp_path, whole):
+class Stop(Exception):
+    """The end of a training in this process, where a kill costs a process."""
+
+
+def test_a_stopped_pretraining_survives_a_damaged_checkpoint(tmp_path, whole, monkeypatch):
     config, expected = whole("pretraining")
-    folder = tmp_path / "killed"
-    kill(config, folder, "keras:Model.train_on_batch", 13)
+    folder = tmp_path / "stopped"
+    step, calls = keras.Model.train_on_batch, []
+
+    def stop(*args, **options):
+        calls.append(step)
+        if len(calls) == 13:
+            raise Stop
+        return step(*args, **options)
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(keras.Model, "train_on_batch", stop)
+        train(config, folder, verbose=0)
     path = newest(folder)
     damaged = bytearray(path.read_bytes())
     damaged[len(damaged) // 2] ^= 1
@@ -199,9 +213,6 @@ def test_inputs_are_files_and_folders_of_presets(data):
 
 def test_stops_are_exact_bit_for_bit(tmp_path):
     """Moments, averages, the best weights and the schedule come back: two halves are one whole."""
-
-    class Stop(Exception):
-        pass
 
     def at(step):
         def stop(epoch, logs):
