@@ -16,6 +16,8 @@ from lwmt_sionna.typing import Shape, Tensor
 __all__ = ["Refiner"]
 
 _TINY = 1e-12
+# Least power over that of the noise that an expert is taken to have missed.
+_LEAST_DOUBT = 0.05
 
 
 class Refiner(PlainErrors, keras.layers.Layer):
@@ -92,6 +94,11 @@ class Refiner(PlainErrors, keras.layers.Layer):
             decisions = decisions * ops.cast(seen, decisions.dtype)
         decisions = unpatchify(decisions, shape, self.backbone.patch)
         gates, residual = decisions[..., :-2], decisions[..., -2:]
+        if self.physics.backtest:
+            doubt = self._doubt(features, amplitude)
+            start = doubt[..., None] * choices[..., -1:, :]
+            choices = ops.concatenate([choices[..., :-1, :], start], axis=-2)
+            amplitude = ops.sqrt(doubt) * amplitude
         if motion is not None:
             residual = turn(residual, motion.map(lambda m: m[:, self.physics.context :]))
         return ops.sum(gates[..., None] * choices, axis=-2) + amplitude * residual
@@ -159,6 +166,22 @@ class Refiner(PlainErrors, keras.layers.Layer):
         level = ops.sqrt(level + 0.1 * noise[:, 0, 0] + _TINY)
         spread = ops.tile(level, (1, 1, patch[0] * patch[1]))
         return unpatchify(spread, (1, *power.shape[2:4]), patch)
+
+    def _doubt(self, features, amplitude):
+        """Share of every patch's power that the best expert has missed in the held-out snapshots.
+
+        What is said of the starting point itself, and what is added, is in proportion to it: where
+        physics is right to a hundredth, a network that is right to a tenth of it costs nothing.
+        """
+        patch, misfit = self.backbone.patch, features.misfit[..., : self.physics.num_experts]
+        missed = patchify(misfit[:, None], patch)
+        missed = ops.reshape(missed, (-1, missed.shape[1], patch[0] * patch[1], misfit.shape[-1]))
+        missed = ops.min(ops.mean(missed, axis=2), axis=-1)[..., None]
+        noise = features.noise[:, None, None]
+        missed = ops.maximum(missed - noise, _LEAST_DOUBT * noise) + _TINY
+        missed = ops.tile(missed, (1, 1, patch[0] * patch[1]))
+        missed = unpatchify(missed, (1, *amplitude.shape[2:4]), patch)
+        return missed / (missed + ops.square(amplitude))
 
     def _levels(self, amplitude, misfit, noise):
         """Embeds the amplitude of every patch, and the experts' misfits, against the noise."""

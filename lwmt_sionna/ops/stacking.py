@@ -23,7 +23,10 @@ _BESIDE = 0.25
 _SPREAD = 0.7
 # Variance of the noise over that of the weights, over the number of values that are compared: of a
 # sequence's weights around the prior ones, and of a patch's around these.
-_WHOLE, _LOCAL = 0.003, 20.0
+_WHOLE, _LOCAL = 0.001, 2.0
+# How many times as much as noise alone would win must be won by weights other than the prior ones,
+# and by those of a patch over those of its sequence.
+_CHANCE, _CHANCE_LOCAL = 2.0, 1.0
 # What is left over this many times the noise power is none, and so many times it is how far it is
 # taken to lead astray.
 _CLEAR, _ASTRAY = 1.2, 2.0
@@ -54,7 +57,9 @@ def stack_forecasts(
     which come from the same equation over all patches, around `prior`. Sums go over the patch, in
     part those beside it, and the held-out snapshots, those about as far ahead most. $\lambda$ is
     proportional to the squared error of the weights in the centre: the variance of this
-    regression's noise over that of its weights.
+    regression's noise over that of its weights. What leaving the centre wins is compared with what
+    it would win by noise alone, and the step shortened accordingly (James and Stein): where one
+    expert leaves nothing but noise, it is believed.
 
     Experts that stand on one model of the whole history, such as resolved paths, have seen in part
     what is held out. They are charged, in $A$, with an error in common: twice the power of what the
@@ -82,7 +87,7 @@ def stack_forecasts(
 
     Reference:
         Wolpert 1992, Stacked generalization (Neural Networks 5); Breiman 1996, Stacked regressions
-        (Machine Learning 24).
+        (Machine Learning 24); James and Stein 1961, Estimation with quadratic loss.
     """
     num_held = tested.shape[2]
     num_horizons = forecasts.shape[2]
@@ -91,7 +96,10 @@ def stack_forecasts(
     known = _in_patches(ops.concatenate([tested, measured[:, None]], axis=1))
     products = ops.matmul(known, ops.swapaxes(known, -1, -2))
     # [batch, horizon, patch, expert + 1, expert + 1]
-    near = ops.convert_to_tensor(_nearness(num_horizons, num_held))
+    near = _nearness(num_horizons, num_held)
+    # As many snapshots tell as much as these of different weights.
+    held = np.sum(near, axis=1) ** 2 / np.sum(near**2, axis=1)
+    near = ops.convert_to_tensor(near)
     products = ops.einsum("hk,bkpef->bhpef", near, products)
     seen = products[..., :-1, :-1]
     grid = token_grid(tuple(measured.shape[1:4]), _PATCH)[1:]
@@ -103,13 +111,15 @@ def stack_forecasts(
     power = ops.sum(ops.square(ahead), axis=-1) * ops.sum(near, axis=1)[:, None, None]
     known = ops.sum(seen * _identity(seen.shape[-1]), axis=-1)
     weights = prior[:, None]
-    for over, strength in (
-        (lambda x: ops.sum(x, axis=2, keepdims=True), _WHOLE),
-        (lambda x: _with_neighbours(x, grid), _LOCAL),
+    for over, strength, chance, patches in (
+        (lambda x: ops.sum(x, axis=2, keepdims=True), _WHOLE, _CHANCE, grid[0] * grid[1]),
+        (lambda x: _with_neighbours(x, grid), _LOCAL, _CHANCE_LOCAL, (1 + 2 * _BESIDE) ** 2),
     ):
         told = over(known)
         unseen = ops.maximum(over(power) - _SEEN * told, 0.0)
-        weights = _regress(over(products), weights, strength, unseen)
+        # Weights per value that tells them, in both parts of every bin.
+        chance = chance * prior.shape[-1] / (2 * _PATCH[0] * _PATCH[1] * patches * held)
+        weights = _regress(over(products), weights, strength, unseen, chance[:, None])
     told = ops.sum(told, axis=-1, keepdims=True)
     evidence = told / (told + ops.sum(unseen, axis=-1, keepdims=True) + _TINY)
     evidence = ops.repeat(evidence, _PATCH[0] * _PATCH[1], axis=-1)
@@ -140,10 +150,11 @@ def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
     return rows[..., -1]
 
 
-def _regress(products, centre, strength, unseen):
+def _regress(products, centre, strength, unseen, chance):
     """Weights `[..., expert]` around those in the centre, from products with the target last.
 
-    `unseen` is the power of every expert for which the centre stands.
+    `unseen` is the power of every expert for which the centre stands, `chance` the share of the
+    error that must be won to leave it.
     """
     matrix, right = products[..., :-1, :-1], products[..., :-1, -1]
     centre = centre + ops.zeros_like(right)
@@ -155,7 +166,10 @@ def _regress(products, centre, strength, unseen):
     load = (ops.maximum(strength * error, _FAINTEST * level) + _TINY)[..., None] + unseen
     # Around the centre, where what is solved for is small.
     right = right - ops.matmul(matrix, centre[..., None])[..., 0]
-    return centre + solve_positive(matrix + load[..., None] * eye, right)
+    step = solve_positive(matrix + load[..., None] * eye, right)
+    won = ops.sum(step * (2.0 * right - ops.matmul(matrix, step[..., None])[..., 0]), axis=-1)
+    kept = ops.maximum(1.0 - chance * error / (won + _TINY), 0.0)
+    return centre + kept[..., None] * step
 
 
 def _unexplained(left, noise, near, grid):

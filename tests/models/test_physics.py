@@ -263,3 +263,21 @@ def test_untrained_is_the_start(rng):
     predicted = keras.ops.convert_to_numpy(model.transform(stacked(model(stacked(history)))))
     # A predictor takes scale and phase out, which the mix does not see.
     np.testing.assert_allclose(predicted, start, atol=1e-3)
+
+
+def test_a_wrong_network_hardly_spoils_what_held_out_snapshots_confirm(rng):
+    """What it does is in proportion to what the experts miss there."""
+    model = make_predictor(backtest=2)
+    model.build((None, NUM_SNAPSHOTS, 8, 8, 2))
+    right = rng.standard_normal(model.head.kernel.shape)
+    t, m, k = np.ogrid[: NUM_SNAPSHOTS + NUM_HORIZONS, :8, :8]
+    h = np.exp(2j * np.pi * (0.13 * t + 2 / 8 * m + 3 / 8 * k))[None]
+    disturbance = rng.standard_normal((NUM_SNAPSHOTS, 8, 8))
+    spoiled = []
+    for noise in (0.1, 0.001):
+        history = stacked(h[:, :NUM_SNAPSHOTS] + noise * disturbance)
+        model.head.kernel.assign(0.0 * right)
+        start = model(history)
+        model.head.kernel.assign(0.3 * right)
+        spoiled.append(float(keras.ops.mean(keras.ops.square(model(history) - start))))
+    assert 0 < spoiled[1] < 0.01 * spoiled[0], spoiled

@@ -123,3 +123,11 @@ def test_what_is_born_in_the_held_out_snapshots_has_no_evidence(channel):
     # Patches are told about by those beside them as well.
     assert evidence[:, :, : SIZE // 2].max() < 0.5
     assert evidence[:, :, SIZE // 2 :].min() > 0.9
+
+
+def test_an_expert_that_leaves_noise_alone_is_believed(channel, rng):
+    """Others win by chance what the noise of the measurement lets them."""
+    other = channel + 0.03 * rng.standard_normal(channel.shape)
+    noise = 0.3 * rng.standard_normal((2, HELD, SIZE, SIZE, 2))
+    mix, *_ = stack([channel, other], channel[:, :HELD] + noise.astype("float32"), [1.0, 0.0])
+    assert power(mix - channel[:, HELD:]) < 1e-3 * 0.03**2 + 1e-9
