@@ -27,6 +27,8 @@ Pairs = tuple[tuple[int, int], ...]
 # what they leave, all together. Those of the whole history have none: before and after the birth of
 # a path it is not one process.
 _PATHS, _REST = 0.9, 0.1
+# Higher orders of linear prediction are cut to what a short history allows.
+_SURE_ORDER = 8
 
 
 class Forecasts(NamedTuple):
@@ -134,7 +136,7 @@ class Physics:
     def shortest(self) -> int:
         """Fewest snapshots of a history."""
         longest = max(order for _, order in (*self.experts, *self.whole_experts))
-        return max(self.context, longest + 1 + self.backtest)
+        return max(self.context, min(longest, _SURE_ORDER) + 1 + self.backtest)
 
     @property
     def num_experts(self) -> int:
@@ -288,9 +290,10 @@ def _mean_power(x):
 def _coefficients(clean, experts):
     """Coefficients of linear predictions of several memories, a list of `ComplexPair` for each."""
     windows = [min(window, clean.shape[1]) for window, _ in experts]
+    orders = [min(order, w - 1) for (_, order), w in zip(experts, windows, strict=True)]
+    pairs = list(zip(windows, orders, strict=True))
     fitted = {}
     for window in sorted(set(windows)):
-        orders = [order for (_, order), w in zip(experts, windows, strict=True) if w == window]
-        fitted[window] = burg_coefficients(clean[:, -window:], max(orders))
-    pairs = zip(experts, windows, strict=True)
-    return [fitted[window][order - 1] for (_, order), window in pairs]
+        highest = max(order for w, order in pairs if w == window)
+        fitted[window] = burg_coefficients(clean[:, -window:], highest)
+    return [fitted[window][order - 1] for window, order in pairs]
