@@ -77,7 +77,8 @@ class Physics:
 
     Args:
         num_horizons: Number of snapshots to forecast.
-        experts: Pairs (window, order) of the linear predictions, at least one.
+        experts: Pairs (window, order) of the linear predictions, at least one. Orders above 8 are
+            cut to what a short history allows.
         context: Number of the most recent snapshots to return.
         denoise_radius: See `lwmt_sionna.ops.linear_prediction.denoise`.
         num_paths: Largest number of paths to resolve; 0 for linear prediction alone.

@@ -256,6 +256,15 @@ def test_a_backtest_needs_snapshots():
 
 
 @pytest.mark.usefixtures("eagerly")
+def test_high_orders_are_cut_to_a_short_history(rng):
+    """Eleven coefficients need twelve snapshots: of these twelve, three are held out."""
+    history, _ = waves(rng, batch=2)
+    high, cut = (make_predictor(experts=((16, n), (8, 2)), backtest=3) for n in (11, 8))
+    assert high.physics.shortest == cut.physics.shortest == NUM_SNAPSHOTS
+    found, expected = (features_of(model, history)["misfit"] for model in (high, cut))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
 def test_untrained_is_the_start(rng):
     history, _ = waves(rng, batch=2)
     model = make_predictor(backtest=2)
