@@ -33,8 +33,9 @@ def keep_compiled(
         largest_bytes: Size from which on the programs that were compiled first are removed.
 
     Returns:
-        Path of the folder in use, or `None` where nothing is kept: without TensorFlow, too late, or
-        where flags of TensorFlow name a folder already or cannot name this one.
+        Path of the folder in use, or `None` where nothing is kept: without TensorFlow, too late,
+        where the folder cannot be written to, or where flags of TensorFlow name one already or
+        cannot name this one.
 
     Example:
 
@@ -52,14 +53,15 @@ def keep_compiled(
     if chosen is None:
         caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         chosen = os.path.join(caches, "lwmt_sionna", "compiled")
-    path = pathlib.Path(chosen).expanduser().absolute() / f"{version}-{_processor()}"
-    if len(str(path).split()) > 1:  # flags end at a space
-        return None
     try:
+        path = pathlib.Path(chosen).expanduser().absolute() / f"{version}-{_processor()}"
         path.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a home that cannot be written to
+        _shrink(path, largest_bytes)
+    except (OSError, RuntimeError):  # no home, or none that can be written to
         return None
-    _shrink(path, largest_bytes)
+    # TensorFlow fails where it cannot write, and takes a flag to end at a space.
+    if not os.access(path, os.W_OK | os.X_OK) or len(str(path).split()) > 1:
+        return None
     os.environ["TF_XLA_FLAGS"] = f"{flags} {_FLAG}={path}".strip()
     return path
 

@@ -62,6 +62,21 @@ def test_nothing_is_kept_where_the_variable_is_empty_or_tensorflow_is_there(
     assert os.environ["TF_XLA_FLAGS"] == "" and not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("broken", ["no home", "a file in its place", "not writable"])
+def test_without_a_folder_to_write_to_nothing_is_kept(early, tmp_path, monkeypatch, broken):
+    if broken == "no home":
+        monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    elif broken == "a file in its place":
+        (tmp_path / "lwmt_sionna").write_text("")
+    else:
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    if broken != "no home":
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert compilation.keep_compiled() is None
+    assert os.environ["TF_XLA_FLAGS"] == ""
+
+
 def test_the_folder_of_caches_is_the_users(early, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert compilation.keep_compiled().parent == tmp_path / "lwmt_sionna" / "compiled"
