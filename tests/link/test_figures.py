@@ -181,6 +181,18 @@ def test_users_and_nmse_are_drawn_as_they_are(tmp_path, figures):
         assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in own] == [(-15.0, 100.0)] * 2
 
 
+def test_what_is_exact_does_not_stretch_the_axis(tmp_path, figures):
+    record = make_record()
+    for point in record["points"]:
+        if point["policy"] == "hold":
+            point["nmse_median_db"] = -200.0
+    plot_nmse_goodput(record, tmp_path / "link_nmse.png")
+    (figure,) = figures.values()
+    for axes in figure.axes:
+        assert axes.get_xlim()[0] > -20.0
+        assert sum(line.get_label() == "hold" for line in axes.lines) == 2
+
+
 def test_required_snr_is_drawn_over_the_horizon(tmp_path, figures):
     plot_required_snr(make_record(), tmp_path / "link_required.png")
     (figure,) = figures.values()

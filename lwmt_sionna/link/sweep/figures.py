@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from lwmt_sionna.link.sweep.adaptation import ADAPTATIONS
-from lwmt_sionna.link.sweep.table import goodput_of, link_record, span, world_points
+from lwmt_sionna.link.sweep.table import EXACT_DB, goodput_of, link_record, span, world_points
 from lwmt_sionna.runs.figures import STYLES, as_record, panels, policy_style
 from lwmt_sionna.typing import PathLike
 
@@ -260,12 +260,17 @@ def plot_nmse_goodput(record: dict[str, Any] | PathLike, path: PathLike) -> None
                 best = perfect.get((regime, row["horizon"]))
                 if row["policy"] == "perfect" or not best or row["nmse_median_db"] is None:
                     continue
-                style = policy_style(row["policy"], others)
+                style: dict[str, Any] = policy_style(row["policy"], others)
                 style |= {"ls": "", "markersize": 4.0 + row["horizon"]}
-                axes.plot(row["nmse_median_db"], 100 * row["goodput"] / best, **style)
+                x = row["nmse_median_db"]
+                if x < EXACT_DB:
+                    # Rounding, and far off: at the edge, so that the others can be told apart.
+                    x = 0.0
+                    style |= {"transform": axes.get_yaxis_transform(), "clip_on": False}
+                axes.plot(x, 100 * row["goodput"] / best, **style)
             axes.axhline(100, color="#000000", lw=0.8, ls=":")
             _set_title(axes, regime, own)
-            axes.set_xlabel("median NMSE [dB]")
+            axes.set_xlabel("median NMSE [dB]; what is exact: at the left edge")
         grid[0][0].set_ylabel("goodput, share of perfect CSI [%]")
 
 

@@ -13,6 +13,8 @@ from lwmt_sionna.link.sweep.summary import recovered_share
 from lwmt_sionna.runs.figures import as_record
 from lwmt_sionna.typing import PathLike
 
+# Errors below are those of rounding: what is predicted is exact.
+EXACT_DB = -100.0
 _CELL = ("regime", "horizon", "policy")
 # Of old records, where one name stood for the SNR of the link, and for that of the history.
 _OLD_NAMES = {
@@ -361,7 +363,7 @@ def _pair(point, suffix):
     values = [point.get(f"nmse_{kind}_db{suffix}") for kind in ("pooled", "median")]
     if None in values:
         return "-"
-    told = ["exact" if value < -100 else f"{value:.1f}" for value in values]
+    told = ["exact" if value < EXACT_DB else f"{value:.1f}" for value in values]
     return "exact" if told == ["exact"] * 2 else " / ".join(told)
 
 
