@@ -160,12 +160,9 @@ class Refiner(PlainErrors, keras.layers.Layer):
 
     def _local_amplitude(self, clean, noise):
         """Amplitude of every patch, spread over its bins: `[batch, 1, angle, delay, 1]`."""
-        patch = self.backbone.patch
-        power = ops.mean(ops.sum(ops.square(clean), axis=-1, keepdims=True), axis=1, keepdims=True)
-        level = ops.mean(patchify(power, patch), axis=-1, keepdims=True)
-        level = ops.sqrt(level + 0.1 * noise[:, 0, 0] + _TINY)
-        spread = ops.tile(level, (1, 1, patch[0] * patch[1]))
-        return unpatchify(spread, (1, *power.shape[2:4]), patch)
+        power = ops.mean(ops.sum(ops.square(clean), axis=-1, keepdims=True), axis=1)
+        level = ops.sqrt(self._over_patches(power) + 0.1 * noise[:, 0, 0] + _TINY)
+        return self._over_bins(level, clean.shape[2:4])
 
     def _doubt(self, features, amplitude):
         """Share of every patch's power that the best expert has missed in the held-out snapshots.
@@ -173,27 +170,33 @@ class Refiner(PlainErrors, keras.layers.Layer):
         What is said of the starting point itself, and what is added, is in proportion to it: where
         physics is right to a hundredth, a network that is right to a tenth of it costs nothing.
         """
-        patch, misfit = self.backbone.patch, features.misfit[..., : self.physics.num_experts]
-        missed = patchify(misfit[:, None], patch)
-        missed = ops.reshape(missed, (-1, missed.shape[1], patch[0] * patch[1], misfit.shape[-1]))
-        missed = ops.min(ops.mean(missed, axis=2), axis=-1)[..., None]
+        missed = self._over_patches(features.misfit[..., : self.physics.num_experts])
+        missed = ops.min(missed, axis=-1, keepdims=True)
         noise = features.noise[:, None, None]
         missed = ops.maximum(missed - noise, _LEAST_DOUBT * noise) + _TINY
-        missed = ops.tile(missed, (1, 1, patch[0] * patch[1]))
-        missed = unpatchify(missed, (1, *amplitude.shape[2:4]), patch)
+        missed = self._over_bins(missed, amplitude.shape[2:4])
         return missed / (missed + ops.square(amplitude))
 
     def _levels(self, amplitude, misfit, noise):
         """Embeds the amplitude of every patch, and the experts' misfits, against the noise."""
-        patch = self.backbone.patch
         floor = ops.log(noise[:, 0, 0] + _TINY)
-        level = 2.0 * ops.log(ops.mean(patchify(amplitude, patch), axis=-1, keepdims=True))
-        features = [level - floor, ops.zeros_like(level) + floor]
-        for column in range(misfit.shape[-1]):
-            power = patchify(misfit[:, None, ..., column : column + 1], patch)
-            power = ops.mean(power, axis=-1, keepdims=True)
-            features.append(ops.log(power + 1e-3 * noise[:, 0, 0] + _TINY) - level)
+        level = 2.0 * ops.log(self._over_patches(amplitude[:, 0]))
+        missed = ops.log(self._over_patches(misfit) + 1e-3 * noise[:, 0, 0] + _TINY) - level
+        features = [level - floor, ops.zeros_like(level) + floor, missed]
         return self.level_features(0.2 * ops.concatenate(features, axis=-1))
+
+    def _over_patches(self, x):
+        """Means over the bins of patches: `[batch, angle, delay, n]` to `[batch, patch, n]`."""
+        values = patchify(x[:, None], self.backbone.patch)
+        values = ops.reshape(
+            values, (-1, values.shape[1], values.shape[2] // x.shape[-1], x.shape[-1])
+        )
+        return ops.mean(values, axis=2)
+
+    def _over_bins(self, level, grid):
+        """A value of every patch for its bins: `[batch, patch, 1]` to `[batch, 1, *grid, 1]`."""
+        patch = self.backbone.patch
+        return unpatchify(ops.tile(level, (1, 1, patch[0] * patch[1])), (1, *grid), patch)
 
 
 def _experts_last(forecasts):

@@ -13,6 +13,7 @@ __all__ = [
     "block_form",
     "check_array_shape",
     "delay_bins",
+    "dft_matrix",
     "inverse_angle_delay_transform",
 ]
 
@@ -138,7 +139,8 @@ def _leading(x):
     return tuple(-1 if n is None else n for n in x.shape[:-3])
 
 
-def _dft_matrix(size):
+def dft_matrix(size: int) -> Array:
+    """Unitary matrix of the discrete Fourier transform, complex128 `[size, size]`."""
     index = np.arange(size)
     return np.exp(-2j * np.pi * np.outer(index, index) / size) / np.sqrt(size)
 
@@ -146,7 +148,7 @@ def _dft_matrix(size):
 @functools.lru_cache(maxsize=64)
 def _angular_block(array_shape, inverse):
     num_rows, num_cols, num_polarizations = array_shape
-    one = np.kron(_dft_matrix(num_cols), _dft_matrix(num_rows))
+    one = np.kron(dft_matrix(num_cols), dft_matrix(num_rows))
     matrix = np.kron(np.eye(num_polarizations), one)
     return block_form(matrix.conj() if inverse else matrix.T)
 
@@ -154,7 +156,7 @@ def _angular_block(array_shape, inverse):
 @functools.lru_cache(maxsize=64)
 def _delay_block(num_subcarriers, num_delay, first_delay, inverse):
     kept = delay_bins(num_subcarriers, num_delay, first_delay)
-    matrix = _dft_matrix(num_subcarriers)
+    matrix = dft_matrix(num_subcarriers)
     return block_form(matrix[kept] if inverse else matrix.conj()[:, kept])
 
 

@@ -8,7 +8,7 @@ from keras import ops
 
 from lwmt_sionna.typing import Tensor
 
-__all__ = ["ComplexPair", "inverse_edges", "is_complex", "to_complex", "to_stacked"]
+__all__ = ["ComplexPair", "inverse", "is_complex", "to_complex", "to_stacked"]
 
 
 class ComplexPair(NamedTuple):
@@ -75,46 +75,37 @@ def to_complex(x: Tensor) -> Tensor:
     return ops.view_as_complex(x)
 
 
-def inverse_edges(matrix: ComplexPair) -> tuple[ComplexPair, ComplexPair]:
-    """First column and first row of the inverses of many small complex matrices.
+def inverse(matrix: ComplexPair) -> ComplexPair:
+    """Inverses of many small complex matrices, all at once.
 
-    Sweeps all pivots but the first, which leaves the products of the inverse of that block with the
-    first row and column; the inverse's own follow from the Schur complement. The system axes come
-    first, so that every step is one wide operation over all systems, and the steps are a loop of
-    the graph. Without pivoting the matrices must be positive definite, or have a definite real or
-    imaginary part, as regularised covariances have.
+    The system axes come first, so that every step is one wide operation over all systems, and the
+    steps are a loop of the graph: sweeps of one pivot after the other. Without pivoting the
+    matrices must be positive definite, or have a definite real or imaginary part, as regularised
+    covariances have.
 
     Args:
         matrix: `ComplexPair` of `[size, size, ...]`.
 
     Returns:
-        Tuple of two `ComplexPair` of `[size, ...]`: column and row.
+        `ComplexPair` of the same shape.
     """
     size = matrix.re.shape[0]
     axes = (1,) * (len(matrix.re.shape) - 2)
 
     def sweep(k, state):
         state = ComplexPair(*state)
-        unit = ops.cast(ops.equal(ops.arange(size), k), state.re.dtype)
+        along = ops.cast(ops.equal(ops.arange(size), k), state.re.dtype)
+        along = ops.reshape(along, (size, *axes))
         row = state.map(lambda m: ops.take(m, k, axis=0))
         column = state.map(lambda m: ops.take(m, k, axis=1))
         pivot = row.map(lambda m: ops.take(m, k, axis=0))
-        inverse = pivot.conj().scaled(1.0 / pivot.power())
+        reciprocal = pivot.conj().scaled(1.0 / pivot.power())
         # Row and column of the pivot are replaced: row k becomes r / p, column k becomes -c / p.
-        along = ops.reshape(unit, (size, *axes))
         kept = (1 - along)[:, None] * (1 - along)[None]
         column = ComplexPair(column.re * (1 - along) - along, column.im * (1 - along))
         row = ComplexPair(row.re * (1 - along) + along, row.im * (1 - along))
-        row = row.times(inverse.map(lambda m: m[None]))
+        row = row.times(reciprocal.map(lambda m: m[None]))
         update = column.map(lambda m: m[:, None]).times(row.map(lambda m: m[None]))
         return state.re * kept - update.re, state.im * kept - update.im
 
-    swept = ComplexPair(*ops.fori_loop(1, size, sweep, tuple(matrix)))
-    schur = swept.map(lambda m: m[:1, 0])
-    inverse = schur.conj().scaled(1.0 / schur.power())
-    column = swept.map(lambda m: m[1:, 0]).times(inverse)
-    row = swept.map(lambda m: m[0, 1:]).times(inverse)
-    return (
-        ComplexPair(*(ops.concatenate([i, -c]) for i, c in zip(inverse, column, strict=True))),
-        ComplexPair(*(ops.concatenate([i, r]) for i, r in zip(inverse, row, strict=True))),
-    )
+    return ComplexPair(*ops.fori_loop(0, size, sweep, tuple(matrix)))

@@ -16,7 +16,7 @@ import numpy as np
 from keras import ops
 
 from lwmt_sionna.ops.compiled import map_rows
-from lwmt_sionna.ops.complex import ComplexPair, inverse_edges
+from lwmt_sionna.ops.complex import ComplexPair, inverse
 from lwmt_sionna.typing import Tensor
 
 __all__ = [
@@ -77,59 +77,80 @@ def denoise(x: Tensor, radius: int = 2, noise: Tensor | None = None) -> Tensor:
     Returns:
         Real, shape as `x`.
     """
-    num_snapshots, num_angle, num_delay = x.shape[1:4]
-    all_bins = num_angle * num_delay
+    num_snapshots, *grid = x.shape[1:4]
     noise = noise_power(x) if noise is None else noise
     unit = 1.0 / ops.sqrt(noise)[:, None, None, None]
     z = ComplexPair.from_stacked(x).map(lambda m: m * unit)
-    shifts = tuple(_cross(radius, num_angle, num_delay))
-    threshold = _SHARPNESS * (1.0 + math.sqrt(len(shifts) / num_snapshots)) ** 2
-    table = _shift_table(shifts, num_angle, num_delay)
-    flat = z.map(lambda m: ops.reshape(m, (-1, num_snapshots, all_bins)))
-    clean = map_rows(
-        lambda *own: _denoise_with_neighbours(
-            ComplexPair(*own).map(lambda m: m[0]), table, threshold
-        ),
-        flat,
-        [(num_snapshots, all_bins)] * 2,
+    size = sum(min(2 * radius + 1, count) for count in grid) - 1
+    threshold = _SHARPNESS * (1.0 + math.sqrt(size / num_snapshots)) ** 2
+    # The same either way: what is inverted is as large as there are bins, or snapshots.
+    by_bins = size**2 * (size + num_snapshots) < num_snapshots**2 * (num_snapshots + 3)
+    noise_of = _noise_by_bins if by_bins else _noise_by_snapshots
+    found = map_rows(
+        lambda *own: noise_of(ComplexPair(*own).map(lambda m: m[0]), radius, threshold),
+        z,
+        [(num_snapshots, *grid)] * 2,
     )
-    clean = ComplexPair(*clean).map(
-        lambda m: ops.reshape(m, (-1, num_snapshots, num_angle, num_delay))
-    )
-    return clean.map(lambda m: m / unit).stacked()
+    return z.minus(ComplexPair(*found)).map(lambda m: m / unit).stacked()
 
 
-def _denoise_with_neighbours(z, places, threshold):
-    """Filters bins of a sample, `[time, all bins]` in units of the noise, with those at `places`.
+def _noise_by_snapshots(z, radius, threshold):
+    """What is no signal in `[time, angle, delay]`, in units of the noise.
 
-    `places` are integers `[n, bins]`, whose first row holds the bins themselves; `threshold` is the
-    eigenvalue at which a direction loses half of its amplitude. Returns `[time, bins]`.
+    A filter of a cross of bins $Z$ `[n, time]` that is a function of $Z Z^H$ is the same function
+    of $Z^H Z$ on their snapshots, for which products of snapshots add up over the bins.
     """
-    size = places.shape[0]
+    count = z.re.shape[0]
+    rows, columns = np.tril_indices(count)
+    left, right = (z.map(lambda m, i=i: ops.take(m, i, axis=0)) for i in (rows, columns))
+    half = left.times(right.conj()).scaled(1.0 / count)
+    half = half.map(lambda m: _add_up(m, radius, 1) + _add_up(m, radius, 2) - m)
+    return _stopped(_whole(half, count), z, threshold)
+
+
+def _noise_by_bins(z, radius, threshold):
+    """The same from the covariance of the bins of every cross."""
+    count, *grid = z.re.shape
+    places = _shift_table(tuple(_cross(radius, *grid)), *grid)
+    size = len(places)
     # [time, n, bins]
-    near = z.map(lambda m: ops.take(m, places, axis=1))
-    # Half of a Hermitian matrix, then the whole of it.
+    near = z.map(lambda m: ops.take(ops.reshape(m, (count, -1)), places, axis=1))
     rows, columns = np.tril_indices(size)
-    element = np.zeros((size, size), dtype=np.int32)
-    element[rows, columns] = element[columns, rows] = np.arange(len(rows))
-    sign = np.sign(np.subtract.outer(np.arange(size), np.arange(size)))[..., None]
     left, right = (near.map(lambda m, i=i: ops.take(m, i, axis=1)) for i in (rows, columns))
     half = left.times(right.conj()).map(lambda m: ops.mean(m, axis=0))
-    full = half.map(
-        lambda m: ops.reshape(
-            ops.take(m, element.reshape(-1), axis=0), (size, size, places.shape[1])
-        )
+    centre = ops.zeros_like(near.re[0]) + np.eye(size, 1, dtype="float32")
+    weights = _stopped(
+        _whole(half, size), ComplexPair(centre, ops.zeros_like(centre)), threshold
+    ).conj()
+    found = near.times(weights.map(lambda m: m[None])).map(lambda m: ops.sum(m, axis=1))
+    return found.map(lambda m: ops.reshape(m, (count, *grid)))
+
+
+def _whole(half, size):
+    """Hermitian matrices `[size, size, ...]` of their lower halves `[elements, ...]`."""
+    rows, columns = np.tril_indices(size)
+    element = np.zeros((size, size), "int32")
+    element[rows, columns] = element[columns, rows] = np.arange(len(rows))
+    sign = np.sign(np.subtract.outer(np.arange(size), np.arange(size))).astype("float32")
+    shape = half.re.shape[1:]
+    real, imaginary = half.map(
+        lambda m: ops.reshape(ops.take(m, element.reshape(-1), axis=0), (size, size, *shape))
     )
-    eye = threshold * np.eye(size)[..., None]
-    first_column, first_row = inverse_edges(
-        ComplexPair(full.re, full.im * ops.cast(sign, z.re.dtype) - ops.cast(eye, z.re.dtype))
-    )
-    # (S - jc)^-1 and its adjoint (S + jc)^-1 differ by 2jc (S^2 + c^2)^-1. Squaring S would lose
-    # the precision that their difference keeps.
-    difference = first_column.minus(first_row.conj())
-    weight = ComplexPair(difference.im, -difference.re).scaled(0.5 * threshold)
-    noise_part = weight.map(lambda m: m[None]).conj().times(near).map(lambda m: ops.sum(m, axis=1))
-    return near.map(lambda m: m[:, 0]).minus(noise_part)
+    return ComplexPair(real, imaginary * sign.reshape(size, size, *(1,) * len(shape)))
+
+
+def _stopped(matrix, v, level):
+    r"""$c^2 (A^2 + c^2)^{-1} v$: what lies in directions of eigenvalues below the level $c$.
+
+    Of Hermitian, non-negative $A$ `[n, n, ...]` and $v$ `[n, ...]`. Squaring $A$ would lose the
+    precision that its factors $A \mp jc$ keep; their inverses are adjoint.
+    """
+    size, axes = matrix.re.shape[0], (1,) * (len(matrix.re.shape) - 2)
+    shift = (level * np.eye(size, dtype="float32")).reshape(size, size, *axes)
+    factor = inverse(ComplexPair(matrix.re, matrix.im - shift))
+    v = factor.times(v.map(lambda m: m[None])).map(lambda m: ops.sum(m, axis=1))
+    v = factor.conj().times(v.map(lambda m: m[:, None])).map(lambda m: ops.sum(m, axis=0))
+    return v.scaled(level**2)
 
 
 def burg_coefficients(x: Tensor, order: int, pool_weight: float = 0.5) -> list[list[ComplexPair]]:
@@ -235,6 +256,17 @@ def prediction_error(x: Tensor, coefficients: list[ComplexPair], num_snapshots: 
         regressor = ComplexPair(z.re[:, past], z.im[:, past])
         error = error.minus(coefficient.map(lambda m: m[:, None]).times(regressor))
     return ops.mean(error.power(), axis=1)
+
+
+def _add_up(x, radius, axis):
+    """Sum over the bins within a distance along an axis, cyclic, each of them once."""
+    size = x.shape[axis]
+    if 2 * radius + 1 >= size:
+        return ops.sum(x, axis=axis, keepdims=True) + ops.zeros_like(x)
+    wide = ops.take(x, np.arange(-radius, size + radius) % size, axis=axis)
+    return sum(
+        ops.take(wide, np.arange(begin, begin + size), axis=axis) for begin in range(2 * radius + 1)
+    )
 
 
 def _cross(radius, num_angle, num_delay):

@@ -5,7 +5,11 @@ import functools
 import numpy as np
 from keras import ops
 
-from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
+from lwmt_sionna.ops.angle_delay import (
+    angle_delay_transform,
+    dft_matrix,
+    inverse_angle_delay_transform,
+)
 from lwmt_sionna.ops.compiled import call_compiled
 from lwmt_sionna.ops.complex import ComplexPair
 from lwmt_sionna.typing import Tensor
@@ -117,18 +121,13 @@ def _channel(x, shape, array_shape):
 
 
 def _over_time(x, sign):
-    cosine, sine = (ops.convert_to_tensor(m, dtype=x.dtype) for m in _fourier(x.shape[1]))
+    matrix = dft_matrix(x.shape[1])
+    cosine, sine = (ops.convert_to_tensor(m, dtype=x.dtype) for m in (matrix.real, -matrix.imag))
     z = ComplexPair.from_stacked(x)
     # n snapshot, d Doppler shift, b batch, m angle, k delay
     turned = z.map(lambda part: ops.einsum("nd,bnmk->bdmk", sine, part))
     z = z.map(lambda part: ops.einsum("nd,bnmk->bdmk", cosine, part))
     return z.plus(ComplexPair(sign * turned.im, -sign * turned.re)).stacked()
-
-
-@functools.lru_cache(maxsize=16)
-def _fourier(size):
-    turns = np.outer(np.arange(size), np.arange(size)) / size
-    return np.cos(2 * np.pi * turns) / np.sqrt(size), np.sin(2 * np.pi * turns) / np.sqrt(size)
 
 
 @functools.lru_cache(maxsize=16)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from lwmt_sionna.ops.complex import ComplexPair, inverse_edges
+from lwmt_sionna.ops.complex import ComplexPair, inverse
 from lwmt_sionna.ops.linear_prediction import (
     burg_coefficients,
     denoise,
@@ -64,15 +64,34 @@ def test_burg_equals_a_plain_recursion(rng):
     np.testing.assert_allclose(ours, -taps[1:], atol=1e-5)
 
 
-def test_edges_of_inverses_equal_numpy(rng):
+def test_inverses_equal_numpy(rng):
     size, systems = 5, 7
     a = rng.standard_normal((systems, size, 9)) + 1j * rng.standard_normal((systems, size, 9))
     matrix = a @ a.conj().transpose(0, 2, 1) + 2j * np.eye(size)
-    expected = np.linalg.inv(matrix)
-    pair = ComplexPair.from_stacked(stacked(np.moveaxis(matrix, 0, -1)))
-    column, row = (as_complex(edge.stacked()).T for edge in inverse_edges(pair))
-    np.testing.assert_allclose(column, expected[:, :, 0], rtol=2e-3, atol=2e-4)
-    np.testing.assert_allclose(row, expected[:, 0], rtol=2e-3, atol=2e-4)
+    ours = inverse(ComplexPair.from_stacked(stacked(np.moveaxis(matrix, 0, -1))))
+    ours = np.moveaxis(as_complex(ours.stacked()), -1, 0)
+    np.testing.assert_allclose(ours, np.linalg.inv(matrix), rtol=2e-3, atol=2e-4)
+
+
+@pytest.mark.parametrize(("num_snapshots", "radius"), [(16, 1), (16, 4), (6, 2)])
+def test_denoising_is_the_same_by_bins_and_by_snapshots(rng, num_snapshots, radius):
+    """Against the formula in double precision, on both sides of what is cheaper."""
+    grid = (8, 10)
+    x = rng.standard_normal((num_snapshots, *grid, 2)).astype(np.float32)
+    x[..., 0] += 5.0 * tones(rng, 1, num_snapshots, grid)[0].real
+    z = x[..., 0] + 1j * x[..., 1]
+    arms = range(-radius, radius + 1)
+    rows = {(i % 8, 0) for i in arms}
+    cross = [(0, 0), *sorted((rows | {(0, j % 10) for j in arms}) - {(0, 0)})]
+    level = 1.5 * (1 + np.sqrt(len(cross) / num_snapshots)) ** 2
+    expected = np.empty_like(z)
+    for place in np.ndindex(grid):
+        near = np.stack([z[:, (place[0] + i) % 8, (place[1] + j) % 10] for i, j in cross])
+        values, vectors = np.linalg.eigh(near @ near.conj().T / num_snapshots)
+        kept = values**2 / (values**2 + level**2)
+        expected[:, place[0], place[1]] = (vectors * kept)[0] @ (vectors.conj().T @ near)
+    ours = as_complex(denoise(x[None], radius=radius, noise=ops.ones(1)))[0]
+    np.testing.assert_allclose(ours, expected, atol=2e-4)
 
 
 def leaking_path(num_snapshots=16, grid=32, snr_db=10.0, rng=None):
