@@ -173,6 +173,29 @@ def test_training_runs_resumes_and_makes_a_preset(run, tmp_path):
     refused(run("train_predictor.py", *arguments, "--seed", 2), "another configuration")
 
 
+@pytest.mark.usefixtures("eagerly")
+def test_attentions_are_compared_and_trainings_kept(run, tmp_path):
+    from lwmt_sionna.data import read_paths, write_paths
+    from lwmt_sionna.runs.records import read_record
+
+    write_paths(tmp_path / "few.h5", read_paths(SHIPPED).select(slice(0, 12)))
+    config = tmp_path / "tiny.toml"
+    config.write_text(
+        f'data = ["{tmp_path}/few.h5"]\nnum_ant = 8\nnum_subcarriers = 8\nwidth = 8\ndepth = 1\n'
+        "num_heads = 2\nbatch_size = 4\nnum_draws = 1\nvalidation_share = 0.25\n"
+        "experts = [[8, 2]]\ncontext = 3\n"
+    )
+    arguments = ("--config", config, "--steps", 1, "--workdir", tmp_path / "work", "--quiet")
+    few = (*arguments, "--attentions", "none", "--seeds", 3)
+    status, out, err = run("attention_study.py", *few)
+    assert status == 0, err
+    [point] = read_record(tmp_path / "work" / "record.json")["points"]
+    assert (point["attention"], point["seed"]) == ("none", 3)
+    assert point["validation_loss_db"] != point["validation_loss_untrained_db"]
+    # The training is kept: the same table, processor time included.
+    assert run("attention_study.py", *few)[1] == out
+
+
 @pytest.mark.rt
 def test_a_new_city_refuses_wrong_input(run, tmp_path):
     refused(run("new_city.py", "--kind", "atlantis", "--out", tmp_path), "atlantis", "old_town")
