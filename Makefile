@@ -13,7 +13,7 @@ OTHERS := $(filter-out $(LEARNING) $(USING) %__pycache__/, $(wildcard tests/*/ t
 PYTEST = $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) $(1) || [ $$? -eq 5 ]
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format slow data worlds train-worlds train doctor clean
+.PHONY: help setup demo test lint format slow data worlds train-worlds train dist doctor clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -65,6 +65,10 @@ train-worlds: setup ## trace and draw the worlds of experiments/configs/predicto
 
 train: setup ## train the small predictor again
 	$(PY) experiments/train_predictor.py --config experiments/configs/predictor_small.toml
+
+dist: $(STAMP) ## the source and a wheel that is the whole tool, in dist/
+	rm -rf build
+	$(PY) -c "from setuptools.build_meta import *; build_sdist('dist'); build_wheel('dist')"
 
 doctor: $(STAMP) ## versions, backend, LLVM, devices, and what to do about what is missing
 	@$(PY) -m lwmt_sionna.doctor

@@ -1,72 +1,7 @@
-"""Train a channel predictor and save it as a preset.
+"""The command `lwmt train`, of a checkout that is not installed."""
 
-A killed run goes on from its last checkpoint when started again with the same arguments, and ends
-as if it had not been killed; a finished one is not trained again.
-
-Example:
-    python experiments/train_predictor.py --config experiments/configs/predictor_small.toml \\
-        --workdir runs/predictor_small --out runs/predictor_small/preset
-"""
-
-import pathlib
-import time
-
+from lwmt_sionna.commands.train import main
 from lwmt_sionna.runs import command_line
-
-
-def main(argv=None):
-    started = time.time()
-    parser = command_line.build_parser(__doc__)
-    parser.add_argument(
-        "--config", type=pathlib.Path, required=True, help="TOML file of a TrainConfig"
-    )
-    parser.add_argument("--workdir", type=pathlib.Path, help="checkpoints and logs [runs/CONFIG]")
-    parser.add_argument("--out", type=pathlib.Path, help="preset to save [WORKDIR/preset]")
-    parser.add_argument(
-        "--features", type=pathlib.Path,
-        help="what physics says of the training data, for all that share it [WORKDIR/features]",
-    )  # fmt: skip
-    parser.add_argument("--record", type=pathlib.Path, help="record to write [WORKDIR/record.json]")
-    command_line.add_options(parser, "data", "seed")
-    parser.add_argument("--epochs", type=int, help="in place of the configured number")
-    parser.add_argument("--tensorboard", action="store_true", help="log to WORKDIR/tensorboard")
-    args = parser.parse_args(argv)
-    command_line.configure_logging(args)
-
-    from lwmt_sionna.runs import records
-    from lwmt_sionna.training import TrainConfig, input_files, load_data, train
-
-    overrides = {"files": args.data, "epochs": args.epochs, "seed": args.seed}
-    config = TrainConfig.from_toml(args.config, overrides).on_files()
-    workdir = args.workdir or pathlib.Path("runs") / args.config.stem
-    callbacks = []
-    if args.tensorboard:
-        import keras
-
-        callbacks = [keras.callbacks.TensorBoard(workdir / "tensorboard", write_graph=False)]
-    data = None if args.features is None else load_data(config, folder=args.features)
-    predictor, outcome = train(
-        config, workdir, data=data, callbacks=callbacks, verbose=0 if args.quiet else "auto"
-    )
-    names = ("validation_loss_db", "validation_loss_untrained_db", "best_step")
-    record = records.write_record(
-        args.record or workdir / "record.json",
-        name="train_predictor",
-        config=config.to_dict(),
-        points=[{**{n: outcome[n] for n in names}, "num_parameters": predictor.count_params()}],
-        seeds=[config.seed],
-        inputs=input_files(config),
-        started=started,
-        extra={"sequences": outcome["sequences"], "history": outcome["history"]},
-    )
-    folder = args.out or workdir / "preset"
-    predictor.save_to_preset(folder, metadata={"training": record})
-    print(
-        f"{folder}: {predictor.count_params()} parameters; validation loss "
-        f"{outcome['validation_loss_db']:.2f} dB, before training "
-        f"{outcome['validation_loss_untrained_db']:.2f} dB"
-    )
-
 
 if __name__ == "__main__":
     command_line.run(main)

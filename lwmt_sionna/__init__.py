@@ -2,7 +2,7 @@
 
 Importing this package imports nothing else; each public name is loaded when first used and needs
 keras and numpy alone. Ray tracing (`lwmt_sionna.rt`) and the link (`lwmt_sionna.link`) need Sionna
-besides; ``python -m lwmt_sionna.doctor`` says what is there and what is missing.
+besides; ``lwmt doctor`` says what is there and what is missing.
 """
 
 import importlib

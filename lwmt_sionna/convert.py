@@ -6,7 +6,7 @@ that has one under `model_state_dict`; or an `.npz` file of the same tensors. Th
 folder of the preset, which must not exist. PyTorch files are read without executing anything.
 
 Example:
-    python -m lwmt_sionna.convert pytorch_model.bin presets/lwm_temporal
+    lwmt convert pytorch_model.bin presets/lwm_temporal
 """
 
 import pathlib
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     model = convert(args.checkpoint, args.out, options, args.config)
     backbone = model.backbone
-    print(  # noqa: T201 - the program's one line of output
+    command_line.say(
         f"{args.out}: {model.count_params()} parameters, width {backbone.width}, depth "
         f"{backbone.depth}, {backbone.num_heads} heads, {backbone.position_kind} positions, "
         f"class token: {'yes' if backbone.neighborhood.class_token else 'no'}"

@@ -1,8 +1,8 @@
 """Says what this installation can do and what to do about what is missing.
 
-Run ``python -m lwmt_sionna.doctor``. Exit status 0 means that the main job (`make demo`) can run;
-1 that something it needs is missing. Versions are read without importing anything; imports that
-may crash a process are tried in processes of their own.
+Run ``lwmt doctor``. Exit status 0 means that the main job (`lwmt link-eval --config link_demo`,
+`make demo` in a checkout) can run; 1 that something it needs is missing. Versions are read without
+importing anything; imports that may crash a process are tried in processes of their own.
 """
 
 import dataclasses
@@ -16,9 +16,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from lwmt_sionna.runs.command_line import build_parser, say
 from lwmt_sionna.runs.records import machine_info
+from lwmt_sionna.runs.shipped import IS_CHECKOUT, ROOT, how_to_install
 
-_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_PACKAGE = pathlib.Path(__file__).resolve().parent
+_MAIN_JOB = "make demo" if IS_CHECKOUT else "lwmt link-eval --config link_demo --out runs/demo"
 _MINIMUM_PYTHON = (3, 11)
 _PROBE_TIMEOUT = 300  # s; a cold disk takes a minute to import TensorFlow
 
@@ -37,17 +40,18 @@ import mitsuba
 import json
 print(json.dumps({"variant": mitsuba.variant()}))
 """
-# Package, what lacks without it (None: the main job), the extra that brings it.
+_INCOMPLETE = "the package is not whole: take a full checkout, or a wheel of one"
+# Package, what lacks without it (None: the main job), the extra that brings it (None: itself).
 _PACKAGES = (
     ("numpy", None, None),
     ("keras", None, None),
     ("tensorflow", None, "tf"),
     ("sionna", None, "tf"),
-    ("scipy", None, "experiments"),
-    ("h5py", None, "experiments"),
-    ("msgspec", None, "experiments"),
-    ("matplotlib", None, "experiments"),
-    ("tqdm", None, "experiments"),
+    ("scipy", None, None),
+    ("h5py", None, None),
+    ("msgspec", None, None),
+    ("matplotlib", None, None),
+    ("tqdm", None, None),
     ("sionna-rt", "ray tracing", "rt"),
     ("mitsuba", "ray tracing", "rt"),
     ("drjit", "ray tracing", "rt"),
@@ -82,37 +86,31 @@ def examine() -> list[Finding]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Prints the report; the exit status is 0 if the main job can run, and 1 otherwise."""
-    from lwmt_sionna.runs.command_line import build_parser
-
     build_parser(__doc__).parse_args(argv)
     findings = examine()
     width = max(len(finding.name) for finding in findings)
     for finding in findings:
-        _say(f"{finding.name:<{width}}  {finding.value}")
+        say(f"{finding.name:<{width}}  {finding.value}")
     advice = [finding for finding in findings if finding.advice is not None]
     broken = [finding for finding in advice if finding.required]
     if advice:
-        _say("")
+        say()
     for finding in advice:
         kind = "needed" if finding.required else "optional"
-        _say(f"{kind}: {finding.name}: {finding.advice}")
-    _say("")
+        say(f"{kind}: {finding.name}: {finding.advice}")
+    say()
     if broken:
         names = ", ".join(finding.name for finding in broken)
-        _say(f"The main job (make demo) cannot run yet: see {names} above.")
+        say(f"The main job ({_MAIN_JOB}) cannot run yet: see {names} above.")
         return 1
-    _say("The main job (make demo) can run.")
+    say(f"The main job ({_MAIN_JOB}) can run.")
     return 0
-
-
-def _say(line):
-    sys.stdout.write(line.rstrip() + "\n")
 
 
 def _python():
     version = platform.python_version()
     if sys.version_info < _MINIMUM_PYTHON:
-        return Finding("python", version, "install Python 3.11 or 3.12", required=True)
+        return Finding("python", version, "install Python 3.11, 3.12 or 3.13", required=True)
     return Finding("python", version)
 
 
@@ -129,8 +127,7 @@ def _packages():
         if version is not None:
             yield Finding(package, version)
             continue
-        target = package if extra is None else f'-e ".[{extra}]"'
-        advice = f"pip install {target}"
+        advice = f"pip install {package}" if extra is None else how_to_install(extra)
         if lacking is not None:
             advice += f" (only for {lacking})"
         yield Finding(package, "not installed", advice, required=lacking is None)
@@ -140,7 +137,7 @@ def _probe(code):
     """Runs code in a process of its own; returns (its JSON answer, None) or (None, the reason)."""
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     # The probe must find this very package, also where it is not installed.
-    path = [str(_ROOT), environment.get("PYTHONPATH", "")]
+    path = [str(_PACKAGE.parent), environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(part for part in path if part)
     try:
         done = subprocess.run(
@@ -183,7 +180,8 @@ def _link():
         return
     answer, reason = _probe(_LINK_PROBE)
     if answer is None:
-        advice = "reinstall: pip install -r requirements-lock.txt"
+        advice = "the versions do not fit; in a new environment: "
+        advice += "make setup" if IS_CHECKOUT else how_to_install("tf")
         yield Finding("sionna.phy", f"does not import: {reason}", advice, required=True)
     else:
         yield Finding("sionna.phy", "imports")
@@ -227,20 +225,19 @@ def _devices():
 
 
 def _presets():
-    folder = _ROOT / "lwmt_sionna" / "models" / "preset_files"
+    folder = _PACKAGE / "models" / "preset_files"
     names = sorted(config.parent.name for config in folder.glob("*/config.json"))
     if names:
         return Finding("presets", ", ".join(names))
-    advice = "no trained predictor is here: take a full checkout, or `make data train`"
-    return Finding("presets", "none", advice, required=True)
+    return Finding("presets", "none", _INCOMPLETE, required=True)
 
 
 def _stored_paths():
-    count = len(list((_ROOT / "experiments" / "data").glob("*.h5")))
+    folder = ROOT / "experiments" / "data"
+    count = len(list(folder.glob("*.h5")))
     if count:
-        return Finding("stored paths", f"{count} files in experiments/data")
-    advice = "the main job reads experiments/data of a checkout: run it there, or `make data`"
-    return Finding("stored paths", "none", advice, required=True)
+        return Finding("stored paths", f"{count} files in {folder}")
+    return Finding("stored paths", "none", _INCOMPLETE, required=True)
 
 
 if __name__ == "__main__":

@@ -58,6 +58,7 @@ def modules_after(code):
     "module",
     [
         "lwmt_sionna",
+        "lwmt_sionna.__main__",
         "lwmt_sionna.runs.records",
         "lwmt_sionna.runs.command_line",
         "lwmt_sionna.rt.tracing.llvm",

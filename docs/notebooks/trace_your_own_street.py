@@ -113,7 +113,7 @@ record = evaluate_link(evaluation, FOLDER / "link")
 print(format_table(record))
 
 # %% [markdown]
-# Figures and the record lie in the folder. `python experiments/link_level_eval.py --data FILE`
+# Figures and the record lie in the folder. `lwmt link-eval --data FILE`
 # does the same from the command line, and decodes every block unless told otherwise.
 
 # %%

@@ -169,7 +169,7 @@ for point in points:
 # ## Judged by the link
 #
 # A model, or any callable, takes part in the link-level evaluation as a policy named
-# `module:object`. From the command line that is `python experiments/link_level_eval.py --config
+# `module:object`. From the command line that is `lwmt link-eval --config
 # ... --policy my_module:predict`; here the module is made on the spot.
 
 # %%

@@ -3,22 +3,21 @@
     check    say of every file whether it is sound; damaged ones are named, the others unharmed
     summary  paths per snapshot, line of sight, delay and Doppler spread, coverage
     plot     the trajectories, and angle-delay maps of one sequence over time, of files of paths
-    convert  folders of DeepMIMO v4 scenarios into files of paths; arrays of one's own (.npy, .npz,
+    import   folders of DeepMIMO v4 scenarios into files of paths; arrays of one's own (.npy, .npz,
              .mat, .h5) into files of channels, with --axes, --carrier and --subcarrier-spacing
 
 Example:
-    python -m lwmt_sionna.data check experiments/data/*.h5
-    python -m lwmt_sionna.data summary experiments/data/*.h5 --json
-    python -m lwmt_sionna.data plot data/munich.h5 --sequence 3 --animate
-    python -m lwmt_sionna.data convert deepmimo_scenarios/asu_campus_3p5 --out data
-    python -m lwmt_sionna.data convert measured.mat --name H --axes "subcarrier antenna time" \\
+    lwmt data check data/*.h5
+    lwmt data summary san_francisco_30kmh_5ms.h5 --json
+    lwmt data plot data/munich.h5 --sequence 3 --animate
+    lwmt data import deepmimo_scenarios/asu_campus_3p5 --out data
+    lwmt data import measured.mat --name H --axes "subcarrier antenna time" \\
         --array-shape 4 8 1 --sampling-period 1e-3 --carrier 3.5e9 --subcarrier-spacing 30e3 \\
         --out data/measured.h5
 """
 
 import json
 import pathlib
-import sys
 from collections.abc import Sequence
 
 from lwmt_sionna.data.channels import (
@@ -40,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "files",
         nargs="+",
         type=pathlib.Path,
-        help="HDF5 files, or folders of them; convert: folders of scenarios, files of arrays",
+        help="HDF5 files, or folders of them; import: folders of scenarios, files of arrays",
     )
     parser.add_argument("--json", action="store_true", help="summary: one JSON object per file")
     parser.add_argument("--sequence", type=int, default=0, help="plot: index of the sequence [0]")
@@ -48,34 +47,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--out",
         type=pathlib.Path,
-        help="plot, convert: folder [that of the file]; convert of one: or a file, NAME.h5",
+        help="plot, import: folder [that of the file]; import of one: or a file, NAME.h5",
     )
     parser.add_argument(
-        "--sampling-period", type=float, help="convert: seconds between scenes or snapshots"
+        "--sampling-period", type=float, help="import: seconds between scenes or snapshots"
     )
     parser.add_argument(
         "--axes",
-        help="convert: names of an array's axes in their order, in quotes: sequence, time, antenna "
+        help="import: names of an array's axes in their order, in quotes: sequence, time, antenna "
         "(or polarization, column, row), subcarrier, complex",
     )
-    parser.add_argument("--name", help="convert: name of the array within the file")
+    parser.add_argument("--name", help="import: name of the array within the file")
     parser.add_argument(
         "--array-shape", nargs=3, type=int, metavar=("ROWS", "COLUMNS", "POLARIZATIONS"),
-        help="convert: array of the axis antenna",
+        help="import: array of the axis antenna",
     )  # fmt: skip
-    parser.add_argument("--carrier", type=float, help="convert: hertz")
-    parser.add_argument("--subcarrier-spacing", type=float, help="convert: hertz")
-    parser.add_argument("--speed", type=float, help="convert: speed of the users in km/h")
+    parser.add_argument("--carrier", type=float, help="import: hertz")
+    parser.add_argument("--subcarrier-spacing", type=float, help="import: hertz")
+    parser.add_argument("--speed", type=float, help="import: speed of the users in km/h")
     parser.add_argument(
-        "--as-named", action="store_true", help="convert: do not check whether axes look swapped"
+        "--as-named", action="store_true", help="import: do not check whether axes look swapped"
     )
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
     return _COMMANDS[args.command](args)
-
-
-def _say(text):
-    sys.stdout.write(f"{text}\n")
 
 
 def _files(args):
@@ -98,10 +93,10 @@ def _check(args):
     for path in files:
         problems = _problems(path)
         failed += bool(problems)
-        _say(f"{'FAIL' if problems else 'ok  '} {path}")
+        command_line.say(f"{'FAIL' if problems else 'ok  '} {path}")
         for problem in problems:
-            _say(f"     {problem}")
-    _say(f"{len(files) - failed} of {len(files)} files are sound")
+            command_line.say(f"     {problem}")
+    command_line.say(f"{len(files) - failed} of {len(files)} files are sound")
     return 1 if failed else 0
 
 
@@ -117,12 +112,12 @@ def _summary(args):
     for path in _files(args):
         numbers = summarize(read_sequences(path))
         if args.json:
-            _say(json.dumps({"path": str(path), **numbers}))
+            command_line.say(json.dumps({"path": str(path), **numbers}))
             continue
-        _say(str(path))
+        command_line.say(str(path))
         for name, value in numbers.items():
             shown = "-" if value is None else f"{value:.4g}" if isinstance(value, float) else value
-            _say(f"  {name:<28} {shown}")
+            command_line.say(f"  {name:<28} {shown}")
     return 0
 
 
@@ -136,10 +131,10 @@ def _plot(args):
         strip = folder / f"{path.stem}_sequence{args.sequence}.png"
         plot_angle_delay(paths, args.sequence, strip)
         plot_tracks(paths, tracks)
-        _say(f"{tracks}\n{strip}")
+        command_line.say(f"{tracks}\n{strip}")
         if args.animate:
             animate_angle_delay(paths, args.sequence, strip.with_suffix(".gif"))
-            _say(strip.with_suffix(".gif"))
+            command_line.say(strip.with_suffix(".gif"))
     return 0
 
 
@@ -152,7 +147,7 @@ def _to_draw(path):
     return read_paths(path)
 
 
-def _convert(args):
+def _import(args):
     from lwmt_sionna.data.deepmimo import read_deepmimo
     from lwmt_sionna.data.storage import write_paths
 
@@ -187,11 +182,19 @@ def _convert(args):
                 as_named=args.as_named,
             )
             write_channels(target, stored)
-        _say(f"{target}: {stored.num_sequences} sequences of {stored.num_snapshots} snapshots")
+        command_line.say(
+            f"{target}: {stored.num_sequences} sequences of {stored.num_snapshots} snapshots"
+        )
     return 0
 
 
-_COMMANDS = {"check": _check, "summary": _summary, "plot": _plot, "convert": _convert}
+_COMMANDS = {
+    "check": _check,
+    "summary": _summary,
+    "plot": _plot,
+    "import": _import,
+    "convert": _import,  # its name before
+}
 
 
 if __name__ == "__main__":

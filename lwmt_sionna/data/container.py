@@ -10,7 +10,6 @@ import functools
 import hashlib
 import io
 import os
-import pathlib
 import re
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lwmt_sionna.runs.records import atomic_path, sha256
+from lwmt_sionna.runs.shipped import find
 from lwmt_sionna.typing import Array, PathLike
 
 # HDF5 leaves the first bytes of a file to its user where asked to; a power of two, at least 512.
@@ -142,7 +142,7 @@ def _contents(file, path, schema):
     attributes = {name: _plain(value) for name, value in file.attrs.items()}
     arrays, units = {}, {}
     for name in file if attributes.get("schema") == schema else ():
-        dataset = own_array(file, name, LARGEST_RATIO * pathlib.Path(path).stat().st_size)
+        dataset = own_array(file, name, LARGEST_RATIO * find(path).stat().st_size)
         arrays[name], units[name] = dataset[()], dataset.attrs.get("unit")
     return attributes, arrays, units
 
@@ -165,7 +165,7 @@ def _opened(path):
     """The open file, and whether it has a checksum; whatever goes wrong names the file."""
     import h5py
 
-    path = pathlib.Path(path)
+    path = find(path)
     if not path.is_file():
         raise FileNotFoundError(f"There is no such file. Received: path={path}")
     # Before anything else: libhdf5 may crash the process on a damaged file.

@@ -134,8 +134,8 @@ def read_sequences(path: PathLike) -> PathSequences | ChannelSequences:
     if schema == SCHEMA:
         return read_paths(path)
     raise ValueError(
-        f"Expected a file of paths or of channels; `python -m lwmt_sionna.data convert` makes one "
-        f"of an array. Received: path={path}, schema={schema!r}"
+        f"Expected a file of paths or of channels; `lwmt data import` makes one of an array. "
+        f"Received: path={path}, schema={schema!r}"
     )
 
 

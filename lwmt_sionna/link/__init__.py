@@ -9,6 +9,8 @@ and statistics can be used where Sionna is not installed.
 import importlib
 from typing import Any
 
+from lwmt_sionna.runs.shipped import how_to_install
+
 _EXPORTS = {
     "AdaptationConfig": "sweep.adaptation",
     "CirGenerator": "phy.cir",
@@ -57,7 +59,7 @@ def __getattr__(name: str) -> Any:
     except ModuleNotFoundError as error:
         if module in _NEEDS_SIONNA and error.name in ("sionna", "tensorflow"):
             raise ImportError(
-                f'The link needs Sionna: pip install "lwmt-sionna[tf]". Missing: {error.name}'
+                f"The link needs Sionna: {how_to_install('tf')}. Missing: {error.name}"
             ) from error
         raise
     globals()[name] = value

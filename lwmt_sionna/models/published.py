@@ -45,7 +45,7 @@ _GRID = (20, 32, 32)
 _README = """# Converted checkpoint
 
 A `MaskedChannelModel` converted from published LWM-Temporal weights (arXiv 2603.10024) by
-`python -m lwmt_sionna.convert`. `metadata.json` holds the source's SHA-256, the options, and which
+`lwmt convert`. `metadata.json` holds the source's SHA-256, the options, and which
 of them were assumed.
 
 Inputs are channels in the angle-delay domain, `[batch, snapshots, angles, delays, 2]`.

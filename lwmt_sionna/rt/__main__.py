@@ -1,21 +1,21 @@
 """Look at scenes before tracing in them.
 
-    list-scenes      names that go wherever a scene is asked for
-    check-scene      faults that would spoil a tracing run; exit status 1 if there is one
-    describe-scene   figures of a scene, and a rendered picture
-    plot-tracks      the tracks of stored sequences, over the scene
+    list       names that go wherever a scene is asked for
+    check      faults that would spoil a tracing run; exit status 1 if there is one
+    describe   figures of a scene, and a rendered picture
+    plot       the tracks of stored sequences, over the scene
+    new        make a city, check it, trace users in it (`lwmt scene new --help`)
 
 SCENE is a built-in name of Sionna RT, a folder's name in scenes/, or the path of an XML file.
 
 Example:
-    python -m lwmt_sionna.rt check-scene my_city/scene.xml --carrier 3.5e9 --base-station 10 -4 25
-    python -m lwmt_sionna.rt describe-scene old_town --out runs/old_town
-    python -m lwmt_sionna.rt plot-tracks munich data/munich.h5 --out runs
+    lwmt scene check my_city/scene.xml --carrier 3.5e9 --base-station 10 -4 25
+    lwmt scene describe old_town --out runs/old_town
+    lwmt scene plot munich data/munich.h5 --out runs
 """
 
 import json
 import pathlib
-import sys
 from collections.abc import Sequence
 
 from lwmt_sionna.runs import command_line
@@ -27,10 +27,17 @@ _MARKS = {"ok": "ok   ", "note": "note ", "warning": "WARN ", "fault": "FAULT"}
 
 def main(argv: Sequence[str] | None = None) -> int | None:
     parser = command_line.build_parser(__doc__)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("list-scenes", help="names of scenes")
-    check = commands.add_parser("check-scene", help="what is wrong with a scene")
-    describe = commands.add_parser("describe-scene", help="what is in a scene")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(run, text, *names):
+        command = commands.add_parser(names[0], aliases=names[1:], help=text)
+        command.set_defaults(run=run)
+        return command
+
+    add(_list, "names of scenes", "list", "list-scenes")
+    check = add(_check, "what is wrong with a scene", "check", "check-scene")
+    describe = add(_describe, "what is in a scene", "describe", "describe-scene")
+    plot = add(_plot_tracks, "tracks of stored sequences over a scene", "plot", "plot-tracks")
     for command in (check, describe):
         command.add_argument("scene", metavar="SCENE")
         command.add_argument("--carrier", type=float, default=3.5e9, help="carrier in Hz [3.5e9]")
@@ -41,31 +48,21 @@ def main(argv: Sequence[str] | None = None) -> int | None:
         command.add_argument("--json", action="store_true", help="print one JSON object")
         command.add_argument("--out", type=pathlib.Path, help="folder for pictures")
     check.add_argument("--no-coverage", action="store_true", help="leave coverage maps out")
-    plot = commands.add_parser("plot-tracks", help="tracks of stored sequences over a scene")
     plot.add_argument("scene", metavar="SCENE")
     plot.add_argument("files", nargs="+", type=pathlib.Path, metavar="FILE", help="HDF5 files")
     plot.add_argument("--out", type=pathlib.Path, help="folder [that of the file]")
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
-    return {
-        "list-scenes": _list,
-        "check-scene": _check,
-        "describe-scene": _describe,
-        "plot-tracks": _plot_tracks,
-    }[args.command](args)
-
-
-def _say(text):
-    sys.stdout.write(f"{text}\n")
+    return args.run(args)
 
 
 def _list(args):
     from lwmt_sionna.rt import SCENES, own_scenes
 
     for name in SCENES:
-        _say(f"{name:<32} Sionna RT")
+        command_line.say(f"{name:<32} Sionna RT")
     for name, path in own_scenes().items():
-        _say(f"{name:<32} {path.parent}")
+        command_line.say(f"{name:<32} {path.parent}")
 
 
 def _base_stations(args):
@@ -87,7 +84,7 @@ def _check(args):
         pictures.append(args.out / f"coverage_{index}.png")
         plot_coverage(entry, pictures[-1], f"{report.name}: ")
     if args.json:
-        _say(
+        command_line.say(
             json.dumps(
                 {
                     "scene": report.name,
@@ -102,12 +99,12 @@ def _check(args):
         )
     else:
         for finding in report.findings:
-            _say(f"{_MARKS[finding.level]} {finding.check}: {finding.text}")
+            command_line.say(f"{_MARKS[finding.level]} {finding.check}: {finding.text}")
         for picture in pictures:
-            _say(f"      {picture}")
+            command_line.say(f"      {picture}")
         count = len(report.faults)
         verdict = "fit for tracing" if report.is_fit else f"{count} fault{'s' * (count > 1)}"
-        _say(f"{report.name}: {verdict}")
+        command_line.say(f"{report.name}: {verdict}")
     return 0 if report.is_fit else 1
 
 
@@ -121,17 +118,17 @@ def _describe(args):
     render_scene(loaded, picture, base_stations=_base_stations(args), num_samples=128)
     facts["picture"] = str(picture)
     if args.json:
-        _say(json.dumps(facts))
+        command_line.say(json.dumps(facts))
         return
     for key, value in facts.items():
         if key == "materials":
             for name, numbers in value.items():
-                _say(f"{'material':<20} {name}: {_pairs(numbers)}")
+                command_line.say(f"{'material':<20} {name}: {_pairs(numbers)}")
         elif key == "base_stations":
             for place in value:
-                _say(f"{'base_station':<20} {_join(place)}")
+                command_line.say(f"{'base_station':<20} {_join(place)}")
         else:
-            _say(f"{key:<20} {_join(value) if isinstance(value, list) else value}")
+            command_line.say(f"{key:<20} {_join(value) if isinstance(value, list) else value}")
 
 
 def _plot_tracks(args):
@@ -150,7 +147,7 @@ def _plot_tracks(args):
         folder = path.parent if args.out is None else args.out
         picture = folder / f"{path.stem}_tracks.png"
         plot_tracks(paths, picture, (ground.height.T, extent))
-        _say(picture)
+        command_line.say(picture)
 
 
 def _join(values):

@@ -1,4 +1,4 @@
-"""What the experiment scripts share: one grammar of options, logging, and errors in one line.
+"""What all commands and scripts share: one grammar of options, logging, and errors in one line.
 
 A script is a `main(argv)` handed to `run`:
 
@@ -25,22 +25,27 @@ from typing import Any, NoReturn
 
 from lwmt_sionna.runs.compilation import keep_compiled
 from lwmt_sionna.runs.records import git_state
+from lwmt_sionna.runs.shipped import how_to_install
 
 _EXIT_USER_ERROR = 2
 _EXIT_INTERRUPTED = 130
-# What brings a package that is missing; nothing for what the package cannot do without.
-_BROUGHT = {
-    "": ("keras", "numpy"),
-    "[dask]": ("dask", "distributed"),
-    "[experiments]": ("h5py", "matplotlib", "msgspec", "scipy", "tqdm"),
-    "[jax]": ("jax",),
-    "[rt]": ("drjit", "mitsuba", "sionna.rt"),
-    "[tf]": ("sionna", "tensorflow"),
-    "[torch]": ("torch",),
+# The extra that brings a package that is missing; "" for what everything needs.
+_EXTRAS = {
+    **dict.fromkeys(("h5py", "keras", "matplotlib", "msgspec", "numpy", "scipy", "tqdm"), ""),
+    **dict.fromkeys(("dask", "distributed"), "dask"),
+    **dict.fromkeys(("drjit", "mitsuba", "sionna.rt"), "rt"),
+    **dict.fromkeys(("sionna", "tensorflow"), "tf"),
+    "jax": "jax",
+    "torch": "torch",
 }
-_EXTRAS = {package: extra for extra, packages in _BROUGHT.items() for package in packages}
 # Options that mean the same in every script that has them.
 _OPTIONS: dict[str, dict[str, Any]] = {
+    "config": {
+        "type": pathlib.Path,
+        "required": True,
+        "metavar": "TOML",
+        "help": "settings: a file, or the name of one that comes with the package",
+    },
     "dask": {
         "metavar": "ADDRESS",
         "help": "Dask scheduler whose workers compute, such as tcp://10.0.0.1:8786",
@@ -114,14 +119,14 @@ class _OneLineParser(argparse.ArgumentParser):
 
 
 def build_parser(description: str | None) -> argparse.ArgumentParser:
-    """Returns an `argparse.ArgumentParser` with the options that every script has.
+    """Returns an `argparse.ArgumentParser` with the options that every command has.
 
     They are `--debug` (tracebacks, debug messages) and `--quiet` (warnings only). Wrong arguments
     give one line and exit status 2; so do numbers that are none, and outputs (`--out`, `--record`,
     `--workdir`, `--figure`, `--figures`) that cannot be written.
 
     Args:
-        description: Text shown by `--help`, usually the script's `__doc__`.
+        description: Text shown by `--help`, usually the module's `__doc__`.
     """
     parser = _OneLineParser(
         description=description,
@@ -139,8 +144,8 @@ def add_options(parser: Any, *names: str, **defaults: Any) -> None:
 
     Args:
         parser: `argparse.ArgumentParser` or a group of one.
-        *names: Some of `"dask"`, `"data"`, `"history_snr"`, `"horizons"`, `"limit"`, `"link_snr"`,
-            `"preset"`, `"seed"`, `"workdir"` and `"workers"`.
+        *names: Some of `"config"`, `"dask"`, `"data"`, `"history_snr"`, `"horizons"`, `"limit"`,
+            `"link_snr"`, `"preset"`, `"seed"`, `"workdir"` and `"workers"`.
         **defaults: Values, by name, where an option is not given; `None` otherwise.
     """
     for name in names:
@@ -201,6 +206,12 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
     sys.exit(0 if status is None else status)
 
 
+def say(text: object = "") -> None:
+    """Writes a line to stdout, at once: what a command answers."""
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
 def natural_order(name: str) -> list[Any]:
     """A key that sorts names by the numbers in them, as people do: 2 before 10."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
@@ -213,10 +224,8 @@ def _explain(error):
         package = package if package in _EXTRAS else package.partition(".")[0]
         if package not in _EXTRAS:
             return None
-        return (
-            f"the package {package} is missing: "
-            f'pip install -e ".{_EXTRAS[package]}" (see python -m lwmt_sionna.doctor)'
-        )
+        hint = how_to_install(_EXTRAS[package])
+        return f"the package {package} is missing: {hint} (see lwmt doctor)"
     if isinstance(error, ImportError | RuntimeError) and "LLVM" in str(error):
         return _one_line(error)
     if isinstance(error, ImportError):

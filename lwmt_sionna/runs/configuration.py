@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import json
 import math
-import pathlib
 import re
 import reprlib
 import tomllib
@@ -15,6 +14,7 @@ from typing import Annotated, Any, Literal, Self
 
 import msgspec
 
+from lwmt_sionna.runs.shipped import CONFIGS, find
 from lwmt_sionna.typing import PathLike
 
 # Of `typing.Annotated`: a list that is not empty; a pair whose first number is not the larger one.
@@ -185,15 +185,18 @@ class Config:
 
 
 def read_toml(path: PathLike) -> dict[str, Any]:
-    """Reads a TOML file.
+    """Reads a TOML file, or the shipped configuration of this name (see `shipped.find`).
 
     Raises:
         FileNotFoundError: If there is no such file.
         ValueError: If the file is no TOML.
     """
-    path = pathlib.Path(path)
+    path = find(path, ".toml")
     if not path.is_file():
-        raise FileNotFoundError(f"There is no configuration here. Received: path={path}")
+        raise FileNotFoundError(
+            f"There is no configuration here, nor one of this name in {CONFIGS}. "
+            f"Received: path={path}"
+        )
     if path.stat().st_size > _MAX_TOML_BYTES:
         raise ValueError(
             f"A configuration has at most {_MAX_TOML_BYTES} bytes. Received: path={path} of "

@@ -23,9 +23,10 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from lwmt_sionna.runs.shipped import ROOT, find
 from lwmt_sionna.typing import PathLike
 
 SCHEMA_VERSION = 2
@@ -130,15 +131,19 @@ def sha256(path: PathLike) -> str:
         for file in sorted(p for p in path.rglob("*") if p.is_file()):
             digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
         return digest.hexdigest()
-    with open(path, "rb") as content:
+    with open(find(path), "rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()
 
 
 def portable_path(path: PathLike) -> str:
-    """Returns `path` as text relative to the repository, or `.../name` if it lies outside of it."""
+    """Returns `path` as text relative to the repository, or `.../name` if it lies outside of it.
+
+    Files that a wheel brings have the places that they have in the repository.
+    """
     path = pathlib.Path(path).resolve()
-    if path.is_relative_to(_REPOSITORY):
-        return path.relative_to(_REPOSITORY).as_posix()
+    for root in (ROOT, _REPOSITORY):
+        if path.is_relative_to(root):
+            return path.relative_to(root).as_posix()
     return f".../{path.name}"
 
 
@@ -271,7 +276,7 @@ def write_record(
     config: Any,
     points: list[dict[str, Any]],
     seeds: Any,
-    inputs: dict[str, PathLike],
+    inputs: Mapping[str, PathLike],
     started: float,
     extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
@@ -315,7 +320,7 @@ def write_record(
         "git": git_state(),
         "machine": machine_info(),
         "inputs": {
-            key: {"path": portable_path(file), "sha256": sha256(file)}
+            key: {"path": portable_path(find(file)), "sha256": sha256(file)}
             for key, file in inputs.items()
         },
         "wall_time_s": round(max(now - started, 0.0), 3),
@@ -414,6 +419,8 @@ def _digest(record):
 def _command():
     """Returns the command line of this process, with paths relative to the repository."""
     words = [_portable_word(word) for word in sys.orig_argv[1:]]
+    if words and pathlib.PurePath(words[0]).name == "lwmt":
+        return shlex.join(["lwmt", *words[1:]])
     return shlex.join(["python", *words])
 
 

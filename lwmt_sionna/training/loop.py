@@ -100,7 +100,9 @@ class Trained(NamedTuple):
 class Trainable(Protocol):
     """A configuration that can be trained: `TrainConfig` and `PretrainConfig`."""
 
-    optimization: OptimizationConfig
+    @property
+    def optimization(self) -> OptimizationConfig:
+        """Steps, batches and learning rates."""
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as JSON has them."""

@@ -76,7 +76,7 @@ def test_the_schema_tells_the_kind_of_file(channels, rng, tmp_path):
     with h5py.File(tmp_path / "o.h5", "w") as file:
         file["h"] = channels.h
     for name in ("n.npy", "o.h5"):
-        with pytest.raises(ValueError, match=f"file of paths or of channels.*convert.*{name}"):
+        with pytest.raises(ValueError, match=f"file of paths or of channels.*import.*{name}"):
             read_sequences(tmp_path / name)
     for name in ("none.h5", "none.npy"):
         with pytest.raises(FileNotFoundError, match=name):
@@ -149,7 +149,7 @@ def test_import_from_the_command_line(rng, tmp_path, capsys):
 
     h = rng.standard_normal((6, 8, 7)) + 1j * rng.standard_normal((6, 8, 7))
     scipy.io.savemat(tmp_path / "m.mat", {"H": h, "other": [1.0]})
-    words = ["convert", str(tmp_path / "m.mat"), "--axes", "subcarrier antenna time", "--name", "H"]
+    words = ["import", str(tmp_path / "m.mat"), "--axes", "subcarrier antenna time", "--name", "H"]
     words += ["--array-shape", "2", "4", "1", "--sampling-period", "1e-3", "--speed", "36"]
     with pytest.raises(UsageError, match="needs --carrier, --subcarrier-spacing"):
         main(words)

@@ -3,6 +3,7 @@
 import argparse
 import copy
 import importlib
+import itertools
 import pathlib
 import re
 import runpy
@@ -12,6 +13,8 @@ import sys
 
 import pytest
 
+from lwmt_sionna.__main__ import main as lwmt
+from lwmt_sionna.runs.shipped import find
 from tests.experiments.scripts import script
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -33,12 +36,12 @@ def commands():
     found = []
     for page, text in blocks("", "sh", "bash"):
         for line in text.replace("\\\n", " ").splitlines():
-            shown = re.match(r"(?:[A-Z_]+=\S* )*((?:python|make) .*)", line)
+            shown = re.match(r"(?:[A-Z_]+=\S* )*((?:lwmt|python|make) .*)", line)
             if shown:
                 found.append((page, tuple(shlex.split(shown[1], comments=True))))
     for page in PAGES:
         prose = BLOCK.sub("", page.read_text())
-        for line in re.findall(r"`((?:python|make) [^`]+)`", prose):
+        for line in re.findall(r"`((?:lwmt|python|make) [^`]+)`", prose):
             found.append((page.name, tuple(shlex.split(" ".join(line.split())))))
     return list(dict.fromkeys(found))
 
@@ -91,7 +94,12 @@ def test_command_is_understood(page, words, monkeypatch):
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
         assert set(words[1:]) <= set(targets)
         return
-    if words[1] == "-m":
+    if words == ("lwmt", "--help"):
+        assert lwmt(["--help"]) is None
+        return
+    if words[0] == "lwmt":
+        main, arguments = lwmt, words[1:]
+    elif words[1] == "-m":
         name = words[2]
         if importlib.util.find_spec(name).submodule_search_locations is not None:
             name = f"{name}.__main__"
@@ -100,6 +108,7 @@ def test_command_is_understood(page, words, monkeypatch):
         assert (ROOT / words[1]).is_file()
         main, arguments = runpy.run_path(str(ROOT / words[1]))["main"], words[2:]
     parse = argparse.ArgumentParser.parse_args
+    monkeypatch.setattr(sys, "argv", [words[0]])
 
     def parse_alone(self, args=None, namespace=None):
         parse(self, args, namespace)
@@ -108,8 +117,10 @@ def test_command_is_understood(page, words, monkeypatch):
     monkeypatch.setattr(argparse.ArgumentParser, "parse_args", parse_alone)
     with pytest.raises(ParsedError):
         main(list(arguments))
-    for word in arguments:
-        if "/" in word and not word.startswith(MADE):
+    for option, word in itertools.pairwise(("", *arguments)):
+        if option == "--config" and not word.startswith(MADE):
+            assert find(word, ".toml").is_file(), word
+        elif "/" in word and not word.startswith(MADE):
             assert list(ROOT.glob(word)), word
 
 
@@ -122,7 +133,8 @@ def test_links_lead_somewhere(page):
 def test_the_map_names_files_that_are_there():
     text = (ROOT / "docs" / "architecture.md").read_text()
     names = set(re.findall(r"`([\w/]+\.py)`", text))
-    known = [path.relative_to(ROOT).as_posix() for path in ROOT.glob("*/**/*.py")]
+    files = [ROOT / "setup.py", *ROOT.glob("*/**/*.py")]
+    known = [path.relative_to(ROOT).as_posix() for path in files]
     assert len(names) > 50
     for name in names:
         assert any(f"/{path}".endswith(f"/{name}") for path in known), name

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lwmt_sionna import ChannelPredictor, LWMTBackbone
+from lwmt_sionna.__main__ import main as lwmt
 from lwmt_sionna.data import (
     ClusterConfig,
     PlanarArray,
@@ -16,23 +17,22 @@ from lwmt_sionna.data import (
     subcarrier_frequencies,
     synthesize,
 )
-from lwmt_sionna.data.__main__ import main as data_main
 from lwmt_sionna.runs.records import read_record
-from tests.experiments.scripts import ROOT, script
+from tests.experiments.scripts import ROOT
 
 # What makes each command quick.
 QUICK = {
-    "convert": [],
-    "prediction_eval": ["--preset", "tiny", "--baselines", "hold", "pooled_ar"],
+    "data": [],
+    "predict": ["--preset", "tiny", "--baselines", "hold", "pooled_ar"],
     "finetune": ["--steps", "2", "--history-snr", "15"],
-    "link_level_eval": [
+    "link-eval": [
         "--policies", "perfect", "hold", "--decoding", "information", "--drops", "2",
     ],
 }  # fmt: skip
 
 
 def commands():
-    """Words of the commands of the section of the README."""
+    """Words after `lwmt` of the commands of the section of the README."""
     text = (ROOT / "README.md").read_text().partition("## Channels of your own")[2]
     block = re.search(r"```\n(.*?)```", text, re.DOTALL)[1].replace("\\\n", " ")
     return [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
@@ -52,20 +52,14 @@ def save_array(folder, shape, array):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Another directory than that of the repository, with its experiments in it."""
-    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    """Another directory than that of the repository."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
 def run(words, monkeypatch):
-    if words[0] == "-m":
-        assert words[1] == "lwmt_sionna.data"
-        assert data_main(words[2:]) == 0
-    else:
-        name = words[0].partition("/")[2]
-        monkeypatch.setattr(sys, "argv", words)
-        script(name).main(words[1:])
+    monkeypatch.setattr(sys, "argv", ["lwmt"])
+    assert not lwmt(words)
 
 
 def check(folder, h, preset):
@@ -109,11 +103,11 @@ def test_quick_form(folder, monkeypatch):
     )
     for words in commands():
         words = " ".join(shlex.quote(word) for word in words)
-        words = re.sub(r"\S*link_demo.toml", str(link), words)
-        words = re.sub(r"\S*finetune_predictor_small.toml", str(config), words)
+        words = words.replace("link_demo", str(link))
+        words = words.replace("finetune_predictor_small", str(config))
         words = words.replace("4 8 1", "2 2 1").replace("universal", "tiny")
-        own = next(more for name, more in QUICK.items() if name in words)
-        run([*shlex.split(words), *own], monkeypatch)
+        words = shlex.split(words)
+        run([*words, *QUICK[words[0]]], monkeypatch)
     check(folder, h, "tiny")
 
 

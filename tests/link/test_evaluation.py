@@ -1,8 +1,6 @@
 """The experiment from its command line, on channels small enough to run eagerly."""
 
 import dataclasses
-import importlib.util
-import pathlib
 import sys
 import textwrap
 
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
+from lwmt_sionna.commands import link_eval
 from lwmt_sionna.data import read_paths, write_paths
 from lwmt_sionna.link import (
     DownlinkConfig,
@@ -23,7 +22,6 @@ from lwmt_sionna.link.sweep.points import Bench
 from lwmt_sionna.runs import command_line, records
 from tests.link.channels import make_paths, make_predictor
 
-REPOSITORY = pathlib.Path(__file__).parents[2]
 CONFIG = """
     policies = ["perfect", "noisy_perfect"]
     report_link_snr_db = 12.0
@@ -45,15 +43,6 @@ CONFIG = """
     mcs = [4, 13]
     compile = "eager"
 """
-
-
-@pytest.fixture(scope="module")
-def script():
-    path = REPOSITORY / "experiments" / "link_level_eval.py"
-    spec = importlib.util.spec_from_file_location("link_level_eval", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture
@@ -84,15 +73,15 @@ def folder(tmp_path, monkeypatch):
     sys.modules.pop("my_predictor", None)
 
 
-def run(script, *arguments):
+def run(*arguments):
     with pytest.raises(SystemExit) as exit_:
-        command_line.run(script.main, ["--quiet", "--out", "out", *arguments])
+        command_line.run(link_eval.main, ["--quiet", "--out", "out", *arguments])
     return exit_.value.code
 
 
-def test_table_record_and_figures(script, folder, capsys, monkeypatch):
+def test_table_record_and_figures(folder, capsys, monkeypatch):
     arguments = ("--config", "config.toml", "--data", "slow.h5", "fast.h5")
-    assert run(script, *arguments, "--policy", "my_predictor:LastSnapshot") == 0
+    assert run(*arguments, "--policy", "my_predictor:LastSnapshot") == 0
     output = capsys.readouterr().out
     record = records.read_record("out/link_level_eval.json")
     assert len(record["points"]) == 2 * 2 * 3 * 2 * 2
@@ -120,11 +109,11 @@ def test_table_record_and_figures(script, folder, capsys, monkeypatch):
 
     # The same command again computes nothing, and gives the same.
     monkeypatch.setattr(Bench, "compute", None)
-    assert run(script, *arguments, "--policy", "my_predictor:LastSnapshot") == 0
+    assert run(*arguments, "--policy", "my_predictor:LastSnapshot") == 0
     assert records.read_record("out/link_level_eval.json")["points"] == record["points"]
 
 
-def test_keras_model_of_ones_own_appears_in_table_and_figures(script, folder, capsys, monkeypatch):
+def test_keras_model_of_ones_own_appears_in_table_and_figures(folder, capsys, monkeypatch):
     legends = []
     save = Figure.savefig
 
@@ -135,7 +124,7 @@ def test_keras_model_of_ones_own_appears_in_table_and_figures(script, folder, ca
     monkeypatch.setattr(Figure, "savefig", spy)
     flags = "--data slow.h5 --policies perfect --horizons 1 --link-snr 12 --mcs 4 --drops 3"
     own = "my_predictor:slope"
-    assert run(script, "--config", "config.toml", *flags.split(), "--policy", own) == 0
+    assert run("--config", "config.toml", *flags.split(), "--policy", own) == 0
     assert own in capsys.readouterr().out
     assert legends and all(own in labels for labels in legends)
     points = {p["policy"]: p for p in records.read_record("out/link_level_eval.json")["points"]}
@@ -143,11 +132,11 @@ def test_keras_model_of_ones_own_appears_in_table_and_figures(script, folder, ca
     assert -15 < points[own]["nmse_median_db"] < 10
 
 
-def test_flags_replace_configured_values(script, folder):
+def test_flags_replace_configured_values(folder):
     flags = (
         "--data slow.h5 --policies perfect --horizons 2 --link-snr 0 5 --mcs 10 --drops 3 --slots 2"
     )
-    assert run(script, "--config", "config.toml", *flags.split(), "--seed", "7") == 0
+    assert run("--config", "config.toml", *flags.split(), "--seed", "7") == 0
     record = records.read_record("out/link_level_eval.json")
     assert [(p["horizon"], p["link_snr_db"], p["mcs"]) for p in record["points"]] == [
         (2, 0.0, 10),
@@ -177,25 +166,25 @@ def test_flags_replace_configured_values(script, folder):
         ("--link-snr loud", "invalid float value"),
     ],
 )
-def test_wrong_input_is_answered_in_one_line(script, folder, capsys, arguments, message):
+def test_wrong_input_is_answered_in_one_line(folder, capsys, arguments, message):
     whole = (folder / "slow.h5").read_bytes()
     (folder / "truncated.h5").write_bytes(whole[: len(whole) // 2])
     (folder / "wrong_key.toml").write_text("[sweep]\nsnr = [1.0]\n")
     (folder / "wrong_type.toml").write_text('policies = "perfect"\n')
     (folder / "no.toml").write_text("policies = [\n")
-    assert run(script, "--config", "config.toml", *arguments.split()) == 2
+    assert run("--config", "config.toml", *arguments.split()) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1 and "Traceback" not in error
 
 
-def test_a_user_whose_future_cannot_be_is_refused_by_file_and_field(script, folder, capsys):
+def test_a_user_whose_future_cannot_be_is_refused_by_file_and_field(folder, capsys):
     """No record is written, and none holds nulls."""
     paths = read_paths("slow.h5")
     gains = paths.a.copy()
     gains[3, 16:] = np.nan
     write_paths("slow.h5", dataclasses.replace(paths, a=gains))
-    assert run(script, "--config", "config.toml", "--data", "slow.h5") == 2
+    assert run("--config", "config.toml", "--data", "slow.h5") == 2
     error = capsys.readouterr().err
     assert "slow.h5" in error and "a is not finite in sequence 3" in error
     assert error.count("\n") == 1 and not (folder / "out" / "link_level_eval.json").exists()
@@ -221,10 +210,10 @@ def test_an_output_that_cannot_be_written_is_told_before_the_work(folder):
         evaluate_link(LinkEvalConfig(data=["missing.h5"]), "taken", progress=False)
 
 
-def test_several_histories_are_as_many_regimes(script, folder):
+def test_several_histories_are_as_many_regimes(folder):
     flags = "--data slow.h5 --policies perfect --horizons 1 --link-snr 12 --mcs 4 --drops 3"
     arguments = ("--config", "config.toml", *flags.split(), "--history-snr", "5", "15")
-    assert run(script, *arguments) == 0
+    assert run(*arguments) == 0
     points = records.read_record("out/link_level_eval.json")["points"]
     assert [(p["regime"], p["history_snr_db"], p["link_snr_db"]) for p in points] == [
         ("30 km/h, 1 ms, history_snr_db=5", 5.0, 12.0),

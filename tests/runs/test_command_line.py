@@ -28,7 +28,7 @@ def outcome(capsys, error, argv=()):
         (FileNotFoundError(2, "No such file or directory", "a.h5"), "no such file or folder: a.h5"),
         (PermissionError(13, "Permission denied", "a.h5"), "Permission denied: a.h5"),
         (OSError("Unable to open file (truncated file)"), "truncated file"),
-        (ModuleNotFoundError("No module named 'h5py'", name="h5py"), ".[experiments]"),
+        (ModuleNotFoundError("No module named 'h5py'", name="h5py"), 'pip install -e "."'),
         (ModuleNotFoundError("No module named 'sionna.rt'", name="sionna.rt"), ".[rt]"),
         (ModuleNotFoundError("No module named 'sionna.phy'", name="sionna.phy"), ".[tf]"),
         (ModuleNotFoundError("No module named 'numpy'", name="numpy"), 'pip install -e "."'),

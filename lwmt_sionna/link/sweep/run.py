@@ -32,6 +32,7 @@ from lwmt_sionna.models.presets import DEFAULT_PRESET
 from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import FILLED, Config
 from lwmt_sionna.runs.parallel import progress_bar, run_tasks
+from lwmt_sionna.runs.shipped import find
 from lwmt_sionna.runs.store import RunFolder, Store
 from lwmt_sionna.typing import PathLike
 
@@ -292,7 +293,7 @@ def make_bench(config: LinkEvalConfig, names: Sequence[str] | None = None) -> Be
     if not config.data:
         raise ValueError("There is no data to evaluate on. Received: data=()")
     for path in config.data:
-        if not pathlib.Path(path).is_file():
+        if not find(path).is_file():
             raise ValueError(f"There is no data file here. Received: data={path}")
     policies = [
         make_policy(
@@ -411,7 +412,8 @@ def _with_absolute_paths(config):
     """The configuration with paths that hold in any folder: workers may have started in another."""
 
     def absolute(path):
-        return str(pathlib.Path(path).resolve()) if pathlib.Path(path).exists() else path
+        found = find(path)
+        return str(found.resolve()) if found.exists() else path
 
     def policy(name):
         kind, colon, rest = name.partition(":")

@@ -48,6 +48,7 @@ from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import FILLED, Config, NonNegativeInt, PositiveInt
 from lwmt_sionna.runs.digests import code_digest
 from lwmt_sionna.runs.parallel import progress_bar, run_tasks
+from lwmt_sionna.runs.shipped import find
 from lwmt_sionna.runs.store import RunFolder, Store
 from lwmt_sionna.typing import Array, PathLike
 
@@ -198,7 +199,7 @@ def world_file(world: World, folder: PathLike) -> pathlib.Path:
         `pathlib.Path`.
     """
     if world.draw is None:
-        return pathlib.Path(world.data or "")
+        return find(world.data or "")
     from lwmt_sionna.link.phy.tr38901 import Tr38901Config, generate_channels
 
     overrides = {} if world.array is None else {"array": dataclasses.asdict(world.array)}
@@ -287,9 +288,7 @@ def evaluate_worlds(
         ValueError: If a world's file is missing, damaged or does not fit.
     """
     presets = {pathlib.Path(name).name: preset_folder(name) for name in config.presets}
-    missing = [
-        w for w in config.worlds if w.data is not None and not pathlib.Path(w.data).is_file()
-    ]
+    missing = [w for w in config.worlds if w.data is not None and not find(w.data).is_file()]
     if missing:
         raise ValueError(
             f"world {missing[0].name!r} ({len(missing)} in all): there is no file here. "

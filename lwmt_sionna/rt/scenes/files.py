@@ -18,6 +18,7 @@ from xml.sax.saxutils import quoteattr
 
 from lwmt_sionna.rt.scenes.meshes import Mesh, write_ply
 from lwmt_sionna.runs.records import atomic_path, read_json, sha256
+from lwmt_sionna.runs.shipped import ROOT, how_to_install
 from lwmt_sionna.typing import PathLike
 
 # Sionna RT's built-in cities and streets.
@@ -30,7 +31,7 @@ SCENES = (
     "simple_street_canyon_with_cars",
 )
 _FOLDER_VARIABLE = "LWMT_SCENES"
-_CHECKOUT = pathlib.Path(__file__).resolve().parents[3] / "scenes"
+_SHIPPED = ROOT / "scenes"
 _GROUND_WORDS = {"ground", "terrain", "plane", "floor", "road"}
 _CAR_WORDS = {"car", "bus", "truck", "tram", "van", "vehicle"}
 
@@ -61,7 +62,7 @@ class SceneFile:
     @property
     def portable(self) -> str:
         """What finds it on another machine: a name that all installations know, or a whole path."""
-        is_shipped = self.origin == "sionna" or self.path.is_relative_to(_CHECKOUT)
+        is_shipped = self.origin == "sionna" or self.path.is_relative_to(_SHIPPED)
         return self.name if is_shipped else str(self.path.resolve())
 
 
@@ -69,7 +70,7 @@ def own_scenes() -> dict[str, pathlib.Path]:
     """XML files of the scenes of this project and of the folders in `LWMT_SCENES`, by name."""
     folders = [pathlib.Path(p) for p in os.environ.get(_FOLDER_VARIABLE, "").split(os.pathsep) if p]
     found: dict[str, pathlib.Path] = {}
-    for folder in (*folders, _CHECKOUT):
+    for folder in (*folders, _SHIPPED):
         for path in sorted(folder.glob("*/scene.xml")):
             found.setdefault(path.parent.name, path)
     return dict(sorted(found.items()))
@@ -93,7 +94,7 @@ def resolve_scene(name: PathLike) -> SceneFile:
         except importlib.metadata.PackageNotFoundError as error:
             raise ImportError(
                 "The scene is one of Sionna RT's: install it with "
-                f"`pip install 'lwmt_sionna[rt]'`. Received: name={text}"
+                f"`{how_to_install('rt')}`. Received: name={text}"
             ) from error
         file = pathlib.Path(str(package.locate_file(f"sionna/rt/scenes/{text}/{text}.xml")))
         return SceneFile(file, text, "sionna")

@@ -3,6 +3,7 @@
 import importlib.metadata
 
 from lwmt_sionna.rt.tracing.llvm import load_libllvm
+from lwmt_sionna.runs.shipped import how_to_install
 
 # Parts of the path solver are replaced here, and other releases store directions in another way.
 _TESTED = "1.2.2"
@@ -11,7 +12,7 @@ try:
     _installed = importlib.metadata.version("sionna-rt")
 except importlib.metadata.PackageNotFoundError as error:
     raise ImportError(
-        "Ray tracing needs Sionna RT: install it with `pip install 'lwmt_sionna[rt]'`."
+        f"Ray tracing needs Sionna RT: install it with `{how_to_install('rt')}`."
     ) from error
 if _installed != _TESTED:
     raise ImportError(
@@ -28,7 +29,7 @@ try:
     from sionna.rt.path_solvers.sb_candidate_generator import SBCandidateGenerator
 except ModuleNotFoundError as error:
     raise ImportError(
-        "Ray tracing needs Sionna RT: install it with `pip install 'lwmt_sionna[rt]'` "
+        f"Ray tracing needs Sionna RT: install it with `{how_to_install('rt')}` "
         f"({error.name} is missing)."
     ) from error
 

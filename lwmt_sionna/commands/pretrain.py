@@ -1,0 +1,90 @@
+"""Pretrain a backbone by masked channel modelling and save it as a preset.
+
+Masks and impairments come from the curriculum of the configuration; each can be left out. A killed
+run goes on from its last checkpoint when started again with the same arguments, with the same
+losses as one that was not killed.
+
+Example:
+    lwmt pretrain --config pretrain_small --workdir runs/pretrain_small
+"""
+
+import pathlib
+import time
+from collections.abc import Sequence
+
+from lwmt_sionna.runs import command_line
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    started = time.time()
+    parser = command_line.build_parser(__doc__)
+    command_line.add_options(parser, "config")
+    parser.add_argument("--workdir", type=pathlib.Path, help="checkpoints and logs [runs/CONFIG]")
+    parser.add_argument("--out", type=pathlib.Path, help="preset to save [WORKDIR/preset]")
+    parser.add_argument("--record", type=pathlib.Path, help="record to write [WORKDIR/record.json]")
+    command_line.add_options(parser, "data", "seed")
+    parser.add_argument(
+        "--without", nargs="+", default=[], metavar="NAME", help="masks or impairments to leave out"
+    )
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="masks to keep alone")
+    parser.add_argument("--steps", type=int, help="in place of the configured number")
+    parser.add_argument("--precision", help="float32, mixed_bfloat16 or mixed_float16")
+    parser.add_argument("--devices", type=int, default=1, help="devices that share a batch [1]")
+    args = parser.parse_args(argv)
+    command_line.configure_logging(args)
+
+    from lwmt_sionna.runs import records
+    from lwmt_sionna.training import PretrainConfig, load_scenes, train
+    from lwmt_sionna.training.sources import synthesize_grid
+    from lwmt_sionna.training.studies import (
+        CONDITIONS,
+        draw_views,
+        reconstruction_points,
+    )
+
+    overrides = {
+        "source": {"data": args.data},
+        "optimization": {"steps": args.steps, "precision": args.precision},
+        "seed": args.seed,
+    }
+    config = PretrainConfig.from_toml(args.config, overrides)
+    config = config.ablated(args.without, args.only)
+    workdir = args.workdir or pathlib.Path("runs") / args.config.stem
+    source = config.source
+    scenes, held_out = load_scenes(source.data, source.validation_share, source.split_seed)
+    model, outcome = train(
+        config,
+        workdir,
+        data=scenes,
+        num_devices=args.devices,
+        verbose=0 if args.quiet else "auto",
+    )
+    history = outcome["history"]
+    points = []
+    grid = source.grids[0]
+    bandwidth = (source.bandwidth[0] * source.bandwidth[1]) ** 0.5
+    for paths in held_out:
+        h = synthesize_grid(paths, grid, bandwidth)
+        views = draw_views(h, CONDITIONS, model.backbone.patch)
+        for point in reconstruction_points(model, views):
+            points.append({"scene": paths.scene, "tracks": "held out", **point})
+    record = records.write_record(
+        args.record or workdir / "record.json",
+        name="pretrain",
+        config=config.to_dict(),
+        points=points,
+        seeds=[config.seed],
+        inputs={pathlib.Path(name).stem: name for name in source.data},
+        started=started,
+        extra={"history": history, "num_parameters": model.count_params()},
+    )
+    folder = args.out or workdir / "preset"
+    model.save_to_preset(folder, metadata={"training": record})
+    command_line.say(
+        f"{folder}: {model.count_params()} parameters; last loss {history[-1]['loss']:.3f}"
+    )
+    for point in points:
+        command_line.say(
+            f"{point['scene']:<16} {point['condition']:<16} median "
+            f"{point['nmse_median_db']:6.2f} dB, pooled {point['nmse_pooled_db']:6.2f} dB"
+        )
