@@ -25,16 +25,13 @@ def main(argv=None):
     started = time.time()
     parser = command_line.build_parser(__doc__)
     parser.add_argument(
-        "--config", type=pathlib.Path, required=True, help="TOML file of a TrainConfig"
-    )
-    parser.add_argument(
         "--features", type=pathlib.Path,
         help="what physics says of the training data, for all that share it [WORKDIR/features]",
     )  # fmt: skip
     parser.add_argument("--attentions", nargs="+", choices=ATTENTIONS, default=list(ATTENTIONS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--steps", type=int, default=300, help="training steps [300]")
-    command_line.add_options(parser, "data", "workdir")
+    command_line.add_options(parser, "config", "data", "workdir")
     parser.add_argument("--out", type=pathlib.Path, help="record to write [WORKDIR/record.json]")
     args = parser.parse_args(argv)
     command_line.configure_logging(args)

@@ -35,7 +35,8 @@ def commands():
     """Words after `lwmt` of the commands of the section of the README."""
     text = (ROOT / "README.md").read_text().partition("## Channels of your own")[2]
     block = re.search(r"```\n(.*?)```", text, re.DOTALL)[1].replace("\\\n", " ")
-    return [shlex.split(line, comments=True)[1:] for line in block.splitlines()]
+    lines = [line for line in block.splitlines() if line.startswith("lwmt ")]
+    return [shlex.split(line, comments=True)[1:] for line in lines]
 
 
 def save_array(folder, shape, array):
