@@ -25,8 +25,8 @@ from lwmt_sionna.data.paths import (
     concatenate,
 )
 from lwmt_sionna.rt.motion.ground import Ring
-from lwmt_sionna.rt.motion.tracks import Clock
 from lwmt_sionna.rt.motion.trajectories import (
+    Clock,
     TrajectoryConfig,
     sample_moving_objects,
     sample_tracks,

@@ -10,7 +10,7 @@ import numpy as np
 
 from lwmt_sionna.data.evolution import evolve_between, extrapolation_error
 from lwmt_sionna.data.paths import SPEED_OF_LIGHT, blank_absent, widen_paths
-from lwmt_sionna.rt.motion.tracks import MovingObject, Tracks
+from lwmt_sionna.rt.motion.trajectories import MovingObject, Tracks
 from lwmt_sionna.rt.tracing.engine import drjit, mitsuba
 from lwmt_sionna.rt.tracing.loading import LoadedScene
 from lwmt_sionna.rt.tracing.solver import TracingConfig, trace_positions
