@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from lwmt_sionna.link import AdaptationConfig
 from lwmt_sionna.link.decoding import Waterfall
-from lwmt_sionna.link.sweep.adaptation import adapt, choose_scheme
+from lwmt_sionna.link.sweep.adaptation import adapt
 
 WATERFALLS = [Waterfall(0.3, 0.01, snr, 0.4) for snr in (0.0, 5.0, 10.0, 15.0)]
 
@@ -20,11 +20,12 @@ def test_the_fastest_scheme_that_meets_the_target():
     # The target of 10 % is met 1.28 widths beyond the centre of a waterfall.
     snr = np.array([-5.0, 0.4, 0.6, 5.4, 5.6, 30.0])
     snr = np.repeat(snr[:, None], 4, axis=1)
-    assert choose_scheme(snr, WATERFALLS, 0.1).tolist() == [0, 0, 0, 0, 1, 3]
-    assert choose_scheme(snr, WATERFALLS, 0.1, offset_db=5.0).tolist() == [0, 0, 0, 0, 0, 3]
     # A scheme that is worse than its faster neighbour is passed over.
     mixed = np.array([[20.0, -20.0, 20.0, -20.0]])
-    assert choose_scheme(mixed, WATERFALLS, 0.1).tolist() == [2]
+    for belief, expected in ((snr, [0, 0, 0, 0, 1, 3]), (mixed, [2])):
+        failure = np.zeros((4, len(belief), 1, 1))
+        chosen, _ = adapt(failure, belief[:, None], WATERFALLS, outer_loop=False)
+        assert chosen.ravel().tolist() == expected
 
 
 def test_outer_loop_meets_the_target_though_belief_is_wrong(rng):

@@ -24,7 +24,7 @@ def test_silent_users_do_not_break_it():
 def test_users_that_went_behind_a_house_are_not_admitted():
     history = np.ones((2, 16, 4, 4), complex)
     history[1, -1] *= 0.1
-    assert admitted(history, -10.0).tolist() == [True, False]
+    assert admitted(history).tolist() == [True, False]
 
 
 def test_groups_share_a_station_and_no_trajectory(rng):

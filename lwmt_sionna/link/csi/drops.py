@@ -69,17 +69,12 @@ class LinkDrops:
     arrived: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        if self.history.ndim != 5 or self.target.ndim != 4 or self.slot.ndim != 5:
+        shapes = {n: getattr(self, n).shape for n in ("history", "target", "slot")}
+        common = [shapes["target"], *(shapes[n][:2] + shapes[n][3:] for n in ("history", "slot"))]
+        if len(set(common)) > 1 or [*map(len, shapes.values())] != [5, 4, 5]:
             raise ValueError(
-                "Drops need history and slot of rank 5 and target of rank 4. Received shapes: "
-                f"history={self.history.shape}, target={self.target.shape}, slot={self.slot.shape}"
-            )
-        expected = self.history.shape[:2] + self.history.shape[3:]
-        if self.target.shape != expected or self.slot.shape[:2] + self.slot.shape[3:] != expected:
-            raise ValueError(
-                "History, target and slot must agree in drops, users, antennas and subcarriers. "
-                f"Received shapes: history={self.history.shape}, target={self.target.shape}, "
-                f"slot={self.slot.shape}"
+                "History, target and slot are of rank 5, 4 and 5, and agree in drops, users, "
+                f"antennas and subcarriers. Received shapes: {shapes}"
             )
         if self.arrived is not None and self.arrived.shape != self.history.shape[:3]:
             raise ValueError(
@@ -555,7 +550,7 @@ class DropFactory:
         lit = np.abs(true).max(axis=(1, 3, 4)).min(axis=1) > 0
         # All antennas of a user at once: to the scheduler they are further subcarriers.
         history = np.concatenate(np.moveaxis(history, 1, 0), axis=-1)
-        heard = lit & admitted(history, _MIN_LAST_DB)
+        heard = lit & admitted(history)
         users = group_users(
             np.flatnonzero(heard),
             paths.trajectory_id,
@@ -642,14 +637,14 @@ def _common_speed_kmh(speed):
     return round(middle * 3.6), at_speed
 
 
-def admitted(history: Array, min_last_db: float) -> Array:
+def admitted(history: Array) -> Array:
     """Users that are still heard: no scheduler serves one that has gone behind a house.
 
     bool `[num_users]`, of measured histories, complex `[num_users, num_snapshots, num_antennas,
-    num_subcarriers]`, and the least power of the last snapshot relative to the mean over each [dB].
+    num_subcarriers]`.
     """
     power = np.mean(np.abs(history) ** 2, axis=(2, 3))
-    return power[:, -1] >= 10 ** (min_last_db / 10) * power.mean(axis=1)
+    return power[:, -1] >= 10 ** (_MIN_LAST_DB / 10) * power.mean(axis=1)
 
 
 def spatial_similarity(history: Array) -> Array:

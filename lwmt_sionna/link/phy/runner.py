@@ -71,7 +71,7 @@ class LinkRunner:
             int64 `[num_drops, num_users, len(slots)]`, wrong information bits per block.
         """
         bits = ("info", mcs, self.downlink(mcs).num_info_bits)
-        function = self._function("count", mcs)
+        function = self._function(_count, mcs)
         return self._run(function, slot, h_hat, link_snr_db, slots, bits).astype(np.int64)
 
     def information(
@@ -93,7 +93,7 @@ class LinkRunner:
         """
         mcs = _REPRESENTATIVES[num_bits_per_symbol]
         bits = ("coded", num_bits_per_symbol, self.downlink(mcs).num_coded_bits)
-        function = self._function("information", mcs)
+        function = self._function(_information, mcs)
         return self._run(function, slot, h_hat, link_snr_db, slots, bits)
 
     def sinr(
@@ -104,11 +104,11 @@ class LinkRunner:
         float64 `[num_drops, num_users, len(slots), block_symbols]`, linear; arguments as for
         `count`.
         """
-        return self._run(self._function("sinr"), slot, h_hat, link_snr_db, slots, None)
+        return self._run(self._function(_sinr), slot, h_hat, link_snr_db, slots, None)
 
     def spectral_efficiency(self, slot: Array, h_hat: Array, link_snr_db: float) -> Array:
         """Rate of Gaussian signalling per user, float64 `[num_drops, num_users]` [bit/s/Hz]."""
-        function, no = self._function("rate"), _noise_power(link_snr_db)
+        function, no = self._function(_rate), _noise_power(link_snr_db)
         return self._batched(len(slot), lambda i: function(slot[i], h_hat[i], no))
 
     def believed_snr_db(self, h_hat: Array, link_snr_db: float) -> Array:
@@ -117,7 +117,7 @@ class LinkRunner:
         float64 `[num_drops, num_users, 3]` [dB], for 2, 4 and 6 bits per symbol: the SNR of white
         Gaussian noise with the same mutual information. Arguments as for `count`.
         """
-        function, no = self._function("belief"), _noise_power(link_snr_db)
+        function, no = self._function(_belief), _noise_power(link_snr_db)
         sinr = self._batched(len(h_hat), lambda i: function(h_hat[i], no))
         told = [(qam_information(sinr, bits).mean(axis=-1), bits) for bits in MODULATIONS]
         return np.stack([effective_snr_db(*each) for each in told], axis=-1)
@@ -168,12 +168,12 @@ class LinkRunner:
                 draws.append(rng.integers(2, size=(config.num_users, num_bits)).astype(np.float32))
         return tf.constant(np.stack(draws))
 
-    def _function(self, kind, mcs=None):
-        key = kind, mcs
+    def _function(self, computation, mcs=None):
+        key = computation, mcs
         if key not in self._functions:
             # To what has no scheme it does not matter: take one that is there anyway.
             mcs = next(iter(self._downlinks), _REPRESENTATIVES[4]) if mcs is None else mcs
-            function = functools.partial(_COMPUTATIONS[kind], self.downlink(mcs))
+            function = functools.partial(computation, self.downlink(mcs))
             if self._mode != "eager":
                 function = tf.function(function, jit_compile=self._mode == "xla")
             self._functions[key] = function
@@ -199,15 +199,6 @@ def _rate(downlink, slot, h_hat, no):
 
 def _belief(downlink, h_hat, no):
     return downlink.sinr(downlink.believed_channel(h_hat, no), no)
-
-
-_COMPUTATIONS = {
-    "count": _count,
-    "information": _information,
-    "sinr": _sinr,
-    "rate": _rate,
-    "belief": _belief,
-}
 
 
 def _noise_power(link_snr_db):

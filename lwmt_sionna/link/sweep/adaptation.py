@@ -42,28 +42,6 @@ class AdaptationConfig(Config):
     seed: NonNegativeInt = 0
 
 
-def choose_scheme(
-    believed_snr_db: Array,
-    waterfalls: Sequence[Waterfall],
-    bler_target: float,
-    offset_db: float = 0.0,
-) -> Array:
-    """The fastest scheme that is expected to meet the target, or the slowest one.
-
-    int `[...]`, position in `waterfalls`, of beliefs as in `adapt` `[..., num_schemes]`, less an
-    offset [dB].
-    """
-    required = np.array([waterfall.required_snr_db(bler_target) for waterfall in waterfalls])
-    return _fastest(believed_snr_db - required - offset_db)
-
-
-def _fastest(margin):
-    """Last scheme with a margin that is not negative, or the first one."""
-    met = margin >= 0
-    last = met.shape[-1] - 1 - np.argmax(met[..., ::-1], axis=-1)
-    return np.where(met.any(axis=-1), last, 0)
-
-
 def adapt(
     failure: Array,
     believed_snr_db: Array,
@@ -73,7 +51,8 @@ def adapt(
 ) -> tuple[Array, Array]:
     """Chooses a scheme for every block of a sequence of drops.
 
-    Without the outer loop the base station takes its belief for the truth (inner loop). With it, an
+    It is the fastest one that is expected to meet the target, or the slowest. Without the outer
+    loop the base station takes its belief for the truth (inner loop). With it, an
     offset common to all users of the cell follows their acknowledgements: it learns how far this
     CSI may be trusted. The drops are gone through once for the offset to settle and once more to
     count.
@@ -98,11 +77,11 @@ def adapt(
     _, num_drops, num_users, num_slots = failure.shape
     chosen = np.zeros((num_drops, num_users, num_slots), int)
     offsets = np.zeros((num_drops, num_slots))
-    if not outer_loop:
-        chosen[:] = choose_scheme(believed_snr_db, waterfalls, config.bler_target)[..., None]
-        return chosen, offsets
     required = np.array([w.required_snr_db(config.bler_target) for w in waterfalls])
     margin = believed_snr_db - required
+    if not outer_loop:
+        chosen[:] = _fastest(margin)[..., None]
+        return chosen, offsets
     down = config.step_db * config.bler_target / (1 - config.bler_target)
     users = np.arange(num_users)
     rng = np.random.default_rng(config.seed)
@@ -117,6 +96,13 @@ def adapt(
                 offset += np.sum(np.where(lost, config.step_db, -down))
                 offset = float(np.clip(offset, -_MAX_OFFSET_DB, _MAX_OFFSET_DB))
     return chosen, offsets
+
+
+def _fastest(margin):
+    """Last scheme with a margin that is not negative, or the first one."""
+    met = margin >= 0
+    last = met.shape[-1] - 1 - np.argmax(met[..., ::-1], axis=-1)
+    return np.where(met.any(axis=-1), last, 0)
 
 
 def goodput_rows(

@@ -175,7 +175,7 @@ class Bench:
             for policy in policies
         }
         # Tasks come sorted: what the next one needs is nearly always what the last one had.
-        self._drops = functools.lru_cache(maxsize=2)(self._make_drops)
+        self._drops = functools.lru_cache(maxsize=2)(lambda r, horizon: factories[r].at(horizon))
         self._estimate = functools.lru_cache(maxsize=2)(self._make_estimate)
 
     def tasks(self) -> list[Task]:
@@ -260,9 +260,6 @@ class Bench:
         factory, config = self.factories[regime], self.config
         key = factory.downlink, min(config.batch_size, factory.num_drops)
         return _runner(*key, config.seed, config.compile)
-
-    def _make_drops(self, regime, horizon):
-        return self.factories[regime].at(horizon)
 
     def _make_estimate(self, regime, horizon, policy):
         drops = self._drops(regime, horizon)
