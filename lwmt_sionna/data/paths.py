@@ -295,13 +295,16 @@ def widen_paths(arrays: dict[str, Array], num_paths: int, axis: int = 2) -> dict
     return wide
 
 
-def compact_paths(arrays: dict[str, Array], axis: int = 2) -> dict[str, Array]:
+def compact_paths(
+    arrays: dict[str, Array], axis: int = 2, rank: ArrayLike = 0.0
+) -> dict[str, Array]:
     """Moves the paths of every snapshot to the front and drops columns that none of them fills.
 
-    Of arrays as in `blank_absent`; `axis` is that of the paths, and one column at least stays.
+    Of arrays as in `blank_absent`; `axis` is that of the paths, and one column at least stays. They
+    are sorted by their rank, or keep their order.
     """
     valid = arrays["valid"]
-    order = np.argsort(~valid, axis=axis, kind="stable")
+    order = np.argsort(np.where(valid, rank, np.inf), axis=axis, kind="stable")
     order = order[..., : max(1, int(valid.sum(axis=axis).max(initial=0)))]
     return {
         name: np.take_along_axis(x, order.reshape(order.shape + (1,) * (x.ndim - order.ndim)), axis)

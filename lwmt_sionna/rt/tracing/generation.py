@@ -22,6 +22,7 @@ from lwmt_sionna.data.paths import (
     PATH_FIELDS,
     PathSequences,
     blank_absent,
+    compact_paths,
     concatenate,
 )
 from lwmt_sionna.rt.motion.ground import Ring
@@ -52,9 +53,7 @@ logger = logging.getLogger(__name__)
 
 _KMH = 1.0 / 3.6
 _PER_PATH = sorted(
-    name
-    for name, (_, axes) in (PATH_FIELDS | OPTIONAL_FIELDS).items()
-    if "P" in axes and name != "valid"
+    name for name, (_, axes) in (PATH_FIELDS | OPTIONAL_FIELDS).items() if "P" in axes
 )
 # Of a user with diffuse scattering: paths in each snapshot, and their share of the power.
 _COUNTS = ("num_scattered", "scattered_share")
@@ -597,17 +596,10 @@ def _compact(one, config, loaded, floor_db=None):
     floor_db = config.tracing.power_floor_db if floor_db is None else floor_db
     power = np.sum(np.abs(one["a"]) ** 2, axis=(-2, -1)) * one["valid"]
     floor = power.max(initial=0.0) * 10.0 ** (floor_db / 10.0)
-    keep = one.pop("valid") & (power > floor)
-    order = np.argsort(np.where(keep, -power, np.inf), axis=-1, kind="stable")
-    order = order[..., : max(1, keep.sum(-1).max())]
-    kept = np.take_along_axis(keep, order, 2)
-    packed = {"valid": kept}
-    for name in (name for name in _PER_PATH if name in one):
-        value = one.pop(name)
-        place = order.reshape(order.shape + (1,) * (value.ndim - 3))
-        packed[name] = np.take_along_axis(value, place, 2)
+    one["valid"] = one["valid"] & (power > floor)
+    per_path = {name: one.pop(name) for name in _PER_PATH if name in one}
     return PathSequences(
-        **blank_absent(packed),
+        **blank_absent(compact_paths(per_path, rank=-power)),
         **one,
         bs_position=loaded.local(config.base_stations),
         bs_orientation=np.array(config.orientations),
