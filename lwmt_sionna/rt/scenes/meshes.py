@@ -57,10 +57,15 @@ class Mesh:
         return self.vertices[self.faces]
 
     @property
+    def normals(self) -> Array:
+        """Normal of every face, as long as twice its area in square metres, `[num_faces, 3]`."""
+        a, b, c = np.moveaxis(self.corners, 1, 0)
+        return np.cross(b - a, c - a)
+
+    @property
     def areas(self) -> Array:
         """Area of every face in square metres, float64 `[num_faces]`."""
-        a, b, c = np.moveaxis(self.corners, 1, 0)
-        return np.linalg.norm(np.cross(b - a, c - a), axis=-1) / 2
+        return np.linalg.norm(self.normals, axis=-1) / 2
 
     @property
     def bounds(self) -> tuple[Array, Array]:

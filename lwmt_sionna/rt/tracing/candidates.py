@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from lwmt_sionna.rt.tracing.engine import drjit, mitsuba, sionna_rt
+from lwmt_sionna.rt.tracing.loading import mesh_of
 from lwmt_sionna.typing import Array, ArrayLike
 
 INTERACTION = sionna_rt.constants.InteractionType
@@ -80,15 +81,14 @@ class FaceGroups:
 
 
 def _largest_coplanar_face(mesh):
-    corners = np.array(mesh.vertex_positions_buffer()).reshape(-1, 3).astype(np.float64)
-    triangle = corners[np.array(mesh.faces_buffer()).reshape(-1, 3)]
-    normal = np.cross(triangle[:, 1] - triangle[:, 0], triangle[:, 2] - triangle[:, 0])
+    mesh = mesh_of(mesh)
+    normal = mesh.normals
     double_area = np.linalg.norm(normal, axis=1)
     normal /= np.maximum(double_area, np.finfo(np.float64).tiny)[:, None]
     # Both sides of a plane are the same mirror.
     leading = np.argmax(np.abs(normal) > 1e-4, axis=1)
     normal *= np.sign(np.take_along_axis(normal, leading[:, None], 1) + (double_area == 0)[:, None])
-    offset = np.sum(normal * triangle[:, 0], axis=1)
+    offset = np.sum(normal * mesh.corners[:, 0], axis=1)
     key = np.column_stack([np.round(normal / _NORMAL_STEP), np.round(offset / _OFFSET_STEP)])
     _, plane = np.unique(key, axis=0, return_inverse=True)
     # Among the faces of a plane the last one in this order is the largest.

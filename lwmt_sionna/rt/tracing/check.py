@@ -8,9 +8,9 @@ import numpy as np
 
 from lwmt_sionna.rt.motion.ground import ground_map
 from lwmt_sionna.rt.scenes.files import is_ground_name, read_scene_xml, resolve_scene
-from lwmt_sionna.rt.scenes.meshes import Mesh, join, read_mesh, winding_number
+from lwmt_sionna.rt.scenes.meshes import join, read_mesh, winding_number
 from lwmt_sionna.rt.tracing.engine import mitsuba, sionna_rt
-from lwmt_sionna.rt.tracing.loading import load_scene, load_shapes
+from lwmt_sionna.rt.tracing.loading import load_scene, load_shapes, mesh_of
 from lwmt_sionna.rt.tracing.show import coverage_map, open_share
 from lwmt_sionna.typing import ArrayLike, PathLike
 
@@ -205,7 +205,7 @@ def _check_shapes(shapes):
         if not isinstance(shape, mitsuba.Mesh):
             foreign.append(f"the shape {name} is of type {entry.kind}")
             continue
-        mesh = _mesh_of(shape)
+        mesh = mesh_of(shape)
         num_faces += len(mesh.faces)
         empty[name] = int(np.sum(mesh.areas < _SMALLEST_AREA))
         miswound[name], shared = mesh.num_miswound_edges()
@@ -308,15 +308,10 @@ def _check_origin(loaded):
     yield Finding("origin", WARNING if step > 0.01 else NOTE, text)
 
 
-def _mesh_of(shape, offset=0.0):
-    vertices = np.array(shape.vertex_positions_buffer(), dtype=np.float64).reshape(-1, 3)
-    return Mesh(vertices + offset, np.array(shape.faces_buffer()).reshape(-1, 3))
-
-
 def _walls(loaded):
     """All of the scene but its ground, as one mesh."""
     objects = [each for name, each in loaded.scene.objects.items() if name not in loaded.ground]
-    meshes = [_mesh_of(each.mi_mesh, loaded.origin) for each in objects]
+    meshes = [mesh_of(each.mi_mesh).moved(loaded.origin) for each in objects]
     return join(meshes) if meshes else None
 
 

@@ -15,7 +15,7 @@ from lwmt_sionna.rt.scenes.files import (
     read_scene_xml,
     resolve_scene,
 )
-from lwmt_sionna.rt.scenes.meshes import read_mesh
+from lwmt_sionna.rt.scenes.meshes import Mesh, read_mesh
 from lwmt_sionna.rt.tracing.engine import drjit, mitsuba, sionna_rt
 from lwmt_sionna.runs.command_line import natural_order
 from lwmt_sionna.runs.configuration import Config, PositiveInt, Share
@@ -119,7 +119,7 @@ class LoadedScene:
 
     def vertices_of(self, name: str) -> Array:
         """Corners of an object of the scene in metres, float64 `[num_vertices, 3]`."""
-        return _vertices(self.scene.objects[name].mi_mesh) + self.origin
+        return mesh_of(self.scene.objects[name].mi_mesh).vertices + self.origin
 
     def drop_to_ground(self, xy: ArrayLike) -> tuple[Array, Array]:
         """Looks straight down at points of the map, in metres, float `[num_points, 2]`.
@@ -252,6 +252,11 @@ def _scatter(scene, name, scattering):
             told._apply(material)
 
 
+def mesh_of(mesh: Any) -> Mesh:
+    """A mesh of Mitsuba as one in NumPy."""
+    return Mesh(np.array(mesh.vertex_positions_buffer()), np.array(mesh.faces_buffer()))
+
+
 @contextlib.contextmanager
 def _told(path):
     """One line that names the file in place of whatever Mitsuba and Sionna RT raise."""
@@ -276,17 +281,10 @@ def _local_origin(box):
     return tuple(np.where(is_far, np.round((lower + upper) / 2), 0.0).tolist())
 
 
-def _vertices(mesh):
-    return np.array(mesh.vertex_positions_buffer(), dtype=np.float64).reshape(-1, 3)
-
-
 def _is_level(scene, name):
     """Whether most of an object's surface lies flat; a "Road House" has walls."""
-    mesh = scene.objects[name].mi_mesh
-    corners = _vertices(mesh)[np.array(mesh.faces_buffer()).reshape(-1, 3)]
-    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    area = np.linalg.norm(normal, axis=-1)
-    return np.abs(normal[:, 2]).sum() > 0.7 * area.sum()
+    normals = mesh_of(scene.objects[name].mi_mesh).normals
+    return np.abs(normals[:, 2]).sum() > 0.7 * np.linalg.norm(normals, axis=-1).sum()
 
 
 def _rays(origin, direction, length=None):
