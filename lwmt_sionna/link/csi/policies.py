@@ -223,32 +223,29 @@ class PredictedCsi(CsiPolicy):
 
 
 class _MadeCsi(PredictedCsi):
-    """A preset or baseline, made for the array and, if tuned, the history SNR of each regime."""
+    """A preset or baseline, made for the array and, if tuned, the history SNR of each regime.
 
-    #: From history SNR and array shape to the policy, and of which of them this one is.
-    make: Callable[[float | None, Any], "_MadeCsi"]
-    made_of: tuple[float | None, Any]
+    Of both, `make` makes the predictor, its name, its fingerprint and its source.
+    """
+
+    def __init__(
+        self, make: Callable[..., Any], history_snr_db: float | None, array_shape: Any = None
+    ) -> None:
+        predictor, name, fingerprint, source = make(history_snr_db, array_shape)
+        super().__init__(predictor, name, fingerprint=fingerprint)
+        self.source, self._make, self._made_of = source, make, (history_snr_db, array_shape)
 
     def for_regime(self, factory):
         array = factory.downlink.array.shape
         # What takes no shape serves a line.
         line = array == (1, factory.downlink.num_antennas, 1)
-        tuned = self.made_of[0] is not None
+        tuned = self._made_of[0] is not None
         own = (factory.config.history_snr_db if tuned else None, None if line else array)
         policy = self
-        if own != self.made_of:
-            policy = self.make(*own)
+        if own != self._made_of:
+            policy = _MadeCsi(self._make, *own)
             policy.name, policy.num_horizons = self.name, self.num_horizons
         return super(_MadeCsi, policy).for_regime(factory)
-
-
-def _remade(make, history_snr_db, array_shape=None):
-    """What `make` makes of both, as a `_MadeCsi` that can be made anew."""
-    predictor, name, fingerprint, source = make(history_snr_db, array_shape)
-    policy = _MadeCsi(predictor, name, fingerprint=fingerprint)
-    policy.source, policy.made_of = source, (history_snr_db, array_shape)
-    policy.make = functools.partial(_remade, make)
-    return policy
 
 
 def _core(error):
@@ -312,20 +309,20 @@ def _find_policy(spec, preset, history_snr_db, seed, settings):
     if spec == "noisy_perfect":
         return NoisyPerfectCsi(history_snr_db, seed)
     if spec == "model":
-        return _remade(functools.partial(_preset, preset, spec), None)
+        return _MadeCsi(functools.partial(_preset, preset, spec), None)
     if spec in CLASSICAL:
         tuned_at = history_snr_db if settings is None else None
-        return _remade(functools.partial(_baseline, spec, settings), tuned_at)
+        return _MadeCsi(functools.partial(_baseline, spec, settings), tuned_at)
     kind, _, rest = spec.partition(":")
     if not rest:
         if spec in policy_names():
-            return _remade(functools.partial(_preset, spec, spec), None)
+            return _MadeCsi(functools.partial(_preset, spec, spec), None)
         raise ValueError(
             f"Unknown policy. Known: {', '.join(policy_names())}, preset:NAME_OR_PATH, "
             f"module:object. Received: policy={spec!r}"
         )
     if kind == "preset":
-        return _remade(functools.partial(_preset, rest, spec), None)
+        return _MadeCsi(functools.partial(_preset, rest, spec), None)
     return _from_object(spec, kind, rest)
 
 
