@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from lwmt_sionna.masking import impairments, masks
@@ -296,16 +297,13 @@ def _progress_of(ingredients):
 
 def _value(knots, progress):
     """Linear interpolation of knots at a Python number."""
-    value = knots[0][1]
-    for (p0, v0), (p1, v1) in itertools.pairwise(knots):
-        value += (v1 - v0) * min(max((progress - p0) / (p1 - p0), 0.0), 1.0)
-    return value
+    return float(np.interp(progress, *zip(*knots)))
 
 
 def _schedule(knots, progress):
     """Linear interpolation of knots at a number or a scalar tensor."""
     if isinstance(progress, (int, float)):
-        return _value(knots, float(progress))
+        return _value(knots, progress)
     progress = keras.ops.cast(progress, "float32")
     value = knots[0][1]
     for (p0, v0), (p1, v1) in itertools.pairwise(knots):
