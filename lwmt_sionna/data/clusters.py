@@ -11,14 +11,13 @@ from lwmt_sionna.runs.configuration import (
     Config,
     Interval,
     NonNegative,
-    Positive,
     PositiveInt,
+    PositiveInterval,
     Share,
 )
 from lwmt_sionna.typing import Random
 
 _Count = Annotated[tuple[PositiveInt, PositiveInt], ORDERED]
-_Range = Annotated[tuple[Positive, Positive], ORDERED]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +41,14 @@ class ClusterConfig(Config):
 
     num_clusters: _Count = (2, 12)
     num_rays: _Count = (1, 4)
-    distance: _Range = (15.0, 300.0)
-    delay_spread: _Range = (30e-9, 400e-9)
+    distance: PositiveInterval = (15.0, 300.0)
+    delay_spread: PositiveInterval = (30e-9, 400e-9)
     ray_spread: Interval = (0.5, 8.0)
     cluster_decay_db: float = 4.3
     shadowing_db: float = 4.0
     line_of_sight: Share = 0.5
     k_factor_db: Interval = (0.0, 12.0)
-    speed_kmh: _Range = (1.0, 150.0)
+    speed_kmh: PositiveInterval = (1.0, 150.0)
     birth_rate: NonNegative = 1.0
 
 

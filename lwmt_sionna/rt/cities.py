@@ -17,12 +17,12 @@ from lwmt_sionna.rt.scenes.files import MeshObject, write_scene
 from lwmt_sionna.rt.scenes.meshes import Mesh, join
 from lwmt_sionna.runs.configuration import (
     FILLED,
-    ORDERED,
     Config,
     NonNegative,
     NonNegativeInt,
     Positive,
     PositiveInt,
+    PositiveInterval,
     read_toml,
 )
 from lwmt_sionna.runs.records import atomic_path
@@ -193,8 +193,7 @@ def without_short_sides(polygon: ArrayLike, least: float) -> Array | None:
     return None
 
 
-# Smallest and largest, metres; extents along x and y, metres.
-Range = Annotated[tuple[Positive, Positive], ORDERED]
+# Extents along x and y, metres.
 Size = tuple[Positive, Positive]
 Material = Literal[
     "brick", "concrete", "foliage", "glass", "marble", "medium_dry_ground", "metal", "wood"
@@ -388,8 +387,8 @@ class StreetCanyon(CityConfig):
     cross_streets: NonNegativeInt = 2
     cross_width: NonNegative = 12.0
     depth: NonNegative = 14.0
-    house_width: Range = (10.0, 24.0)
-    height: Range = (11.0, 22.0)
+    house_width: PositiveInterval = (10.0, 24.0)
+    height: PositiveInterval = (11.0, 22.0)
     cars: NonNegativeInt = 0
     tree_spacing: NonNegative = 0.0
 
@@ -454,8 +453,8 @@ class ManhattanGrid(CityConfig):
     blocks: tuple[PositiveInt, PositiveInt] = (5, 4)
     block_size: Size = (80.0, 50.0)
     street_widths: Size = (24.0, 16.0)
-    house_width: Range = (16.0, 40.0)
-    height: Range = (12.0, 80.0)
+    house_width: PositiveInterval = (16.0, 40.0)
+    height: PositiveInterval = (12.0, 80.0)
     cars: NonNegativeInt = 0
 
     def _lay_out(self, city, rng):
@@ -509,7 +508,7 @@ class OldTown(CityConfig):
     spacing: NonNegative = 48.0
     jitter: NonNegative = 0.3
     street_width: NonNegative = 9.0
-    height: Range = (9.0, 19.0)
+    height: PositiveInterval = (9.0, 19.0)
     courtyard_share: NonNegative = 0.5
     courtyard_depth: NonNegative = 9.0
 
@@ -568,9 +567,9 @@ class Campus(CityConfig):
 
     size: Size = (340.0, 300.0)
     buildings: NonNegativeInt = 16
-    building_length: Range = (25.0, 65.0)
-    building_width: Range = (13.0, 22.0)
-    height: Range = (7.0, 26.0)
+    building_length: PositiveInterval = (25.0, 65.0)
+    building_width: PositiveInterval = (13.0, 22.0)
+    height: PositiveInterval = (7.0, 26.0)
     road_width: NonNegative = 10.0
     trees: NonNegativeInt = 90
     lawn: Material = "medium_dry_ground"
@@ -643,7 +642,7 @@ class Suburb(CityConfig):
     lots: PositiveInt = 4
     lot_size: Size = (22.0, 30.0)
     road_width: NonNegative = 9.0
-    eaves: Range = (3.5, 6.5)
+    eaves: PositiveInterval = (3.5, 6.5)
     trees_per_lot: NonNegativeInt = 1
     lawn: Material = "medium_dry_ground"
 

@@ -27,6 +27,7 @@ Positive = Annotated[float, msgspec.Meta(gt=0)]
 NonNegative = Annotated[float, msgspec.Meta(ge=0)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Interval = Annotated[tuple[float, float], ORDERED]
+PositiveInterval = Annotated[tuple[Positive, Positive], ORDERED]
 
 # What no configuration has, and takes minutes to parse: larger files, longer paths of keys.
 _MAX_TOML_BYTES = 1_000_000

@@ -9,14 +9,14 @@ import dataclasses
 import functools
 import pathlib
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from lwmt_sionna.data.array_files import ArrayReader
 from lwmt_sionna.rt.motion.ground import Ring, Terrain, free_space, is_free_way
 from lwmt_sionna.rt.motion.routes import Drive, Route, offset_polyline, simplify_polyline
-from lwmt_sionna.runs.configuration import ORDERED, Config, NonNegative, Positive
+from lwmt_sionna.runs.configuration import Config, NonNegative, PositiveInterval
 from lwmt_sionna.typing import Array, ArrayLike, PathLike, Random
 
 _MAX_TRIES = 60
@@ -220,7 +220,7 @@ class TrajectoryConfig(Config):
     kind: Literal["straight", "street", "random_waypoint", "circular", "file"] = "straight"
     regime: Literal["pedestrian", "vehicular"] = "vehicular"
     file: str = ""
-    radius: Annotated[tuple[Positive, Positive], ORDERED] = (5.0, 30.0)
+    radius: PositiveInterval = (5.0, 30.0)
     lane: float = 0.0
     slowest_kmh: NonNegative = 0.5
     user_height: NonNegative = 1.5

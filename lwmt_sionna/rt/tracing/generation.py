@@ -38,11 +38,11 @@ from lwmt_sionna.rt.tracing.sequences import trace_tracks
 from lwmt_sionna.rt.tracing.solver import TracingConfig, trace_scattered
 from lwmt_sionna.runs.configuration import (
     FILLED,
-    ORDERED,
     Config,
     NonNegative,
     Positive,
     PositiveInt,
+    PositiveInterval,
 )
 from lwmt_sionna.runs.parallel import progress_bar, run_tasks
 from lwmt_sionna.runs.records import package_versions, sha256, usable_cores
@@ -62,7 +62,6 @@ _DECIDING = ("lwmt_sionna", "sionna-rt", "mitsuba", "drjit", "numpy")
 # A scene holds one set of devices and one pose of its objects: threads of a process take turns.
 _lock = threading.Lock()
 
-Speeds = Annotated[tuple[Positive, Positive], ORDERED]
 Triple = tuple[float, float, float]
 
 
@@ -124,7 +123,7 @@ class GenerationConfig(Config):
     scene: str
     base_stations: Annotated[tuple[Triple, ...], FILLED]
     num_sequences: PositiveInt
-    speed_kmh: Speeds = (3.0, 120.0)
+    speed_kmh: PositiveInterval = (3.0, 120.0)
     sampling_period: Positive = 2.5e-3
     num_snapshots: PositiveInt = 21
     carrier_frequency: Positive = 3.5e9
@@ -136,7 +135,7 @@ class GenerationConfig(Config):
     tracing: TracingConfig = dataclasses.field(default_factory=TracingConfig)
     trajectory: TrajectoryConfig = dataclasses.field(default_factory=TrajectoryConfig)
     moving_objects: tuple[str, ...] = ()
-    moving_speed_kmh: Speeds = (20.0, 50.0)
+    moving_speed_kmh: PositiveInterval = (20.0, 50.0)
     base_station_orientations: tuple[Triple, ...] = ()
     scattering: dict[str, Scattering] = dataclasses.field(default_factory=dict)
     diffuse: DiffuseConfig | None = None
