@@ -114,8 +114,12 @@ def add_noise(h: Array, history_snr_db: ArrayLike, rng: Random) -> Array:
     power = np.mean(np.abs(h) ** 2, axis=(1, 2, 3), keepdims=True)
     snr = 10.0 ** (np.reshape(np.asarray(history_snr_db, np.float64), (-1, 1, 1, 1)) / 10.0)
     deviation = np.sqrt(power / snr / 2.0).astype(np.float32)
-    noise = rng.standard_normal((*h.shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
-    return (h + deviation * noise).astype(np.complex64)
+    return (h + deviation * complex_normal(rng, h.shape)).astype(np.complex64)
+
+
+def complex_normal(rng: Random, shape: tuple[int, ...]) -> Array:
+    """Normal numbers, complex64, whose real and imaginary parts have unit variance each."""
+    return rng.standard_normal((*shape, 2), dtype=np.float32).view(np.complex64)[..., 0]
 
 
 def history_scale(history: Array) -> Array:

@@ -115,7 +115,8 @@ class Curriculum(Config):
             object.__setattr__(self, field, ordered)
         if not self.masks:
             raise ValueError("masks must name at least one mask. Received: masks={}")
-        for progress in _progress_of(self.masks):
+        knots = {progress for i in self.masks.values() for progress, _ in i.weight}
+        for progress in sorted(knots | {0.0, 1.0}):
             if sum(_value(i.weight, progress) for i in self.masks.values()) <= 0:
                 raise ValueError(f"The weights of all masks vanish at progress {progress}")
         for name, ingredient in self.impairments.items():
@@ -289,10 +290,6 @@ def _knots(name, value):
             f"progress ascending in [0, 1]. Received: {name}={value}"
         )
     return knots
-
-
-def _progress_of(ingredients):
-    return sorted({p for i in ingredients.values() for p, _ in i.weight} | {0.0, 1.0})
 
 
 def _value(knots, progress):

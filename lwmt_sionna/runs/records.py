@@ -446,7 +446,12 @@ def _to_json(value, where):
         return [_to_json(item, f"{where}[{i}]") for i, item in enumerate(items)]
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"The numbers of a record should be finite. Received: {where}={value}")
-    if isinstance(value, os.PathLike) or (isinstance(value, str) and _is_local_path(value)):
+    # An absolute path of this repository would tie the record to this machine.
+    if isinstance(value, os.PathLike) or (
+        isinstance(value, str)
+        and os.path.isabs(value)
+        and pathlib.Path(value).is_relative_to(_REPOSITORY)
+    ):
         return portable_path(value)
     if value is None or isinstance(value, str | bool | int | float):
         return value
@@ -454,8 +459,3 @@ def _to_json(value, where):
         "A record holds text, numbers, booleans, None, lists, dictionaries and dataclasses. "
         f"Received: {where} of type {type(value).__name__}"
     )
-
-
-def _is_local_path(text):
-    """Tells whether `text` is an absolute path of this repository, which would tie it to here."""
-    return os.path.isabs(text) and pathlib.Path(text).is_relative_to(_REPOSITORY)

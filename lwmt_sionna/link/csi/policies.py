@@ -20,6 +20,7 @@ from lwmt_sionna.baselines import (
     told_arrived,
     tuned_settings,
 )
+from lwmt_sionna.data.synthesis import complex_normal
 from lwmt_sionna.evaluation import CEILINGS
 from lwmt_sionna.link.csi.drops import DropFactory
 from lwmt_sionna.models.presets import (
@@ -102,8 +103,8 @@ class NoisyPerfectCsi(CsiPolicy):
         snr = 10 ** (self.history_snr_db / 10)
         power = np.mean(np.abs(history) ** 2, axis=(2, 3, 4)) / (1 + snr)
         rng = np.random.default_rng([self.seed, horizon])
-        noise = rng.standard_normal((*target.shape, 2), np.float32).view(np.complex64)[..., 0]
-        return target + np.sqrt(power / 2)[..., None, None].astype(np.float32) * noise
+        deviation = np.sqrt(power / 2)[..., None, None].astype(np.float32)
+        return target + deviation * complex_normal(rng, target.shape)
 
     def for_regime(self, factory: DropFactory) -> "NoisyPerfectCsi":
         return NoisyPerfectCsi(factory.config.history_snr_db, self.seed, self.name)
@@ -338,17 +339,14 @@ def _baseline(name, settings, history_snr_db, array_shape):
     except TypeError as error:
         raise ValueError(f"Policy {name!r} does not take these settings: {error}") from error
     arguments.apply_defaults()
-    files = [value for value in settings.values() if _is_file(value)]
+    given = [value for value in settings.values() if isinstance(value, str | pathlib.Path)]
+    files = [value for value in given if pathlib.Path(value).exists()]
     # Where a file lies does not matter, what it holds does.
     arguments = {
         key: records.sha256(value) if value in files else value
         for key, value in sorted(arguments.arguments.items())
     }
     return predictor, name, repr(list(arguments.items())), files[0] if files else None
-
-
-def _is_file(value):
-    return isinstance(value, str | pathlib.Path) and pathlib.Path(value).exists()
 
 
 def _preset(preset, name, history_snr_db, array_shape):

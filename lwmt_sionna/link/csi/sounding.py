@@ -5,6 +5,7 @@ from typing import Literal
 
 import numpy as np
 
+from lwmt_sionna.data.synthesis import complex_normal
 from lwmt_sionna.runs.configuration import Config, Positive
 from lwmt_sionna.typing import Array, Random
 
@@ -95,7 +96,7 @@ def sound(
     power = np.mean(np.abs(h) ** 2, axis=(1, 2, 3), keepdims=True)
 
     y = h * x
-    y += np.sqrt(noise * power / 2).astype(np.float32) * _complex_normal(rng, y.shape)
+    y += np.sqrt(noise * power / 2).astype(np.float32) * complex_normal(rng, y.shape)
 
     h_ls = y / x
     lag = np.sum(h_ls[..., :-1].conj() * h_ls[..., 1:], axis=(1, 2, 3), dtype=np.complex128)
@@ -148,8 +149,3 @@ def _ramp(delay, frequencies):
     """Phases of a delay, complex64 `[num_users, 1, 1, num_frequencies]`."""
     turn = np.exp(-2j * np.pi * np.multiply.outer(delay, frequencies))
     return turn[:, None, None].astype(np.complex64)
-
-
-def _complex_normal(rng, shape):
-    """Real and imaginary part of unit variance each."""
-    return rng.standard_normal((*shape, 2), np.float32).view(np.complex64)[..., 0]

@@ -42,7 +42,7 @@ class Route:
         for leg in range(len(legs)):
             turn = cut = 0.0
             if leg + 1 < len(legs) and turn_radius > 0:
-                turn = _wrap(headings[leg + 1] - headings[leg])
+                turn = (headings[leg + 1] - headings[leg] + np.pi) % (2 * np.pi) - np.pi
                 room = 0.49 * min(lengths[leg], lengths[leg + 1])
                 # About-turns cannot be rounded within the corner.
                 if 1e-6 < abs(turn) < 0.95 * np.pi:
@@ -235,7 +235,3 @@ def offset_polyline(points: ArrayLike, offset: float) -> Array:
     total = before + after
     size = np.maximum(np.sum(total**2, axis=1, keepdims=True), 1.0)
     return points + 2 * offset * total / size
-
-
-def _wrap(angle):
-    return (angle + np.pi) % (2 * np.pi) - np.pi

@@ -528,7 +528,8 @@ def sample_moving_objects(
             xy = route.position(along)
             if along[-1] - along[0] < _SLOWEST * time[-1]:
                 continue
-            if any(_nearest(xy, other) < half_length + size + _GAP for other, size in taken):
+            gaps = [np.linalg.norm(xy - way, axis=1).min() - size for way, size in taken]
+            if min(gaps, default=np.inf) < half_length + _GAP:
                 continue
             height, is_ground = terrain.drop_to_ground(xy)
             if is_ground.all():
@@ -561,10 +562,6 @@ def _pose(terrain, name):
     longest = axes[:, -1]
     half_length = float(np.max(np.abs((vertices[:, :2] - middle[:2]) @ longest)))
     return middle, vertices[:, 2].min(), half_length, float(np.arctan2(longest[1], longest[0]))
-
-
-def _nearest(first, second):
-    return np.linalg.norm(first - second, axis=1).min()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -198,7 +198,8 @@ def _set_up(loaded, base_station_position, base_station_orientation, position, v
 
 def _solve(scene, choose, num_shooters, **settings):
     """Arrays of the paths of the chosen candidates, with room for all of them."""
-    _set_path_table(num_shooters)
+    sizes = [size for limit, size in _SMALLER_TABLES if num_shooters <= limit]
+    SBCandidateGenerator.MIN_SPEC_COUNT_SIZE = min([PATH_TABLE_SIZE, *sizes])
     room = max(LEAST_ROOM, CANDIDATES_PER_RECEIVER * num_shooters)
     while True:
         solver = sionna_rt.PathSolver()
@@ -222,11 +223,6 @@ def face_groups(scene: Any) -> FaceGroups:
     if scene not in _face_groups:
         _face_groups[scene] = FaceGroups(scene)
     return _face_groups[scene]
-
-
-def _set_path_table(num_receivers):
-    sizes = [size for limit, size in _SMALLER_TABLES if num_receivers <= limit]
-    SBCandidateGenerator.MIN_SPEC_COUNT_SIZE = min([PATH_TABLE_SIZE, *sizes])
 
 
 def single_element(pattern: str, polarization: str) -> Any:
