@@ -191,7 +191,8 @@ def test_attentions_are_compared_and_trainings_kept(run, tmp_path):
     assert status == 0, err
     [point] = read_record(tmp_path / "work" / "record.json")["points"]
     assert (point["attention"], point["seed"]) == ("none", 3)
-    assert point["validation_loss_db"] != point["validation_loss_untrained_db"]
+    # One step makes nothing better: the weights of the start are kept.
+    assert point["validation_loss_db"] <= point["validation_loss_untrained_db"] < 0
     # The training is kept: the same table, processor time included.
     assert run("attention_study.py", *few)[1] == out
 
