@@ -163,9 +163,9 @@ def percent(share, digits=0):
     return "-" if share is None else f"{100 * share:.{digits}f} %"
 
 
-def spread(values):
+def spread(values, digits=1):
     """Mean and standard deviation over seeds."""
-    return f"{statistics.fmean(values):.1f} +- {statistics.stdev(values):.1f}"
+    return f"{statistics.fmean(values):.{digits}f} +- {statistics.stdev(values):.{digits}f}"
 
 
 def index(rows, *keys):
@@ -923,6 +923,22 @@ def attention_kinds():
         rows.append([name, *(spread([errors[n, h] for n in by_seed]) for h in horizons)])
     header = "who is seen: median NMSE [dB], mean over four test sets, +- of seeds"
     return table([header, *(f"horizon {horizon}" for horizon in horizons)], rows)
+
+
+@block
+def attention_study():
+    points = read("attention_study")["points"]
+    kinds = {"ssta": "by physics", "dense": "all tokens", "factored": "space and time in turns"}
+    kinds |= {"random": "as many, at random", "none": "itself alone"}
+    untrained = [p["validation_loss_untrained_db"] for p in points]
+    rows = [["before training", spread(untrained, 2), "-"]]
+    for kind in in_order(points, "attention"):
+        mine = [p for p in points if p["attention"] == kind]
+        spent = statistics.fmean(p["processor_s"] for p in mine)
+        losses = [p["validation_loss_db"] for p in mine]
+        rows.append([kinds[kind], spread(losses, 2), f"{spent:.0f}"])
+    header = "loss in worlds of validation [dB], mean +- of seeds"
+    return table(["who is seen", header, "processor time of a training [s]"], rows)
 
 
 # Mask or impairment -> condition that imitates it.
