@@ -284,3 +284,14 @@ def test_the_documented_example_runs_as_printed(capsys):
     exec(compile(code, "docs/trajectories.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
     assert printed == re.findall(r"# prints (.*)$", code, flags=re.MULTILINE)
+
+
+def test_trips_that_are_too_large_unpacked_are_refused(tmp_path):
+    from lwmt_sionna.rt import read_trips
+
+    position = np.zeros((1, 12_000_000, 3), np.int8)
+    np.savez_compressed(
+        tmp_path / "huge.npz", time=np.zeros(12_000_000, np.int8), position=position
+    )
+    with pytest.raises(ValueError, match="bytes when unpacked"):
+        read_trips(tmp_path / "huge.npz")

@@ -634,6 +634,11 @@ def _read_npz(path):
         time, position = (reader.read(path, name) for name in ("time", "position"))
     if np.iscomplexobj(time) or np.iscomplexobj(position):
         raise ValueError(f"time and position must be real. Received: path={path}")
+    # What is packed may be any number of times larger.
+    if 8 * (time.size + position.size) > _LARGEST_FILE:
+        raise ValueError(
+            f"Trips have at most {_LARGEST_FILE} bytes when unpacked. Received: path={path}"
+        )
     time, position = time.astype(np.float64), position.astype(np.float64)
     position = position[None] if position.ndim == 2 else position
     if (
