@@ -22,11 +22,7 @@ TEST = {"history_snr": [15.0], "horizons": [1, 3, 5]}
 def main(argv: Sequence[str] | None = None) -> None:
     started = time.time()
     parser = command_line.build_parser(__doc__)
-    command_line.add_options(parser, "config")
-    parser.add_argument("--workdir", type=pathlib.Path, help="checkpoints and logs [runs/CONFIG]")
-    parser.add_argument("--out", type=pathlib.Path, help="preset to save [WORKDIR/preset]")
-    parser.add_argument("--record", type=pathlib.Path, help="record to write [WORKDIR/record.json]")
-    command_line.add_options(parser, "data", "seed")
+    command_line.add_training_options(parser)
     command_line.add_options(parser, "history_snr", "horizons", **TEST)
     parser.add_argument("--init", help="preset to start from: name or folder")
     parser.add_argument("--mode", choices=MODES, help="what is trained [full with --init]")

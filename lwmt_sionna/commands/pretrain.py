@@ -18,11 +18,7 @@ from lwmt_sionna.runs import command_line
 def main(argv: Sequence[str] | None = None) -> None:
     started = time.time()
     parser = command_line.build_parser(__doc__)
-    command_line.add_options(parser, "config")
-    parser.add_argument("--workdir", type=pathlib.Path, help="checkpoints and logs [runs/CONFIG]")
-    parser.add_argument("--out", type=pathlib.Path, help="preset to save [WORKDIR/preset]")
-    parser.add_argument("--record", type=pathlib.Path, help="record to write [WORKDIR/record.json]")
-    command_line.add_options(parser, "data", "seed")
+    command_line.add_training_options(parser)
     parser.add_argument(
         "--without", nargs="+", default=[], metavar="NAME", help="masks or impairments to leave out"
     )

@@ -17,15 +17,11 @@ from lwmt_sionna.runs import command_line
 def main(argv: Sequence[str] | None = None) -> None:
     started = time.time()
     parser = command_line.build_parser(__doc__)
-    command_line.add_options(parser, "config")
-    parser.add_argument("--workdir", type=pathlib.Path, help="checkpoints and logs [runs/CONFIG]")
-    parser.add_argument("--out", type=pathlib.Path, help="preset to save [WORKDIR/preset]")
+    command_line.add_training_options(parser)
     parser.add_argument(
         "--features", type=pathlib.Path,
         help="what physics says of the training data, for all that share it [WORKDIR/features]",
     )  # fmt: skip
-    parser.add_argument("--record", type=pathlib.Path, help="record to write [WORKDIR/record.json]")
-    command_line.add_options(parser, "data", "seed")
     parser.add_argument("--epochs", type=int, help="in place of the configured number")
     parser.add_argument("--tensorboard", action="store_true", help="log to WORKDIR/tensorboard")
     args = parser.parse_args(argv)

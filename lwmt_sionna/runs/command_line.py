@@ -157,6 +157,17 @@ def add_options(parser: Any, *names: str, **defaults: Any) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", default=default, **settings)
 
 
+def add_training_options(parser: Any) -> None:
+    """Adds what all trainings have: settings, data, seed, and where a run and its results lie."""
+    add_options(parser, "config", "data", "seed")
+    for name, told in (
+        ("workdir", "checkpoints and logs [runs/CONFIG]"),
+        ("out", "preset to save [WORKDIR/preset]"),
+        ("record", "record to write [WORKDIR/record.json]"),
+    ):
+        parser.add_argument(f"--{name}", type=pathlib.Path, help=told)
+
+
 def configure_logging(args: argparse.Namespace) -> None:
     """Sends log messages to stderr, at the level that `args.debug` and `args.quiet` ask for."""
     level = logging.DEBUG if args.debug else logging.WARNING if args.quiet else logging.INFO

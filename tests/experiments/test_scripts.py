@@ -32,6 +32,21 @@ def run(capsys, monkeypatch):
     return run
 
 
+@pytest.fixture
+def tiny_training(tmp_path):
+    """The configuration of a training of seconds."""
+    from lwmt_sionna.data import read_paths, write_paths
+
+    write_paths(tmp_path / "few.h5", read_paths(SHIPPED).select(slice(0, 12)))
+    config = tmp_path / "tiny.toml"
+    config.write_text(
+        f'data = ["{tmp_path}/few.h5"]\nnum_ant = 8\nnum_subcarriers = 8\nwidth = 8\ndepth = 1\n'
+        "num_heads = 2\nbatch_size = 4\nepochs = 2\nnum_draws = 1\nvalidation_share = 0.25\n"
+        "experts = [[8, 2]]\ncontext = 3\n"
+    )
+    return config
+
+
 def refused(outcome, *words):
     """One line on stderr that holds the words, no traceback, and a non-zero exit."""
     status, _, err = outcome
@@ -148,18 +163,10 @@ def test_two_runs_in_one_folder_are_refused(run, tmp_path):
 
 
 @pytest.mark.usefixtures("eagerly")
-def test_training_runs_resumes_and_makes_a_preset(run, tmp_path):
+def test_training_runs_resumes_and_makes_a_preset(run, tiny_training, tmp_path):
     from lwmt_sionna.baselines import ModelPredictor
-    from lwmt_sionna.data import read_paths, write_paths
 
-    write_paths(tmp_path / "few.h5", read_paths(SHIPPED).select(slice(0, 12)))
-    config = tmp_path / "tiny.toml"
-    config.write_text(
-        f'data = ["{tmp_path}/few.h5"]\nnum_ant = 8\nnum_subcarriers = 8\nwidth = 8\ndepth = 1\n'
-        "num_heads = 2\nbatch_size = 4\nepochs = 2\nnum_draws = 1\nvalidation_share = 0.25\n"
-        "experts = [[8, 2]]\ncontext = 3\n"
-    )
-    arguments = ("--config", config, "--workdir", tmp_path / "work", "--quiet")
+    arguments = ("--config", tiny_training, "--workdir", tmp_path / "work", "--quiet")
     status, _, err = run("train_predictor.py", *arguments)
     assert status == 0, err
     predictor = ModelPredictor(tmp_path / "work" / "preset")
@@ -174,18 +181,10 @@ def test_training_runs_resumes_and_makes_a_preset(run, tmp_path):
 
 
 @pytest.mark.usefixtures("eagerly")
-def test_attentions_are_compared_and_trainings_kept(run, tmp_path):
-    from lwmt_sionna.data import read_paths, write_paths
+def test_attentions_are_compared_and_trainings_kept(run, tiny_training, tmp_path):
     from lwmt_sionna.runs.records import read_record
 
-    write_paths(tmp_path / "few.h5", read_paths(SHIPPED).select(slice(0, 12)))
-    config = tmp_path / "tiny.toml"
-    config.write_text(
-        f'data = ["{tmp_path}/few.h5"]\nnum_ant = 8\nnum_subcarriers = 8\nwidth = 8\ndepth = 1\n'
-        "num_heads = 2\nbatch_size = 4\nnum_draws = 1\nvalidation_share = 0.25\n"
-        "experts = [[8, 2]]\ncontext = 3\n"
-    )
-    arguments = ("--config", config, "--steps", 1, "--workdir", tmp_path / "work", "--quiet")
+    arguments = ("--config", tiny_training, "--steps", 1, "--workdir", tmp_path / "work", "--quiet")
     few = (*arguments, "--attentions", "none", "--seeds", 3)
     status, out, err = run("attention_study.py", *few)
     assert status == 0, err
