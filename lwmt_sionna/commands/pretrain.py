@@ -11,6 +11,7 @@ Example:
 import pathlib
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from lwmt_sionna.runs import command_line
 
@@ -31,7 +32,6 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from lwmt_sionna.runs import records
     from lwmt_sionna.training import PretrainConfig, load_scenes, train
-    from lwmt_sionna.training.sources import synthesize_grid
     from lwmt_sionna.training.studies import (
         CONDITIONS,
         draw_views,
@@ -56,26 +56,31 @@ def main(argv: Sequence[str] | None = None) -> None:
         verbose=0 if args.quiet else "auto",
     )
     history = outcome["history"]
-    points = []
+    points: list[dict[str, Any]] = []
+    folder = args.out or workdir / "preset"
+
+    def keep():
+        record = records.write_record(
+            args.record or workdir / "record.json",
+            name="pretrain",
+            config=config.to_dict(),
+            points=points,
+            seeds=[config.seed],
+            inputs={pathlib.Path(name).stem: name for name in source.data},
+            started=started,
+            extra={"history": history, "num_parameters": model.count_params()},
+        )
+        model.save_to_preset(folder, metadata={"training": record})
+
+    # What follows takes a while, and the weights are there.
+    keep()
     grid = source.grids[0]
     bandwidth = (source.bandwidth[0] * source.bandwidth[1]) ** 0.5
     for paths in held_out:
-        h = synthesize_grid(paths, grid, bandwidth)
-        views = draw_views(h, CONDITIONS, model.backbone.patch)
+        views = draw_views(paths, grid, bandwidth, CONDITIONS, model.backbone.patch)
         for point in reconstruction_points(model, views):
             points.append({"scene": paths.scene, "tracks": "held out", **point})
-    record = records.write_record(
-        args.record or workdir / "record.json",
-        name="pretrain",
-        config=config.to_dict(),
-        points=points,
-        seeds=[config.seed],
-        inputs={pathlib.Path(name).stem: name for name in source.data},
-        started=started,
-        extra={"history": history, "num_parameters": model.count_params()},
-    )
-    folder = args.out or workdir / "preset"
-    model.save_to_preset(folder, metadata={"training": record})
+    keep()
     command_line.say(
         f"{folder}: {model.count_params()} parameters; last loss {history[-1]['loss']:.3f}"
     )

@@ -137,6 +137,7 @@ class ModelConfig(Config):
             them if left out.
         position: See `LWMTBackbone`. `"rotary_grid"` sees differences of places alone, so that
             weights serve sequences cut elsewhere.
+        position_units: See `LWMTBackbone`: physical positions, for pretraining and tasks.
         local_motion: See `MaskedChannelModel` and `ChannelPredictor`.
         block_loop: See `LWMTBackbone`.
     """
@@ -153,6 +154,7 @@ class ModelConfig(Config):
     leakage: HalfWidths = (1, 1)
     kept_patches: Pair | None = None
     position: Literal["factored", "rotary_grid"] = "factored"
+    position_units: tuple[Positive, Positive, Positive] | None = None
     local_motion: bool = False
     block_loop: Literal["unroll", "rematerialize"] = "unroll"
 
@@ -201,6 +203,7 @@ class ModelConfig(Config):
             neighborhood=self.neighborhood(max_snapshots, seed),
             routing=None if self.kept_patches is None else EnergyRouting(*self.kept_patches),
             position=self.position,
+            position_units=self.position_units,
             block_loop=self.block_loop,
             dtype=precision,
             name="backbone",

@@ -1,5 +1,6 @@
 """One training for all: steps, checkpoints, validation, callbacks, and what ends it early."""
 
+import concurrent.futures
 import csv
 import itertools
 import logging
@@ -254,6 +255,8 @@ class Loop:
         self.kept: list[np.ndarray] = []
         self.outcome = {**(task.facts or {}), "history": []}
         self.ready: set[Any] = set()
+        self._worker = concurrent.futures.ThreadPoolExecutor(1, "batches")
+        self._batches: dict[int, concurrent.futures.Future[Any]] = {}
 
     def run(
         self,
@@ -349,8 +352,15 @@ class Loop:
                 writer.writeheader()
                 writer.writerows(self.outcome["history"])
 
+    def _batch(self):
+        """The batch of this step; that of the next one is drawn while this one is worked on."""
+        for step in (self.step, self.step + 1):
+            if step not in self._batches and step < self.task.num_steps:
+                self._batches[step] = self._worker.submit(self.task.draw_batch, step)
+        return self._batches.pop(self.step).result()
+
     def _take_step(self):
-        key, x, y = self.task.draw_batch(self.step)
+        key, x, y = self._batch()
         model = self.task.models[key]
         if key not in self.ready:
             self.devices.prepare(model, x, y)

@@ -108,9 +108,11 @@ class PretrainConfig(Config):
             )
 
         def draw_batch(step):
-            grid, h = pool.draw(step)
-            progress = np.full(len(h), step / num_steps, np.float32)
-            return grid, {"h": h, "progress": progress}, np.zeros(len(h), np.float32)
+            grid, channels = pool.draw(step)
+            count = len(channels.h)
+            progress = np.full(count, step / num_steps, np.float32)
+            inputs = {**channels._asdict(), "progress": progress}
+            return grid, inputs, np.zeros(count, np.float32)
 
         return Task(
             model=model,
@@ -136,8 +138,8 @@ class MaskedTraining(keras.Model):
 
     Call arguments:
         inputs: Dictionary of `h`, true channels, real `[batch, num_snapshots, num_ant,
-            num_subcarriers, 2]`, and `progress` of the training in [0, 1], `[batch]`, the same for
-            all.
+            num_subcarriers, 2]`, their `sampling_period` and `bandwidth`, `[batch]`, and `progress`
+            of the training in [0, 1], `[batch]`, the same for all.
 
     Returns:
         Loss of every sequence, float32 `[batch]`.
@@ -168,6 +170,8 @@ class MaskedTraining(keras.Model):
         )
         view = {name: keras.ops.stop_gradient(value) for name, value in view.items()}
         seen = {"channel": view["observed"], "mask": view["hidden"]}
+        if self.model.backbone.position_units is not None:
+            seen |= {name: inputs[name] for name in ("sampling_period", "bandwidth")}
         guess = self.model(seen, training=training)
         ratio = token_error(view["target"], guess, view["wanted"], patch, self.power_floor)
         return 10.0 / 2.302585093 * keras.ops.log(ratio + 1e-4)

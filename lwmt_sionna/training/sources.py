@@ -1,8 +1,9 @@
 """Channels for pretraining: many from one trace, and endless ones from random path clusters."""
 
+import concurrent.futures
 import dataclasses
 from collections.abc import Sequence
-from typing import Annotated, TypeAlias
+from typing import Annotated, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -33,7 +34,14 @@ from lwmt_sionna.training.configuration import Part, Portion
 from lwmt_sionna.training.histories import augment_channels, stack_complex
 from lwmt_sionna.typing import Array, PathLike, Random
 
-__all__ = ["ChannelPool", "SourceConfig", "draw_channels", "load_scenes", "synthesize_grid"]
+__all__ = [
+    "ChannelPool",
+    "Channels",
+    "SourceConfig",
+    "draw_channels",
+    "load_scenes",
+    "synthesize_grid",
+]
 
 _BLOCK = 32
 # Lowest and highest factor on the stored speed of evolved sequences, drawn log-uniformly.
@@ -90,6 +98,21 @@ class SourceConfig(Config):
 
 
 Scenes: TypeAlias = list[PathSequences | ChannelSequences]
+
+
+class Channels(NamedTuple):
+    """Channels on one grid, and what one step of it is.
+
+    Attributes:
+        h: complex64 `[num_sequences, num_snapshots, num_ant, num_subcarriers]`, or, of a
+            `ChannelPool`, real with a last axis of two.
+        sampling_period: Seconds between snapshots, float32 `[num_sequences]`.
+        bandwidth: Hertz that the subcarriers span, float32 `[num_sequences]`.
+    """
+
+    h: Array
+    sampling_period: Array
+    bandwidth: Array
 
 
 def load_scenes(
@@ -189,7 +212,7 @@ def draw_channels(
     rng: Random,
     config: SourceConfig,
     clusters: ClusterConfig | None = None,
-) -> Array:
+) -> Channels:
     """Draws channels of mixed scenes, speeds, periods and bandwidths on one grid.
 
     Args:
@@ -201,10 +224,10 @@ def draw_channels(
         clusters: `ClusterConfig`.
 
     Returns:
-        complex64 `[num_sequences, *grid]`, each of mean power one.
+        `Channels`, each of mean power one.
     """
     length = grid[0]
-    parts = []
+    parts, periods, bandwidths = [], [], []
     for begin in range(0, num_sequences, _BLOCK):
         count = min(_BLOCK, num_sequences - begin)
         period = float(rng.choice(config.sampling_period))
@@ -227,12 +250,19 @@ def draw_channels(
                 stride = int(rng.integers(1, max(longest, 1), endpoint=True))
                 first = int(rng.integers(max(stored - (length - 1) * stride, 1)))
                 snapshots = first + stride * np.arange(length)
+                period = stride * scene.sampling_period
+            if isinstance(scene, ChannelSequences):
+                bandwidth = grid[2] * scene.subcarrier_spacing
         parts.append(synthesize_grid(paths, grid, bandwidth, snapshots, rng))
-    return np.concatenate(parts)
+        periods += [period] * count
+        bandwidths += [bandwidth] * count
+    return Channels(np.concatenate(parts), np.float32(periods), np.float32(bandwidths))
 
 
 class ChannelPool:
     """Batches of channels that follow from the number of the step alone.
+
+    The next pool is made in the background, while the second half of a pool's steps is taken.
 
     Args:
         config: `SourceConfig`.
@@ -257,29 +287,36 @@ class ChannelPool:
         if scenes is None:
             scenes, _ = load_scenes(config.data, config.validation_share, config.split_seed)
         self.scenes = scenes
-        self._round = -1
-        self._pools: dict[tuple[int, int, int], Array] = {}
+        self._worker = concurrent.futures.ThreadPoolExecutor(1, "channels")
+        self._pools: dict[tuple[int, int], concurrent.futures.Future[Channels]] = {}
 
-    def draw(self, step: int) -> tuple[tuple[int, int, int], Array]:
+    def draw(self, step: int) -> tuple[tuple[int, int, int], Channels]:
         """Channels of a step.
 
         Args:
             step: Number of the step, from 0.
 
         Returns:
-            Tuple of the grid and real `[batch_size, *grid, 2]`.
+            Tuple of the grid and `Channels`, `h` real `[batch_size, *grid, 2]`.
         """
         grid = self.config.grids[step % len(self.config.grids)]
-        number = step // self.config.pool_steps
-        if number != self._round:
-            self._round, self._pools = number, {}
-        if grid not in self._pools:
-            index = self.config.grids.index(grid)
-            rng = np.random.default_rng([self.seed, 1, number, index])
-            self._pools[grid] = draw_channels(
-                self.scenes, grid, self.config.pool, rng, self.config, self.clusters
-            )
+        number, index = step // self.config.pool_steps, self.config.grids.index(grid)
+        pool = self._pool(number, index).result()
+        if 2 * (step % self.config.pool_steps) >= self.config.pool_steps:
+            self._pool(number + 1, index)
+        self._pools = {key: p for key, p in self._pools.items() if key[0] in (number, number + 1)}
         rng = np.random.default_rng([self.seed, 2, step])
         rows = rng.integers(self.config.pool, size=self.batch_size)
-        h = self._pools[grid][rows]
-        return grid, stack_complex(augment_channels(h, rng, self.config.doppler_shift))
+        h, period, bandwidth = (values[rows] for values in pool)
+        h = stack_complex(augment_channels(h, rng, self.config.doppler_shift))
+        return grid, Channels(h, period, bandwidth)
+
+    def _pool(self, number, index):
+        key = (number, index)
+        if key not in self._pools:
+            rng = np.random.default_rng([self.seed, 1, number, index])
+            grid, count = self.config.grids[index], self.config.pool
+            self._pools[key] = self._worker.submit(
+                draw_channels, self.scenes, grid, count, rng, self.config, self.clusters
+            )
+        return self._pools[key]

@@ -120,8 +120,7 @@ def reconstruction_study_points(
     points = []
     for name, paths in test_sets.items():
         if name not in cache:
-            h = synthesize_grid(paths, grid, bandwidth)
-            cache[name] = draw_views(h, conditions, model.backbone.patch)
+            cache[name] = draw_views(paths, grid, bandwidth, conditions, model.backbone.patch)
         for point in reconstruction_points(model, cache[name]):
             points.append({"test_set": name, **point})
     return points
@@ -217,7 +216,9 @@ CONDITIONS = {
 
 
 def draw_views(
-    h: Array,
+    sequences: PathSequences | ChannelSequences,
+    grid: tuple[int, int, int],
+    bandwidth: float,
     conditions: dict[str, Curriculum],
     patch: tuple[int, int],
     seed: int = 0,
@@ -225,11 +226,14 @@ def draw_views(
 ) -> dict[str, dict[str, Array]]:
     """Draws one view of every sequence under every condition, the same for all contestants.
 
-    `h` are true channels, complex64 `[num_sequences, num_snapshots, num_ant, num_subcarriers]`, and
-    curricula are taken at the end of their schedule. Returns a view by name of the condition: see
-    `Curriculum.view`, arrays of NumPy.
+    Grid and bandwidth are those of `synthesize_grid`, and curricula are taken at the end of their
+    schedule. Returns a view by name of the condition: see `Curriculum.view`, arrays of NumPy, with
+    the physical scales of `MaskedChannelModel`.
     """
-    h = stack_complex(h)
+    if isinstance(sequences, ChannelSequences):
+        bandwidth = grid[2] * sequences.subcarrier_spacing
+    h = stack_complex(synthesize_grid(sequences, grid, bandwidth))
+    scales = {"sampling_period": sequences.sampling_period, "bandwidth": bandwidth}
     views = {}
     for name, curriculum in conditions.items():
         parts = []
@@ -237,6 +241,7 @@ def draw_views(
             view = curriculum.view(h[begin : begin + batch_size], seed + begin, 1.0, patch)
             parts.append({key: np.asarray(value) for key, value in view.items()})
         views[name] = {key: np.concatenate([p[key] for p in parts]) for key in parts[0]}
+        views[name] |= {key: np.full(len(h), value, "float32") for key, value in scales.items()}
     return views
 
 
@@ -256,15 +261,15 @@ def reconstruction_points(
         number of sequences.
     """
     patch = model.backbone.patch
+    names = {"channel": "observed", "mask": "hidden"}
+    if model.backbone.position_units is not None:
+        names |= {"sampling_period": "sampling_period", "bandwidth": "bandwidth"}
     # No optimiser: it would be saved with the weights.
     model.compile(optimizer=None, jit_compile=keras.backend.backend() != "torch")
     for name, view in views.items():
         guesses = []
         for begin in range(0, len(view["observed"]), batch_size):
-            part = {
-                "channel": view["observed"][begin : begin + batch_size],
-                "mask": view["hidden"][begin : begin + batch_size],
-            }
+            part = {key: view[name][begin : begin + batch_size] for key, name in names.items()}
             count = len(part["mask"])
             padded = {
                 key: np.pad(v, [(0, batch_size - count)] + [(0, 0)] * (v.ndim - 1), mode="edge")

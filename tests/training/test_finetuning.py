@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from lwmt_sionna.data import write_paths
+from lwmt_sionna.data import ChannelSequences, write_paths
 from lwmt_sionna.models import ChannelPredictor, LWMTBackbone, MaskedChannelModel
 from lwmt_sionna.ops import RandomNeighborhood
 from lwmt_sionna.training import ModelConfig, as_predictor, train
@@ -164,8 +164,9 @@ def test_reconstruction_of_a_perfect_model_is_perfect(rng, monkeypatch):
     model.build(None)
     h = rng.standard_normal((6, 8, 4, 4, 2)).view(np.complex128)[..., 0].astype(np.complex64)
     chosen = {name: CONDITIONS[name] for name in ("occlusion", "subcarrier_comb")}
-    views = draw_views(h, chosen, MODEL.patch, seed=1)
-    again = draw_views(h, chosen, MODEL.patch, seed=1)
+    channels = ChannelSequences(h, 1e-3, 3.5e9, 30e3, (1, 4, 1), "stored")
+    views = draw_views(channels, (8, 4, 4), 1e6, chosen, MODEL.patch, seed=1)
+    again = draw_views(channels, (8, 4, 4), 1e6, chosen, MODEL.patch, seed=1)
     np.testing.assert_array_equal(views["occlusion"]["observed"], again["occlusion"]["observed"])
     queue = [views[name]["target"] for name in chosen]
     monkeypatch.setattr(model, "predict_on_batch", lambda x: 0.9 * queue.pop(0))

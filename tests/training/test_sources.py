@@ -117,20 +117,26 @@ def test_the_step_decides_the_batch(scene):
     first, second = pool(scene, 1), pool(scene, 1)
     drawn = {step: first.draw(step) for step in range(8)}
     for step in (7, 0, 5, 2):
-        grid, h = second.draw(step)
+        grid, channels = second.draw(step)
         assert grid == drawn[step][0]
-        np.testing.assert_array_equal(h, drawn[step][1])
+        for value, expected in zip(channels, drawn[step][1], strict=True):
+            np.testing.assert_array_equal(value, expected)
     assert [drawn[step][0] for step in range(3)] == [(6, 4, 4), (4, 2, 8), (6, 4, 4)]
-    assert not np.array_equal(pool(scene, 2).draw(0)[1], drawn[0][1])
+    assert not np.array_equal(pool(scene, 2).draw(0)[1].h, drawn[0][1].h)
     # Step 6 has the same grid as step 0, from another pool.
-    assert not np.array_equal(drawn[6][1], drawn[0][1])
-    assert drawn[0][1].dtype == np.float32 and drawn[0][1].shape == (5, 6, 4, 4, 2)
+    assert not np.array_equal(drawn[6][1].h, drawn[0][1].h)
+    assert drawn[0][1].h.dtype == np.float32 and drawn[0][1].h.shape == (5, 6, 4, 4, 2)
 
 
 @pytest.mark.parametrize("settings", [{"evolved_share": 1.0}, {"evolved_share": 0.0}])
 def test_channels_have_unit_power(scene, settings):
     config = SourceConfig(data=("x",), cluster_share=0.5, **settings)
-    h = draw_channels([scene], (5, 4, 8), 64, np.random.default_rng(0), config)
+    h, period, bandwidth = draw_channels(
+        [scene], (5, 4, 8), 64, np.random.default_rng(0), config
+    )
+    assert period.shape == bandwidth.shape == (64,)
+    low, high = config.bandwidth
+    assert low <= bandwidth.min() < bandwidth.max() <= high
     assert h.shape == (64, 5, 4, 8) and h.dtype == np.complex64
     np.testing.assert_allclose(np.mean(np.abs(h) ** 2, axis=(1, 2, 3)), 1.0, rtol=1e-4)
 
@@ -273,7 +279,8 @@ def test_stored_channels_are_cut_to_the_grids_of_a_pretraining(rng):
     h = rng.standard_normal((6, 9, 8, 7, 2)).view(np.complex128)[..., 0].astype(np.complex64)
     stored = ChannelSequences(h, 1e-3, 3.5e9, 30e3, (1, 8, 1), "stored")
     config = SourceConfig(data=["x"], cluster_share=0.0, grids=((4, 5, 3),), pool=12)
-    drawn = draw_channels([stored], (4, 5, 3), 12, rng, config)
+    drawn, _, bandwidth = draw_channels([stored], (4, 5, 3), 12, rng, config)
+    np.testing.assert_allclose(bandwidth, 3 * stored.subcarrier_spacing)
     blocks = np.lib.stride_tricks.sliding_window_view(h, (5, 3), axis=(2, 3))
     for one in drawn:
         # Parallel to a block of the file, at snapshots that lie equally far apart.
@@ -281,7 +288,7 @@ def test_stored_channels_are_cut_to_the_grids_of_a_pretraining(rng):
         norms = np.linalg.norm(blocks, axis=(-2, -1)) * np.linalg.norm(one[0])
         assert (inner / norms).max() > 1 - 1e-5
     plane = dataclasses.replace(stored, array_shape=(2, 4, 1))
-    assert draw_channels([plane], (4, 8, 3), 2, rng, config).shape == (2, 4, 8, 3)
+    assert draw_channels([plane], (4, 8, 3), 2, rng, config).h.shape == (2, 4, 8, 3)
     for channels, grid, message in (
         (plane, (4, 5, 3), "expected 8 to 8 antennas"),
         (stored, (4, 5, 8), "expected 1 to 7 subcarriers"),
