@@ -130,7 +130,7 @@ def test_lock_holds_exact_versions_alone():
 def test_lock_satisfies_the_extras():
     extras = PYPROJECT["project"]["optional-dependencies"]
     wanted = [*PYPROJECT["project"]["dependencies"], *PYPROJECT["build-system"]["requires"]]
-    for extra in ("tf", "rt", "experiments", "dev"):
+    for extra in ("tf", "rt", "experiments", "tasks", "dev"):
         wanted += extras[extra]
     pins = locked()
     for requirement in map(Requirement, wanted):
