@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+DOCS_VENV ?= .venv-docs
 PYTEST_ARGS ?=
 # What XLA compiles stays in memory until its process ends, so that the tests run in parts.
 # In a part, the rooms with the longest tests come first: no core waits for the last of them.
@@ -13,7 +14,7 @@ OTHERS := $(filter-out $(LEARNING) $(USING) %__pycache__/, $(wildcard tests/*/ t
 PYTEST = $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) $(1) || [ $$? -eq 5 ]
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format slow data worlds train-worlds train dist doctor clean
+.PHONY: help setup demo test lint format slow data worlds train-worlds train dist docs doctor clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -70,9 +71,18 @@ dist: $(STAMP) ## the source and a wheel that is the whole tool, in dist/
 	rm -rf build
 	$(PY) -c "from setuptools.build_meta import *; build_sdist('dist'); build_wheel('dist')"
 
+$(DOCS_VENV)/.installed: requirements-docs-lock.txt
+	$(PYTHON) -m venv --clear $(DOCS_VENV)
+	$(DOCS_VENV)/bin/python -m pip install -qq --disable-pip-version-check -r requirements-docs-lock.txt
+	@touch $@
+
+docs: $(DOCS_VENV)/.installed ## the documentation site, in build/site; links that lead nowhere are errors
+	rm -rf docs/api
+	$(DOCS_VENV)/bin/python -m sphinx -q --fail-on-warning --keep-going docs build/site
+
 doctor: $(STAMP) ## versions, backend, LLVM, devices, and what to do about what is missing
 	@$(PY) -m lwmt_sionna.doctor
 
 clean: ## remove caches and builds (environment, data and runs stay)
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
+	rm -rf build dist docs/api *.egg-info .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis
 	find lwmt_sionna experiments tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -115,24 +115,32 @@ def test_ops_import_keras_and_numpy_alone():
         assert imported_packages(path) <= known | backends.get(path.name, set()), path
 
 
-def locked():
-    lines = (ROOT / "requirements-lock.txt").read_text().splitlines()
+def locked(name="requirements-lock.txt"):
+    lines = (ROOT / name).read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
     return {canonicalize_name(pin.partition("==")[0]): pin.partition("==")[2] for pin in pins}
 
 
-def test_lock_holds_exact_versions_alone():
-    lines = (ROOT / "requirements-lock.txt").read_text().splitlines()
-    for line in lines:
+LOCKS = {
+    "requirements-lock.txt": ("tf", "rt", "experiments", "tasks", "dev"),
+    "requirements-docs-lock.txt": ("docs",),
+}
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_lock_holds_exact_versions_alone(name):
+    for line in (ROOT / name).read_text().splitlines():
         assert line.startswith("#") or re.fullmatch(r"[A-Za-z0-9_.-]+==[A-Za-z0-9_.]+", line)
 
 
-def test_lock_satisfies_the_extras():
-    extras = PYPROJECT["project"]["optional-dependencies"]
-    wanted = [*PYPROJECT["project"]["dependencies"], *PYPROJECT["build-system"]["requires"]]
-    for extra in ("tf", "rt", "experiments", "dev"):
-        wanted += extras[extra]
-    pins = locked()
+@pytest.mark.parametrize(("name", "extras"), LOCKS.items())
+def test_lock_satisfies_the_extras(name, extras):
+    wanted = list(PYPROJECT["project"]["dependencies"])
+    for extra in extras:
+        wanted += PYPROJECT["project"]["optional-dependencies"][extra]
+    if "dev" in extras:
+        wanted += PYPROJECT["build-system"]["requires"]
+    pins = locked(name)
     for requirement in map(Requirement, wanted):
         name = canonicalize_name(requirement.name)
         if name == "pre-commit":  # a tool of the working place, of no weight for results

@@ -51,7 +51,7 @@ def dft_codebook(
 def beam_power(h: Array, codebook: Array) -> Array:
     r"""Power that every beam collects, over subcarriers and polarisations.
 
-    $$P_b = \frac{1}{K} \sum_{p, k} \Big| \sum_m \bar w_{b, m} h_{p, m, k} \Big|^2$$
+    $$P_b = \frac{1}{K} \sum_{p, k} \left| \sum_m \bar w_{b, m} h_{p, m, k} \right|^2$$
 
     Args:
         h: Channels of the carrier and array of the beams, on the same tracks as those that the task

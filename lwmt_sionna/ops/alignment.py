@@ -126,7 +126,7 @@ def find_nuisances(h: Tensor, array_shape: Shape3 | None = None) -> tuple[Tensor
     The strongest angle-delay bins $x_{tb}$ follow linear recurrences with coefficients of their own
     (Burg's, pooled over neighbours). Phases $\phi_t$ and delays $\tau_t$ are those of the least
 
-    $$\sum_{r,b} w_{rb} \Big| \sum_i u_{bi}\, x_{r+i,b}(\phi_{r+i}, \tau_{r+i}) \Big|^2$$
+    $$\sum_{r,b} w_{rb} \left| \sum_i u_{bi}\, x_{r+i,b}(\phi_{r+i}, \tau_{r+i}) \right|^2$$
 
     over rows $r$ both ways of time, found by Gauss-Newton steps between which the coefficients
     $u_b$ and the weights $w_{rb}$ are estimated again. The weights are those of Student's t: what

@@ -36,6 +36,7 @@ _EXTRAS = {
     **dict.fromkeys(("drjit", "mitsuba", "sionna.rt"), "rt"),
     **dict.fromkeys(("sionna", "tensorflow"), "tf"),
     "jax": "jax",
+    "sklearn": "tasks",
     "torch": "torch",
 }
 # Options that mean the same in every script that has them.

@@ -18,7 +18,8 @@ from lwmt_sionna.runs.shipped import find
 from tests.experiments.scripts import script
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# The changelog tells of the past, whose commands need not run.
+PAGES = sorted({*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")} - {ROOT / "CHANGELOG.md"})
 BLOCK = re.compile(r"```(\w*)\n(.*?)```", re.DOTALL)
 # What a user makes: nothing of it is there before.
 MADE = ("data/", "my_", "presets/", "pytorch_model", "runs/")
