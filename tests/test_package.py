@@ -122,7 +122,7 @@ def locked(name="requirements-lock.txt"):
 
 
 LOCKS = {
-    "requirements-lock.txt": ("tf", "rt", "experiments", "dev"),
+    "requirements-lock.txt": ("tf", "rt", "experiments", "tasks", "dev"),
     "requirements-docs-lock.txt": ("docs",),
 }
 

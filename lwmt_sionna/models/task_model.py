@@ -224,7 +224,8 @@ class TaskModel(BackboneTask):
         """Trains the head alone on features that were computed once.
 
         Args:
-            features: What `embed` returns.
+            features: What `embed` returns, or others for a head that nothing was built for yet:
+                `[num_links, angle, delay, any width]`. The head then reads no embeddings any more.
             labels: What the loss compares answers with, one row per feature.
             optimizer: Keras optimizer or its name.
             **options: Arguments of `fit`: `epochs`, `batch_size`, `validation_data`.
@@ -232,7 +233,6 @@ class TaskModel(BackboneTask):
         Returns:
             What `fit` returns.
         """
-        self.build()
         model = keras.Sequential([keras.Input(features.shape[1:]), self.head])
         loss, metrics = _restored(self._objective["loss"]), self._objective["metrics"]
         model.compile(optimizer, loss, metrics=[_restored(metric) for metric in metrics])

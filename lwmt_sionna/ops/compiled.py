@@ -8,7 +8,14 @@ from keras import ops
 
 from lwmt_sionna.typing import Tensor
 
-__all__ = ["apply_repeatedly", "call_compiled", "compile_function", "is_outermost", "map_rows"]
+__all__ = [
+    "apply_repeatedly",
+    "call_compiled",
+    "compile_function",
+    "is_outermost",
+    "map_rows",
+    "on_accelerator",
+]
 
 
 def call_compiled(function: Callable, tensors: list[Tensor], settings: Hashable) -> Tensor:
@@ -72,6 +79,15 @@ def is_outermost(tensors: list[Tensor]) -> bool:
 
         return not any(isinstance(tensor, jax.core.Tracer) for tensor in tensors)
     return False
+
+
+def on_accelerator() -> bool:
+    """Whether JAX computes on something else than processor cores."""
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return jax.default_backend() != "cpu"
 
 
 def compile_function(

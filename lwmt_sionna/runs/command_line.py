@@ -37,6 +37,7 @@ _EXTRAS = {
     **dict.fromkeys(("sionna", "tensorflow"), "tf"),
     "jax": "jax",
     "pyproj": "maps",
+    "sklearn": "tasks",
     "torch": "torch",
 }
 # Options that mean the same in every script that has them.

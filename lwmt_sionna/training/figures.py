@@ -9,7 +9,7 @@ from typing import Any
 from lwmt_sionna.runs.figures import as_record, panels
 from lwmt_sionna.typing import PathLike
 
-__all__ = ["plot_attention_comparison", "plot_label_shares", "plot_mask_ablation"]
+__all__ = ["plot_attention_comparison", "plot_label_shares", "plot_mask_ablation", "plot_tasks"]
 
 _MODES = {
     "scratch": ("#D55E00", "v", "from scratch"),
@@ -19,6 +19,27 @@ _MODES = {
 }
 _BASELINES = {"hold": ("0.6", ":"), "denoised_ar": ("0.2", "--")}
 _METRIC = "nmse_median_db"
+# Of each task the metric that is drawn, and what it is called.
+_TASKS = {
+    "line_of_sight": ("auc", "line of sight: area under curve"),
+    "beam": ("top_1_ahead", "best beam, 5 snapshots ahead"),
+    "position": ("median_m", "position: median error [m]"),
+    "estimation": ("nmse_median_db", "estimation: median NMSE [dB]"),
+}
+_CONTESTANTS = {
+    "base": ("#0072B2", "o", "head on pretrained embeddings"),
+    "scratch": ("#D55E00", "v", "the same head on patches"),
+    "neighbors": ("#009E73", "s", "K nearest neighbours"),
+    "boosting": ("#CC79A7", "D", "gradient boosting"),
+    "k_factor": ("#E69F00", "<", "threshold of the K-factor"),
+    "delay_spread": ("#8C564B", ">", "threshold of the delay spread"),
+    "angle": ("0.5", ":", "strongest angle"),
+    "predicted_angle": ("0.2", "--", "strongest predicted angle"),
+    "wiener": ("0.5", ":", "Wiener filter"),
+    "linear": ("0.7", "-.", "linear interpolation"),
+    "pursuit": ("0.2", "--", "matching pursuit"),
+    "lmmse": ("#000000", "-", "true statistics (ceiling)"),
+}
 
 
 def plot_label_shares(
@@ -112,6 +133,40 @@ def plot_mask_ablation(record: dict[str, Any] | PathLike, path: PathLike) -> Non
             labels = [condition.replace("_", " ") for condition in conditions]
             axes.set_xticks(range(len(conditions)), labels, rotation=45, ha="right")
             axes.set_yticks(range(len(contestants)), [c.replace("_", " ") for c in contestants])
+
+
+def plot_tasks(record: dict[str, Any] | PathLike, path: PathLike) -> None:
+    """What each contestant makes of so many labels, mean over seeds, one panel per task.
+
+    The record is that of `task_eval`; contestants without labels are lines across, and bars are
+    95 % intervals over trajectories, mean over seeds.
+    """
+    import numpy as np
+
+    points = as_record(record)["points"]
+    tasks = [task for task in _TASKS if any(p["task"] == task for p in points)]
+    title = "what labels are worth"
+    with panels(path, 1, len(tasks), title, (3.2 * len(tasks), 4.2)) as grid:
+        for axes, task in zip(grid[0], tasks):
+            metric, label = _TASKS[task]
+            mine = [p for p in points if (p["task"], p["metric"]) == (task, metric)]
+            mine = [p for p in mine if p["value"] is not None]
+            for model in dict.fromkeys(p["model"] for p in mine):
+                color, marker, name = _CONTESTANTS[model]
+                own = [p for p in mine if p["model"] == model]
+                counts = sorted({p["num_labels"] for p in own})
+                value, low, high = (
+                    np.array([np.mean([p[k] for p in own if p["num_labels"] == n]) for n in counts])
+                    for k in ("value", "low", "high")
+                )
+                if counts == [0]:
+                    axes.axhline(value[0], color=color, ls=marker, label=name)
+                    continue
+                ends = np.maximum([value - low, high - value], 0)
+                axes.errorbar(counts, value, ends, color=color, marker=marker, label=name)
+            axes.set_xscale("log")
+            axes.set_title(label)
+            axes.set_xlabel("labels")
 
 
 def _draw_baselines(axes, cell):

@@ -18,6 +18,7 @@ _CLASSES = {
     "predictor": ("lwmt_sionna.training", "TrainConfig"),
     "pretrain": ("lwmt_sionna.training", "PretrainConfig"),
     "pretraining/": ("lwmt_sionna.rt", "GenerationConfig"),
+    "task": ("lwmt_sionna.training.task_studies", "TaskStudyConfig"),
     "training/": ("lwmt_sionna.link.phy.tr38901", "Tr38901Config"),
     "wide": ("lwmt_sionna.rt", "GenerationConfig"),
     "worlds": ("lwmt_sionna.link.sweep.worlds", "WorldsConfig"),

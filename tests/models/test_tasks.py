@@ -252,3 +252,35 @@ def test_wrong_arguments_are_named(rng):
         with pytest.raises(ValueError, match=message) as caught:
             call()
         assert "\n" not in str(caught.value)
+
+
+def test_a_head_of_other_features_reads_them_alone(rng):
+    task = LineOfSightClassifier(make_masked())
+    features = np.tile(rng.standard_normal((12, 1, 1, 3)).astype(np.float32), (1, 2, 2, 1))
+    labels = features[:, 0, 0, :1] > 0
+    task.fit_head(features, labels, keras.optimizers.Adam(0.05), epochs=10, verbose=0)
+    answers = numpy(task.head(features))
+    assert ((answers > 0) == labels).mean() > 0.8
+
+
+def test_the_head_of_an_estimator_is_found_at_once(rng):
+    """Its sums tell the errors of the model with the head that they give."""
+    estimator = eager(ChannelEstimator(make_masked()))
+    truth = 1e-3 * channels(rng, 6, TIME, ANT, BAND)
+    mask = rng.random((6, TIME, ANT, BAND)) < 0.5
+    inputs = {"h": truth + 1e-4 * channels(rng, *truth.shape), "mask": mask}
+
+    def errors(h):
+        square = np.sum(np.abs(numpy(h) - truth) ** 2, axis=(1, 2, 3))
+        return square / np.sum(np.abs(truth) ** 2, axis=(1, 2, 3))
+
+    sums = estimator.embed(inputs, truth)
+    np.testing.assert_allclose(sums.error, errors(estimator.start(inputs)), rtol=1e-3)
+    estimator.fit_head(sums, ridge=1e-6)
+    found = errors(estimator(inputs))
+    np.testing.assert_allclose(sums.errors(sums.solve(1e-6)), found, rtol=1e-2)
+    assert np.log(found).mean() < np.log(sums.error).mean() - 0.05
+    # The same on patches: what the backbone would see.
+    patches = estimator.embed(inputs | {"start": estimator.start(inputs)}, truth, embeddings=False)
+    assert patches.gram.shape == (6, 9, 9)
+    np.testing.assert_allclose(patches.error, sums.error, rtol=1e-4)

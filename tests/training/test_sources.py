@@ -131,9 +131,7 @@ def test_the_step_decides_the_batch(scene):
 @pytest.mark.parametrize("settings", [{"evolved_share": 1.0}, {"evolved_share": 0.0}])
 def test_channels_have_unit_power(scene, settings):
     config = SourceConfig(data=("x",), cluster_share=0.5, **settings)
-    h, period, bandwidth = draw_channels(
-        [scene], (5, 4, 8), 64, np.random.default_rng(0), config
-    )
+    h, period, bandwidth = draw_channels([scene], (5, 4, 8), 64, np.random.default_rng(0), config)
     assert period.shape == bandwidth.shape == (64,)
     low, high = config.bandwidth
     assert low <= bandwidth.min() < bandwidth.max() <= high

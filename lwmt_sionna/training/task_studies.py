@@ -1,0 +1,475 @@
+"""What embeddings are worth with few labels: tasks, contestants, scores over numbers of labels.
+
+Labels are drawn nested and from as many trajectories as possible; tests are windows of trajectories
+that nothing is learned from, one of each, so that intervals over tests are intervals over
+trajectories.
+"""
+
+import dataclasses
+import functools
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+
+import keras
+import numpy as np
+
+from lwmt_sionna.baselines import ModelPredictor
+from lwmt_sionna.baselines.tasks import (
+    SIGHT_FEATURES,
+    Neighbors,
+    Threshold,
+    angle_power,
+    boost_classifier,
+)
+from lwmt_sionna.evaluation import to_db, verdict
+from lwmt_sionna.models import BeamPredictor, LineOfSightClassifier, Localizer, LWMTBackbone
+from lwmt_sionna.models.presets import preset_digest, preset_folder
+from lwmt_sionna.runs import records
+from lwmt_sionna.runs.configuration import FILLED, NonNegative, Positive, PositiveInt
+from lwmt_sionna.runs.digests import code_digest
+from lwmt_sionna.runs.parallel import progress_bar
+from lwmt_sionna.runs.shipped import find
+from lwmt_sionna.runs.store import RunFolder
+from lwmt_sionna.training.task_windows import WindowConfig, Windows, load_windows
+from lwmt_sionna.typing import Array, PathLike
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["METRICS", "TaskStudyConfig", "area_under_curve", "draw_labels", "evaluate_tasks"]
+
+TaskName: TypeAlias = Literal["line_of_sight", "beam", "position", "estimation"]
+
+_TRAINED = "base"
+_SCRATCH = "scratch"
+# The first contestant of each task is the pretrained one; the last ones learn nothing.
+_CONTESTANTS: dict[str, tuple[str, ...]] = {
+    "line_of_sight": (_TRAINED, _SCRATCH, "k_factor", "delay_spread", "boosting"),
+    "beam": (_TRAINED, _SCRATCH, "neighbors", "angle", "predicted_angle"),
+    "position": (_TRAINED, _SCRATCH, "neighbors"),
+    "estimation": (_TRAINED, _SCRATCH, "wiener", "linear", "pursuit", "lmmse"),
+}
+_UNTAUGHT = ("angle", "predicted_angle", "wiener", "linear", "pursuit", "lmmse")
+_CEILINGS = ("lmmse",)
+#: Figures of each task, and whether the larger one is the better one.
+METRICS: dict[str, dict[str, bool]] = {
+    "line_of_sight": {"auc": True, "accuracy": True},
+    "beam": {"top_1": True, "loss_db": False, "top_1_ahead": True, "loss_ahead_db": False},
+    "position": {"median_m": False, "q90_m": False},
+    "estimation": {"nmse_median_db": False, "nmse_pooled_db": False},
+}
+_NUM_RESAMPLES, _LEVEL = 1000, 0.95
+# A beam that collects less than this of the best one's power counts as much.
+_LEAST_BEAM = 1e-6
+_BATCH, _LEAST_STEPS, _PATIENCE = 64, 20, 6
+_RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskStudyConfig(WindowConfig):
+    """What is compared, and how heads learn.
+
+    Attributes:
+        tasks: Some of `"line_of_sight"`, `"beam"`, `"position"` and `"estimation"`.
+        num_labels: Numbers of labels. More than there are stand for all of them.
+        seeds: Seeds of the draws of labels and of the heads.
+        predictor: Preset of a channel predictor, whose forecast tells the beam ahead; none if None.
+        steps: Training steps of a head at most. A tenth of the labels tells when to stop.
+        learning_rate: Of AdamW.
+        weight_decay: Of AdamW; for all contestants alike, chosen in a city of training.
+    """
+
+    tasks: Annotated[tuple[TaskName, ...], FILLED] = (
+        "line_of_sight", "beam", "position", "estimation",
+    )  # fmt: skip
+    num_labels: Annotated[tuple[PositiveInt, ...], FILLED] = (10, 100, 1000, 10000)
+    seeds: Annotated[tuple[int, ...], FILLED] = (1, 2, 3)
+    predictor: str | None = "small"
+    steps: PositiveInt = 1500
+    learning_rate: Positive = 1e-3
+    weight_decay: NonNegative = 1e-2
+
+
+class _Case(NamedTuple):
+    """A contestant with so many labels of a draw; it answers all tests."""
+
+    task: str
+    model: str
+    num_labels: int
+    seed: int
+
+
+def evaluate_tasks(
+    config: TaskStudyConfig, preset: PathLike, workdir: PathLike, progress: bool | None = None
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, PathLike]]:
+    """Judges all contestants in all tasks; what is finished is kept, windows and answers alike.
+
+    Args:
+        config: `TaskStudyConfig`.
+        preset: Name or folder of a `MaskedChannelModel` preset, of patches of 4 x 4.
+        workdir: Folder of finished work.
+        progress: Whether to show bars; where somebody looks if `None`.
+
+    Returns:
+        Triple of the points, one for each metric of each answer; of the comparisons of the
+        pretrained contestant with others, over all seeds; and of the files that were read, by name.
+    """
+    if "line_of_sight" in config.tasks:
+        import sklearn  # noqa: F401 - what is missing is told before hours of work
+
+    told = {"preset": preset_digest(preset)}
+    names = {name for f in config.files for name in (f.data, f.beams) if name is not None}
+    inputs: dict[str, PathLike] = {find(name).stem: find(name) for name in sorted(names)}
+    bar = functools.partial(progress_bar, unit="piece", desc="windows", show=progress)
+    with RunFolder(workdir) as folder:
+        windows = load_windows(config, preset, folder.store, bar)
+        settings = {
+            name: value
+            for name, value in config.to_dict().items()
+            if name not in ("tasks", "num_labels", "seeds", "files")
+        }
+        common = {
+            "code": code_digest(__name__),
+            "settings": settings,
+            "data": {name: records.sha256(path) for name, path in inputs.items()},
+            "files": [dataclasses.asdict(file) for file in config.files],
+        }
+        answers: dict[_Case, Array] = {}
+        cases = list(_cases(config, windows))
+        for case in progress_bar(cases, unit="answer", desc="tasks", show=progress):
+            # Sums of pilots hold scale and motion as the preset has them, read or not.
+            trained = case.model in (_TRAINED, _SCRATCH, "wiener")
+            key = common | (told if trained else {}) | {"case": list(case)}
+            compute = functools.partial(_answer, config, windows, *case)
+            answers[case] = folder.store.compute(key, compute, " ".join(case[:2]))
+        points = [p for case, value in answers.items() for p in _points(case, value, windows)]
+        comparisons = list(_comparisons(answers, windows))
+    if config.predictor is not None and "beam" in config.tasks:
+        inputs[f"preset_{config.predictor}"] = preset_folder(config.predictor)
+    return points, comparisons, inputs | {"preset_base": preset_folder(preset)}
+
+
+def draw_labels(trajectory: Array, seed: int) -> Array:
+    """An order of windows whose every beginning has as many different trajectories as possible.
+
+    The first `n` are the labels of a study with `n` labels: fewer are part of more.
+
+    Args:
+        trajectory: `[num_windows]`.
+        seed: Seed of the draw.
+
+    Returns:
+        int64 `[num_windows]`: indices.
+    """
+    order = np.random.default_rng(seed).permutation(len(trajectory))
+    seen: dict[Any, int] = {}
+    rounds = []
+    for name in trajectory[order].tolist():
+        rounds.append(seen.get(name, 0))
+        seen[name] = rounds[-1] + 1
+    return order[np.argsort(rounds, kind="stable")]
+
+
+def area_under_curve(scores: Array, labels: Array) -> float:
+    """Probability that a window of the class has the larger score; NaN without one of both.
+
+    Args:
+        scores: float `[num_values]`.
+        labels: bool `[num_values]`.
+    """
+    from scipy.stats import rankdata
+
+    num_true = int(labels.sum())
+    num_false = len(labels) - num_true
+    if not num_true * num_false:
+        return np.nan
+    rank = rankdata(scores)[labels].sum()
+    return float((rank - num_true * (num_true + 1) / 2) / (num_true * num_false))
+
+
+def _cases(config, windows):
+    """Task, contestant, number of labels and seed of every answer."""
+    for task in config.tasks:
+        available = int(np.sum(_candidates(task, windows)))
+        counts = list(dict.fromkeys(min(n, available) for n in sorted(config.num_labels)))
+        for model in _CONTESTANTS[task]:
+            if model == "predicted_angle" and config.predictor is None:
+                continue
+            if model in _UNTAUGHT:
+                yield _Case(task, model, 0, 0)
+            else:
+                for count, seed in itertools.product(counts, config.seeds):
+                    yield _Case(task, model, count, seed)
+
+
+def _candidates(task, windows):
+    """Windows that may be labels of a task."""
+    only_first = task in ("beam", "estimation")
+    return windows.is_training & (windows.is_first | (not only_first))
+
+
+def _answer(config, windows, task, model, count, seed):
+    candidates = np.flatnonzero(_candidates(task, windows))
+    chosen = candidates[draw_labels(windows.trajectory[candidates], seed)[:count]]
+    asked = np.flatnonzero(windows.is_test)
+    work = _WORKS.get((task, model))
+    if work is None:
+        return _head(config, windows, task, model, chosen, asked, seed)
+    return work(config, windows, chosen, asked, seed)
+
+
+# --- heads --------------------------------------------------------------------------------------
+
+
+def _head(config, windows, task, model, chosen, asked, seed):
+    """The same head on embeddings or on patches."""
+    keras.utils.set_random_seed(seed)
+    # Nothing of this backbone is ever built: heads read what was computed before.
+    backbone = LWMTBackbone(width=8, depth=1, num_heads=1)
+    if task == "line_of_sight":
+        solver, labels = LineOfSightClassifier(backbone), windows.sight[:, None]
+    elif task == "beam":
+        num_beams = windows.beam_power.shape[-1]
+        solver = BeamPredictor(backbone, num_beams, num_horizons=1)
+        labels = windows.beam_power.argmax(axis=-1)
+    else:
+        labels = windows.position
+        spread = np.maximum(labels[chosen].std(axis=0), 1.0)
+        solver = Localizer(backbone, labels[chosen].mean(axis=0), spread)
+    features = functools.partial(_features, windows, task, model)
+    # Heads are small: what they learn from must not be converted step by step.
+    chosen = np.random.default_rng(seed).permutation(chosen)
+    num_held = max(2, len(chosen) // 10)
+    held, taught = chosen[:num_held], chosen[num_held:]
+    rows = np.resize(taught, max(len(taught), _LEAST_STEPS * min(_BATCH, len(taught))))
+    batch = min(_BATCH, len(taught))
+    solver.fit_head(
+        features(rows),
+        labels[rows],
+        keras.optimizers.AdamW(config.learning_rate, config.weight_decay),
+        epochs=max(1, config.steps * batch // len(rows)),
+        batch_size=batch,
+        validation_data=(features(held), labels[held]),
+        callbacks=[keras.callbacks.EarlyStopping(patience=_PATIENCE, restore_best_weights=True)],
+        verbose=0,
+    )
+    answers = keras.ops.convert_to_numpy(solver.head(features(asked)))
+    if task == "line_of_sight":
+        return answers[:, 0]
+    return answers.argmax(axis=-1) if task == "beam" else answers
+
+
+def _features(windows, task, model, rows):
+    """Features of rows, float32, with what a task may know beside."""
+    source = windows.embeddings if model == _TRAINED else windows.patches
+    features = source[rows].astype(np.float32)
+    if task == "beam":
+        # No power tells a beam: levels count from the mean of each window.
+        features[..., -1] -= 0.1 * windows.level_db[rows, None, None] + 10.0
+    if task == "position":
+        # Who serves is known.
+        stations = np.eye(windows.station.max() + 1, dtype=np.float32)[windows.station[rows]]
+        stations = np.broadcast_to(
+            stations[:, None, None], (*features.shape[:3], stations.shape[-1])
+        )
+        features = np.concatenate([features, stations], axis=-1)
+    return features
+
+
+def _linear_head(field):
+    """The linear head of an estimator; a tenth of the labels chooses how large it may be."""
+
+    def answer(config, windows, chosen, asked, seed):
+        sums = getattr(windows, field)
+        chosen = np.random.default_rng(seed).permutation(chosen)
+        num_held = max(2, len(chosen) // 10)
+        held, taught = sums.select(chosen[:num_held]), sums.select(chosen[num_held:])
+        losses = [np.log(held.errors(taught.solve(ridge))).mean() for ridge in _RIDGES]
+        best = _RIDGES[int(np.argmin(losses))]
+        return sums.select(asked).errors(sums.select(chosen).solve(best))
+
+    return answer
+
+
+# --- contestants without a backbone -------------------------------------------------------------
+
+
+def _by_threshold(name):
+    def answer(config, windows, chosen, asked, seed):
+        feature = windows.by_hand[:, SIGHT_FEATURES.index(name)]
+        return Threshold.fit(feature[chosen], windows.sight[chosen])(feature[asked])
+
+    return answer
+
+
+def _by_boosting(config, windows, chosen, asked, seed):
+    features = windows.by_hand
+    return boost_classifier(features[chosen], windows.sight[chosen], features[asked], seed)
+
+
+def _by_neighbors(labels_of, with_level):
+    def answer(config, windows, chosen, asked, seed):
+        # Level and who serves: a beam needs neither.
+        beside = (windows.level_db, windows.station) if with_level else (None, None)
+        known, told = ([None if x is None else x[rows] for x in beside] for rows in (chosen, asked))
+        labels = labels_of(windows)[chosen]
+        groups = windows.trajectory[chosen]
+        model = Neighbors(windows.profile[chosen], known[0], labels, groups, known[1])
+        return model(windows.profile[asked], *told)
+
+    return answer
+
+
+def _by_angle(config, windows, chosen, asked, seed):
+    return np.repeat(windows.angle_power[asked].argmax(axis=-1)[:, None], 2, axis=1)
+
+
+def _by_predicted_angle(config, windows, chosen, asked, seed):
+    now = windows.angle_power[asked].argmax(axis=-1)
+    future = ModelPredictor(config.predictor, num_threads=1).predict(
+        windows.histories(), config.horizon
+    )
+    ahead = angle_power(future[:, -1:], config.num_beams)[:, 0].argmax(axis=-1)
+    return np.stack([now, ahead], axis=1)
+
+
+def _kept_estimate(name):
+    return lambda config, windows, chosen, asked, seed: windows.estimates[name]
+
+
+def _wiener(config, windows, chosen, asked, seed):
+    return windows.pilots.error[asked]
+
+
+# Heads are the rest.
+_WORKS: dict[tuple[str, str], Callable[..., Array]] = {
+    ("line_of_sight", "k_factor"): _by_threshold("k_factor_db"),
+    ("line_of_sight", "delay_spread"): _by_threshold("delay_spread"),
+    ("line_of_sight", "boosting"): _by_boosting,
+    ("beam", "angle"): _by_angle,
+    ("beam", "predicted_angle"): _by_predicted_angle,
+    ("beam", "neighbors"): _by_neighbors(lambda w: w.beam_power.argmax(axis=-1), False),
+    ("position", "neighbors"): _by_neighbors(lambda w: w.position, True),
+    ("estimation", _TRAINED): _linear_head("embedded_pilots"),
+    ("estimation", _SCRATCH): _linear_head("pilots"),
+    ("estimation", "wiener"): _wiener,
+    **{("estimation", name): _kept_estimate(name) for name in ("linear", "pursuit", "lmmse")},
+}
+
+
+# --- scores -------------------------------------------------------------------------------------
+
+
+def _figures(task, value, windows):
+    """Functions from places of tests to a figure, by its name."""
+    asked = np.flatnonzero(windows.is_test)
+    if task == "line_of_sight":
+        sight = windows.sight[asked]
+        right = (value > 0) == sight
+        return {
+            "auc": lambda index: area_under_curve(value[index], sight[index]),
+            "accuracy": lambda index: right[index].mean(),
+        }
+    if task == "beam":
+        power = windows.beam_power[asked]
+        best = power.max(axis=-1)
+        found = np.take_along_axis(power, value[..., None].astype(int), axis=-1)[..., 0]
+        right = value == power.argmax(axis=-1)
+        loss = -to_db(np.maximum(found / best, _LEAST_BEAM))
+        return {
+            "top_1": lambda index: right[index, 0].mean(),
+            "loss_db": lambda index: loss[index, 0].mean(),
+            "top_1_ahead": lambda index: right[index, 1].mean(),
+            "loss_ahead_db": lambda index: loss[index, 1].mean(),
+        }
+    if task == "position":
+        error = np.linalg.norm(value - windows.position[asked], axis=-1)
+        return {
+            "median_m": lambda index: np.median(error[index]),
+            "q90_m": lambda index: np.quantile(error[index], 0.9),
+        }
+    # Of channels of unit power each: who is far away counts as much.
+    return {
+        "nmse_median_db": lambda index: to_db(np.median(value[index])),
+        "nmse_pooled_db": lambda index: to_db(value[index].mean()),
+    }
+
+
+def _interval(figure, count):
+    """A figure of all tests, and the ends of its interval over resampled ones."""
+    values = [figure(index) for index in _resamples(count)]
+    tail = (1 - _LEVEL) / 2
+    ends = np.nanquantile(values, [tail, 1 - tail]) if np.isfinite(values).any() else (np.nan,) * 2
+    return [_number(x) for x in (figure(np.arange(count)), *ends)]
+
+
+@functools.lru_cache(maxsize=2)
+def _resamples(count):
+    return np.random.default_rng(0).integers(count, size=(_NUM_RESAMPLES, count))
+
+
+def _number(value):
+    """A number of a record: four digits of it, and None for what is undefined."""
+    return float(f"{value:.4g}") if np.isfinite(value) else None
+
+
+def _points(case, answer, windows):
+    for metric, figure in _figures(case.task, answer, windows).items():
+        value, low, high = _interval(figure, int(windows.is_test.sum()))
+        yield {
+            **case._asdict(),
+            "metric": metric,
+            "value": value,
+            "low": low,
+            "high": high,
+            "num_test": int(windows.is_test.sum()),
+            "scene": windows.scene,
+        }
+
+
+def _comparisons(answers: dict[_Case, Array], windows: Windows) -> Iterator[dict[str, Any]]:
+    """The pretrained contestant against the head from scratch with ten times the labels, and the
+    best of all others with as many, ceilings apart.
+    """
+    found: dict[tuple[str, str, int], list[Array]] = {}
+    for case, answer in answers.items():
+        found.setdefault(case[:3], []).append(answer)
+    for (task, model, count), values in found.items():
+        if model != _TRAINED:
+            continue
+        for metric, larger in METRICS[task].items():
+            mean = functools.partial(_mean_figure, task, metric, windows)
+            more = (task, _SCRATCH, 10 * count)
+            rivals = [("scratch_10x", more)] if more in found else []
+            others = [
+                (name, key)
+                for name in _CONTESTANTS[task][1:]
+                for key in ((task, name, count), (task, name, 0))
+                if key in found and name not in _CEILINGS
+            ]
+            everyone = np.arange(int(windows.is_test.sum()))
+            others.sort(key=lambda pair: mean(found[pair[1]])(everyone), reverse=larger)
+            for kind, (name, key) in [
+                *zip(["ten_times_labels"], rivals),
+                ("best_other", others[0]),
+            ]:
+                yield _compared(mean(values), mean(found[key]), len(everyone), larger) | {
+                    "task": task,
+                    "metric": metric,
+                    "num_labels": count,
+                    "against": kind,
+                    "rival": name,
+                }
+
+
+def _mean_figure(task, metric, windows, values):
+    """A figure, mean over seeds."""
+    figures = [_figures(task, value, windows)[metric] for value in values]
+    return lambda index: float(np.mean([figure(index) for figure in figures]))
+
+
+def _compared(figure, rival, count, larger):
+    difference, low, high = _interval(lambda index: figure(index) - rival(index), count)
+    told = None if low is None else verdict(low, high, lower_is_better=not larger)
+    return {"difference": difference, "low": low, "high": high, "verdict": told}

@@ -1,0 +1,132 @@
+"""The study of the tasks: nested labels, apart from tests, kept when finished."""
+
+import dataclasses
+import functools
+
+import keras
+import numpy as np
+import pytest
+
+from lwmt_sionna.data import ClusterConfig, draw_clusters, write_paths
+from lwmt_sionna.models import LWMTBackbone, MaskedChannelModel
+from lwmt_sionna.runs.store import Store
+from lwmt_sionna.training.figures import plot_tasks
+from lwmt_sionna.training.task_studies import (
+    METRICS,
+    TaskStudyConfig,
+    area_under_curve,
+    draw_labels,
+    evaluate_tasks,
+)
+from lwmt_sionna.training.task_windows import load_windows
+
+SMALL = {
+    "num_history": 4, "num_starts": 2, "horizon": 1, "num_ant": 8, "num_beams": 8,
+    "num_subcarriers": 8, "test_share": 0.25, "num_labels": [6, 60], "seeds": [1], "steps": 20,
+    "predictor": None,
+}  # fmt: skip
+
+
+def write_files(folder):
+    """Two files of one scene whose trajectories differ, and the first one at another carrier."""
+    names = []
+    for seed, carrier, name in ((1, 3.5e9, "a"), (2, 3.5e9, "b"), (1, 28e9, "beams")):
+        rng = np.random.default_rng(seed)
+        config = ClusterConfig(birth_rate=0.0, line_of_sight=0.5)
+        paths = draw_clusters(20, 5, 5e-3, rng, config, carrier)
+        paths = dataclasses.replace(paths, trajectory_id=100 * seed + np.arange(20))
+        names.append(str(folder / f"{name}.h5"))
+        write_paths(names[-1], paths)
+    return [{"data": names[0], "beams": names[2]}, {"data": names[1]}]
+
+
+def write_preset(folder):
+    units = {"position": "rotary_grid", "position_units": (5e-3, 1.0, 1e-7)}
+    backbone = LWMTBackbone(width=8, depth=1, num_heads=2, patch=(4, 4), **units)
+    model = MaskedChannelModel(backbone, local_scale=True, local_motion=True)
+    model.build()
+    model.save_to_preset(folder)
+    return folder
+
+
+@functools.cache
+def study(folder):
+    config = TaskStudyConfig.from_dict(SMALL | {"files": write_files(folder)})
+    return config, write_preset(folder / "preset")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("study")
+
+
+def test_labels_are_nested_and_of_as_many_trajectories_as_possible():
+    trajectory = np.repeat(np.arange(10), 3)
+    order = draw_labels(trajectory, seed=1)
+    np.testing.assert_array_equal(np.sort(order), np.arange(30))
+    for begin in (0, 10, 20):
+        assert len(set(trajectory[order[begin : begin + 10]])) == 10
+    np.testing.assert_array_equal(order, draw_labels(trajectory, seed=1))
+    assert (order != draw_labels(trajectory, seed=2)).any()
+
+
+def test_area_under_the_curve_is_the_share_of_ordered_pairs(rng):
+    scores, labels = rng.integers(0, 5, 40), rng.random(40) < 0.4
+    ahead = np.subtract.outer(scores[labels], scores[~labels])
+    expected = np.mean((ahead > 0) + 0.5 * (ahead == 0))
+    assert area_under_curve(scores, labels) == pytest.approx(expected)
+    assert np.isnan(area_under_curve(scores, np.ones(40, bool)))
+
+
+@pytest.mark.slow
+def test_windows_keep_trajectories_apart(folder):
+    config, preset = study(folder)
+    store = Store(folder / "windows")
+    windows = load_windows(config, preset, store)
+    assert len(windows.trajectory) == 2 * 2 * 20 and windows.is_first.sum() == 2 * 20
+    tests, training = (
+        set(windows.trajectory[chosen]) for chosen in (windows.is_test, windows.is_training)
+    )
+    assert len(tests) == 10 and len(training) == 30 and not tests & training
+    # One window for each trajectory of the tests, six of which nobody learns from.
+    assert windows.is_test.sum() == 10 and (windows.is_test <= windows.is_first).all()
+    assert windows.embeddings.dtype == np.float16
+    for name in ("linear", "pursuit", "lmmse"):
+        assert np.isfinite(windows.estimates[name]).all()
+    assert (windows.estimates["lmmse"] < 0.1).all()
+    # Nothing is computed again, whatever would be needed for it is gone.
+    kept = load_windows(config, preset, _Full(folder / "windows"))
+    for name in ("embeddings", "patches", "profile", "angle_power", "beam_power"):
+        np.testing.assert_array_equal(getattr(windows, name), getattr(kept, name))
+    np.testing.assert_array_equal(windows.pilots.error, kept.pilots.error)
+
+
+class _Full(Store):
+    def put_file(self, key, *_, **__):
+        raise AssertionError(key["work"])
+
+
+@pytest.mark.slow
+def test_a_study_judges_all_contestants_once(folder, monkeypatch, tmp_path):
+    pytest.importorskip("sklearn")
+    config, preset = study(folder)
+    points, comparisons, inputs = evaluate_tasks(config, preset, folder / "work")
+    assert set(inputs) == {"a", "b", "beams", "preset_base"}
+    for task, metrics in METRICS.items():
+        mine = [p for p in points if p["task"] == task]
+        assert {p["metric"] for p in mine} == set(metrics)
+        # More labels than there are stand for all of them.
+        everything = 30 if task in ("beam", "estimation") else 60
+        assert {p["num_labels"] for p in mine if p["model"] == "base"} == {6, everything}
+    assert all(p["num_test"] == 10 for p in points)
+    told = [p for p in points if p["value"] is not None]
+    assert all(p["low"] <= p["value"] <= p["high"] for p in told if p["metric"] == "accuracy")
+    against = {(c["task"], c["num_labels"], c["against"]) for c in comparisons}
+    assert ("line_of_sight", 6, "ten_times_labels") in against
+    assert ("position", 60, "best_other") in against
+    assert not any(c["rival"] == "lmmse" for c in comparisons)
+    plot_tasks({"points": points}, tmp_path / "tasks.png")
+    assert (tmp_path / "tasks.png").stat().st_size > 10_000
+    # A second run reads what the first one has kept.
+    monkeypatch.setattr(keras.Sequential, "fit", None)
+    assert evaluate_tasks(config, preset, folder / "work")[0] == points
