@@ -39,6 +39,7 @@ _EXTRAS = {
     "pyproj": "maps",
     "sklearn": "tasks",
     "torch": "torch",
+    "xarray": "xarray",
 }
 # Options that mean the same in every script that has them.
 _OPTIONS: dict[str, dict[str, Any]] = {
