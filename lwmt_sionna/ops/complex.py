@@ -19,7 +19,9 @@ class ComplexPair(NamedTuple):
 
     @classmethod
     def from_stacked(cls, x: Tensor) -> Self:
-        """Splits a real tensor `[..., 2]`, (real, imaginary) last."""
+        """Splits a real tensor or array `[..., 2]`, (real, imaginary) last."""
+        # PyTorch does not multiply an array by a tensor.
+        x = ops.convert_to_tensor(x)
         return cls(x[..., 0], x[..., 1])
 
     def stacked(self) -> Tensor:

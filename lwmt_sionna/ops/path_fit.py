@@ -509,7 +509,7 @@ class PathFit:
             )
 
         state = (*paths, cost, damping, *residual)
-        state = ops.fori_loop(0, ops.max(num_steps), attempt, state)
+        state = ops.fori_loop(0, ops.max(num_steps, initial=0), attempt, state)
         return Paths(*state[:3]), ComplexPair(*state[5:7])
 
     def _step(self, residual, paths, noise, damping):
