@@ -1,6 +1,15 @@
 # `make demo` and `make test` are the two commands to know; each brings its own environment.
 PYTHON ?= python3
+# LINE=sionna2: Sionna 2.2 on PyTorch in an environment of its own, for all that runs there.
+LINE ?= sionna1
+ifeq ($(LINE),sionna2)
+VENV ?= .venv-sionna2
+LOCK := requirements-sionna2-lock.txt
+export KERAS_BACKEND := torch
+else
 VENV ?= .venv
+LOCK := requirements-lock.txt
+endif
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
 DOCS_VENV ?= .venv-docs
@@ -10,6 +19,7 @@ PYTEST_ARGS ?=
 LEARNING := tests/golden/ tests/training/ tests/models/ tests/evaluation/
 USING := tests/docs/ tests/link/ tests/rt/ tests/experiments/ tests/scenes/
 OTHERS := $(filter-out $(LEARNING) $(USING) %__pycache__/, $(wildcard tests/*/ tests/test_*.py))
+ON_PYTORCH := $(addprefix tests/, golden models ops layers masking baselines data test_doctor.py docs/test_notebooks.py)
 # Status 5 says that a part has none of the tests asked for.
 PYTEST = $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) $(1) || [ $$? -eq 5 ]
 
@@ -19,8 +29,8 @@ PYTEST = $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_AR
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(STAMP): requirements-lock.txt pyproject.toml scripts/setup_env.sh
-	@scripts/setup_env.sh "$(PYTHON)" "$(VENV)"
+$(STAMP): $(LOCK) pyproject.toml scripts/setup_env.sh
+	@scripts/setup_env.sh "$(PYTHON)" "$(VENV)" "$(LOCK)"
 
 setup: $(STAMP) ## the virtual environment, and LLVM for ray tracing where apt-get may be used
 	@scripts/setup_llvm.sh "$(PY)"
@@ -28,10 +38,15 @@ setup: $(STAMP) ## the virtual environment, and LLVM for ray tracing where apt-g
 demo: setup ## the main job, short: a table, a record and two figures in runs/demo
 	$(PY) experiments/link_level_eval.py --config experiments/configs/link_demo.toml --out runs/demo
 
-test: setup lint ## lint and the quick tests
+ifeq ($(LINE),sionna2)
+test: setup
+	$(call PYTEST,$(ON_PYTORCH))
+else
+test: setup lint ## lint and the quick tests; LINE=sionna2: those that run with Sionna 2.2 on PyTorch
 	$(call PYTEST,$(OTHERS))
 	$(call PYTEST,$(LEARNING))
 	$(call PYTEST,$(USING))
+endif
 
 lint: $(STAMP) ## ruff, the types of the public face, the layers of the package
 	$(PY) -m ruff check .

@@ -1,8 +1,9 @@
 """Says what this installation can do and what to do about what is missing.
 
 Run ``lwmt doctor``. Exit status 0 means that the main job (`lwmt link-eval --config link_demo`,
-`make demo` in a checkout) can run; 1 that something it needs is missing. Versions are read without
-importing anything; imports that may crash a process are tried in processes of their own.
+`make demo` in a checkout) can run; 1 that something it needs is missing. Beside Sionna 2
+it is predictors on PyTorch that can run or cannot: the main job is Sionna 1.2's. Versions are read
+without importing anything; imports that may crash a process are tried in processes of their own.
 """
 
 import dataclasses
@@ -59,6 +60,7 @@ _PACKAGES = (
     ("torch", "the PyTorch backend", "torch"),
     ("distributed", "tasks on a Dask cluster", "dask"),
 )
+_SIONNA1_ONLY = ("tensorflow", "sionna-rt", "mitsuba", "drjit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,11 +101,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         kind = "needed" if finding.required else "optional"
         say(f"{kind}: {finding.name}: {finding.advice}")
     say()
+    job = "Predictors beside Sionna 2" if _is_sionna2() else f"The main job ({_MAIN_JOB})"
     if broken:
         names = ", ".join(finding.name for finding in broken)
-        say(f"The main job ({_MAIN_JOB}) cannot run yet: see {names} above.")
+        say(f"{job} cannot run yet: see {names} above.")
         return 1
-    say(f"The main job ({_MAIN_JOB}) can run.")
+    say(f"{job} can run.")
     return 0
 
 
@@ -121,11 +124,19 @@ def _version(package):
         return None
 
 
+def _is_sionna2():
+    """Tells whether this is the environment of Sionna 2, which Sionna 1.2 cannot share."""
+    return (_version("sionna") or "").startswith("2.")
+
+
 def _packages():
     for package, lacking, extra in _PACKAGES:
         version = _version(package)
         if version is not None:
             yield Finding(package, version)
+            continue
+        if package in _SIONNA1_ONLY and _is_sionna2():
+            yield Finding(package, "not installed (goes with Sionna 1.2)")
             continue
         advice = f"pip install {package}" if extra is None else how_to_install(extra)
         if lacking is not None:
@@ -167,27 +178,35 @@ def _backend():
         yield Finding("keras backend", f"does not import: {reason}", advice, required=True)
         return
     backend = answer["backend"]
-    if backend == "tensorflow":
+    expected = "torch" if _is_sionna2() else "tensorflow"
+    if backend == expected:
         yield Finding("keras backend", backend)
     else:
-        advice = "the link needs TensorFlow: export KERAS_BACKEND=tensorflow"
+        advice = f"Sionna computes on another one here: export KERAS_BACKEND={expected}"
         yield Finding("keras backend", backend, advice, required=True)
     yield Finding("GPUs of the backend", ", ".join(answer["devices"]) or "none (a CPU is enough)")
 
 
 def _link():
-    if _version("sionna") is None or _version("tensorflow") is None:
+    if _version("sionna") is None or _version("torch" if _is_sionna2() else "tensorflow") is None:
         return
     answer, reason = _probe(_LINK_PROBE)
     if answer is None:
         advice = "the versions do not fit; in a new environment: "
-        advice += "make setup" if IS_CHECKOUT else how_to_install("tf")
+        if _is_sionna2():
+            advice += "make setup LINE=sionna2" if IS_CHECKOUT else how_to_install("sionna2")
+        else:
+            advice += "make setup" if IS_CHECKOUT else how_to_install("tf")
         yield Finding("sionna.phy", f"does not import: {reason}", advice, required=True)
     else:
         yield Finding("sionna.phy", "imports")
 
 
 def _tracing():
+    if _is_sionna2():
+        yield Finding("ray tracing", "with Sionna 1.2, in another environment")
+        return
+
     from lwmt_sionna.rt.tracing.llvm import find_libllvm
 
     path = find_libllvm()

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Usage: setup_env.sh PYTHON VENV
-# Makes the virtual environment of requirements-lock.txt with this package in it (editable).
+# Usage: setup_env.sh PYTHON VENV LOCK
+# Makes the virtual environment of the file LOCK with this package in it (editable).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 python=$1
 venv=$2
+lock=$3
 
 fail() {
     echo "setup: $1" >&2
@@ -20,9 +21,9 @@ if ! "$venv/bin/python" -c 'import pip' 2>/dev/null; then
     "$python" -m venv --clear "$venv"
 fi
 
-echo "setup: installing requirements-lock.txt into $venv (3 GB on disk; a few minutes the first time)"
+echo "setup: installing $lock into $venv (3 GB on disk; a few minutes the first time)"
 pip=("$venv/bin/python" -m pip install -qq --disable-pip-version-check)
-"${pip[@]}" --requirement requirements-lock.txt
+"${pip[@]}" --requirement "$lock"
 # The lock already brings every dependency and the build backend.
 "${pip[@]}" --no-deps --no-build-isolation --editable .
 touch "$venv/.installed"

@@ -16,6 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 @pytest.fixture
 def only(monkeypatch):
     """Replaces the examination by given findings."""
+    monkeypatch.setattr(doctor, "_is_sionna2", lambda: False)
     return lambda *findings: monkeypatch.setattr(doctor, "examine", lambda: list(findings))
 
 
@@ -33,7 +34,8 @@ def test_report_of_this_installation():
         [sys.executable, "-m", "lwmt_sionna.doctor"], capture_output=True, text=True, cwd=ROOT
     )
     assert done.stderr == ""
-    for name in ("python", "numpy", "keras", "tensorflow", "sionna", "LLVM", "CPU", "memory"):
+    names = ["python", "numpy", "keras", "tensorflow", "torch", "sionna", "CPU", "memory"]
+    for name in [*names, "ray tracing" if doctor._is_sionna2() else "LLVM"]:
         assert f"\n{name} " in f"\n{done.stdout}"
     assert "sionna.phy" in done.stdout
     assert done.returncode == 0, done.stdout
@@ -96,6 +98,7 @@ def test_absent_package_is_found(monkeypatch, no_probes):
 
 
 def test_llvm_missing_is_no_obstacle(monkeypatch):
+    monkeypatch.setattr(doctor, "_is_sionna2", lambda: False)
     monkeypatch.setenv("DRJIT_LIBLLVM_PATH", "/nonexistent/libLLVM.so")
     (finding,) = doctor._tracing()
     assert "libllvm19" in finding.advice
@@ -104,9 +107,24 @@ def test_llvm_missing_is_no_obstacle(monkeypatch):
 
 def test_wrong_backend_is_an_obstacle(monkeypatch):
     monkeypatch.setattr(doctor, "_probe", lambda code: ({"backend": "jax", "devices": []}, None))
+    monkeypatch.setattr(doctor, "_version", lambda package: "1.2.2")
     finding = next(iter(doctor._backend()))
     assert finding.required
     assert "KERAS_BACKEND=tensorflow" in finding.advice
+
+
+def test_sionna2_wants_pytorch_and_nothing_of_sionna1(monkeypatch, no_probes, capsys):
+    versions = dict.fromkeys(("tensorflow", "sionna-rt", "mitsuba", "drjit"), None)
+    monkeypatch.setattr(doctor, "_version", lambda package: versions.get(package, "2.2.0"))
+    assert doctor.main([]) == 1
+    out = capsys.readouterr().out
+    assert "needed: keras backend:" in out
+    assert "KERAS_BACKEND=torch" in out
+    assert out.count("needed:") == 1
+    answer = {"backend": "torch", "devices": []}
+    monkeypatch.setattr(doctor, "_probe", lambda code: (answer, None))
+    assert doctor.main([]) == 0
+    assert capsys.readouterr().out.endswith("Predictors beside Sionna 2 can run.\n")
 
 
 @pytest.mark.parametrize(
