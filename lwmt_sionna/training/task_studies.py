@@ -231,7 +231,7 @@ def _head(config, windows, task, model, chosen, asked, seed):
         solver, labels = LineOfSightClassifier(backbone), windows.sight[:, None]
     elif task == "beam":
         num_beams = windows.beam_power.shape[-1]
-        solver = BeamPredictor(backbone, num_beams, num_horizons=1)
+        solver = BeamPredictor(backbone, num_beams, 1, num_angles=windows.patches.shape[1])
         labels = windows.beam_power.argmax(axis=-1)
     else:
         labels = windows.position
