@@ -6,6 +6,7 @@ embeddings of a pretrained backbone, in half precision, and what needs none.
 
 import dataclasses
 import functools
+import hashlib
 import io
 import pathlib
 from collections.abc import Callable, Iterator
@@ -173,7 +174,7 @@ class _Sequences(NamedTuple):
     beams: PathSequences
     is_test: Array
     number: int
-    digests: list[str]
+    digest: str
 
 
 def load_windows(
@@ -202,7 +203,7 @@ def load_windows(
     models = functools.cache(functools.partial(_load, preset))
     # What heads learn by is no matter of windows, nor is how many starts there are of one's own.
     names = {field.name for field in dataclasses.fields(WindowConfig)}
-    names -= {"files", "limit", "num_starts"}
+    names -= {"files", "limit", "num_starts", "test_share"}
     settings = {name: value for name, value in config.to_dict().items() if name in names}
     common = {"settings": settings, "code": code_digest(__name__)}
     told = {"preset": preset_digest(preset)}
@@ -215,7 +216,10 @@ def load_windows(
     rows: list[dict[str, Array]] = []
     for start, file, part in progress(pieces):
         own = {"start": start, "part": [part.start, part.stop], "file": file.number}
-        key = common | own | {"digests": file.digests, "limit": config.limit}
+        # Which sequences are left does not follow from the file alone.
+        rows_of = [file.paths.trajectory_id[part], file.is_test[part]]
+        taken = [hashlib.sha256(x.tobytes()).hexdigest() for x in rows_of]
+        key = common | own | {"data": file.digest, "taken": taken}
         row = _labels(config, file, start, part)
         for name, work in _WORKS.items():
             if work.first and start:
@@ -257,8 +261,7 @@ def _read(config, file, number):
     paths, beams = paths.select(kept), beams.select(kept)
     _, test = split_by_trajectory(paths, config.test_share, seed=0)
     is_test = np.isin(paths.trajectory_id, test.trajectory_id)
-    digests = [records.sha256(find(name)) for name in names]
-    return _Sequences(paths, beams, is_test, number, digests)
+    return _Sequences(paths, beams, is_test, number, records.sha256(find(file.data)))
 
 
 def _labels(config, file, start, part):
