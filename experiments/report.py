@@ -27,7 +27,8 @@ from lwmt_sionna.runs import command_line, records
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CARD = "lwmt_sionna/models/preset_files/universal/README.md"
-PAGES = ("README.md", "docs/architecture.md", "docs/results.md", CARD)
+PRETRAINED_CARD = "lwmt_sionna/models/preset_files/base/README.md"
+PAGES = ("README.md", "docs/architecture.md", "docs/results.md", CARD, PRETRAINED_CARD)
 MARKER = re.compile(r"(<!-- report: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 LABELS = {
@@ -1082,6 +1083,27 @@ def card():
         if value
     ]
     return table(["training", ""], rows)
+
+
+@block
+def pretrained_card():
+    """What the record of its training says of the pretrained preset."""
+    path = (ROOT / PRETRAINED_CARD).with_name("metadata.json")
+    metadata = records.read_json(path) if path.is_file() else {}
+    training = metadata["training"]
+    history, steps = training["history"], training["config"]["optimization"]
+    last = history[-1]["step"]
+    every = {row["step"]: row["loss"] for row in history}
+    rows = [
+        ["parameters", metadata["num_parameters"]],
+        ["steps", f"{last} of {steps['steps']}"],
+        ["sequences seen, each with a mask and impairments of its own", last * steps["batch_size"]],
+        ["loss after each thousand steps [dB]", ", ".join(
+            f"{every[n]:.2f}" for n in range(1000, last + 1, 1000)
+        )],
+        ["loss of the last steps [dB]", f"{history[-1]['loss']:.2f}"],
+    ]  # fmt: skip
+    return table(["pretraining", ""], rows)
 
 
 # --- verdicts ---------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ Example:
     lwmt pretrain --config pretrain_small --workdir runs/pretrain_small
 """
 
+import dataclasses
 import pathlib
 import time
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, help="in place of the configured number")
     parser.add_argument("--precision", help="float32, mixed_bfloat16 or mixed_float16")
     parser.add_argument("--devices", type=int, default=1, help="devices that share a batch [1]")
+    parser.add_argument("--stop", action="store_true", help="end at the last checkpoint there is")
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
 
@@ -53,8 +55,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         workdir,
         data=scenes,
         num_devices=args.devices,
+        stop=args.stop,
         verbose=0 if args.quiet else "auto",
     )
+    if config.optimization.precision != "float32":
+        # How fast it was trained is nothing that users have to compute with.
+        full = dataclasses.replace(config.optimization, precision="float32")
+        trained, model = model, dataclasses.replace(config, optimization=full).build()
+        model.set_weights(trained.get_weights())
     history = outcome["history"]
     points: list[dict[str, Any]] = []
     folder = args.out or workdir / "preset"
@@ -78,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     bandwidth = (source.bandwidth[0] * source.bandwidth[1]) ** 0.5
     for paths in held_out:
         views = draw_views(paths, grid, bandwidth, CONDITIONS, model.backbone.patch)
-        for point in reconstruction_points(model, views):
+        for point in reconstruction_points(model, views, batch_size=16):
             points.append({"scene": paths.scene, "tracks": "held out", **point})
     keep()
     command_line.say(

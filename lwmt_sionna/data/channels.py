@@ -15,13 +15,14 @@ import numpy as np
 from lwmt_sionna.data.array_files import ArrayReader
 from lwmt_sionna.data.arrays import PlanarArray
 from lwmt_sionna.data.container import new_file, read_content
+from lwmt_sionna.data.labelled import label
 from lwmt_sionna.data.paths import SPEED_OF_LIGHT, PathSequences
 from lwmt_sionna.data.synthesis import subcarrier_frequencies, synthesize
 from lwmt_sionna.typing import Array, ArrayLike, PathLike
 
 CHANNEL_SCHEMA = "lwmt_sionna.channels"
 _VERSION = (1, 1)
-_ARRAYS = ("h", "speed", "sequence_id", "bs_index")
+_ARRAYS = {"h": "STAK", "speed": "S", "sequence_id": "S", "bs_index": "S"}
 _POSITIVE = ("sampling_period", "carrier_frequency", "subcarrier_spacing")
 # Names of the axes of arrays of others; antennas are in Sionna's order.
 _PLANE = ("polarization", "column", "row")
@@ -140,6 +141,34 @@ class ChannelSequences:
         """int64 `[num_sequences]`: each sequence is a trajectory of its own, `sequence_id`."""
         return self.sequence_id
 
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What is no array: numbers and texts by the names that files have for them."""
+        return {
+            "sampling_period_s": float(self.sampling_period),
+            "carrier_frequency_hz": float(self.carrier_frequency),
+            "subcarrier_spacing_hz": float(self.subcarrier_spacing),
+            **dict(zip(("num_rows", "num_cols", "num_polarizations"), self.array_shape)),
+            "origin": self.origin,
+            "metadata": json.dumps(self.metadata, sort_keys=True),
+        }
+
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset` of `h` and the sequences' own numbers.
+
+        Axes are `sequence`, `snapshot`, `tx_ant` (polarisation, column, row) and `subcarrier`.
+        `time` (seconds from the first snapshot), `frequency` (hertz, the carrier included) and
+        identifiers are coordinates, `units` an attribute of each array, the others those of the
+        data set.
+
+        Raises:
+            ImportError: If xarray is not installed.
+        """
+        arrays = {name: (axes, getattr(self, name)) for name, axes in _ARRAYS.items()}
+        arrays["time"] = ("T", self.sampling_period * np.arange(self.num_snapshots))
+        arrays["frequency"] = ("K", self.carrier_frequency + self.frequencies)
+        return label(arrays, self.attributes)
+
     def select(self, index: Any) -> Self:
         """A new `ChannelSequences` of the sequences that `index` (any NumPy index) picks."""
         return dataclasses.replace(self, **{name: getattr(self, name)[index] for name in _ARRAYS})
@@ -154,15 +183,7 @@ def write_channels(path: PathLike, channels: ChannelSequences) -> None:
     Raises:
         OSError: If the file cannot be written, as on a full disk. The error names the path.
     """
-    attributes = {
-        "sampling_period_s": float(channels.sampling_period),
-        "carrier_frequency_hz": float(channels.carrier_frequency),
-        "subcarrier_spacing_hz": float(channels.subcarrier_spacing),
-        **dict(zip(("num_rows", "num_cols", "num_polarizations"), channels.array_shape)),
-        "origin": channels.origin,
-        "metadata": json.dumps(channels.metadata, sort_keys=True),
-    }
-    with new_file(path, CHANNEL_SCHEMA, _VERSION, attributes) as file:
+    with new_file(path, CHANNEL_SCHEMA, _VERSION, channels.attributes) as file:
         # Noise does not shrink: compression would cost time alone.
         for name in _ARRAYS:
             file[name] = getattr(channels, name)
@@ -188,7 +209,7 @@ def read_channels(path: PathLike) -> ChannelSequences:
         shape = [attributes[name] for name in ("num_rows", "num_cols", "num_polarizations")]
         return ChannelSequences(
             # Files of version 1.0 know of one base station.
-            **{name: content.arrays[name] for name in _ARRAYS[:-1]},
+            **{name: content.arrays[name] for name in _ARRAYS if name != "bs_index"},
             bs_index=content.arrays.get("bs_index"),
             sampling_period=float(attributes["sampling_period_s"]),
             carrier_frequency=float(attributes["carrier_frequency_hz"]),

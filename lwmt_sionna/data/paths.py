@@ -1,11 +1,13 @@
 """Propagation paths of mobility sequences, in memory."""
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 
+from lwmt_sionna.data.labelled import label
 from lwmt_sionna.typing import Array, ArrayLike
 
 SPEED_OF_LIGHT = 299_792_458.0
@@ -29,6 +31,8 @@ SEQUENCE_FIELDS = {
     "trajectory_id": (np.int64, "S"),
     "bs_index": (np.int64, "S"),
 }
+# Of all base stations, B of them.
+STATION_FIELDS = {"bs_position": (np.float64, "B3"), "bs_orientation": (np.float64, "B3")}
 # Labels that a file may lack: those of schema 1.0, and paths read from elsewhere.
 OPTIONAL_FIELDS = {
     "time": (np.float64, "ST"),
@@ -127,7 +131,7 @@ class PathSequences:
                         f"{name} disagrees with the other fields in axis {axis!r}: expected "
                         f"{sizes[axis]}. Received: {name}.shape={value.shape}"
                     )
-        for name in ("bs_position", "bs_orientation"):
+        for name in STATION_FIELDS:
             value = np.atleast_2d(np.asarray(getattr(self, name), dtype=np.float64))
             object.__setattr__(self, name, value)
         if self.bs_position.shape != self.bs_orientation.shape or self.bs_position.shape[1] != 3:
@@ -190,6 +194,32 @@ class PathSequences:
         """Dictionary of all arrays along sequences, those left out of this one excepted."""
         names = (*PATH_FIELDS, *SEQUENCE_FIELDS, *OPTIONAL_FIELDS)
         return {n: getattr(self, n) for n in names if getattr(self, n) is not None}
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """What is no array: numbers and texts by the names that files have for them."""
+        return {
+            "sampling_period_s": float(self.sampling_period),
+            "carrier_frequency_hz": float(self.carrier_frequency),
+            "scene": self.scene,
+            "metadata": json.dumps(self.metadata, sort_keys=True),
+        }
+
+    def to_xarray(self) -> Any:
+        """An `xarray.Dataset` of all arrays, under their names here.
+
+        Axes are `sequence`, `snapshot`, `path`, `rx_pol` (user), `tx_pol` (base station), `axis`
+        (x, y, z; yaw, pitch, roll) and `tx` (all base stations). Times and identifiers are
+        coordinates, `units` an attribute of each array, scene, carrier, period and metadata (JSON)
+        those of the data set.
+
+        Raises:
+            ImportError: If xarray is not installed.
+        """
+        fields = PATH_FIELDS | SEQUENCE_FIELDS | OPTIONAL_FIELDS | STATION_FIELDS
+        arrays = {name: (axes, getattr(self, name)) for name, (_, axes) in fields.items()}
+        known = {name: pair for name, pair in arrays.items() if pair[1] is not None}
+        return label(known, self.attributes)
 
     def select(self, index: Any) -> Self:
         """A new `PathSequences` of the sequences that `index` (any NumPy index) picks."""

@@ -22,10 +22,12 @@ from lwmt_sionna.data.container import (
     read_schema,
     read_shapes,
 )
+from lwmt_sionna.data.labelled import UNITS
 from lwmt_sionna.data.paths import (
     OPTIONAL_FIELDS,
     PATH_FIELDS,
     SEQUENCE_FIELDS,
+    STATION_FIELDS,
     PathSequences,
     check_alike,
     pad_paths,
@@ -36,12 +38,7 @@ from lwmt_sionna.typing import PathLike
 SCHEMA = "lwmt_sionna.paths"
 SCHEMA_VERSION = 1
 SCHEMA_MINOR = 1
-UNITS = {
-    "tau": "s", "theta_t": "rad", "phi_t": "rad", "theta_r": "rad", "phi_r": "rad",
-    "doppler": "Hz", "position": "m", "velocity": "m/s", "speed": "m/s", "time": "s",
-    "bs_position": "m", "bs_orientation": "rad",
-}  # fmt: skip
-_REQUIRED = (*PATH_FIELDS, *SEQUENCE_FIELDS, "bs_position", "bs_orientation")
+_REQUIRED = (*PATH_FIELDS, *SEQUENCE_FIELDS, *STATION_FIELDS)
 
 
 def write_paths(path: PathLike, paths: PathSequences) -> None:
@@ -162,17 +159,12 @@ def check_file(path: PathLike) -> list[str]:
 
 
 def _new_file(path, paths, metadata):
-    attributes = {
-        "sampling_period_s": float(paths.sampling_period),
-        "carrier_frequency_hz": float(paths.carrier_frequency),
-        "scene": paths.scene,
-        "metadata": json.dumps(metadata, sort_keys=True),
-    }
+    attributes = paths.attributes | {"metadata": json.dumps(metadata, sort_keys=True)}
     return new_file(path, SCHEMA, (SCHEMA_VERSION, SCHEMA_MINOR), attributes)
 
 
 def _stations(paths):
-    return {"bs_position": paths.bs_position, "bs_orientation": paths.bs_orientation}
+    return {name: getattr(paths, name) for name in STATION_FIELDS}
 
 
 def _describe(dataset):

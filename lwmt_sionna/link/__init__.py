@@ -30,7 +30,6 @@ _EXPORTS = {
     "SysAbstraction": "decoding",
     "Tr38901Config": "phy.tr38901",
     "cir_dataset": "phy.cir",
-    "cluster_bootstrap": "sweep.summary",
     "comb_pilot_pattern": "phy.downlink",
     "draw_channels": "phy.tr38901",
     "draw_figures": "sweep.figures",

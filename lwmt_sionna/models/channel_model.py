@@ -14,6 +14,7 @@ from keras import ops
 from lwmt_sionna.layers.angle_delay import AngleDelayTransform
 from lwmt_sionna.models.backbone import LWMTBackbone, get_backbone
 from lwmt_sionna.models.losses import as_stacked
+from lwmt_sionna.models.masked_channel_model import MaskedChannelModel
 from lwmt_sionna.models.normalization import unit_power
 from lwmt_sionna.models.presets import PresetModel
 from lwmt_sionna.ops.compiled import compile_function, is_outermost
@@ -110,7 +111,8 @@ class ChannelEncoder(ChannelModel):
     """Channels in, embeddings out: normalisation, angle-delay transform and backbone in one.
 
     Args:
-        backbone: `LWMTBackbone`, or its serialised form.
+        backbone: `LWMTBackbone`, or `MaskedChannelModel` with all that it does to channels before
+            its backbone, as the pretrained presets need it; or the serialised form.
         per: `"token"`, `"snapshot"` (mean over its tokens) or `"sequence"` (the class token, or the
             mean over all tokens).
         array_shape: Number of rows, columns and polarisations of the array; a linear array if left
@@ -138,14 +140,15 @@ class ChannelEncoder(ChannelModel):
 
     Example:
 
-    >>> encoder = ChannelEncoder(LWMTBackbone(depth=2, patch=(4, 4)), per="sequence")
-    >>> encoder(keras.random.normal((8, 16, 32, 32, 2))).shape
-    TensorShape([8, 32])
+    >>> encoder = ChannelEncoder(MaskedChannelModel.from_preset("base"), per="sequence")
+    >>> h = keras.random.normal((8, 16, 32, 32, 2))
+    >>> encoder(h, sampling_period=5e-3, subcarrier_spacing=540e3).shape
+    TensorShape([8, 128])
     """
 
     def __init__(
         self,
-        backbone: LWMTBackbone | dict[str, Any],
+        backbone: LWMTBackbone | MaskedChannelModel | dict[str, Any],
         per: str = "token",
         array_shape: tuple[int, int, int] | None = None,
         num_delay: int | None = None,
@@ -155,7 +158,10 @@ class ChannelEncoder(ChannelModel):
         super().__init__(**kwargs)
         if per not in PER:
             raise ValueError(f"`per` must be one of {PER}. Received: per={per!r}")
-        self.backbone = get_backbone(backbone)
+        if isinstance(backbone, dict):
+            backbone = keras.saving.deserialize_keras_object(backbone)
+        self.masked: Any = backbone if isinstance(backbone, MaskedChannelModel) else None
+        self.backbone = get_backbone(backbone if self.masked is None else self.masked.backbone)
         self.per = per
         self.transform = AngleDelayTransform(
             array_shape, num_delay, first_delay, name="transform", dtype="float32"
@@ -164,6 +170,8 @@ class ChannelEncoder(ChannelModel):
     def build(self, h_shape: Shape) -> None:
         if not self.backbone.built:
             self.backbone.build((None, None, None, None, 2))
+        if self.masked is not None and not self.masked.built:
+            self.masked.build()
         self.built = True
 
     def call(
@@ -188,15 +196,22 @@ class ChannelEncoder(ChannelModel):
         return form.split_links(embeddings)
 
     def _encode(self, x, **options):
-        embeddings = self.backbone(self.transform(unit_power(x)[0]), **options)
+        channel = self.transform(unit_power(x)[0])
         class_token = self.backbone.neighborhood.class_token
+        if self.masked is None:
+            embeddings = self.backbone(channel, **options)
+        else:
+            training, class_token = options.pop("training", None), False
+            embeddings, _ = self.masked.encode({"channel": channel, **options}, training=training)
         return pool_embeddings(embeddings, x.shape[1], self.per, class_token)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         transform = self.transform.get_config()
         config.update(
-            backbone=keras.saving.serialize_keras_object(self.backbone),
+            backbone=keras.saving.serialize_keras_object(
+                self.backbone if self.masked is None else self.masked
+            ),
             per=self.per,
             **{name: transform[name] for name in ("array_shape", "num_delay", "first_delay")},
         )

@@ -8,7 +8,14 @@ from keras import ops
 
 from lwmt_sionna.typing import Tensor
 
-__all__ = ["apply_repeatedly", "call_compiled", "compile_function", "is_outermost", "map_rows"]
+__all__ = [
+    "apply_repeatedly",
+    "call_compiled",
+    "compile_function",
+    "is_outermost",
+    "map_rows",
+    "on_accelerator",
+]
 
 
 def call_compiled(function: Callable, tensors: list[Tensor], settings: Hashable) -> Tensor:
@@ -24,23 +31,31 @@ def call_compiled(function: Callable, tensors: list[Tensor], settings: Hashable)
 
 
 def map_rows(
-    function: Callable, elements: tuple[Tensor, ...], shapes: Sequence[tuple[int, ...]]
+    function: Callable,
+    elements: tuple[Tensor, ...],
+    shapes: Sequence[tuple[int, ...]],
+    together: bool = True,
 ) -> tuple[Tensor, ...]:
     """Applies a function to one row of a batch after the other, without gradient.
 
     A row that is done soon then does not wait for the others, and its arrays fit the cache of a
     core. `keras.ops.map` does the same, but traces the function twice on TensorFlow, and what is
-    mapped within it four times.
+    mapped within it four times. On PyTorch, where every operation has a price of its own, all rows
+    are done at once.
 
     Args:
         function: Takes a row of every element, `[1, ...]`, and returns a tuple of rows.
         elements: Tensors `[batch, ...]`.
         shapes: Shapes of what it returns, without the batch; all of the type of the first element.
+        together: Whether the function takes several rows as well, and does with each of them what
+            it does with one.
 
     Returns:
         Tuple of tensors `[batch, *shape]`.
     """
     elements = tuple(ops.stop_gradient(ops.convert_to_tensor(x)) for x in elements)
+    if together and keras.backend.backend() == "torch":
+        return function(*elements)
     count = ops.shape(elements[0])[0]
 
     def visit(row, done):
@@ -72,6 +87,15 @@ def is_outermost(tensors: list[Tensor]) -> bool:
 
         return not any(isinstance(tensor, jax.core.Tracer) for tensor in tensors)
     return False
+
+
+def on_accelerator() -> bool:
+    """Whether JAX computes on something else than processor cores."""
+    if keras.backend.backend() != "jax":
+        return False
+    import jax
+
+    return jax.default_backend() != "cpu"
 
 
 def compile_function(

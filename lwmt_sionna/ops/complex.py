@@ -19,7 +19,9 @@ class ComplexPair(NamedTuple):
 
     @classmethod
     def from_stacked(cls, x: Tensor) -> Self:
-        """Splits a real tensor `[..., 2]`, (real, imaginary) last."""
+        """Splits a real tensor or array `[..., 2]`, (real, imaginary) last."""
+        # PyTorch does not multiply an array by a tensor.
+        x = ops.convert_to_tensor(x)
         return cls(x[..., 0], x[..., 1])
 
     def stacked(self) -> Tensor:
@@ -91,6 +93,13 @@ def inverse(matrix: ComplexPair) -> ComplexPair:
     """
     size = matrix.re.shape[0]
     axes = (1,) * (len(matrix.re.shape) - 2)
+    if keras.backend.backend() == "torch":
+        # Which has no loop but Python's, and factorises all systems in one call.
+        last = (*range(2, 2 + len(axes)), 0, 1)
+        systems = to_complex(matrix.map(lambda m: ops.transpose(m, last)).stacked())
+        first = (len(axes), len(axes) + 1, *range(len(axes)))
+        found = ComplexPair.from_stacked(to_stacked(ops.inv(systems)))
+        return found.map(lambda m: ops.transpose(m, first))
 
     def sweep(k, state):
         state = ComplexPair(*state)

@@ -90,6 +90,7 @@ def denoise(x: Tensor, radius: int = 2, noise: Tensor | None = None) -> Tensor:
         lambda *own: noise_of(ComplexPair(*own).map(lambda m: m[0]), radius, threshold),
         z,
         [(num_snapshots, *grid)] * 2,
+        together=False,
     )
     return z.minus(ComplexPair(*found)).map(lambda m: m / unit).stacked()
 

@@ -243,7 +243,7 @@ class PathFit:
         )
 
         def more(_, final, *state):
-            return final <= _NUM_FINAL_STEPS
+            return ops.any(final <= _NUM_FINAL_STEPS)
 
         def discover(residual, noise, paths):
             fresh, exists = self._peaks(residual, noise)
@@ -252,30 +252,40 @@ class PathFit:
             place = ops.cast(used + ops.cumsum(exists, axis=-1) - exists, "int32")
             slots = ops.equal(place[..., None], np.arange(count, dtype="int32"))
             slots = ops.cast(slots, "float32") * exists[..., None]
-            found = ops.any(ops.sum(slots, axis=1) > 0)
+            found = ops.any(ops.sum(slots, axis=1) > 0, axis=-1)
             slots = ops.transpose(slots, (0, 2, 1))
             amplitude = paths.amplitude + ops.matmul(slots, fresh.amplitude)
             phase = paths.phase + ops.matmul(slots, fresh.phase)
             paths = Paths(amplitude, phase, paths.window)
             return found, *paths, *self._residual(y, paths)[0]
 
-        def refine(index, final, *state):
-            """Discovers and improves, and after the last discovery improves alone."""
-            paths, residual = Paths(*state[:3]), ComplexPair(*state[3:])
+        def refine(index, final, *before):
+            """Discovers and improves, and after the last discovery improves alone.
+
+            Sequences that are further than others wait for them, as they are.
+            """
+            paths, residual = Paths(*before[:3]), ComplexPair(*before[3:])
             noise = noise_of(residual)
             looking = ops.equal(final, 0)
             found, *state = ops.cond(
-                looking,
+                ops.any(looking),
                 lambda: discover(residual, noise, paths),
-                lambda: (ops.convert_to_tensor(False), *paths, *residual),
+                lambda: (ops.zeros_like(looking), *paths, *residual),
             )
+            state = [_where(looking, new, old) for new, old in zip(state, before, strict=True)]
             paths = self._confine(ComplexPair(*state[3:]), Paths(*state[:3]), noise)
-            paths, residual = self._improve(y, paths, noise, ops.where(looking, _NUM_STEPS, 1))
+            num_steps = ops.where(looking, _NUM_STEPS, 1)
+            paths, residual = self._improve(y, paths, noise, num_steps)
+            working = final <= _NUM_FINAL_STEPS
+            state = [
+                _where(working, new, old)
+                for new, old in zip((*paths, *residual), before, strict=True)
+            ]
             index = index + 1
-            over = ops.logical_not(ops.logical_and(found, index < count))
-            return (index, final + ops.cast(over, "int32"), *paths, *residual)
+            looking = ops.logical_and(looking, ops.logical_and(found, index < count))
+            return (index, final + ops.cast(ops.logical_not(looking), "int32"), *state)
 
-        state = (ops.convert_to_tensor(0), ops.convert_to_tensor(0), *paths, *y)
+        state = (ops.convert_to_tensor(0), ops.cast(zero[:, 0], "int32"), *paths, *y)
         _, _, *state = ops.while_loop(more, refine, state)
         return Paths(*state[:3]), ComplexPair(*state[3:]).stacked()
 
@@ -474,34 +484,32 @@ class PathFit:
         return ops.pad(ops.arctan2(inner.im, inner.re), pad)
 
     def _improve(self, y, paths, noise, num_steps):
-        """Joint steps on all parameters; a step that does not help is taken back."""
+        """Joint steps on all parameters; a step that does not help is taken back.
+
+        `num_steps` is a number, or one of every sequence.
+        """
         residual, _, _ = self._residual(y, paths)
         cost = self._cost(residual, paths, noise)
         damping = 1e-3 + 0.0 * noise
 
-        def attempt(_, state):
+        def attempt(index, state):
             paths = Paths(*state[:3])
             cost, damping = state[3:5]
             residual = ComplexPair(*state[5:7])
             trial = self._step(residual, paths, noise, damping)
             trial_residual, _, _ = self._residual(y, trial)
             trial_cost = self._cost(trial_residual, trial, noise)
-            better = ops.cast(trial_cost < cost, "float32")
-
-            def choose(new, old):
-                weight = ops.reshape(better, (-1, *(1,) * (len(old.shape) - 1)))
-                return ops.where(weight > 0, new, old)
-
-            damping = ops.clip(ops.where(better > 0, 0.25 * damping, 10.0 * damping), 1e-5, 1e3)
+            better = ops.logical_and(trial_cost < cost, index < num_steps)
+            damping = ops.clip(ops.where(better, 0.25 * damping, 10.0 * damping), 1e-5, 1e3)
             return (
-                *(choose(new, old) for new, old in zip(trial, paths, strict=True)),
-                choose(trial_cost, cost),
+                *(_where(better, new, old) for new, old in zip(trial, paths, strict=True)),
+                ops.where(better, trial_cost, cost),
                 damping,
-                *(choose(new, old) for new, old in zip(trial_residual, residual, strict=True)),
+                *(_where(better, *both) for both in zip(trial_residual, residual, strict=True)),
             )
 
         state = (*paths, cost, damping, *residual)
-        state = ops.fori_loop(0, num_steps, attempt, state)
+        state = ops.fori_loop(0, ops.max(num_steps, initial=0), attempt, state)
         return Paths(*state[:3]), ComplexPair(*state[5:7])
 
     def _step(self, residual, paths, noise, damping):
@@ -575,6 +583,11 @@ def _raised(threshold, num_pols):
 def _tensor(array):
     """A constant as a tensor: PyTorch does not compute with arrays of NumPy."""
     return ops.convert_to_tensor(array, dtype="float32")
+
+
+def _where(chosen, new, old):
+    """The new for the sequences that are chosen, bool `[batch]`, and the old for the others."""
+    return ops.where(ops.reshape(chosen, (-1, *(1,) * (len(old.shape) - 1))), new, old)
 
 
 def _active(paths):

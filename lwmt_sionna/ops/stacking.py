@@ -119,7 +119,8 @@ def stack_forecasts(
         unseen = ops.maximum(over(power) - _SEEN * told, 0.0)
         # Weights per value that tells them, in both parts of every bin.
         chance = chance * prior.shape[-1] / (2 * _PATCH[0] * _PATCH[1] * patches * held)
-        weights = _regress(over(products), weights, strength, unseen, chance[:, None])
+        chance = ops.convert_to_tensor(chance[:, None])
+        weights = _regress(over(products), weights, strength, unseen, chance)
     told = ops.sum(told, axis=-1, keepdims=True)
     evidence = told / (told + ops.sum(unseen, axis=-1, keepdims=True) + _TINY)
     evidence = ops.repeat(evidence, _PATCH[0] * _PATCH[1], axis=-1)

@@ -19,8 +19,9 @@ _MODULES = {
     "cities": "CITIES build_city city_config",
     "motion.ground": "GroundMap Ring Terrain ground_map",
     "motion.routes": "Drive Route",
-    "motion.trajectories": "Clock MovingObject REGIMES Tracks TrajectoryConfig Trip "
-    "derive_velocity read_trips sample_moving_objects sample_straight_tracks sample_tracks",
+    "motion.trajectories": "Clock MovingObject REGIMES Tracks TrajectoryConfig derive_velocity "
+    "sample_moving_objects sample_straight_tracks sample_tracks",
+    "motion.trips": "Trip local_metres read_trips",
     "scenes.files": "MATERIALS SCENES MeshObject own_scenes read_scene_xml resolve_scene "
     "write_scene",
     "scenes.meshes": "Mesh read_mesh write_ply",

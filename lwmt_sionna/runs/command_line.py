@@ -36,8 +36,10 @@ _EXTRAS = {
     **dict.fromkeys(("drjit", "mitsuba", "sionna.rt"), "rt"),
     **dict.fromkeys(("sionna", "tensorflow"), "tf"),
     "jax": "jax",
+    "pyproj": "maps",
     "sklearn": "tasks",
     "torch": "torch",
+    "xarray": "xarray",
 }
 # Options that mean the same in every script that has them.
 _OPTIONS: dict[str, dict[str, Any]] = {

@@ -127,6 +127,7 @@ def train(
     data: Any = None,
     callbacks: Iterable[keras.callbacks.Callback] = (),
     num_devices: int = 1,
+    stop: bool = False,
     verbose: int | str = "auto",
 ) -> Trained:
     """Trains a model, from scratch or from a preset; goes on where an earlier run stopped.
@@ -142,11 +143,12 @@ def train(
         callbacks: Keras callbacks; an epoch is what lies between two checkpoints. What they
             remember is not part of the checkpoints.
         num_devices: Number of devices that share every batch.
+        stop: End the training at the last checkpoint that the folder holds, without a further step.
         verbose: 0 for no progress bar.
 
     Raises:
         ValueError: If the folder holds a training of another configuration or other files, another
-            run works in it, or the data leaks.
+            run works in it, the data leaks, or there is no checkpoint to stop at.
         NotFiniteError: See `Loop.run`.
     """
     devices = DataParallel(num_devices)
@@ -158,6 +160,12 @@ def train(
         state = checkpoints.restore(len(model.variables))
         if state is not None and state.notes["finished"]:
             logger.info("%s: finished already, after %d steps", folder.path, state.notes["step"])
+        elif stop:
+            if state is None:
+                raise ValueError(f"There is no checkpoint to stop at. Received: folder={workdir}")
+            logger.info("%s: ends here, after %d steps", folder.path, state.notes["step"])
+            state.notes["finished"] = True
+            checkpoints.save(state)
         else:
             with devices.scope():
                 task = config.prepare(model, devices, data, folder.path / _FEATURES)

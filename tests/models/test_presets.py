@@ -13,7 +13,7 @@ from lwmt_sionna.models.presets import preset_digest, preset_folder
 
 def test_presets_without_weights_are_told_apart():
     assert {"paper", "testing"} <= set(list_presets(with_weights=False))
-    assert {"universal", "small", "paths"} <= set(list_presets(with_weights=True))
+    assert {"universal", "small", "paths", "base"} <= set(list_presets(with_weights=True))
     assert DEFAULT_PRESET == "universal"
     assert sorted(list_presets(True) + list_presets(False)) == list_presets()
     for name in list_presets(with_weights=False):

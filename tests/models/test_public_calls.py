@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lwmt_sionna import ChannelPredictor, LWMTBackbone, Neighborhood
+from lwmt_sionna import ChannelPredictor, LWMTBackbone, MaskedChannelModel, Neighborhood
 from lwmt_sionna.models import ChannelEncoder
+from lwmt_sionna.models.normalization import unit_power
+from lwmt_sionna.ops.complex import to_stacked
 
 UNITS = (2.5e-3, 2 / 8, 1 / 4e6)
 
@@ -290,6 +292,20 @@ def test_embeddings(rng, class_token):
     np.testing.assert_allclose(found[0, :, 0, 0], snapshots, atol=1e-4)
     with pytest.raises(ValueError, match="per='user'"):
         ChannelEncoder(backbone, per="user")
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_embeddings_are_those_of_what_was_pretrained(rng, tmp_path):
+    """A masked channel model scales and turns patches before its backbone: so does the encoder."""
+    masked = MaskedChannelModel(make_backbone(), local_scale=True, local_motion=True)
+    masked.build()
+    h = channels(rng, 2, 5, 6, 8)
+    encoder = ChannelEncoder(masked)
+    expected, _ = masked.encode({"channel": encoder.transform(unit_power(to_stacked(h))[0])})
+    np.testing.assert_allclose(encoder(h), expected, atol=1e-5)
+    assert not np.allclose(encoder(h), ChannelEncoder(masked.backbone)(h), atol=1e-2)
+    encoder.save_to_preset(tmp_path)
+    np.testing.assert_array_equal(ChannelEncoder.from_preset(tmp_path)(h), encoder(h))
 
 
 def test_embeddings_of_a_predictor(predictor, rng):

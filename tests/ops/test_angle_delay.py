@@ -27,7 +27,7 @@ def test_equals_the_discrete_fourier_transform(rng, num_ant, num_subcarriers):
     np.testing.assert_allclose(as_complex(x), expected, atol=2e-5)
     np.testing.assert_allclose(as_complex(inverse_angle_delay_transform(x)), h, atol=2e-5)
     # Unitary: powers are kept.
-    np.testing.assert_allclose(np.sum(np.square(x)), np.sum(np.abs(h) ** 2), rtol=1e-5)
+    np.testing.assert_allclose(np.sum(np.square(np.asarray(x))), np.sum(np.abs(h) ** 2), rtol=1e-5)
 
 
 def test_plane_wave_lies_in_the_bin_that_theory_names():

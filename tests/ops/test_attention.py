@@ -243,6 +243,13 @@ def test_auto_picks_what_serves_the_grid():
     assert select_kernel(Neighborhood(window=-1), (8, 16, 16), 4) == "dense"
 
 
+def test_accelerators_do_not_spell_out_shifts(monkeypatch):
+    monkeypatch.setattr("lwmt_sionna.ops.attention.sparse.on_accelerator", lambda: True)
+    published = Neighborhood()
+    assert select_kernel(published, (8, 16, 16), 4) == "dense"
+    assert select_kernel(published, (20, 32, 32), 4) == "gather"
+
+
 @pytest.mark.skipif(keras.backend.backend() == "torch", reason="does not compile")
 @pytest.mark.parametrize("kernel", ["auto", "gather"])
 def test_an_eager_call_runs_compiled(kernel, monkeypatch):

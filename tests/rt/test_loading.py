@@ -7,6 +7,7 @@ import pytest
 
 from lwmt_sionna.rt import Mesh, read_mesh, read_scene_xml, read_trips, write_ply
 from lwmt_sionna.rt.cities import city_config
+from tests.rt.test_trips import ORIGIN, WALK
 from tests.rt.towns import MATERIAL, MESHES, REFERENCE, shape, write_town
 
 pytestmark = pytest.mark.rt
@@ -268,6 +269,11 @@ READERS = {
         lambda path: np.savez_compressed(path, time=np.arange(20), position=np.ones((1, 20, 2))),
         read_trips,
     ),
+    "trips.gpx": (
+        lambda path: path.write_text(WALK["walk.gpx"][0]),
+        lambda path: read_trips(path, ORIGIN),
+    ),
+    "trips.xml": (lambda path: path.write_text(WALK["metres.xml"][0]), read_trips),
     "city.toml": (
         lambda path: path.write_text('kind = "campus"\nseed = 3\nheight = [7.0, 26.0]\n'),
         city_config,

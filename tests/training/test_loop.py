@@ -204,6 +204,28 @@ def test_a_finished_training_stays_finished(data, whole, caplog):
     data.write_bytes(content)
 
 
+def test_a_training_may_end_at_its_last_checkpoint(tmp_path, monkeypatch):
+    config = pretrain_config(16)
+    with pytest.raises(ValueError, match="no checkpoint to stop at"):
+        train(config, tmp_path / "none", stop=True, verbose=0)
+    saved = []
+
+    def stopped(self, state, save=Checkpoints.save):
+        save(self, state)
+        saved.append(state)
+        raise Stop
+
+    monkeypatch.setattr(Checkpoints, "save", stopped)
+    with pytest.raises(Stop):
+        train(config, tmp_path / "begun", verbose=0)
+    monkeypatch.undo()
+    for _ in range(2):
+        ended = train(config, tmp_path / "begun", stop=True, verbose=0)
+        for weight, kept in zip(weights(ended.model), saved[0].kept, strict=True):
+            np.testing.assert_array_equal(weight, kept)
+    assert len(saved) == 1
+
+
 def test_inputs_are_files_and_folders_of_presets(data):
     config = dataclasses.replace(predictor_config([data]), init="small", mode="full")
     files = input_files(config)

@@ -16,7 +16,7 @@ from lwmt_sionna.ops.attention.routing import (
 )
 from lwmt_sionna.ops.attention.shift import BY_ROW_HEAD_DIM, attend_shift, unrolled_offsets
 from lwmt_sionna.ops.attention.tables import attend_dense, attend_gather, dense_mask
-from lwmt_sionna.ops.compiled import call_compiled
+from lwmt_sionna.ops.compiled import call_compiled, on_accelerator
 from lwmt_sionna.typing import Tensor
 
 __all__ = ["KERNELS", "select_kernel", "sparse_attention"]
@@ -163,6 +163,8 @@ def select_kernel(
     - where the neighbourhood is most of the grid, so that its offsets are too many to spell out:
       `"gather"`, or `"dense"` if it holds more than an eighth of all tokens;
     - on PyTorch, which does not compile: the same;
+    - on an accelerator with JAX, which compiles `"shift"` for minutes: the same, but `"dense"` up
+      from a sixteenth;
     - else `"shift"`.
 
     Args:
@@ -178,13 +180,16 @@ def select_kernel(
     if num_tokens < MIN_SPARSE_TOKENS:
         return "dense"
     by_row = head_dim >= BY_ROW_HEAD_DIM
+    accelerated = on_accelerator()
     if (
         keras.backend.backend() != "torch"
+        and not accelerated
         and _can_shift(neighborhood, routing)
         and unrolled_offsets(neighborhood, grid, by_row) <= MAX_UNROLLED_OFFSETS
     ):
         return "shift"
-    return "dense" if 8 * neighborhood.num_neighbors(grid) > num_tokens else "gather"
+    most = (16 if accelerated else 8) * neighborhood.num_neighbors(grid)
+    return "dense" if most > num_tokens else "gather"
 
 
 def _can_shift(neighborhood, routing):
