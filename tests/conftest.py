@@ -131,3 +131,13 @@ def eagerly():
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
+
+
+if os.environ["KERAS_BACKEND"] == "torch":
+    import torch
+
+    # Other backends give NumPy what a model returns; PyTorch wants to be asked to forget gradients.
+    as_array = torch.Tensor.__array__
+    torch.Tensor.__array__ = lambda self, *dtype, **options: as_array(
+        self.detach(), *dtype, **options
+    )

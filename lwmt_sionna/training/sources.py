@@ -262,7 +262,8 @@ def draw_channels(
 class ChannelPool:
     """Batches of channels that follow from the number of the step alone.
 
-    The next pool is made in the background, while the second half of a pool's steps is taken.
+    The next pools are made in the background, those of all grids side by side, while the second
+    half of a pool's steps is taken.
 
     Args:
         config: `SourceConfig`.
@@ -287,7 +288,8 @@ class ChannelPool:
         if scenes is None:
             scenes, _ = load_scenes(config.data, config.validation_share, config.split_seed)
         self.scenes = scenes
-        self._worker = concurrent.futures.ThreadPoolExecutor(1, "channels")
+        workers = len(set(config.grids))
+        self._workers = concurrent.futures.ThreadPoolExecutor(workers, "channels")
         self._pools: dict[tuple[int, int], concurrent.futures.Future[Channels]] = {}
 
     def draw(self, step: int) -> tuple[tuple[int, int, int], Channels]:
@@ -316,7 +318,7 @@ class ChannelPool:
         if key not in self._pools:
             rng = np.random.default_rng([self.seed, 1, number, index])
             grid, count = self.config.grids[index], self.config.pool
-            self._pools[key] = self._worker.submit(
+            self._pools[key] = self._workers.submit(
                 draw_channels, self.scenes, grid, count, rng, self.config, self.clusters
             )
         return self._pools[key]

@@ -25,7 +25,7 @@ def compiled_gradients(model, x):
             return ops.sum(ops.sin(outputs))
 
         return jax.jit(jax.grad(loss))([weight.value for weight in model.trainable_variables])
-    import tensorflow as tf
+    tf = pytest.importorskip("tensorflow")
 
     @tf.function(jit_compile=True)
     def run(x):
