@@ -942,6 +942,72 @@ def attention_study():
     return table(["who is seen", header, "processor time of a training [s]"], rows)
 
 
+TASK_METRICS = {
+    ("line_of_sight", "auc"): ("line of sight: area under curve", "{:.3f}"),
+    ("line_of_sight", "accuracy"): ("line of sight: accuracy", "{:.3f}"),
+    ("beam", "top_1"): ("best beam now", "{:.3f}"),
+    ("beam", "loss_db"): ("its loss [dB]", "{:.2f}"),
+    ("beam", "top_1_ahead"): ("best beam ahead", "{:.3f}"),
+    ("beam", "loss_ahead_db"): ("its loss [dB]", "{:.2f}"),
+    ("position", "median_m"): ("position: median error [m]", "{:.1f}"),
+    ("position", "q90_m"): ("position: 90 % of errors below [m]", "{:.1f}"),
+    ("estimation", "nmse_median_db"): ("estimation: median NMSE [dB]", "{:.1f}"),
+    ("estimation", "nmse_pooled_db"): ("estimation: pooled NMSE [dB]", "{:.1f}"),
+}
+TASK_MODELS = {
+    "base": "**head on `base`**",
+    "scratch": "the same head on patches",
+    "k_factor": "threshold of the K-factor",
+    "delay_spread": "threshold of the delay spread",
+    "boosting": "gradient boosting",
+    "neighbors": "K nearest neighbours",
+    "angle": "strongest angle",
+    "predicted_angle": "strongest angle of the predicted channel",
+    "wiener": "Wiener filter, the start",
+    "linear": "linear interpolation",
+    "pursuit": "matching pursuit",
+    "lmmse": "true statistics (ceiling)",
+}
+
+
+@block
+def task_scores():
+    """Means over seeds, by number of labels; tasks with few windows have fewer of them."""
+    values = collections.defaultdict(list)
+    for p in read("task_eval")["points"]:
+        if p["value"] is not None:
+            key = p["task"], p["metric"], p["model"], p["num_labels"]
+            values[key].append(p["value"])
+    most = {task: max(n for t, _, _, n in values if t == task) for task, *_ in values}
+    counts = sorted({n for _, _, _, n in values} - set(most.values()) - {0})
+    rows = []
+    for (task, metric), (name, form) in TASK_METRICS.items():
+        for model in dict.fromkeys(m for t, k, m, _ in values if (t, k) == (task, metric)):
+            found = [values.get((task, metric, model, n)) for n in (0, *counts, most[task])]
+            cells = [form.format(statistics.fmean(each)) if each else "-" for each in found]
+            rows.append([name, TASK_MODELS[model], *cells])
+    header = ["figure", "who", "no label", *(f"{n:,} labels" for n in counts), "all labels"]
+    return table(header, rows)
+
+
+@block
+def task_verdicts():
+    rows = []
+    for c in read("task_eval")["comparisons"]:
+        name, form = TASK_METRICS[c["task"], c["metric"]]
+        if c["difference"] is None or c["metric"] in ("accuracy", "loss_db", "loss_ahead_db"):
+            continue
+        rival = "scratch" if c["against"] == "ten_times_labels" else c["rival"]
+        told = TASK_MODELS[rival] + (
+            ", ten times the labels" if c["against"] == "ten_times_labels" else ""
+        )
+        ends = " to ".join(form.format(c[end]) for end in ("low", "high"))
+        difference = f"{form.format(c['difference'])} ({ends})"
+        rows.append([name, f"{c['num_labels']:,}", told, difference, c["verdict"]])
+    header = ["figure", "labels", "head on `base` against", "difference", "verdict"]
+    return table(header, rows)
+
+
 # Mask or impairment -> condition that imitates it.
 IMITATED = {
     "tail": "tail",

@@ -74,6 +74,12 @@ CASES = {
     ),
     "factored": (layers.FactoredPositionEncoding, {"num_frequencies": 3}, TOKENS, TOKENS.shape),
     "readout": (layers.Readout, {"units": 3, "num_answers": 2}, random(2, 4, 3, 7), (2, 2, 3)),
+    "angle-readout": (
+        layers.AngleReadout,
+        {"num_angles": 4, "units": 8, "num_answers": 2},
+        random(2, 4, 3, 7),
+        (2, 2, 8),
+    ),
     "learned": (layers.LearnedPositionEncoding, {"grid": GRID}, TOKENS, TOKENS.shape),
     "backbone": (models.LWMTBackbone, BACKBONE, CHANNEL, (2, 18, 12)),
     "backbone-rotary": (

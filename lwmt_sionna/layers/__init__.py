@@ -3,10 +3,11 @@
 from lwmt_sionna.layers.angle_delay import AngleDelayTransform, InverseAngleDelayTransform
 from lwmt_sionna.layers.encoder import EncoderBlock, SparseSpatioTemporalAttention
 from lwmt_sionna.layers.position import FactoredPositionEncoding, LearnedPositionEncoding
-from lwmt_sionna.layers.readout import Readout
+from lwmt_sionna.layers.readout import AngleReadout, Readout
 
 __all__ = [
     "AngleDelayTransform",
+    "AngleReadout",
     "EncoderBlock",
     "FactoredPositionEncoding",
     "InverseAngleDelayTransform",

@@ -10,7 +10,7 @@ from lwmt_sionna.layers.errors import PlainErrors
 from lwmt_sionna.layers.position import FactoredPositionEncoding
 from lwmt_sionna.typing import Shape, Tensor
 
-__all__ = ["Readout"]
+__all__ = ["AngleReadout", "Readout"]
 
 # Channels of a readout, and the averages that share them.
 _HIDDEN, _HEADS = 64, 4
@@ -88,3 +88,85 @@ class Readout(PlainErrors, keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "units": self.units, "num_answers": self.num_answers}
+
+
+@keras.saving.register_keras_serializable(package="lwmt_sionna")
+class AngleReadout(PlainErrors, keras.layers.Layer):
+    """Reads scores of beams from angle-delay features, alike for all angles.
+
+    Of a line of antennas half a wavelength apart, patches of angles and beams of `dft_codebook`,
+    for any number of beams and at any carrier, are the same directions: every patch answers for
+    its own beams, from averages over its delays, whose weights the features tell, and from those of
+    its neighbours. What is learned of one direction holds for all others. Untrained, all beams are
+    alike.
+
+    Args:
+        num_angles: Patches in angle.
+        units: Beams; a multiple of the patches in angle.
+        num_answers: Number of answers, one for each snapshot that is asked for.
+        **kwargs: Arguments of `keras.layers.Layer`.
+
+    Call arguments:
+        features: `[batch, num_angles, delay, width]`, as `TaskModel` has them.
+
+    Returns:
+        `[batch, num_answers, units]`.
+
+    Example:
+
+    >>> AngleReadout(8, units=64, num_answers=6)(keras.random.normal((8, 8, 16, 65))).shape
+    TensorShape([8, 6, 64])
+    """
+
+    def __init__(self, num_angles: int, units: int, num_answers: int = 1, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if num_angles < 1 or units < 1 or units % num_angles or num_answers < 1:
+            raise ValueError(
+                "Every patch of angles answers for as many beams: `units` must be a multiple of "
+                "`num_angles`, and `num_answers` positive. Received: "
+                f"num_angles={num_angles}, units={units}, num_answers={num_answers}"
+            )
+        self.num_angles, self.units, self.num_answers = num_angles, units, num_answers
+        dtype, zeros = self.dtype_policy, {"kernel_initializer": "zeros"}
+        dense = keras.layers.Dense
+        self.values = dense(_HIDDEN, activation="gelu", name="values", dtype=dtype)
+        self.scores = dense(_HEADS, use_bias=False, name="scores", dtype=dtype, **zeros)
+        self.mix = dense(_HIDDEN, activation="gelu", name="mix", dtype=dtype)
+        each = num_answers * (units // num_angles)
+        self.answers = dense(each, name="answers", dtype=dtype, **zeros)
+
+    def build(self, features_shape: Shape) -> None:
+        for layer in (self.values, self.scores):
+            layer.build((None, None, None, features_shape[-1]))
+        self.mix.build((None, None, 3 * _HIDDEN))
+        self.answers.build((None, None, _HIDDEN))
+
+    def call(self, features: Tensor) -> Tensor:
+        if len(features.shape) != 4 or features.shape[1] != self.num_angles:
+            raise ValueError(
+                f"Expected features [batch, {self.num_angles}, delay, width]. Received: "
+                f"features.shape={tuple(features.shape)}"
+            )
+        num_angles, num_delays = features.shape[1:3]
+        values = self.values(features)
+        values = ops.reshape(values, (-1, num_angles, num_delays, _HEADS, _HIDDEN // _HEADS))
+        weights = ops.softmax(self.scores(features), axis=2)
+        # b batch, a angle, d delay, h head, c channel of a head
+        read = ops.einsum("badh,badhc->bahc", weights, values)
+        read = ops.reshape(read, (-1, num_angles, _HIDDEN))
+        # Angles go round.
+        around = [ops.roll(read, shift, axis=1) for shift in (1, 0, -1)]
+        scores = self.answers(self.mix(ops.concatenate(around, axis=-1)))
+        scores = ops.reshape(scores, (-1, num_angles, self.num_answers, self.units // num_angles))
+        scores = ops.reshape(
+            ops.transpose(scores, (0, 2, 1, 3)), (-1, self.num_answers, self.units)
+        )
+        # The first bin looks straight ahead, the first beam all the way to one side.
+        return ops.roll(scores, self.units // 2, axis=-1)
+
+    def compute_output_shape(self, features_shape: Shape) -> Shape:
+        return (features_shape[0], self.num_answers, self.units)
+
+    def get_config(self) -> dict[str, Any]:
+        names = ("num_angles", "units", "num_answers")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}

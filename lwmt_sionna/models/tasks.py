@@ -7,7 +7,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from lwmt_sionna.layers.readout import Readout
+from lwmt_sionna.layers.readout import AngleReadout, Readout
 from lwmt_sionna.models.task_model import Backbone, TaskModel
 from lwmt_sionna.typing import Tensor
 
@@ -56,6 +56,10 @@ class BeamPredictor(TaskModel):
         backbone: See `TaskModel`.
         num_beams: Beams of the codebook.
         num_horizons: Snapshots ahead.
+        num_angles: Patches in angle of a line of antennas half a wavelength apart, where the beams
+            are those of such a line, too, in the same place: what is learned of one direction then
+            holds for all of them (`AngleReadout`). None leaves open what beams have to do with
+            angles.
         **kwargs: Further arguments of `TaskModel`.
 
     Returns:
@@ -63,7 +67,12 @@ class BeamPredictor(TaskModel):
     """
 
     def __init__(
-        self, backbone: Backbone, num_beams: int = 64, num_horizons: int = 5, **kwargs: Any
+        self,
+        backbone: Backbone,
+        num_beams: int = 64,
+        num_horizons: int = 5,
+        num_angles: int | None = None,
+        **kwargs: Any,
     ) -> None:
         if num_beams < 2 or num_horizons < 0:
             raise ValueError(
@@ -75,9 +84,17 @@ class BeamPredictor(TaskModel):
             keras.metrics.SparseCategoricalAccuracy("accuracy"),
             keras.metrics.SparseTopKCategoricalAccuracy(min(3, num_beams), name="top_3"),
         ]
-        head = Readout(num_beams, num_horizons + 1, dtype="float32")
+        count: Any = num_horizons + 1
+        if num_angles is None:
+            head = Readout(num_beams, count, dtype="float32")
+        else:
+            head = AngleReadout(num_angles, num_beams, count, dtype="float32")
         super().__init__(backbone, head, loss, metrics, **kwargs)
-        self._settings = {"num_beams": num_beams, "num_horizons": num_horizons}
+        self._settings = {
+            "num_beams": num_beams,
+            "num_horizons": num_horizons,
+            "num_angles": num_angles,
+        }
 
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")

@@ -52,6 +52,7 @@ _CONTESTANTS: dict[str, tuple[str, ...]] = {
 }
 _UNTAUGHT = ("angle", "predicted_angle", "wiener", "linear", "pursuit", "lmmse")
 _CEILINGS = ("lmmse",)
+_OF_HEADS = ("steps", "learning_rate", "weight_decay")
 #: Figures of each task, and whether the larger one is the better one.
 METRICS: dict[str, dict[str, bool]] = {
     "line_of_sight": {"auc": True, "accuracy": True},
@@ -90,6 +91,14 @@ class TaskStudyConfig(WindowConfig):
     learning_rate: Positive = 1e-3
     weight_decay: NonNegative = 1e-2
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if min(self.num_labels) < 4:
+            raise ValueError(
+                "num_labels: expected 4 or more, two of which tell when to stop. Received: "
+                f"num_labels={list(self.num_labels)}"
+            )
+
 
 class _Case(NamedTuple):
     """A contestant with so many labels of a draw; it answers all tests."""
@@ -127,8 +136,9 @@ def evaluate_tasks(
         settings = {
             name: value
             for name, value in config.to_dict().items()
-            if name not in ("tasks", "num_labels", "seeds", "files")
+            if name not in ("tasks", "num_labels", "seeds", "files", *_OF_HEADS)
         }
+        learned = {name: getattr(config, name) for name in _OF_HEADS}
         common = {
             "code": code_digest(__name__),
             "settings": settings,
@@ -141,6 +151,7 @@ def evaluate_tasks(
             # Sums of pilots hold scale and motion as the preset has them, read or not.
             trained = case.model in (_TRAINED, _SCRATCH, "wiener")
             key = common | (told if trained else {}) | {"case": list(case)}
+            key |= {"heads": learned} if case.model in (_TRAINED, _SCRATCH) else {}
             compute = functools.partial(_answer, config, windows, *case)
             answers[case] = folder.store.compute(key, compute, " ".join(case[:2]))
         points = [p for case, value in answers.items() for p in _points(case, value, windows)]
@@ -231,7 +242,7 @@ def _head(config, windows, task, model, chosen, asked, seed):
         solver, labels = LineOfSightClassifier(backbone), windows.sight[:, None]
     elif task == "beam":
         num_beams = windows.beam_power.shape[-1]
-        solver = BeamPredictor(backbone, num_beams, num_horizons=1)
+        solver = BeamPredictor(backbone, num_beams, 1, num_angles=windows.patches.shape[1])
         labels = windows.beam_power.argmax(axis=-1)
     else:
         labels = windows.position
@@ -242,8 +253,9 @@ def _head(config, windows, task, model, chosen, asked, seed):
     chosen = np.random.default_rng(seed).permutation(chosen)
     num_held = max(2, len(chosen) // 10)
     held, taught = chosen[:num_held], chosen[num_held:]
-    rows = np.resize(taught, max(len(taught), _LEAST_STEPS * min(_BATCH, len(taught))))
     batch = min(_BATCH, len(taught))
+    # Epochs of whole batches: others would be compiled for themselves.
+    rows = np.resize(taught, batch * max(-(-len(taught) // batch), _LEAST_STEPS))
     solver.fit_head(
         features(rows),
         labels[rows],
@@ -251,6 +263,7 @@ def _head(config, windows, task, model, chosen, asked, seed):
         epochs=max(1, config.steps * batch // len(rows)),
         batch_size=batch,
         validation_data=(features(held), labels[held]),
+        validation_batch_size=len(held),
         callbacks=[keras.callbacks.EarlyStopping(patience=_PATIENCE, restore_best_weights=True)],
         verbose=0,
     )

@@ -6,6 +6,7 @@ embeddings of a pretrained backbone, in half precision, and what needs none.
 
 import dataclasses
 import functools
+import hashlib
 import io
 import pathlib
 from collections.abc import Callable, Iterator
@@ -173,7 +174,7 @@ class _Sequences(NamedTuple):
     beams: PathSequences
     is_test: Array
     number: int
-    digests: list[str]
+    digest: str
 
 
 def load_windows(
@@ -199,8 +200,11 @@ def load_windows(
             "files: expected one scene and carrier. Received: "
             f"{[(f.paths.scene, f.paths.carrier_frequency) for f in files]}"
         )
-    model = functools.cache(lambda: load_preset(preset, MaskedChannelModel))
-    settings = {k: v for k, v in config.to_dict().items() if k not in ("files", "limit")}
+    models = functools.cache(functools.partial(_load, preset))
+    # What heads learn by is no matter of windows, nor is how many starts there are of one's own.
+    names = {field.name for field in dataclasses.fields(WindowConfig)}
+    names -= {"files", "limit", "num_starts", "test_share"}
+    settings = {name: value for name, value in config.to_dict().items() if name in names}
     common = {"settings": settings, "code": code_digest(__name__)}
     told = {"preset": preset_digest(preset)}
     pieces = [
@@ -212,13 +216,16 @@ def load_windows(
     rows: list[dict[str, Array]] = []
     for start, file, part in progress(pieces):
         own = {"start": start, "part": [part.start, part.stop], "file": file.number}
-        key = common | own | {"digests": file.digests, "limit": config.limit}
+        # Which sequences are left does not follow from the file alone.
+        rows_of = [file.paths.trajectory_id[part], file.is_test[part]]
+        taken = [hashlib.sha256(x.tobytes()).hexdigest() for x in rows_of]
+        key = common | own | {"data": file.digest, "taken": taken}
         row = _labels(config, file, start, part)
         for name, work in _WORKS.items():
             if work.first and start:
                 continue
             known = key | {"work": name} | (told if work.trained else {})
-            row |= _kept(store, known, functools.partial(work.compute, config, file, own, model))
+            row |= _kept(store, known, functools.partial(work.compute, config, file, own, models))
         rows.append(row)
     first = rows[: sum(1 for start, _, _ in pieces if start == 0)]
     joined = {name: np.concatenate([row[name] for row in rows]) for name in rows[-1]}
@@ -254,8 +261,7 @@ def _read(config, file, number):
     paths, beams = paths.select(kept), beams.select(kept)
     _, test = split_by_trajectory(paths, config.test_share, seed=0)
     is_test = np.isin(paths.trajectory_id, test.trajectory_id)
-    digests = [records.sha256(find(name)) for name in names]
-    return _Sequences(paths, beams, is_test, number, digests)
+    return _Sequences(paths, beams, is_test, number, records.sha256(find(file.data)))
 
 
 def _labels(config, file, start, part):
@@ -310,9 +316,16 @@ def _physical(config, file, h, backbone):
     return {"h": h} | {name: np.full(len(h), value, np.float32) for name, value in scales.items()}
 
 
-def _embed(config, file, own, model):
+def _load(preset):
+    """A task and an estimator over a preset, compiled once for all pieces."""
+    model = load_preset(preset, MaskedChannelModel)
+    task = TaskModel(model, keras.layers.Identity(), "mse", reference_db=_REFERENCE_DB)
+    return task, ChannelEstimator(model)
+
+
+def _embed(config, file, own, models):
     h = _history(config, file, own)
-    task = TaskModel(model(), keras.layers.Identity(), "mse", reference_db=_REFERENCE_DB)
+    task, _ = models()
     # Batches of one size: one program serves all.
     short = -len(h) % _BATCH
     inputs = {
@@ -390,9 +403,9 @@ def _estimate(config, file, own, _):
     return found
 
 
-def _sums(config, file, own, model):
+def _sums(config, file, own, models):
     _, h, y = _pilots(config, file, own)
-    estimator = ChannelEstimator(model())
+    _, estimator = models()
     parts: dict[str, list[Array]] = {}
     for begin in range(0, len(h), _BATCH):
         # The last window fills up the batch.

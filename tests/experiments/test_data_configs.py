@@ -1,5 +1,6 @@
 """The data sets by name: enough of everything, and nothing of the held-out scenes."""
 
+import dataclasses
 import pathlib
 
 import pytest
@@ -106,3 +107,10 @@ def test_training_worlds_are_apart_and_made():
     assert {pathlib.Path(name).name for name in data.files + data.validation_files} == files
     trained = {pathlib.Path(name).name for name in data.files}
     assert not trained & {pathlib.Path(name).name for name in data.validation_files}
+
+
+def test_other_carriers_are_traced_on_the_same_tracks():
+    """Tracks follow from everything but the carrier."""
+    for path in CONFIGS.glob("wide_*_28ghz.toml"):
+        twin = read(path.with_name(path.name.replace("_28ghz", "")))
+        assert read(path) == dataclasses.replace(twin, carrier_frequency=28e9)

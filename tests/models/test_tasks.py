@@ -4,7 +4,16 @@ import keras
 import numpy as np
 import pytest
 
-from lwmt_sionna.layers import Readout
+from lwmt_sionna.data import (
+    ClusterConfig,
+    PlanarArray,
+    beam_power,
+    dft_codebook,
+    draw_clusters,
+    subcarrier_frequencies,
+    synthesize,
+)
+from lwmt_sionna.layers import AngleReadout, Readout
 from lwmt_sionna.models import (
     BeamPredictor,
     ChannelEstimator,
@@ -56,11 +65,16 @@ def channels(rng, *shape):
 TASKS = {
     "sight": lambda core: LineOfSightClassifier(core),
     "beams": lambda core: BeamPredictor(core, num_beams=5, num_horizons=2),
+    "angles": lambda core: BeamPredictor(core, num_beams=8, num_horizons=1, num_angles=4),
     "place": lambda core: Localizer(core, mean=(3.0, -4.0), spread=(10.0, 20.0)),
     "channel": lambda core: ChannelEstimator(core),
     "own": lambda core: TaskModel(core, Readout(2), loss="mse", metrics=["mae"]),
 }
-LABELS = {"sight": np.ones((2, 1)), "beams": np.array([[0, 1, 4], [2, 2, 3]])}
+LABELS = {
+    "sight": np.ones((2, 1)),
+    "beams": np.array([[0, 1, 4], [2, 2, 3]]),
+    "angles": np.array([[0, 7], [3, 3]]),
+}
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -86,6 +100,7 @@ def test_untrained_tasks_know_nothing(rng):
     found = {n: numpy(eager(TASKS[n](make_backbone()))(h)) for n in TASKS if n != "channel"}
     np.testing.assert_array_equal(found["sight"], np.zeros((2, 1)))
     np.testing.assert_array_equal(found["beams"], np.zeros((2, 3, 5)))
+    np.testing.assert_array_equal(found["angles"], np.zeros((2, 2, 8)))
     np.testing.assert_array_equal(found["place"], [[3.0, -4.0]] * 2)
     np.testing.assert_array_equal(found["own"], np.zeros((2, 2)))
 
@@ -258,7 +273,7 @@ def test_a_head_of_other_features_reads_them_alone(rng):
     task = LineOfSightClassifier(make_masked())
     features = np.tile(rng.standard_normal((12, 1, 1, 3)).astype(np.float32), (1, 2, 2, 1))
     labels = features[:, 0, 0, :1] > 0
-    task.fit_head(features, labels, keras.optimizers.Adam(0.05), epochs=10, verbose=0)
+    task.fit_head(features, labels, keras.optimizers.Adam(0.05), epochs=40, verbose=0)
     answers = numpy(task.head(features))
     assert ((answers > 0) == labels).mean() > 0.8
 
@@ -284,3 +299,32 @@ def test_the_head_of_an_estimator_is_found_at_once(rng):
     patches = estimator.embed(inputs | {"start": estimator.start(inputs)}, truth, embeddings=False)
     assert patches.gram.shape == (6, 9, 9)
     np.testing.assert_allclose(patches.error, sums.error, rtol=1e-4)
+
+
+def test_beams_learned_on_one_side_are_known_on_the_other():
+    """Paths at the angles of some patches teach the beams of all of them."""
+    paths = draw_clusters(
+        200, 1, 5e-3, np.random.default_rng(1), ClusterConfig(num_clusters=(1, 1), num_rays=(1, 1))
+    )
+    array = PlanarArray(num_cols=16)
+    h = synthesize(paths, array, subcarrier_frequencies(4, 540e3))
+    beams = beam_power(h, dft_codebook(array, 32)).argmax(axis=-1)
+    bins = np.abs(np.fft.fft(h[:, 0, :, 0], axis=1) / np.abs(h[:, 0, :1, 0])) ** 2 / 16
+    features = np.log10(1e-2 + bins).reshape(-1, 4, 1, 4).astype(np.float32)
+    seen = beams[:, 0] < 16
+    task = BeamPredictor(make_masked(), num_beams=32, num_horizons=0, num_angles=4)
+    task.fit_head(
+        features[seen],
+        beams[seen],
+        keras.optimizers.Adam(0.02),
+        epochs=25,
+        batch_size=16,
+        verbose=0,
+    )
+    found = numpy(task.head(features[~seen]))[:, 0].argmax(axis=-1)
+    away = np.abs(found - beams[~seen, 0])
+    assert np.mean(np.minimum(away, 32 - away) <= 1) > 0.9
+    with pytest.raises(ValueError, match="num_angles=4, units=30"):
+        AngleReadout(4, 30)
+    with pytest.raises(ValueError, match=r"\[batch, 4, delay, width\]"):
+        task.head(features[:, :2])
