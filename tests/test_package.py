@@ -124,6 +124,7 @@ def locked(name="requirements-lock.txt"):
 LOCKS = {
     "requirements-lock.txt": ("tf", "rt", "experiments", "tasks", "dev"),
     "requirements-docs-lock.txt": ("docs",),
+    "requirements-sionna2-lock.txt": ("sionna2", "notebooks"),
 }
 
 
