@@ -83,12 +83,13 @@ class PresetModel(PlainErrors, keras.Model):
         save_preset(self, folder, metadata=metadata, readme=readme)
 
 
-def list_presets(with_weights: bool | None = None) -> list[str]:
+def list_presets(with_weights: bool | None = None, model: str | None = None) -> list[str]:
     """Names of the shipped presets.
 
     Args:
         with_weights: True for those with trained weights, False for those that are an architecture
             alone, None for all.
+        model: Name of the class of the models, such as `"ChannelPredictor"`; any if left out.
 
     Returns:
         List of names.
@@ -96,6 +97,8 @@ def list_presets(with_weights: bool | None = None) -> list[str]:
     if not _SHIPPED.is_dir():
         return []
     names = sorted(p.name for p in _SHIPPED.iterdir() if (p / _CONFIG).is_file())
+    if model is not None:
+        names = [n for n in names if _read(_SHIPPED / n / _CONFIG)["class_name"] == model]
     return [n for n in names if with_weights in (None, (_SHIPPED / n / _WEIGHTS).is_file())]
 
 

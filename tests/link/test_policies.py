@@ -131,7 +131,8 @@ def test_every_baseline_and_preset_has_a_policy():
             parameters = inspect.signature(cls).parameters.values()
             if all(parameter.default is not parameter.empty for parameter in parameters):
                 assert make_policy(own).name == own
-    for preset in list_presets(with_weights=True):
+    assert "base" not in names
+    for preset in list_presets(with_weights=True, model="ChannelPredictor"):
         policy = make_policy(preset)
         assert policy.name == preset and policy.source.name == preset
         assert policy.fingerprint == make_policy("model", preset=preset).fingerprint

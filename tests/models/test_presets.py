@@ -15,6 +15,7 @@ def test_presets_without_weights_are_told_apart():
     assert {"paper", "testing"} <= set(list_presets(with_weights=False))
     assert {"universal", "small", "paths", "base"} <= set(list_presets(with_weights=True))
     assert DEFAULT_PRESET == "universal"
+    assert list_presets(True, model="MaskedChannelModel") == ["base"]
     assert sorted(list_presets(True) + list_presets(False)) == list_presets()
     for name in list_presets(with_weights=False):
         folder = preset_folder(name)

@@ -264,9 +264,10 @@ def _required(target, name):
 def policy_names() -> tuple[str, ...]:
     """Names that `make_policy` knows; besides them `preset:NAME_OR_PATH` and `module:object`.
 
-    The ceilings, every training-free baseline, `model` and the shipped presets.
+    The ceilings, every training-free baseline, `model` and the shipped presets of predictors.
     """
-    return (*CEILINGS, *CLASSICAL, "model", *list_presets(with_weights=True))
+    presets = list_presets(with_weights=True, model="ChannelPredictor")
+    return (*CEILINGS, *CLASSICAL, "model", *presets)
 
 
 def make_policy(
