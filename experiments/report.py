@@ -1128,8 +1128,7 @@ def by_interval(regime, horizon, rival=None):
     ahead = {1: "one period", 5: "five periods"}[horizon]
     name = f"`{preset}` against {label(rival or best)}: goodput, {ahead} ahead"
     if rival is None and "goodput_verdict" in own:
-        difference, _, verdict = paired(own).partition(": ")
-        return name, f"{told} won back, {difference} bit/s/Hz", verdict
+        return name, f"{told} won back", own["goodput_verdict"]
     better = own["goodput_low"] > other["goodput_high"]
     worse = own["goodput_high"] < other["goodput_low"]
     return name, f"{told} won back", verdict_of(better, worse)
