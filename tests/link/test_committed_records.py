@@ -21,7 +21,7 @@ def test_headline_has_errors_or_blocks_enough(record):
     regimes = {point["regime"] for point in target}
     assert regimes == {"30 km/h, 5 ms", "120 km/h, 2.5 ms"}
     assert {point["horizon"] for point in target} == {1, 5}
-    assert len(target) == 4 * len(config["policies"]) * len(config["sweep"]["snr_db"])
+    assert len(target) == 4 * len(config["policies"]) * len(config["sweep"]["link_snr_db"])
     for point in target:
         assert point["num_drops"] >= 200
         assert point["num_block_errors"] >= 100 or point["num_blocks"] >= 4000
