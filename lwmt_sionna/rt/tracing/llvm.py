@@ -7,6 +7,7 @@ hijack those of Dr.Jit's library and the process crashes. Loading libLLVM before
 """
 
 import ctypes
+import importlib.metadata
 import logging
 import os
 import pathlib
@@ -26,8 +27,10 @@ _SEARCH_DIRECTORIES = (
     "/usr/lib",
     "/usr/local/lib",
 )
-# Measured to work with Dr.Jit 1.3: 15 and 17 to 20. The first of this list that exists is taken.
+# The first of these that exists is taken. Measured to work with Dr.Jit 1.3, of Sionna RT 1.2: 15 and
+# 17 to 20; with Dr.Jit 1.5, of Sionna RT 2.2: 19. With 15 and 16 the latter ends the process.
 _PREFERRED_MAJORS = (19, 18, 20, 17, 15, 16)
+_FATAL_MAJORS = (15, 16)
 _loaded: dict[str, ctypes.CDLL] = {}
 
 
@@ -35,7 +38,7 @@ def find_libllvm() -> pathlib.Path | None:
     """Finds the LLVM shared library that Dr.Jit should use.
 
     The environment variable ``DRJIT_LIBLLVM_PATH`` wins; otherwise the usual library folders are
-    searched, LLVM 19 first.
+    searched, LLVM 19 first. A library with which the installed Dr.Jit ends the process is none.
 
     Returns:
         `pathlib.Path` of the library, or `None` where there is none.
@@ -43,19 +46,33 @@ def find_libllvm() -> pathlib.Path | None:
     configured = os.environ.get(_ENVIRONMENT_VARIABLE)
     if configured:
         path = pathlib.Path(configured)
-        return path if path.is_file() else None
+        return path if path.is_file() and not _is_fatal(path) else None
     directories = [pathlib.Path(d) for d in _SEARCH_DIRECTORIES]
     directories += sorted(pathlib.Path("/usr/lib").glob("llvm-*/lib"))
-    found: dict[int, pathlib.Path] = {}
+    found: dict[int | None, pathlib.Path] = {}
     for directory in directories:
         for path in directory.glob("libLLVM*.so*"):
-            match = re.fullmatch(r"libLLVM(?:-(\d+)[\d.]*\.so[\d.]*|\.so\.(\d+)[\d.]*)", path.name)
-            if match is not None:
-                found.setdefault(int(match.group(1) or match.group(2)), path)
+            found.setdefault(_major(path), path)
     for major in _PREFERRED_MAJORS:
-        if major in found:
+        if major in found and not _is_fatal(found[major]):
             return found[major]
     return None
+
+
+def _major(path):
+    """LLVM's version by the name of a library; `None` if it does not say."""
+    match = re.fullmatch(r"libLLVM(?:-(\d+)[\d.]*\.so[\d.]*|\.so\.(\d+)[\d.]*)", path.name)
+    return None if match is None else int(match.group(1) or match.group(2))
+
+
+def _is_fatal(path):
+    """Whether the installed Dr.Jit ends the process with this library."""
+    try:
+        release = importlib.metadata.version("drjit").split(".")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    major = _major(path) or _major(path.resolve())
+    return [int(number) for number in release[:2]] >= [1, 5] and major in _FATAL_MAJORS
 
 
 def load_libllvm() -> pathlib.Path:
@@ -73,8 +90,10 @@ def load_libllvm() -> pathlib.Path:
     if path is None:
         configured = os.environ.get(_ENVIRONMENT_VARIABLE)
         if configured:
+            is_there = pathlib.Path(configured).is_file()
+            what = "an LLVM that ends this Dr.Jit" if is_there else "a file that does not exist"
             raise ImportError(
-                f"{_ENVIRONMENT_VARIABLE} names a file that does not exist. {LLVM_HINT} "
+                f"{_ENVIRONMENT_VARIABLE} names {what}. {LLVM_HINT} "
                 f"Received: {_ENVIRONMENT_VARIABLE}={configured}"
             )
         raise ImportError(f"No libLLVM was found. {LLVM_HINT}")
