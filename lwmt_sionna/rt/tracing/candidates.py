@@ -9,11 +9,12 @@ are shot for some positions, and all positions of the track test what was found:
 of those paths are then decided by the image method, that is by geometry, for less time.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 
-from lwmt_sionna.rt.tracing.engine import drjit, mitsuba, sionna_rt
+from lwmt_sionna.rt.tracing.engine import DETERMINISTIC, drjit, mitsuba, set_directions, sionna_rt
 from lwmt_sionna.rt.tracing.loading import mesh_of
 from lwmt_sionna.typing import Array, ArrayLike
 
@@ -32,6 +33,15 @@ _TENSORS = (
     ("_vertices_y", mitsuba.TensorXf, 0.0),
     ("_vertices_z", mitsuba.TensorXf, 0.0),
     ("_probs", mitsuba.TensorXf, 0.0),
+)
+# The deterministic generator of Sionna RT takes some 40 bytes for every ray, interaction and
+# receiver: tests of a solve's part.
+_MOST_TESTS = 100_000_000
+# Arrays of its buffer along the paths.
+_PER_PATH = (
+    "_valid",
+    "_src_indices",
+    *(f"_k_{end}_{axis}" for end in ("tx", "rx") for axis in "xyz"),
 )
 
 
@@ -127,19 +137,15 @@ class PooledCandidates:
         **settings: Any,
     ) -> Any:
         index = mitsuba.UInt(self._shooters.astype(np.uint32))
-        aims = drjit.gather(mitsuba.Point3f, tgt_positions, index)
-        drjit.make_opaque(aims)
-        found = self._generator(
+        found = _shoot(
+            self._generator,
             mi_scene=mi_scene,
             src_positions=src_positions,
-            tgt_positions=aims,
+            tgt_positions=drjit.gather(mitsuba.Point3f, tgt_positions, index),
             los=False,
             max_num_paths_per_src=max_num_paths_per_src,
             **settings,
         )
-        found.schedule()
-        drjit.eval()
-        _check_room(found, max_num_paths_per_src)
         found.shrink()
         _settle_planes(found, self._groups)
         rows, targets = self._assign(found)
@@ -170,12 +176,8 @@ class CheckedCandidates:
     def __init__(self, generator: Any) -> None:
         self._generator = generator
 
-    def __call__(self, *, max_num_paths_per_src: int, **settings: Any) -> Any:
-        found = self._generator(max_num_paths_per_src=max_num_paths_per_src, **settings)
-        found.schedule()
-        drjit.eval()
-        _check_room(found, max_num_paths_per_src)
-        return found
+    def __call__(self, **settings: Any) -> Any:
+        return _shoot(self._generator, **settings)
 
 
 class ScatteredCandidates(CheckedCandidates):
@@ -188,13 +190,61 @@ class ScatteredCandidates(CheckedCandidates):
     out.
     """
 
-    def __call__(self, *, max_num_paths_per_src: int, **settings: Any) -> Any:
-        found = super().__call__(max_num_paths_per_src=max_num_paths_per_src, **settings)
+    def __call__(self, **settings: Any) -> Any:
+        found = super().__call__(**settings)
         found.shrink()
         # Without a line of sight, what is valid already ends at a scattering point.
         found.discard_invalid()
         found._paths_counter = mitsuba.UInt(found.buffer_size)
         return found
+
+
+def _shoot(generator, *, tgt_positions, max_num_paths_per_src, **settings):
+    """Candidates of the solver's own generator, by parts of the receivers where they are many."""
+    num_receivers = drjit.width(tgt_positions)
+    rays = settings["samples_per_src"] * max(1, settings["max_depth"])
+    most = max(1, _MOST_TESTS // rays) if DETERMINISTIC else num_receivers
+    # Parts of one size share their kernels.
+    size = math.ceil(num_receivers / math.ceil(num_receivers / most))
+    parts = []
+    for begin in range(0, num_receivers, size):
+        index = drjit.arange(mitsuba.UInt, begin, min(begin + size, num_receivers))
+        aims = drjit.gather(mitsuba.Point3f, tgt_positions, index)
+        drjit.make_opaque(aims)
+        found = generator(
+            tgt_positions=aims, max_num_paths_per_src=max_num_paths_per_src, **settings
+        )
+        found.schedule()
+        drjit.eval()
+        _check_room(found, max_num_paths_per_src)
+        parts.append((begin, found))
+    return parts[0][1] if len(parts) == 1 else _join(parts)
+
+
+def _join(parts):
+    """One buffer of the paths of several, and of their receivers one after the other."""
+    for _, part in parts:
+        part.shrink()
+    first = parts[0][1]
+    has_wedges = first.diffracting_wedges is not None
+    joined = type(first)(sum(p.buffer_size for _, p in parts), first.max_depth, has_wedges)
+    joined._paths_counter = mitsuba.UInt(joined.buffer_size)
+    depths, row = joined.depth_dim_size, 0
+    for begin, part in parts:
+        size = part.buffer_size
+        rows = drjit.arange(mitsuba.UInt, row, row + size)
+        for name in _PER_PATH:
+            drjit.scatter(getattr(joined, name), getattr(part, name), rows)
+        drjit.scatter(joined._tgt_indices, part.target_indices + begin, rows)
+        if has_wedges:
+            drjit.scatter(joined._diffracting_wedges, part.diffracting_wedges, rows)
+        entries = drjit.arange(mitsuba.UInt, row * depths, (row + size) * depths)
+        for name, _, _ in _TENSORS:
+            drjit.scatter(getattr(joined, name).array, getattr(part, name).array, entries)
+        row += size
+    joined.schedule()
+    drjit.eval()
+    return joined
 
 
 def _check_room(found, room):
@@ -290,10 +340,7 @@ def _expand(found, rows, targets, sees, direction):
     buffer._src_indices = drjit.zeros(mitsuba.UInt, size)
     buffer._tgt_indices = target
     if len(sees):
-        towards = drjit.gather(mitsuba.Vector3f, direction, target)
-        angles = sionna_rt.utils.theta_phi_from_unit_vec
-        buffer._theta_t, buffer._phi_t = angles(towards)
-        buffer._theta_r, buffer._phi_r = angles(-towards)
+        set_directions(buffer, drjit.gather(mitsuba.Vector3f, direction, target))
     if len(rows):
         row = mitsuba.UInt(np.concatenate([rows, np.zeros(len(sees))]).astype(np.uint32))
         active = mitsuba.Bool(is_candidate)

@@ -17,7 +17,7 @@ from lwmt_sionna.rt.tracing.candidates import (
     PooledCandidates,
     ScatteredCandidates,
 )
-from lwmt_sionna.rt.tracing.engine import SBCandidateGenerator, sionna_rt
+from lwmt_sionna.rt.tracing.engine import SBCandidateGenerator, path_solver, sionna_rt
 from lwmt_sionna.rt.tracing.loading import LoadedScene
 from lwmt_sionna.runs.configuration import Config, NonNegative, PositiveInt
 from lwmt_sionna.typing import Array, ArrayLike
@@ -202,7 +202,7 @@ def _solve(scene, choose, num_shooters, **settings):
     SBCandidateGenerator.MIN_SPEC_COUNT_SIZE = min([PATH_TABLE_SIZE, *sizes])
     room = max(LEAST_ROOM, CANDIDATES_PER_RECEIVER * num_shooters)
     while True:
-        solver = sionna_rt.PathSolver()
+        solver = path_solver()
         solver._candidate_generator = choose(solver._candidate_generator)
         try:
             paths = solver(scene, max_num_paths_per_src=room, synthetic_array=True, **settings)
