@@ -18,7 +18,7 @@ from lwmt_sionna.data.clusters import ClusterConfig, draw_clusters
 from lwmt_sionna.data.deepmimo import read_deepmimo
 from lwmt_sionna.data.events import event_mask, event_power, match_paths
 from lwmt_sionna.data.evolution import evolve, interpolate, replay, retime
-from lwmt_sionna.data.paths import PathSequences, concatenate
+from lwmt_sionna.data.paths import PathSequences, concatenate, tracer_of
 from lwmt_sionna.data.splits import (
     check_disjoint,
     split_by_trajectory,
@@ -80,6 +80,7 @@ __all__ = [
     "summarize",
     "synthesize",
     "take_trajectories",
+    "tracer_of",
     "track_distance",
     "true_channels",
     "validate",

@@ -16,7 +16,7 @@ from lwmt_sionna.data.array_files import ArrayReader
 from lwmt_sionna.data.arrays import PlanarArray
 from lwmt_sionna.data.container import new_file, read_content
 from lwmt_sionna.data.labelled import label
-from lwmt_sionna.data.paths import SPEED_OF_LIGHT, PathSequences
+from lwmt_sionna.data.paths import SPEED_OF_LIGHT, PathSequences, check_one_tracer
 from lwmt_sionna.data.synthesis import subcarrier_frequencies, synthesize
 from lwmt_sionna.typing import Array, ArrayLike, PathLike
 
@@ -225,7 +225,7 @@ def read_channels(path: PathLike) -> ChannelSequences:
 def join_channels(
     parts: Sequence[ChannelSequences], metadata: dict[str, Any] | None = None
 ) -> ChannelSequences:
-    """Joins sequences of one world: of the same array, band and sampling period.
+    """Joins sequences of one world: of the same array, band, sampling period and tracer.
 
     The metadata of the whole are those of the first part if `None`.
 
@@ -238,6 +238,7 @@ def join_channels(
     }
     if len(worlds) != 1:
         raise ValueError(f"Expected sequences of one world. Received: {sorted(worlds)}")
+    check_one_tracer(*(part.metadata for part in parts))
     joined = {name: np.concatenate([getattr(p, name) for p in parts]) for name in _ARRAYS}
     metadata = parts[0].metadata if metadata is None else metadata
     return dataclasses.replace(parts[0], **joined, metadata=metadata)

@@ -227,7 +227,7 @@ class PathSequences:
 
 
 def concatenate(parts: Sequence[PathSequences]) -> PathSequences:
-    """Joins sequences of the same scene, base stations, carrier and sampling period.
+    """Joins sequences of the same scene, base stations, carrier, sampling period and tracer.
 
     Args:
         parts: Sequence of `PathSequences`. Fewer paths are padded with invalid ones.
@@ -274,8 +274,21 @@ def pack_interactions(kinds: ArrayLike) -> Array:
     return packed
 
 
+def tracer_of(metadata: dict[str, Any]) -> str:
+    """What traced the sequences of these metadata; files that do not say are by Sionna RT 1.2."""
+    return metadata.get("tracer", "sionna-rt 1.2.2")
+
+
+def check_one_tracer(*metadata: dict[str, Any]) -> None:
+    """Refuses sequences to be joined that were not traced alike."""
+    tracers = sorted({tracer_of(each) for each in metadata})
+    if len(tracers) > 1:
+        raise ValueError(f"The parts differ in what traced them. Received: tracer={tracers}")
+
+
 def check_alike(first: PathSequences, other: PathSequences) -> None:
-    """Refuses sequences that differ in scene, base stations, carrier or sampling period."""
+    """Refuses sequences that differ in scene, base stations, carrier, sampling period or tracer."""
+    check_one_tracer(first.metadata, other.metadata)
     for name in ("scene", "sampling_period", "carrier_frequency"):
         values = [getattr(first, name), getattr(other, name)]
         if values[0] != values[1]:

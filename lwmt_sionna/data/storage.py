@@ -61,8 +61,8 @@ def merge_paths(path: PathLike, parts: Sequence[PathLike], metadata: dict[str, A
 
     Args:
         path: Target path, ending in `.h5`.
-        parts: Paths of files with the same scene, base stations, carrier and sampling period, in
-            the order in which their sequences are stored.
+        parts: Paths of files with the same scene, base stations, carrier, sampling period and
+            tracer, in the order in which their sequences are stored.
         metadata: Metadata of the joined file.
 
     Raises:

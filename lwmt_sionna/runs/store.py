@@ -267,10 +267,15 @@ class RunFolder:
 def _difference(there, here):
     if not isinstance(there, dict) or not isinstance(here, dict):
         return ""
-    missing = object()
     names = sorted({*there, *here})
-    names = [name for name in names if there.get(name, missing) != here.get(name, missing)]
-    return f", which differs in {', '.join(names)}"
+    told = []
+    for name in names:
+        values = there.get(name, "nothing"), here.get(name, "nothing")
+        if values[0] != values[1]:
+            # Long values would hide the line.
+            is_short = len(str(values)) < 120
+            told.append(name + (f" ({values[0]} there, {values[1]} here)" if is_short else ""))
+    return f", which differs in {', '.join(told)}"
 
 
 def _name(key):

@@ -18,6 +18,7 @@ from lwmt_sionna.data import (
     check_channels,
     draw_clusters,
     import_channels,
+    join_channels,
     read_channels,
     read_paths,
     read_sequences,
@@ -229,3 +230,11 @@ def test_who_is_sure_of_the_axes_says_so(rng, tmp_path):
     # Of few sequences signs are chance.
     few = ChannelSequences(h[:9].swapaxes(1, 3), **settings, origin="x")
     assert axes_fault(few) is None
+
+
+def test_channels_of_two_tracers_are_not_joined(channels):
+    by = {"tracer": "sionna-rt 2.2.0, deterministic"}
+    traced = dataclasses.replace(channels, sequence_id=[1, 3, 4], metadata=by)
+    assert join_channels([traced, dataclasses.replace(channels, metadata=by)]).metadata == by
+    with pytest.raises(ValueError, match=r"differ in what traced them.*1\.2\.2.*2\.2\.0"):
+        join_channels([channels, traced])

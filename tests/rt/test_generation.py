@@ -176,7 +176,8 @@ def test_damaged_shards_are_traced_again_and_others_are_not(config, whole, tmp_p
     for index in (0, 2, 3):
         part = paths.select(slice(SHARD * index, SHARD * (index + 1)))
         # Shard 0 is told from one that is traced again by a mark.
-        part = dataclasses.replace(part, metadata={"num_drawn": 1000 if index == 0 else 0})
+        notes = {"num_drawn": 1000 if index == 0 else 0, "tracer": claim.tracer}
+        part = dataclasses.replace(part, metadata=notes)
         write = functools.partial(write_paths, paths=part)
         store.put_file(claim.key(index), write, ".h5", name=f"{index:05d}")
     damaged = folder / "00003.h5"
@@ -206,16 +207,54 @@ def test_a_finished_file_is_kept_and_another_configuration_refused(config, whole
 
 
 def test_files_of_earlier_versions_are_kept(config, whole, tmp_path):
-    """Their metadata knows nothing of orientations and of hashed trips."""
+    """Their metadata knows nothing of orientations, of hashed trips, and of other tracers."""
     from lwmt_sionna.rt import generate
+    from lwmt_sionna.rt.tracing.engine import DETERMINISTIC, TRACER
 
     paths = read_paths(whole)
-    old = {key: value for key, value in paths.metadata.items() if key != "trips_sha256"}
+    unknown = ("trips_sha256", "tracer")
+    old = {key: value for key, value in paths.metadata.items() if key not in unknown}
     old["config"] = {k: v for k, v in old["config"].items() if k != "base_station_orientations"}
     write_paths(tmp_path / "old.h5", dataclasses.replace(paths, metadata=old))
     stamp = (tmp_path / "old.h5").stat().st_mtime_ns
-    generate(config, tmp_path / "old.h5", progress=False)
+    if DETERMINISTIC:
+        words = f"old.h5, traced by sionna-rt 1.2.2, here {TRACER}"
+        with pytest.raises(ValueError, match=words):
+            generate(config, tmp_path / "old.h5", progress=False)
+    else:
+        generate(config, tmp_path / "old.h5", progress=False)
     assert (tmp_path / "old.h5").stat().st_mtime_ns == stamp
+
+
+def test_data_of_two_tracers_never_mix(config, whole, tmp_path, monkeypatch):
+    """Neither in a finished file, nor in a resumed run, nor in files that are joined."""
+    from lwmt_sionna import data
+    from lwmt_sionna.rt import generate
+    from lwmt_sionna.rt.tracing import generation
+
+    paths = read_paths(whole)
+    here = generation.TRACER
+    assert paths.metadata["tracer"] == here
+    with RunFolder(tmp_path / "q.h5.shards", {**config.to_dict(), "tracer": here}) as folder:
+        (folder.path / "00000.h5").write_bytes(b"finished")
+    path = tmp_path / "whole.h5"
+    path.write_bytes(whole.read_bytes())
+    monkeypatch.setattr(generation, "TRACER", "sionna-rt 3.0")
+    with pytest.raises(ValueError, match=f"traced by {here}, here sionna-rt 3.0"):
+        generate(config, path, progress=False)
+    with pytest.raises(ValueError, match=rf"tracer \({here} there, sionna-rt 3.0 here\)"):
+        generate(config, tmp_path / "q.h5", progress=False)
+    claim = dataclasses.replace(generation.Claim.of(config), tracer=here)
+    with pytest.raises(ValueError, match=f"sionna-rt 3.0 there, {here} here"):
+        generation._trace_shard(claim, 0)
+    other = dataclasses.replace(paths, metadata={**paths.metadata, "tracer": "sionna-rt 3.0"})
+    write_paths(tmp_path / "other.h5", other)
+    words = "differ in what traced them.*sionna-rt 3.0"
+    with pytest.raises(ValueError, match=words):
+        data.concatenate([paths, other])
+    with pytest.raises(ValueError, match=words):
+        data.merge_paths(tmp_path / "both.h5", [whole, tmp_path / "other.h5"], {})
+    assert not (tmp_path / "both.h5").exists()
 
 
 def test_labels_of_generated_sequences(whole, config):

@@ -146,7 +146,9 @@ def test_a_folder_belongs_to_one_claim_once_work_lies_there(tmp_path):
         assert folder.has_work()
     with RunFolder(tmp_path, {"seed": 2, "sizes": [1, 2]}) as folder:
         assert folder.store.get("key") == 1
-    with pytest.raises(ValueError, match=r"another configuration.*differs in seed"):
+    with pytest.raises(
+        ValueError, match=r"another configuration.*differs in seed \(2 there, 1 here\)"
+    ):
         RunFolder(tmp_path, {"seed": 1, "sizes": [1, 2]}).__enter__()
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 2
 

@@ -33,6 +33,7 @@ from lwmt_sionna.rt.motion.trajectories import (
     sample_tracks,
 )
 from lwmt_sionna.rt.scenes.files import read_scene_xml, resolve_scene
+from lwmt_sionna.rt.tracing.engine import TRACER, drjit
 from lwmt_sionna.rt.tracing.loading import Scattering, load_scene
 from lwmt_sionna.rt.tracing.sequences import trace_tracks
 from lwmt_sionna.rt.tracing.solver import TracingConfig, trace_scattered
@@ -180,17 +181,20 @@ class Claim:
         config: `GenerationConfig`.
         scene_sha256: SHA-256 of the scene's files.
         trips_sha256: SHA-256 of the file of trips; empty where there is none.
+        tracer: Release of Sionna RT, and whether its path solver is the deterministic one.
     """
 
     config: GenerationConfig
     scene_sha256: str
     trips_sha256: str
+    tracer: str
 
     @classmethod
     def of(cls, config: GenerationConfig) -> "Claim":
         """The claim of a configuration, with the files as they are now."""
         scene = read_scene_xml(resolve_scene(config.scene).path).digest()
-        return cls(config, scene, sha256(config.trajectory.file) if config.trajectory.file else "")
+        trips = sha256(config.trajectory.file) if config.trajectory.file else ""
+        return cls(config, scene, trips, TRACER)
 
     def to_dict(self) -> dict[str, Any]:
         """The claim as JSON-compatible values, for the metadata of files."""
@@ -239,7 +243,8 @@ def generate(
 
     Shards are traced one by one, by local processes or by the workers of a Dask cluster, and joined
     at the end. A run that was killed loses the shards that were being traced. Where the scene or
-    the trips have changed since, everything is traced anew. Tracks out of coverage are drawn again;
+    the trips have changed since, everything is traced anew; with another release of Sionna RT it is
+    refused, for what two of them trace is never joined. Tracks out of coverage are drawn again;
     tracks whose channel vanishes in some snapshots are kept and counted.
 
     Args:
@@ -255,8 +260,8 @@ def generate(
         far off the origin of its coordinates, positions are those less `metadata["origin"]`.
 
     Raises:
-        ValueError: If a file or shards of another configuration lie at the target, or a worker
-            reads other files than this process.
+        ValueError: If a file or shards of another configuration or tracer lie at the target, or a
+            worker reads other files than this process.
     """
     path = pathlib.Path(path)
     claim = Claim.of(config)
@@ -267,7 +272,7 @@ def generate(
             logger.info("%s is complete already", path)
             shutil.rmtree(folder, ignore_errors=True)
             return sequences
-    with RunFolder(folder, config.to_dict()):
+    with RunFolder(folder, {**config.to_dict(), "tracer": claim.tracer}):
         for leftover in path.parent.glob(f".tmp-*-{path.name}"):
             leftover.unlink(missing_ok=True)
         shards = _trace_shards(claim, Store(folder), workers, dask, progress, announce)
@@ -282,7 +287,7 @@ def _write(path, sequences):
 
 
 def _is_made_from(claim, path, metadata):
-    """Whether a finished file is this data set; another configuration is an error."""
+    """Whether a finished file is this data set; another configuration or tracer is an error."""
     try:
         config = GenerationConfig.from_dict(metadata.get("config"))
     except ValueError:
@@ -291,6 +296,12 @@ def _is_made_from(claim, path, metadata):
         raise ValueError(
             "The file holds sequences of another configuration; remove it or choose another name. "
             f"Received: path={path}"
+        )
+    if data.tracer_of(metadata) != claim.tracer:
+        raise ValueError(
+            "The file holds sequences of the same configuration by another tracer; remove it or "
+            f"choose another name. Received: path={path}, traced by {data.tracer_of(metadata)}, "
+            f"here {claim.tracer}"
         )
     # Files from before trips were hashed do not say from which ones they are.
     known = {"trips_sha256": "", **metadata}
@@ -403,14 +414,17 @@ def _shard_size(config, index):
 
 def _share_cores(workers):
     """Gives each of several processes its share of the cores."""
-    from lwmt_sionna.rt.tracing.engine import drjit
-
     drjit.set_thread_count(max(1, usable_cores() // workers))
 
 
 def _trace_shard(claim, index):
     """A shard, traced where the files are those that the claim is about."""
     here = Claim.of(claim.config)
+    if here.tracer != claim.tracer:
+        raise ValueError(
+            "The worker traces otherwise than the process that asked it. Received: "
+            f"host={socket.gethostname()}, {here.tracer} there, {claim.tracer} here"
+        )
     if here != claim:
         raise ValueError(
             "The worker reads another scene or other trips than the process that asked it. "
@@ -522,7 +536,7 @@ def _draw_and_trace(loaded, config, index, size):
             batch += 1
     sequences = [kept[slot] for slot in sorted(kept)]
     origin = {"origin": list(loaded.origin)} if any(loaded.origin) else {}
-    metadata = {"num_drawn": drawn, **origin}
+    metadata = {"num_drawn": drawn, "tracer": TRACER, **origin}
     if config.diffuse is not None:
         for name in _COUNTS:
             metadata[name] = [each.metadata[name] for each in sequences]

@@ -27,8 +27,8 @@ _SEARCH_DIRECTORIES = (
     "/usr/lib",
     "/usr/local/lib",
 )
-# The first of these that exists is taken. Measured to work with Dr.Jit 1.3, of Sionna RT 1.2: 15 and
-# 17 to 20; with Dr.Jit 1.5, of Sionna RT 2.2: 19. With 15 and 16 the latter ends the process.
+# The first of these that exists is taken. Measured to work with Dr.Jit 1.3, of Sionna RT 1.2: 15
+# and 17 to 20; with Dr.Jit 1.5, of Sionna RT 2.2: 19. With 15 and 16 the latter ends the process.
 _PREFERRED_MAJORS = (19, 18, 20, 17, 15, 16)
 _FATAL_MAJORS = (15, 16)
 _loaded: dict[str, ctypes.CDLL] = {}
