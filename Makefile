@@ -24,7 +24,7 @@ ON_PYTORCH := $(addprefix tests/, golden models ops layers masking baselines dat
 PYTEST = $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) $(1) || [ $$? -eq 5 ]
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format slow data worlds train-worlds train dist docs doctor clean
+.PHONY: help setup demo test lint format slow data worlds train-worlds train dist notebooks docs doctor clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +85,15 @@ train: setup ## train the small predictor again
 dist: $(STAMP) ## the source and a wheel that is the whole tool, in dist/
 	rm -rf build
 	$(PY) -c "from setuptools.build_meta import *; build_sdist('dist'); build_wheel('dist')"
+
+ifeq ($(LINE),sionna2)
+notebooks: setup
+	$(PY) scripts/notebooks.py $(wildcard docs/notebooks/*_sionna_2_*.py)
+else
+notebooks: setup ## run the notebooks of both lines and keep them with their outputs (long)
+	$(PY) scripts/notebooks.py $(filter-out %_sionna_2_link.py, $(wildcard docs/notebooks/*.py))
+	$(MAKE) notebooks LINE=sionna2
+endif
 
 $(DOCS_VENV)/.installed: requirements-docs-lock.txt
 	$(PYTHON) -m venv --clear $(DOCS_VENV)

@@ -25,18 +25,19 @@ author = "The lwmt_sionna contributors"
 version = release = lwmt_sionna.__version__
 
 extensions = [
-    "myst_parser",
+    "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_copybutton",
 ]
-exclude_patterns = ["_templates", "notebooks"]
+exclude_patterns = ["_templates"]
 templates_path = ["_templates"]
 
 myst_heading_anchors = 4
 myst_enable_extensions = ["dollarmath"]
+nb_execution_mode = "off"  # shown as `make notebooks` left them
 
 autosummary_ignore_module_all = False
 autosummary_imported_members = True

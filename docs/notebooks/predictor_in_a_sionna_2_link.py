@@ -45,8 +45,8 @@ from sionna.phy.utils import complex_normal
 from lwmt_sionna import ChannelPredictor
 
 QUICK = os.environ.get("LWMT_QUICK") == "1"
-config.seed = 1
 torch.set_grad_enabled(False)
+config.seed = 1
 
 # %% [markdown]
 # ## A cell and its users
@@ -168,3 +168,4 @@ axes.set_xlabel("link SNR [dB]")
 axes.set_ylabel("block error rate")
 axes.grid(alpha=0.3)
 axes.legend()
+plt.show()

@@ -22,7 +22,6 @@
 
 # %%
 import os
-import pathlib
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -42,8 +41,6 @@ from lwmt_sionna.link import (
 
 QUICK = os.environ.get("LWMT_QUICK") == "1"
 tf.config.run_functions_eagerly(QUICK)  # for a handful of blocks compiling does not pay
-HERE = pathlib.Path.cwd()
-ROOT = next(p for p in (HERE, *HERE.parents) if (p / "lwmt_sionna").is_dir())
 
 # %% [markdown]
 # ## Users in a city
@@ -55,7 +52,7 @@ ROOT = next(p for p in (HERE, *HERE.parents) if (p / "lwmt_sionna").is_dir())
 # of the slot that is served `horizon` snapshots later, OFDM symbol by OFDM symbol.
 
 # %%
-paths = read_paths(ROOT / "experiments" / "data" / "san_francisco_30kmh_5ms.h5")
+paths = read_paths("experiments/data/san_francisco_30kmh_5ms.h5")
 config = DownlinkConfig(num_iterations=8 if QUICK else 20)
 factory = DropFactory(paths, config, DropConfig(num_drops=2 if QUICK else 64))
 drops = factory.at(horizon=1)
@@ -152,6 +149,7 @@ axes.set_xlabel("link SNR [dB]")
 axes.set_ylabel("block error rate")
 axes.grid(alpha=0.3)
 axes.legend()
+plt.show()
 
 # %% [markdown]
 # Blocks of one drop share a channel, so intervals belong over drops, not over blocks.

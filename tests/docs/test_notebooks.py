@@ -1,8 +1,9 @@
-"""The notebooks run from top to bottom."""
+"""The notebooks run from top to bottom, and are kept as they ran."""
 
 import importlib.metadata
 import os
 import pathlib
+import re
 import runpy
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "notebooks"
 NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.py"))
+KEPT = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 ON_SIONNA_2 = ("predictor_in_a_sionna_2_link",)
 
 
@@ -32,10 +34,48 @@ def test_there_are_notebooks():
         "predictor_in_a_sionna_link",
         "trace_your_own_street",
         "train_and_judge_a_predictor",
+        "your_own_arrays",
     ]
 
 
-@pytest.mark.parametrize("name", ["predictor_in_a_sionna_link", "train_and_judge_a_predictor"])
+@pytest.mark.parametrize("name", KEPT)
+def test_kept_notebook_is_what_its_source_ran(name):
+    """`make notebooks` wrote it: the same cells, run from the first to the last, none failed."""
+    import jupytext
+    import nbformat
+
+    source, kept = (jupytext.read(FOLDER / f"{name}{suffix}") for suffix in (".py", ".ipynb"))
+    nbformat.validate(kept)
+    assert [(c.cell_type, c.source) for c in kept.cells] == [
+        (c.cell_type, c.source) for c in source.cells
+    ]
+    code = [cell for cell in kept.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    outputs = [output for cell in code for output in cell.outputs]
+    assert {output.output_type for output in outputs} <= {"stream", "display_data"}
+    assert all(output.get("name") != "stderr" for output in outputs)
+    assert any("image/png" in output.get("data", {}) for output in outputs)
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_kept_notebook_is_small_and_of_no_machine(name):
+    file = FOLDER / f"{name}.ipynb"
+    assert file.stat().st_size < 300_000
+    text = re.sub(r'"image/png": "[^"]*"', "", file.read_text())
+    assert not re.findall(
+        r"/(?:home|root|tmp|usr|Users)/|0x[0-9a-f]{6,}|[Ww]arning|Traceback", text
+    )
+    assert str(ROOT) not in text
+
+
+IN_TENSORFLOW = (
+    "predictor_in_a_sionna_link",
+    "train_and_judge_a_predictor",
+    "your_own_arrays",
+)
+
+
+@pytest.mark.parametrize("name", IN_TENSORFLOW)
 def test_quick_form(name, monkeypatch, capsys):
     check_line(name)
     import tensorflow as tf
