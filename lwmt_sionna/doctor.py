@@ -34,33 +34,84 @@ print(json.dumps({"backend": keras.config.backend(), "devices": devices}))
 """
 _LINK_PROBE = "import sionna.phy; print('{}')"
 _TRACING_PROBE = """
-from lwmt_sionna.rt.tracing.llvm import load_libllvm
-load_libllvm()
-import sionna.rt
-import mitsuba
 import json
-print(json.dumps({"variant": mitsuba.variant()}))
+from lwmt_sionna.rt.tracing.engine import TRACER, mitsuba
+print(json.dumps({"tracer": TRACER, "variant": mitsuba.variant()}))
 """
 _INCOMPLETE = "the package is not whole: take a full checkout, or a wheel of one"
-# Package, what lacks without it (None: the main job), the extra that brings it (None: itself).
-_PACKAGES = (
-    ("numpy", None, None),
-    ("keras", None, None),
-    ("tensorflow", None, "tf"),
-    ("sionna", None, "tf"),
-    ("scipy", None, None),
-    ("h5py", None, None),
-    ("msgspec", None, None),
-    ("matplotlib", None, None),
-    ("tqdm", None, None),
-    ("sionna-rt", "ray tracing", "rt"),
-    ("mitsuba", "ray tracing", "rt"),
-    ("drjit", "ray tracing", "rt"),
-    ("jax", "the JAX backend", "jax"),
-    ("torch", "the PyTorch backend", "torch"),
-    ("distributed", "tasks on a Dask cluster", "dask"),
-)
-_SIONNA1_ONLY = ("tensorflow", "sionna-rt", "mitsuba", "drjit")
+# What lacks without a package (None: the job) and the extra that brings it (None: itself), or in
+# words why it is not looked for.
+_Wanted = tuple[str | None, str | None] | str
+# In the order of the report; a line says what is left open.
+_PACKAGES: dict[str, _Wanted] = {
+    "numpy": (None, None),
+    "keras": (None, None),
+    "tensorflow": "",
+    "sionna": "",
+    "scipy": (None, None),
+    "h5py": (None, None),
+    "msgspec": (None, None),
+    "matplotlib": (None, None),
+    "tqdm": (None, None),
+    "sionna-rt": "",
+    "mitsuba": "",
+    "drjit": "",
+    "jax": ("the JAX backend", "jax"),
+    "torch": "",
+    "distributed": ("tasks on a Dask cluster", "dask"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Line:
+    """What is different beside one line of Sionna; two of them never share an environment.
+
+    Args:
+        job: What can run, or cannot.
+        backend: Keras backend that Sionna computes on, a package too.
+        extra: What brings Sionna and its backend.
+        tracing: The extra that brings ray tracing.
+        setup: Command that makes the environment in a checkout.
+        packages: Further entries of `_PACKAGES`.
+    """
+
+    job: str
+    backend: str
+    extra: str
+    tracing: str
+    setup: str
+    packages: dict[str, _Wanted]
+
+    def wanted(self) -> dict[str, _Wanted]:
+        """All packages, in the order of the report."""
+        own: dict[str, _Wanted] = dict.fromkeys((self.backend, "sionna"), (None, self.extra))
+        traces: _Wanted = ("ray tracing", self.tracing)
+        own |= dict.fromkeys(("sionna-rt", "mitsuba", "drjit"), traces)
+        return {**_PACKAGES, **own, **self.packages}
+
+    def remake(self) -> str:
+        """How to come by this line in a new environment."""
+        return self.setup if IS_CHECKOUT else how_to_install(self.extra)
+
+
+_LINES = {
+    "1": Line(
+        job=f"The main job ({_MAIN_JOB})",
+        backend="tensorflow",
+        extra="tf",
+        tracing="rt",
+        setup="make setup",
+        packages={"torch": ("the PyTorch backend", "torch")},
+    ),
+    "2": Line(
+        job="Predictors beside Sionna 2",
+        backend="torch",
+        extra="sionna2",
+        tracing="sionna2",
+        setup="make setup LINE=sionna2",
+        packages={"tensorflow": "goes with Sionna 1.2"},
+    ),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +152,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         kind = "needed" if finding.required else "optional"
         say(f"{kind}: {finding.name}: {finding.advice}")
     say()
-    job = "Predictors beside Sionna 2" if _is_sionna2() else f"The main job ({_MAIN_JOB})"
+    job = _line().job
     if broken:
         names = ", ".join(finding.name for finding in broken)
         say(f"{job} cannot run yet: see {names} above.")
@@ -124,20 +175,21 @@ def _version(package):
         return None
 
 
-def _is_sionna2():
-    """Tells whether this is the environment of Sionna 2, which Sionna 1.2 cannot share."""
-    return (_version("sionna") or "").startswith("2.")
+def _line():
+    """The line of this environment: that of the Sionna in it, and the first where there is none."""
+    return _LINES.get((_version("sionna") or "1").partition(".")[0], _LINES["1"])
 
 
 def _packages():
-    for package, lacking, extra in _PACKAGES:
+    for package, wanted in _line().wanted().items():
         version = _version(package)
         if version is not None:
             yield Finding(package, version)
             continue
-        if package in _SIONNA1_ONLY and _is_sionna2():
-            yield Finding(package, "not installed (goes with Sionna 1.2)")
+        if isinstance(wanted, str):
+            yield Finding(package, f"not installed ({wanted})")
             continue
+        lacking, extra = wanted
         advice = f"pip install {package}" if extra is None else how_to_install(extra)
         if lacking is not None:
             advice += f" (only for {lacking})"
@@ -174,11 +226,11 @@ def _backend():
         return
     answer, reason = _probe(_BACKEND_PROBE)
     if answer is None:
-        advice = "install a backend, or choose an installed one with KERAS_BACKEND=tensorflow"
+        advice = f"install it, or choose Sionna's own with KERAS_BACKEND={_line().backend}"
         yield Finding("keras backend", f"does not import: {reason}", advice, required=True)
         return
     backend = answer["backend"]
-    expected = "torch" if _is_sionna2() else "tensorflow"
+    expected = _line().backend
     if backend == expected:
         yield Finding("keras backend", backend)
     else:
@@ -188,30 +240,24 @@ def _backend():
 
 
 def _link():
-    if _version("sionna") is None or _version("torch" if _is_sionna2() else "tensorflow") is None:
+    line = _line()
+    if _version("sionna") is None or _version(line.backend) is None:
         return
     answer, reason = _probe(_LINK_PROBE)
     if answer is None:
-        advice = "the versions do not fit; in a new environment: "
-        if _is_sionna2():
-            advice += "make setup LINE=sionna2" if IS_CHECKOUT else how_to_install("sionna2")
-        else:
-            advice += "make setup" if IS_CHECKOUT else how_to_install("tf")
+        advice = f"the versions do not fit; in a new environment: {line.remake()}"
         yield Finding("sionna.phy", f"does not import: {reason}", advice, required=True)
     else:
         yield Finding("sionna.phy", "imports")
 
 
 def _tracing():
-    if _is_sionna2():
-        yield Finding("ray tracing", "with Sionna 1.2, in another environment")
-        return
-
     from lwmt_sionna.rt.tracing.llvm import find_libllvm
 
     path = find_libllvm()
     if path is None:
-        advice = "apt-get install libllvm19 (only for ray tracing on a CPU)"
+        advice = "apt-get install libllvm19, or unset DRJIT_LIBLLVM_PATH if it is set"
+        advice += " (only for ray tracing on a CPU)"
         yield Finding("LLVM", "not found", advice)
         return
     yield Finding("LLVM", f"{_llvm_version(path)} ({path})")
@@ -219,10 +265,10 @@ def _tracing():
         return
     answer, reason = _probe(_TRACING_PROBE)
     if answer is None:
-        advice = "apt-get install libllvm19, or unset DRJIT_LIBLLVM_PATH (only for ray tracing)"
-        yield Finding("sionna.rt", f"does not import: {reason}", advice)
+        advice = f"apt-get install libllvm19, or in a new environment: {_line().remake()}"
+        yield Finding("sionna.rt", f"does not import: {reason}", f"{advice} (only for ray tracing)")
     else:
-        yield Finding("sionna.rt", f"imports, variant {answer['variant']}")
+        yield Finding("sionna.rt", f"imports: {answer['tracer']}, variant {answer['variant']}")
 
 
 def _llvm_version(path):

@@ -16,7 +16,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 @pytest.fixture
 def only(monkeypatch):
     """Replaces the examination by given findings."""
-    monkeypatch.setattr(doctor, "_is_sionna2", lambda: False)
+    monkeypatch.setattr(doctor, "_line", lambda: doctor._LINES["1"])
     return lambda *findings: monkeypatch.setattr(doctor, "examine", lambda: list(findings))
 
 
@@ -34,8 +34,8 @@ def test_report_of_this_installation():
         [sys.executable, "-m", "lwmt_sionna.doctor"], capture_output=True, text=True, cwd=ROOT
     )
     assert done.stderr == ""
-    names = ["python", "numpy", "keras", "tensorflow", "torch", "sionna", "CPU", "memory"]
-    for name in [*names, "ray tracing" if doctor._is_sionna2() else "LLVM"]:
+    names = ["python", "numpy", "keras", "tensorflow", "torch", "sionna", "LLVM", "CPU", "memory"]
+    for name in names:
         assert f"\n{name} " in f"\n{done.stdout}"
     assert "sionna.phy" in done.stdout
     assert done.returncode == 0, done.stdout
@@ -98,7 +98,7 @@ def test_absent_package_is_found(monkeypatch, no_probes):
 
 
 def test_llvm_missing_is_no_obstacle(monkeypatch):
-    monkeypatch.setattr(doctor, "_is_sionna2", lambda: False)
+    monkeypatch.setattr(doctor, "_line", lambda: doctor._LINES["1"])
     monkeypatch.setenv("DRJIT_LIBLLVM_PATH", "/nonexistent/libLLVM.so")
     (finding,) = doctor._tracing()
     assert "libllvm19" in finding.advice
@@ -114,17 +114,43 @@ def test_wrong_backend_is_an_obstacle(monkeypatch):
 
 
 def test_sionna2_wants_pytorch_and_nothing_of_sionna1(monkeypatch, no_probes, capsys):
-    versions = dict.fromkeys(("tensorflow", "sionna-rt", "mitsuba", "drjit"), None)
+    versions = {"tensorflow": None}
     monkeypatch.setattr(doctor, "_version", lambda package: versions.get(package, "2.2.0"))
     assert doctor.main([]) == 1
     out = capsys.readouterr().out
+    assert "not installed (goes with Sionna 1.2)" in out
     assert "needed: keras backend:" in out
     assert "KERAS_BACKEND=torch" in out
     assert out.count("needed:") == 1
     answer = {"backend": "torch", "devices": []}
     monkeypatch.setattr(doctor, "_probe", lambda code: (answer, None))
     assert doctor.main([]) == 0
-    assert capsys.readouterr().out.endswith("Predictors beside Sionna 2 can run.\n")
+    assert capsys.readouterr().out.endswith("beside Sionna 2 can run.\n")
+
+
+@pytest.mark.parametrize(
+    ("sionna", "extra", "needed"), [("1.2.2", "rt", "tensorflow"), ("2.2.0", "sionna2", "torch")]
+)
+def test_each_line_brings_its_own_ray_tracing(sionna, extra, needed, monkeypatch):
+    versions = {"sionna": sionna}
+    monkeypatch.setattr(doctor, "_version", versions.get)
+    findings = {finding.name: finding for finding in doctor._packages()}
+    assert findings["sionna"].advice is None and findings["sionna"].value == sionna
+    for name in ("sionna-rt", "mitsuba", "drjit"):
+        assert f'".[{extra}]"' in findings[name].advice
+        assert "only for ray tracing" in findings[name].advice
+        assert not findings[name].required
+    required = {name for name, finding in findings.items() if finding.required}
+    assert required & {"tensorflow", "torch"} == {needed}
+
+
+@pytest.mark.rt
+def test_ray_tracing_is_tried():
+    from lwmt_sionna.rt.tracing.engine import TRACER
+
+    llvm, tracing = doctor._tracing()
+    assert llvm.advice is None and tracing.advice is None
+    assert TRACER in tracing.value and "llvm" in tracing.value
 
 
 @pytest.mark.parametrize(
