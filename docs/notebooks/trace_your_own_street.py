@@ -27,6 +27,7 @@ import tempfile
 
 import matplotlib.pyplot as plt
 import numpy as np
+from IPython.display import Image, display
 
 from lwmt_sionna.data import PlanarArray, event_mask, subcarrier_frequencies, synthesize
 from lwmt_sionna.link import (
@@ -37,7 +38,7 @@ from lwmt_sionna.link import (
     evaluate_link,
     format_table,
 )
-from lwmt_sionna.rt import GenerationConfig, generate
+from lwmt_sionna.rt import GenerationConfig, generate, load_scene, render_scene
 
 QUICK = os.environ.get("LWMT_QUICK") == "1"
 FOLDER = pathlib.Path(tempfile.mkdtemp(prefix="my_street_"))
@@ -63,6 +64,39 @@ paths = generate(config, FOLDER / "my_street.h5")
 print(f"{paths.num_sequences} sequences, at most {paths.num_paths} paths a snapshot")
 
 # %% [markdown]
+# ## The street, and who is in it
+#
+# A picture of the scene with the base station (red) and the users (green; a track is less than a
+# metre long, shorter than its ball).
+
+# %%
+loaded = load_scene(config.scene, config.carrier_frequency)
+picture = FOLDER / "street.png"
+render_scene(
+    loaded,
+    picture,
+    base_stations=config.base_stations,
+    users=paths.position.mean(axis=1),
+    resolution=(320, 210) if QUICK else (800, 525),
+    num_samples=4 if QUICK else 64,
+    num_colors=128,
+)
+display(Image(picture))
+
+# %% [markdown]
+# In an open notebook `scene.preview` shows the same to turn with the mouse: `loaded.scene` is
+# Sionna's own scene, and takes its devices. It needs a running kernel; a page shows nothing here.
+
+# %%
+from sionna.rt import Receiver, Transmitter
+
+for place in config.base_stations:
+    loaded.scene.add(Transmitter("base station", loaded.local(place).tolist()))
+for index, track in enumerate(paths.position):
+    loaded.scene.add(Receiver(f"user {index}", loaded.local(track[0]).tolist()))
+loaded.scene.preview()
+
+# %% [markdown]
 # ## From paths to channels
 #
 # The same paths serve any array and band. Here: 32 antennas in a row, 32 subcarriers over 17 MHz.
@@ -86,6 +120,7 @@ for track in paths.position[:40]:
     axes[1].plot(track[:, 0], track[:, 1], lw=3)
 axes[1].plot(*config.base_stations[0][:2], "k^")
 axes[1].set(title="users and base station", xlabel="x [m]", ylabel="y [m]")
+plt.show()
 
 # %% [markdown]
 # ## What age costs in this street
@@ -117,4 +152,4 @@ print(format_table(record))
 # does the same from the command line, and decodes every block unless told otherwise.
 
 # %%
-print(*sorted(path.name for path in (FOLDER / "link").iterdir()), sep="\n")
+print(*sorted(path.name for path in (FOLDER / "link").glob("link_*")), sep="\n")
