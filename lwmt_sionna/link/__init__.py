@@ -2,14 +2,15 @@
 
 Imports go one way: `phy` (the blocks of the downlink, the only part that imports `sionna.phy`) is
 below `csi` (what the base station knows) and `decoding` (how block errors are told), and `sweep`
-(points, tables and figures) above these. Names are loaded when first used, so that policies, drops
-and statistics can be used where Sionna is not installed.
+(points, tables and figures) above these. All of it runs on Sionna 1.2 with TensorFlow and on Sionna
+2.2 with PyTorch; what differs stands in `phy/line.py`. Names are loaded when first used, so that
+policies, drops and statistics can be used where Sionna is not installed.
 """
 
 import importlib
 from typing import Any
 
-from lwmt_sionna.runs.shipped import how_to_install
+from lwmt_sionna.runs.shipped import how_to_install_sionna
 
 _EXPORTS = {
     "AdaptationConfig": "sweep.adaptation",
@@ -44,8 +45,6 @@ _EXPORTS = {
     "sound": "csi.sounding",
 }
 
-_NEEDS_SIONNA = ("phy.downlink", "phy.runner", "sweep.points", "sweep.run")
-
 __all__ = sorted(_EXPORTS)
 
 
@@ -56,11 +55,11 @@ def __getattr__(name: str) -> Any:
     try:
         value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
     except ModuleNotFoundError as error:
-        if module in _NEEDS_SIONNA and error.name in ("sionna", "tensorflow"):
-            raise ImportError(
-                f"The link needs Sionna: {how_to_install('tf')}. Missing: {error.name}"
-            ) from error
-        raise
+        if (error.name or "").partition(".")[0] not in ("sionna", "tensorflow", "torch"):
+            raise
+        raise ImportError(
+            f"The link needs Sionna: {how_to_install_sionna()}. Missing: {error.name}"
+        ) from error
     globals()[name] = value
     return value
 

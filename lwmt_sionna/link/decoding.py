@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from keras import ops
 
 from lwmt_sionna.link.phy.config import DownlinkConfig, Mcs, get_mcs
 from lwmt_sionna.link.phy.information import MODULATIONS, effective_snr_db
@@ -307,7 +308,7 @@ class MutualInformation(BlockErrors):
 class SysAbstraction(BlockErrors):
     """Block errors from SINR alone: Sionna SYS's exponential effective SINR and our waterfalls.
 
-    Sionna 1.2.2 ships block error rates every 1.8 dB, where the transition of these blocks is 1 dB
+    Sionna ships block error rates every 1.8 dB, where the transition of these blocks is 1 dB
     wide, and is up to 0.6 dB too hopeful between them; so the waterfalls are those of the link's
     own decoder. Quicker than mutual information, and blind to what SINR does not tell: a receiver
     that mistakes its noise, as one with least-squares estimates does, hears worse by about 1 dB.
@@ -336,16 +337,14 @@ class SysAbstraction(BlockErrors):
 
         Of linear SINR, float `[batch_size, num_users, num_symbols]`, and a scheme of the table.
         """
-        import tensorflow as tf
-
         waterfall = self.table.waterfall(mcs, np.shape(sinr)[-1])
         # Sionna: [..., num_ofdm_symbols, num_subcarriers, num_ut, num_streams_per_ut]. A SINR of
         # zero would mean that the element is not used.
         sinr = np.maximum(np.asarray(sinr, np.float32), 1e-6)
-        sinr = tf.constant(np.moveaxis(sinr, 1, 2)[:, None, :, :, None])
-        index = tf.fill([sinr.shape[0], sinr.shape[3]], get_mcs(mcs).index)
-        effective = _effective_sinr()(sinr, index, mcs_table_index=1).numpy().astype(np.float64)
-        return waterfall.failure_in_noise(10 * np.log10(effective))
+        sinr = ops.convert_to_tensor(np.moveaxis(sinr, 1, 2)[:, None, :, :, None])
+        index = ops.full([sinr.shape[0], sinr.shape[3]], get_mcs(mcs).index, "int32")
+        effective = ops.convert_to_numpy(_effective_sinr()(sinr, index, mcs_table_index=1))
+        return waterfall.failure_in_noise(10 * np.log10(effective.astype(np.float64)))
 
 
 @functools.cache

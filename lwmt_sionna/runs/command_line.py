@@ -25,7 +25,7 @@ from typing import Any, NoReturn
 
 from lwmt_sionna.runs.compilation import keep_compiled
 from lwmt_sionna.runs.records import git_state
-from lwmt_sionna.runs.shipped import how_to_install
+from lwmt_sionna.runs.shipped import how_to_install, how_to_install_sionna
 
 _EXIT_USER_ERROR = 2
 _EXIT_INTERRUPTED = 130
@@ -238,7 +238,8 @@ def _explain(error):
         package = package if package in _EXTRAS else package.partition(".")[0]
         if package not in _EXTRAS:
             return None
-        hint = how_to_install(_EXTRAS[package])
+        extra = _EXTRAS[package]
+        hint = how_to_install_sionna() if extra == "tf" else how_to_install(extra)
         return f"the package {package} is missing: {hint} (see lwmt doctor)"
     if isinstance(error, ImportError | RuntimeError) and "LLVM" in str(error):
         return _one_line(error)

@@ -49,3 +49,9 @@ def how_to_install(extra: str = "") -> str:
     extra = f"[{extra}]" if extra else ""
     # A wheel that is installed already is not looked for anywhere else.
     return f'pip install -e ".{extra}"' if IS_CHECKOUT else f'pip install "lwmt-sionna{extra}"'
+
+
+def how_to_install_sionna() -> str:
+    """The commands that bring Sionna, 1.2 on TensorFlow or 2.2 on PyTorch."""
+    on_pytorch = f"{how_to_install('sionna2')} and export KERAS_BACKEND=torch"
+    return f"{how_to_install('tf')}, or on PyTorch {on_pytorch}"

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-import tensorflow as tf
+from keras import ops
 
 from lwmt_sionna.link import AdaptationConfig
 from lwmt_sionna.link.decoding import Waterfall
@@ -78,8 +78,12 @@ def test_offset_follows_the_rule_of_sionna_sys():
     expected = []
     for drop in [*range(30), *range(30)]:
         expected.append(float(sionna.offset.numpy()[0]))
-        feedback = tf.constant([int(1 - failure[0, drop, 0, 0])])
-        sionna(tf.constant([320]), harq_feedback=feedback, sinr_eff=tf.constant([6.3]))
+        feedback = ops.convert_to_tensor([int(1 - failure[0, drop, 0, 0])])
+        sionna(
+            ops.convert_to_tensor([320]),
+            harq_feedback=feedback,
+            sinr_eff=ops.convert_to_tensor([6.3]),
+        )
     np.testing.assert_allclose(offset[:, 0], expected[30:], atol=1e-4)
 
 

@@ -5,7 +5,7 @@ from math import comb
 
 import numpy as np
 import pytest
-import tensorflow as tf
+from keras import ops
 from scipy.special import exp1
 from scipy.stats import norm
 from sionna.phy.channel import FlatFadingChannel
@@ -80,7 +80,7 @@ def test_log_likelihood_ratios_are_those_of_sionnas_demapper(rng, num_bits):
     no = np.float32(0.2)
     llr = downlink.log_likelihood_ratios(coded, slot, h_hat, no, noise)
     at_data = noise[:, :, ALONE.data_symbols].reshape(3, 1, -1)
-    y = Mapper("qam", num_bits)(tf.constant(coded)) + np.sqrt(no) * at_data
+    y = Mapper("qam", num_bits)(ops.convert_to_tensor(coded)) + np.sqrt(no) * at_data
     expected = Demapper("app", "qam", num_bits)(y, no)
     np.testing.assert_allclose(llr, expected, rtol=1e-3, atol=1e-3)
 
@@ -117,22 +117,24 @@ def test_block_errors_in_rayleigh_fading_are_those_of_sionnas_channel(rng, mcs):
     num_blocks, num_bits = 500, get_mcs(mcs).num_bits_per_symbol
     slot, h_hat = slot_of(complex_normal(rng, (num_blocks, 1, 1)), ALONE)
     bits, bits_hat = downlink(slot, h_hat, no)
-    failed = np.any(bits != bits_hat, axis=-1)
+    failed = np.any(bits.numpy() != bits_hat.numpy(), axis=-1)
 
     encoder = LDPC5GEncoder(
         downlink.num_info_bits, downlink.num_coded_bits, num_bits_per_symbol=num_bits
     )
-    bits = tf.constant(rng.integers(2, size=(num_blocks, downlink.num_info_bits)), tf.float32)
+    bits = ops.convert_to_tensor(
+        rng.integers(2, size=(num_blocks, downlink.num_info_bits)), "float32"
+    )
     x = Mapper("qam", num_bits)(encoder(bits))
     # One coefficient per block: the symbols of a block as the antennas of one diagonal channel.
     _, h = FlatFadingChannel(1, 1, add_awgn=False, return_channel=True)(
-        tf.ones([num_blocks, 1], tf.complex64)
+        ops.ones([num_blocks, 1], "complex64")
     )
     h = h[:, :, 0]
-    y = h * x + tf.cast(np.sqrt(no), tf.complex64) * complex_normal(rng, x.shape)
-    llr = Demapper("app", "qam", num_bits)(y / h, no / tf.abs(h) ** 2 * tf.ones(x.shape))
+    y = h * x + ops.cast(np.sqrt(no), "complex64") * complex_normal(rng, x.shape)
+    llr = Demapper("app", "qam", num_bits)(y / h, no / ops.abs(h) ** 2 * ops.ones(x.shape))
     decoder = LDPC5GDecoder(encoder, num_iter=ALONE.num_iterations)
-    reference = np.any(decoder(llr) != bits, axis=-1)
+    reference = np.any(decoder(llr).numpy() != bits.numpy(), axis=-1)
 
     deviation = np.sqrt((failed.var() + reference.var()) / num_blocks)
     assert 0.1 < reference.mean() < 0.9
@@ -156,7 +158,7 @@ def test_aged_channel_of_standing_users_is_the_perfect_one(rng):
         bits = rng.integers(2, size=(8, 2, downlink.num_info_bits)).astype(np.float32)
         noise = complex_normal(np.random.default_rng(1), (8, 2, 14, 16))
         _, bits_hat = downlink(drops.slot, h_hat, 0.6, bits=bits, noise=noise)
-        failed.append(np.any(bits != bits_hat, axis=-1))
+        failed.append(np.any(bits != bits_hat.numpy(), axis=-1))
         rng = np.random.default_rng(42)
     np.testing.assert_array_equal(failed[0], failed[1])
     assert 0 < failed[0].sum() < failed[0].size

@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
+from keras import ops
 
 from lwmt_sionna.data import PlanarArray, subcarrier_frequencies, synthesize
 from lwmt_sionna.link import CirGenerator, cir_dataset
@@ -15,7 +16,8 @@ FREQUENCIES = subcarrier_frequencies(16, 540e3)
 def ofdm(a, tau):
     from sionna.phy.channel import cir_to_ofdm_channel
 
-    return cir_to_ofdm_channel(FREQUENCIES.astype(np.float32), a[None], tau[None])[0].numpy()
+    given = FREQUENCIES.astype(np.float32), a[None], tau[None]
+    return cir_to_ofdm_channel(*(ops.convert_to_tensor(each) for each in given))[0].numpy()
 
 
 def test_impulse_responses_give_the_synthesised_channel(rng):

@@ -60,7 +60,8 @@ def sweep(tmp_path_factory):
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_dask_workers_give_the_same_counts_or_say_that_they_cannot(sweep, monkeypatch, workers):
-    from distributed import Client, LocalCluster
+    distributed = pytest.importorskip("distributed")
+    Client, LocalCluster = distributed.Client, distributed.LocalCluster
 
     folder, config, expected = sweep
     # A policy of one's own that is another one on the workers.
@@ -139,5 +140,6 @@ def test_wrong_places(sweep):
     folder, config, _ = sweep
     with pytest.raises(ValueError, match="workers=0"):
         evaluate_link(config, folder / "wrong", progress=False, workers=0)
+    pytest.importorskip("distributed")
     with pytest.raises(ValueError, match="nowhere"):
         evaluate_link(config, folder / "wrong", progress=False, dask="nowhere")

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-import tensorflow as tf
+from keras import ops
 from sionna.phy.mapping import Demapper, Mapper
 
 from lwmt_sionna.link.phy.information import bit_information, effective_snr_db, qam_information
@@ -9,7 +9,7 @@ from lwmt_sionna.link.phy.information import bit_information, effective_snr_db, 
 @pytest.mark.parametrize(("num_bits", "snr_db"), [(2, 0.0), (4, 8.0), (6, 12.0)])
 def test_information_is_that_of_sionnas_demapper(rng, num_bits, snr_db):
     no = np.float32(10 ** (-snr_db / 10))
-    coded = tf.constant(rng.integers(2, size=(200, 600)), tf.float32)
+    coded = ops.convert_to_tensor(rng.integers(2, size=(200, 600)), "float32")
     x = Mapper("qam", num_bits)(coded)
     noise = rng.standard_normal((*x.shape, 2), np.float32).view(np.complex64)[..., 0]
     llr = Demapper("app", "qam", num_bits)(x + np.sqrt(no / 2) * noise, no)

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
-import tensorflow as tf
+from keras import ops
 
+from lwmt_sionna.link.phy.line import compiled
 from lwmt_sionna.link.phy.processing import dominant_rows, effective_channel, rzf_precoder
 
 
@@ -16,12 +17,11 @@ def smooth_channel(rng, num_subcarriers, num_user_antennas, num_antennas, num_ta
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 4), (2, 1, 4), (2, 2, 8), (4, 2, 8), (3, 3, 5)])
-@pytest.mark.parametrize("compiled", [False, True])
-def test_dominant_rows_are_those_of_the_singular_value_decomposition(rng, shape, compiled):
+@pytest.mark.parametrize("mode", ["graph", "xla"])
+def test_dominant_rows_are_those_of_the_singular_value_decomposition(rng, shape, mode):
     num_user_antennas, num_rows, num_antennas = shape
     h = complex_normal(rng, (6, num_user_antennas, num_antennas))
-    function = tf.function(dominant_rows, jit_compile=compiled)
-    rows = function(h, num_rows).numpy()
+    rows = compiled(dominant_rows, mode)(ops.convert_to_tensor(h), num_rows).numpy()
     assert rows.shape == (6, num_rows, num_antennas)
     _, values, right = np.linalg.svd(h)
     np.testing.assert_allclose(

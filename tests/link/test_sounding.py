@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-import tensorflow as tf
+from keras import ops
 from sionna.phy.ofdm import LSChannelEstimator, PilotPattern, ResourceGrid
 
 from lwmt_sionna.data import PlanarArray, subcarrier_frequencies, synthesize
@@ -78,7 +78,9 @@ def test_linear_estimates_are_those_of_sionnas_estimator(rng, comb):
         subcarrier_spacing=30e3,
         pilot_pattern=PilotPattern(mask, pilots),
     )
-    y = tf.constant((h * (pilots[0, 0] != 0))[:, None, :, None])  # [batch, rx, ant, symbol, f]
+    y = ops.convert_to_tensor(
+        (h * (pilots[0, 0] != 0))[:, None, :, None]
+    )  # [batch, rx, ant, symbol, f]
     expected, _ = LSChannelEstimator(grid, interpolation_type="lin")(y, 0.0)
     matrix = interpolation_matrix(frequencies[::comb], frequencies, "linear", 1e-6, 0.0)
     np.testing.assert_allclose(

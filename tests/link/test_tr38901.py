@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 
-from lwmt_sionna.data import PlanarArray, axes_fault, join_channels, read_channels
+from lwmt_sionna.data import PlanarArray, axes_fault, join_channels, read_channels, write_channels
 from lwmt_sionna.link import Tr38901Config, draw_channels, generate_channels
 from lwmt_sionna.link.phy import tr38901
 
@@ -32,7 +32,12 @@ def test_delays_are_those_of_the_table(name):
     correlation = [np.mean(h[..., d:] * h[..., : 64 - d].conj()) for d in range(16)]
     antenna = PanelArray(1, 1, "single", "V", "omni", 3.5e9)
     table = CDL(name, 100e-9, 3.5e9, antenna, antenna, "uplink")
-    powers, delays = np.asarray(table.powers), np.asarray(table.delays)
+    # The first cluster's rays, beside the path in sight.
+    powers, delays, k_factor = (
+        np.ravel(x) for x in (table._powers, table._delays, table._k_factor)
+    )
+    powers[0] += k_factor[0]
+    powers /= 1 + k_factor[0]
     turn = np.exp(-2j * np.pi * np.arange(16)[:, None] * config.subcarrier_spacing * delays)
     # The mean over some thousand samples is good to a few percent.
     np.testing.assert_allclose(correlation, turn @ powers, atol=0.08)
@@ -78,8 +83,11 @@ def test_doppler_shifts_spread_as_the_angles_of_the_receiver(direction):
 
     antenna = PanelArray(1, 1, "single", "V", "omni", 3.5e9)
     user = CDL("A", 100e-9, 3.5e9, antenna, antenna, direction)
-    azimuth, zenith = (np.asarray(x)[0, 0, 0] for x in (user._aoa, user._zoa))
-    power = np.repeat(np.asarray(user.powers)[:, None] / azimuth.shape[1], azimuth.shape[1], axis=1)
+    # Sionna 1.2 has three axes of one in front.
+    azimuth, zenith = (np.asarray(x).reshape(*x.shape[-2:]) for x in (user._aoa, user._zoa))
+    power = np.repeat(
+        np.asarray(user._powers).reshape(-1, 1) / azimuth.shape[1], azimuth.shape[1], axis=1
+    )
     ray = np.stack([np.sin(zenith) * np.cos(azimuth), np.sin(zenith) * np.sin(azimuth),
                     np.cos(zenith)])  # fmt: skip
     centre = np.sum(power * ray, axis=(1, 2))
@@ -172,6 +180,10 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch):
     # What is finished stays; another world does not overwrite it.
     generate_channels(config, path)
     assert drawn == [1]
+    older = dataclasses.replace(channels, metadata=channels.metadata | {"sionna": "1.0"})
+    write_channels(tmp_path / "older.h5", older)
+    with pytest.raises(ValueError, match=r"by another Sionna, 1\.0"):
+        generate_channels(config, tmp_path / "older.h5")
     with pytest.raises(ValueError, match="another configuration"):
         generate_channels(dataclasses.replace(config, seed=1), path)
 

@@ -31,6 +31,7 @@ def outcome(capsys, error, argv=()):
         (ModuleNotFoundError("No module named 'h5py'", name="h5py"), 'pip install -e "."'),
         (ModuleNotFoundError("No module named 'sionna.rt'", name="sionna.rt"), ".[rt]"),
         (ModuleNotFoundError("No module named 'sionna.phy'", name="sionna.phy"), ".[tf]"),
+        (ModuleNotFoundError("No module named 'sionna'", name="sionna"), ".[sionna2]"),
         (ModuleNotFoundError("No module named 'numpy'", name="numpy"), 'pip install -e "."'),
         (OSError(28, "No space left on device", "a.h5"), "No space left on device: a.h5"),
         (MemoryError("Unable to allocate 3 GiB"), "3 GiB"),

@@ -1,7 +1,7 @@
 """Multi-user MIMO downlink with a precoder that knows the channel only as well as its CSI."""
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 from sionna.phy import Block
 from sionna.phy.fec.ldpc import LDPC5GDecoder, LDPC5GEncoder
 from sionna.phy.mapping import BinarySource, Constellation, Demapper, Mapper
@@ -16,6 +16,7 @@ from sionna.phy.ofdm import (
 from sionna.phy.utils import complex_normal, expand_to_rank
 
 from lwmt_sionna.link.phy.config import PILOT_COMB, DownlinkConfig, Mcs, get_mcs
+from lwmt_sionna.link.phy.line import dtypes
 from lwmt_sionna.link.phy.processing import (
     WienerInterpolator,
     dominant_rows,
@@ -78,7 +79,8 @@ class Downlink(Block):
 
     The chain is Sionna's: 5G LDPC code, QAM mapper, resource grid with precoded pilots, channel
     estimation, LMMSE detection (the interference of the other users' streams is treated as coloured
-    noise), soft demapper, belief propagation. It compiles with `tf.function(jit_compile=True)`.
+    noise), soft demapper, belief propagation. On Sionna 1.2 it compiles with
+    `tf.function(jit_compile=True)`; on Sionna 2.2 it computes with PyTorch, as it is.
 
     With channels of unit mean power per coefficient, `1 / no` is the *link SNR*: total transmit
     power times mean gain of an antenna, over noise power.
@@ -109,9 +111,9 @@ class Downlink(Block):
     Example:
         >>> downlink = Downlink(mcs=13)
         >>> h = complex_normal([2, 4, 1, 32, 32])
-        >>> bits, bits_hat = downlink(tf.repeat(h, 14, axis=2), h[:, :, 0], no=0.1)
-        >>> bits_hat.shape
-        TensorShape([2, 4, 612])
+        >>> bits, bits_hat = downlink(keras.ops.repeat(h, 14, axis=2), h[:, :, 0], no=0.1)
+        >>> tuple(bits_hat.shape)
+        (2, 4, 612)
 
     Reference:
         C. B. Peel, B. M. Hochwald, A. L. Swindlehurst, "A vector-perturbation technique for
@@ -125,6 +127,7 @@ class Downlink(Block):
         precision: str | None = None,
     ) -> None:
         super().__init__(precision=precision)
+        self._real, self._complex = dtypes(self.precision)
         self.config = DownlinkConfig() if config is None else config
         self.mcs = get_mcs(mcs)
         config = self.config
@@ -189,14 +192,14 @@ class Downlink(Block):
         Complex `[batch_size, fft_size, num_tx_ant, num_streams]`.
         """
         config = self.config
-        rows = tf.transpose(self._estimate(h_hat)[:, :, 0], [0, 3, 1, 2])
+        rows = ops.transpose(self._estimate(h_hat)[:, :, 0], [0, 3, 1, 2])
         if config.combining == "eigen":
             shape = [-1, config.num_subcarriers, config.num_users]
-            split = tf.reshape(rows, [*shape, config.num_user_antennas, config.num_antennas])
-            modes = dominant_rows(tf.transpose(split, [0, 2, 1, 3, 4]), config.streams_per_user)
-            modes = tf.transpose(modes, [0, 2, 1, 3, 4])
-            rows = tf.reshape(modes, [*shape[:2], config.num_streams, config.num_antennas])
-        alpha = config.num_streams * tf.cast(no, self.rdtype)
+            split = ops.reshape(rows, [*shape, config.num_user_antennas, config.num_antennas])
+            modes = dominant_rows(ops.transpose(split, [0, 2, 1, 3, 4]), config.streams_per_user)
+            modes = ops.transpose(modes, [0, 2, 1, 3, 4])
+            rows = ops.reshape(modes, [*shape[:2], config.num_streams, config.num_antennas])
+        alpha = config.num_streams * ops.cast(no, self._real)
         return rzf_precoder(rows, expand_to_rank(alpha, 2))
 
     def effective_channel(self, h: Tensor, h_hat: Tensor, no: Tensor) -> Tensor:
@@ -241,7 +244,7 @@ class Downlink(Block):
             Float `[batch_size, num_users]` [bit/s/Hz]: mean over the resource elements of
             `log2(1 + SINR)`, summed over a user's streams, pilots not deducted.
         """
-        rate = tf.reduce_mean(tf.math.log1p(self.sinr(h_eff, no)), axis=-1) / np.log(2.0)
+        rate = ops.mean(ops.log1p(self.sinr(h_eff, no)), axis=-1) / float(np.log(2.0))
         return self.config.streams_per_user * rate
 
     def data_sinr(self, h_eff: Tensor, no: Tensor, noise: Tensor | None = None) -> Tensor:
@@ -257,8 +260,9 @@ class Downlink(Block):
         """
         estimate = None
         if self.config.receiver != "perfect":
-            shape = [tf.shape(h_eff)[0], 1, self.config.num_streams, self.config.num_data_symbols]
-            pilots = self._grid_mapper(tf.zeros(shape, self.cdtype))
+            size = ops.shape(h_eff)[0]
+            shape = [size, 1, self.config.num_streams, self.config.num_data_symbols]
+            pilots = self._grid_mapper(ops.zeros(shape, self._complex))
             no = self._noise_power(no, h_eff)
             estimate = self._estimator(self._receive(h_eff, pilots, no, noise), no)
         return self._sinr(h_eff, no, estimate, self.config.data_symbols)
@@ -267,21 +271,22 @@ class Downlink(Block):
         """SINR per user over the given OFDM symbols, flattened."""
         config = self.config
         h_eff_hat, error = None, 0.0
+        symbols = np.asarray(symbols, np.int32)
         if estimate is not None:
             # Of Sionna's seven axes the one of transmitters goes, streams become the last.
             h_eff_hat, error = (
-                tf.gather(tf.transpose(x[:, :, :, 0], [0, 1, 2, 4, 5, 3]), symbols, axis=3)
-                for x in (estimate[0], tf.broadcast_to(estimate[1], tf.shape(estimate[0])))
+                ops.take(ops.transpose(x[:, :, :, 0], [0, 1, 2, 4, 5, 3]), symbols, axis=3)
+                for x in (estimate[0], ops.broadcast_to(estimate[1], ops.shape(estimate[0])))
             )
         sinr = post_equalization_sinr(
-            tf.gather(self._by_user(h_eff), symbols, axis=3),
-            expand_to_rank(tf.cast(no, self.rdtype), 1),
+            ops.take(self._by_user(h_eff), symbols, axis=3),
+            expand_to_rank(ops.cast(no, self._real), 1),
             config.streams_per_user,
             h_eff_hat,
             error,
         )
         size = config.streams_per_user * len(symbols) * config.num_subcarriers
-        return tf.reshape(sinr, [-1, config.num_users, size])
+        return ops.reshape(sinr, [-1, config.num_users, size])
 
     def call(
         self,
@@ -292,7 +297,7 @@ class Downlink(Block):
         noise: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         if bits is None:
-            shape = [tf.shape(h)[0], self.config.num_users, self.num_info_bits]
+            shape = [ops.shape(h)[0], self.config.num_users, self.num_info_bits]
             bits = self._source(shape)
         coded = self._encoder(bits)
         return bits, self._decoder(self.log_likelihood_ratios(coded, h, h_hat, no, noise))
@@ -316,62 +321,65 @@ class Downlink(Block):
         """
         config = self.config
         per_stream = self.num_coded_bits // config.streams_per_user
-        x = self._mapper(tf.reshape(coded, [-1, 1, config.num_streams, per_stream]))
+        x = self._mapper(ops.reshape(coded, [-1, 1, config.num_streams, per_stream]))
         h_eff = self.effective_channel(h, h_hat, no)
         no = self._noise_power(no, h_eff)
         y = self._receive(h_eff, self._grid_mapper(x), no, noise)
         if config.receiver == "perfect":
-            h_eff_hat = tf.transpose(self._by_user(h_eff), [0, 1, 2, 5, 3, 4])[:, :, :, None]
-            error_variance = tf.zeros([1] * 7, self.rdtype)
+            h_eff_hat = ops.transpose(self._by_user(h_eff), [0, 1, 2, 5, 3, 4])[:, :, :, None]
+            error_variance = ops.zeros([1] * 7, self._real)
         else:
             h_eff_hat, error_variance = self._estimator(y, no)
         x_hat, no_eff = self._equalizer(y, h_eff_hat, error_variance, no)
         llr = self._demap(x_hat, no_eff)
-        return tf.reshape(llr, [-1, config.num_users, self.num_coded_bits])
+        return ops.reshape(llr, [-1, config.num_users, self.num_coded_bits])
 
     def _short(self, name, h, num_symbols):
         """`[batch_size, num_links, num_ofdm_symbols, num_tx_ant, fft_size]` of either form."""
         config = self.config
-        h = tf.cast(h, self.cdtype)
+        h = ops.cast(h, self._complex)
         users = (config.num_users, config.num_user_antennas, 1)
         grid = (num_symbols, config.num_subcarriers)
-        if h.shape.rank == 7:
+        if len(h.shape) == 7:
             expected = (None, *users, config.num_antennas, *grid)
         else:
             expected = (None, config.num_links, num_symbols, config.num_antennas, grid[1])
-        if not h.shape.is_compatible_with(expected):
+        if len(h.shape) != len(expected) or any(
+            None not in sizes and sizes[0] != sizes[1] for sizes in zip(h.shape, expected)
+        ):
             raise ValueError(
                 f"`{name}` has the shape (batch_size, num_rx, num_rx_ant, num_tx, num_tx_ant, "
                 "num_ofdm_symbols, fft_size) or (batch_size, num_links, num_ofdm_symbols, "
                 f"num_tx_ant, fft_size), estimates without or with one symbol: here {expected}. "
                 f"Received: {name}.shape={tuple(h.shape)}"
             )
-        if h.shape.rank == 7:
-            h = tf.transpose(h[:, :, :, 0], [0, 1, 2, 4, 3, 5])
-            h = tf.reshape(h, [-1, config.num_links, *h.shape[3:]])
+        if len(h.shape) == 7:
+            h = ops.transpose(h[:, :, :, 0], [0, 1, 2, 4, 3, 5])
+            h = ops.reshape(h, [-1, config.num_links, *h.shape[3:]])
         return h
 
     def _estimate(self, h_hat):
         """`[batch_size, num_links, 1, num_tx_ant, fft_size]` of any form of the estimate."""
-        h_hat = tf.convert_to_tensor(h_hat)
-        return self._short("h_hat", h_hat[:, :, None] if h_hat.shape.rank == 4 else h_hat, 1)
+        h_hat = ops.convert_to_tensor(h_hat)
+        return self._short("h_hat", h_hat[:, :, None] if len(h_hat.shape) == 4 else h_hat, 1)
 
     def _noise_power(self, no, h_eff):
-        return tf.broadcast_to(expand_to_rank(tf.cast(no, self.rdtype), 1), [tf.shape(h_eff)[0]])
+        no = expand_to_rank(ops.cast(no, self._real), 1)
+        return ops.broadcast_to(no, [ops.shape(h_eff)[0]])
 
     def _receive(self, h_eff, x, no, noise):
         """`[batch_size, num_users, num_user_antennas, num_ofdm_symbols, num_subcarriers]`."""
         if noise is None:
-            noise = complex_normal(tf.shape(h_eff)[:-1], precision=self.precision)
+            noise = complex_normal(ops.shape(h_eff)[:-1], precision=self.precision)
         # b batch, r receive antenna, s stream, t OFDM symbol, f subcarrier
-        y = tf.einsum("brtfs,bstf->brtf", h_eff, x[:, 0])
-        y += tf.cast(tf.sqrt(no), self.cdtype)[:, None, None, None] * tf.cast(noise, self.cdtype)
-        return self._by_user(y)
+        y = ops.einsum("brtfs,bstf->brtf", h_eff, x[:, 0])
+        scale = ops.cast(ops.sqrt(no), self._complex)[:, None, None, None]
+        return self._by_user(y + scale * ops.cast(noise, self._complex))
 
     def _by_user(self, x):
         """Splits receive antennas (axis 1) into users and antennas of a user."""
         config = self.config
-        return tf.reshape(x, [-1, config.num_users, config.num_user_antennas, *x.shape[2:]])
+        return ops.reshape(x, [-1, config.num_users, config.num_user_antennas, *x.shape[2:]])
 
     def _demap(self, x_hat, no_eff):
         """Log-likelihood ratios of the bits, exactly those of Sionna's demapper for QAM.
@@ -379,14 +387,13 @@ class Downlink(Block):
         A square constellation is the product of two real ones: 2 x 8 distances in place of 64.
         """
         half = self.mcs.num_bits_per_symbol // 2
-        parts = tf.stack([tf.math.real(x_hat), tf.math.imag(x_hat)], axis=-1)
+        parts = ops.stack([ops.real(x_hat), ops.imag(x_hat)], axis=-1)
         # Each part has half the energy and half the noise; Sionna's PAM has unit energy.
-        parts = tf.cast(np.sqrt(2.0) * parts, self.cdtype)
+        parts = ops.cast(float(np.sqrt(2.0)) * parts, self._complex)
         llr = self._demapper(parts, 2.0 * no_eff[..., None])
         # Bits alternate between the real and the imaginary part.
-        llr = tf.reshape(llr, tf.concat([tf.shape(parts), [half]], axis=0))
-        llr = tf.linalg.matrix_transpose(llr)
-        return tf.reshape(llr, tf.concat([tf.shape(x_hat)[:-1], [-1]], axis=0))
+        llr = ops.reshape(llr, [*ops.shape(parts), half])
+        return ops.reshape(ops.swapaxes(llr, -1, -2), [*ops.shape(x_hat)[:-1], -1])
 
 
 def _make_encoder(mcs, config, precision):

@@ -3,6 +3,7 @@
 import functools
 
 import numpy as np
+from keras import ops
 
 from lwmt_sionna.typing import Array, ArrayLike, Tensor
 
@@ -59,10 +60,8 @@ def bit_information(coded: Tensor, llr: Tensor) -> Tensor:
     Returns:
         Float tensor `[...]`; at most 1, and below 0 where ratios mislead.
     """
-    import tensorflow as tf
-
-    loss = tf.math.softplus((1.0 - 2.0 * coded) * llr)
-    return 1.0 - tf.reduce_mean(loss, axis=-1) / np.log(2.0)
+    loss = ops.softplus((1.0 - 2.0 * coded) * llr)
+    return 1.0 - ops.mean(loss, axis=-1) / float(np.log(2.0))
 
 
 @functools.cache

@@ -4,10 +4,11 @@ Stateless functions on `[..., num_rows, num_antennas]`; `Downlink` arranges the 
 """
 
 import numpy as np
-import tensorflow as tf
+from keras import ops
 from sionna.phy.mimo import rzf_precoding_matrix
 from sionna.phy.ofdm import BaseChannelInterpolator, PilotPattern
 
+from lwmt_sionna.link.phy.line import dtypes, real_dtype
 from lwmt_sionna.typing import Tensor
 
 
@@ -51,8 +52,8 @@ class WienerInterpolator(BaseChannelInterpolator):
         precision: str | None = None,
     ) -> None:
         super().__init__(precision=precision)
-        mask = pilot_pattern.mask.numpy()[0].astype(bool)
-        active = np.abs(pilot_pattern.pilots.numpy()[0]) > 0
+        mask = ops.convert_to_numpy(pilot_pattern.mask)[0].astype(bool)
+        active = np.abs(ops.convert_to_numpy(pilot_pattern.pilots)[0]) > 0
         _, num_symbols, num_subcarriers = mask.shape
         time = _uniform_window(num_symbols, doppler_spread)
         frequency = _uniform_window(num_subcarriers, delay_spread)
@@ -70,25 +71,27 @@ class WienerInterpolator(BaseChannelInterpolator):
             weights.append(cross.reshape(-1, len(d)) @ v)
         self._grid = [num_symbols, num_subcarriers]
         share = active / active.sum(axis=1, keepdims=True)
-        self._share = tf.constant(share, self.rdtype)
-        self._values = tf.constant(np.stack(values), self.rdtype)
-        self._bases = tf.constant(np.stack(bases), self.cdtype)
-        self._weights = tf.constant(np.stack(weights), self.cdtype)
+        real, complex_ = dtypes(self.precision)
+        self._share = ops.convert_to_tensor(share, real)
+        self._values = ops.convert_to_tensor(np.stack(values), real)
+        self._bases = ops.convert_to_tensor(np.stack(bases), complex_)
+        self._weights = ops.convert_to_tensor(np.stack(weights), complex_)
 
     def __call__(self, h_hat: Tensor, err_var: Tensor) -> tuple[Tensor, Tensor]:
-        noise = tf.reduce_sum(err_var * self._share, axis=-1, keepdims=True)
-        power = tf.reduce_sum(tf.abs(h_hat) ** 2 * self._share, axis=-1, keepdims=True) - noise
+        noise = ops.sum(err_var * self._share, axis=-1, keepdims=True)
+        power = ops.sum(ops.abs(h_hat) ** 2 * self._share, axis=-1, keepdims=True) - noise
         # A stream that is not heard above the noise has little power, not a negative one.
-        power = tf.maximum(power, 1e-2 * noise + tf.cast(1e-20, self.rdtype))
+        power = ops.maximum(power, 1e-2 * noise + 1e-20)
         gain = 1.0 / (self._values + noise / power)
         # s stream, p pilot, q eigenvalue, g element of the grid
-        spectrum = tf.einsum("...sp,spq->...sq", h_hat, self._bases)
-        filtered = tf.cast(gain, self.cdtype) * spectrum
-        estimate = tf.einsum("...sq,sgq->...sg", filtered, self._weights)
-        explained = tf.einsum("...sq,sgq->...sg", gain, tf.abs(self._weights) ** 2)
-        error = tf.broadcast_to(tf.maximum(power * (1.0 - explained), 0.0), tf.shape(estimate))
-        shape = tf.concat([tf.shape(estimate)[:-1], self._grid], axis=0)
-        return tf.reshape(estimate, shape), tf.reshape(error, shape)
+        spectrum = ops.einsum("...sp,spq->...sq", h_hat, self._bases)
+        filtered = ops.cast(gain, spectrum.dtype) * spectrum
+        estimate = ops.einsum("...sq,sgq->...sg", filtered, self._weights)
+        explained = ops.einsum("...sq,sgq->...sg", gain, ops.abs(self._weights) ** 2)
+        shape = ops.shape(estimate)
+        error = ops.broadcast_to(ops.maximum(power * (1.0 - explained), 0.0), shape)
+        shape = (*shape[:-1], *self._grid)
+        return ops.reshape(estimate, shape), ops.reshape(error, shape)
 
 
 def _uniform_window(size, width):
@@ -126,35 +129,41 @@ def post_equalization_sinr(
     Returns:
         Float `[batch_size, num_users, streams_per_user, num_ofdm_symbols, num_subcarriers]`.
     """
-    h_eff = tf.convert_to_tensor(h_eff)
-    rdtype = h_eff.dtype.real_dtype
+    h_eff = ops.convert_to_tensor(h_eff)
     num_users, num_user_antennas, num_streams = (h_eff.shape[axis] for axis in (1, 2, 5))
     # [b batch, u user, t OFDM symbol, f subcarrier, r receive antenna, k stream of anybody]
     order = [0, 1, 3, 4, 2, 5]
-    h = tf.transpose(h_eff, order)
-    h_hat = h if h_eff_hat is None else tf.transpose(h_eff_hat, order)
-    csi_error = tf.broadcast_to(tf.cast(error_variance, rdtype), tf.shape(h_eff))
-    csi_error = tf.reduce_sum(tf.transpose(csi_error, order), axis=-1)
-    no = tf.reshape(tf.cast(no, rdtype), [-1, 1, 1, 1, 1])
+    h = ops.transpose(h_eff, order)
+    h_hat = h if h_eff_hat is None else ops.transpose(h_eff_hat, order)
+    real = real_dtype(h)
+    csi_error = ops.broadcast_to(ops.cast(error_variance, real), ops.shape(h_eff))
+    csi_error = ops.sum(ops.transpose(csi_error, order), axis=-1)
+    no = ops.reshape(ops.cast(no, real), [-1, 1, 1, 1, 1])
 
     # s stream of the user's own
     own = np.eye(num_streams).reshape(num_users, streams_per_user, num_streams)
-    desired = tf.einsum("butfrk,usk->butfrs", h_hat, tf.constant(own, h.dtype))
-    covariance = tf.matmul(h_hat, h_hat, adjoint_b=True)
-    covariance += tf.linalg.diag(tf.cast(no + csi_error, h.dtype))
+    desired = ops.einsum("butfrk,usk->butfrs", h_hat, ops.convert_to_tensor(own, h.dtype))
+    covariance = ops.matmul(h_hat, adjoint(h_hat))
+    identity = ops.eye(num_user_antennas, dtype=h.dtype)
+    covariance = covariance + ops.cast(no + csi_error, h.dtype)[..., None] * identity
     if num_user_antennas == 1:
-        w = tf.linalg.adjoint(desired / covariance)
+        w = adjoint(desired / covariance)
     else:
-        w = tf.linalg.adjoint(tf.linalg.solve(covariance, desired))
-    scale = tf.linalg.diag_part(tf.matmul(w, desired))
-    w = tf.math.divide_no_nan(w, scale[..., None])
+        w = adjoint(ops.solve(covariance, desired))
+    scale = ops.diagonal(ops.matmul(w, desired), axis1=-2, axis2=-1)
+    w = ops.divide_no_nan(w, scale[..., None])
 
-    heard = tf.matmul(w, h)
-    own = tf.constant(own[:, None, None], h.dtype)
-    signal = tf.reduce_sum(tf.abs(heard * own) ** 2, axis=-1)
-    error = tf.reduce_sum(tf.abs(heard - own) ** 2, axis=-1)
-    error += no * tf.reduce_sum(tf.abs(w) ** 2, axis=-1)
-    return tf.transpose(signal / error, [0, 1, 4, 2, 3])
+    heard = ops.matmul(w, h)
+    own = ops.convert_to_tensor(own[:, None, None], h.dtype)
+    signal = ops.sum(ops.abs(heard * own) ** 2, axis=-1)
+    error = ops.sum(ops.abs(heard - own) ** 2, axis=-1)
+    error = error + no * ops.sum(ops.abs(w) ** 2, axis=-1)
+    return ops.transpose(signal / error, [0, 1, 4, 2, 3])
+
+
+def adjoint(matrix: Tensor) -> Tensor:
+    """Conjugate transpose over the last two axes."""
+    return ops.conj(ops.swapaxes(matrix, -1, -2))
 
 
 def dominant_rows(h: Tensor, num_rows: int) -> Tensor:
@@ -178,13 +187,13 @@ def dominant_rows(h: Tensor, num_rows: int) -> Tensor:
         broadcast channel", Proc. IEEE ICASSP, 2007.
     """
     # Only the vectors are used: XLA's complex eigenvalues are NaN on a CPU (TensorFlow 2.21).
-    _, vectors = tf.linalg.eigh(tf.matmul(h, h, adjoint_b=True))
-    vectors = tf.reverse(vectors, axis=[-1])[..., :num_rows]
-    turn = tf.reduce_sum(tf.math.conj(vectors[..., :-1, :, :]) * vectors[..., 1:, :, :], axis=-2)
-    phase = tf.cumsum(tf.math.angle(turn), axis=-2)
-    phase = tf.concat([tf.zeros_like(phase[..., :1, :]), phase], axis=-2)
-    vectors *= tf.exp(tf.complex(tf.zeros_like(phase), -phase))[..., None, :]
-    return tf.matmul(vectors, h, adjoint_a=True)
+    _, vectors = ops.eigh(ops.matmul(h, adjoint(h)))
+    vectors = ops.flip(vectors, axis=-1)[..., :num_rows]
+    turn = ops.sum(ops.conj(vectors[..., :-1, :, :]) * vectors[..., 1:, :, :], axis=-2)
+    phase = ops.cumsum(ops.angle(turn), axis=-2)
+    phase = ops.concatenate([ops.zeros_like(phase[..., :1, :]), phase], axis=-2)
+    vectors = vectors * ops.exp(-1j * ops.cast(phase, vectors.dtype))[..., None, :]
+    return ops.matmul(adjoint(vectors), h)
 
 
 def rzf_precoder(rows: Tensor, alpha: Tensor) -> Tensor:
@@ -195,11 +204,12 @@ def rzf_precoder(rows: Tensor, alpha: Tensor) -> Tensor:
     broadcastable to `[...]`, and the result complex `[..., num_antennas, num_streams]`. Streams
     whose row is zero radiate nothing.
     """
+    rows = ops.convert_to_tensor(rows)
     # Of full rank: Sionna's precoding blocks broadcast lower ranks in different directions.
-    alpha = tf.broadcast_to(alpha, tf.shape(rows)[:-2])
-    precision = "double" if rows.dtype == tf.complex128 else "single"
+    alpha = ops.broadcast_to(alpha, ops.shape(rows)[:-2])
+    precision = "double" if real_dtype(rows) == "float64" else "single"
     g = rzf_precoding_matrix(rows, alpha, precision=precision)
-    return g / tf.cast(np.sqrt(rows.shape[-2]), g.dtype)
+    return g / float(np.sqrt(rows.shape[-2]))
 
 
 def effective_channel(h: Tensor, g: Tensor) -> Tensor:
@@ -214,8 +224,8 @@ def effective_channel(h: Tensor, g: Tensor) -> Tensor:
         Complex `[batch_size, num_rx, num_ofdm_symbols, num_subcarriers, num_streams]`.
     """
     # b batch, r receive antenna, t OFDM symbol, m transmit antenna, f subcarrier, s stream
-    h = tf.transpose(h, [0, 4, 1, 2, 3])
-    shape = tf.shape(h)
-    flat = tf.reshape(h, [shape[0], shape[1], shape[2] * shape[3], shape[4]])
-    h_eff = tf.reshape(tf.matmul(flat, g), [*tf.unstack(shape)[:4], g.shape[-1]])
-    return tf.transpose(h_eff, [0, 2, 3, 1, 4])
+    h = ops.transpose(h, [0, 4, 1, 2, 3])
+    shape = ops.shape(h)
+    flat = ops.reshape(h, [shape[0], shape[1], -1, shape[4]])
+    h_eff = ops.reshape(ops.matmul(flat, g), [*shape[:4], g.shape[-1]])
+    return ops.transpose(h_eff, [0, 2, 3, 1, 4])

@@ -5,8 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import tensorflow as tf
-from sionna.phy import config as sionna_config
+from keras import ops
 from sionna.phy.fec.ldpc import LDPC5GDecoder, LDPC5GEncoder
 from sionna.phy.mapping import BinarySource, Demapper, Mapper
 from sionna.phy.utils import complex_normal, ebnodb2no
@@ -20,6 +19,7 @@ from lwmt_sionna.link.phy.information import (
     effective_snr_db,
     qam_information,
 )
+from lwmt_sionna.link.phy.line import Compile, compiled, draw_indices, dtypes
 from lwmt_sionna.typing import Array
 
 # Whatever does not depend on the code is computed with these schemes, one per modulation.
@@ -43,7 +43,7 @@ class LinkRunner:
         config: DownlinkConfig | None = None,
         batch_size: int = 32,
         seed: int = 0,
-        compile: Literal["xla", "graph", "eager"] = "xla",
+        compile: Compile = "xla",
     ) -> None:
         self.config = DownlinkConfig() if config is None else config
         self.batch_size = batch_size
@@ -150,7 +150,7 @@ class LinkRunner:
         for first in range(0, num_drops, size):
             # A shorter last batch would be compiled anew.
             drops = np.resize(np.arange(first, min(first + size, num_drops)), size)
-            results.append(np.asarray(call(drops))[: num_drops - first])
+            results.append(ops.convert_to_numpy(call(drops))[: num_drops - first])
         return np.concatenate(results).astype(np.float64)
 
     def _draw_batch(self, kind, key, num_bits, slot_index, drops):
@@ -166,7 +166,7 @@ class LinkRunner:
                 stream = {"info": 1, "coded": 2}[kind]
                 rng = np.random.default_rng([self.seed, stream, slot_index, drop, key])
                 draws.append(rng.integers(2, size=(config.num_users, num_bits)).astype(np.float32))
-        return tf.constant(np.stack(draws))
+        return ops.convert_to_tensor(np.stack(draws))
 
     def _function(self, computation, mcs=None):
         key = computation, mcs
@@ -174,15 +174,13 @@ class LinkRunner:
             # To what has no scheme it does not matter: take one that is there anyway.
             mcs = next(iter(self._downlinks), _REPRESENTATIVES[4]) if mcs is None else mcs
             function = functools.partial(computation, self.downlink(mcs))
-            if self._mode != "eager":
-                function = tf.function(function, jit_compile=self._mode == "xla")
-            self._functions[key] = function
+            self._functions[key] = compiled(function, self._mode)
         return self._functions[key]
 
 
 def _count(downlink, slot, h_hat, no, noise, bits):
     bits, bits_hat = downlink(slot, h_hat, no, bits=bits, noise=noise)
-    return tf.math.count_nonzero(tf.not_equal(bits, bits_hat), axis=-1)
+    return ops.sum(ops.cast(ops.not_equal(bits, bits_hat), "int32"), axis=-1)
 
 
 def _information(downlink, slot, h_hat, no, noise, coded):
@@ -215,7 +213,7 @@ def make_sim_ber_model(
     """A model for `sionna.phy.utils.sim_ber` and `sionna.phy.utils.PlotBER`.
 
     Every call serves `batch_size` drops drawn at random, with fresh bits and noise from Sionna's
-    generator. It runs eagerly, in graph mode and under XLA (`graph_mode="xla"`).
+    generator. It runs eagerly, in graph mode and under XLA (`graph_mode="xla"`, Sionna 1.2).
 
     Args:
         drops: `LinkDrops`.
@@ -249,12 +247,13 @@ def make_sim_ber_model(
     if callable(policy):
         told = told_arrived(policy, drops.arrived)
         h_hat = policy(drops.history, drops.horizon, target=drops.target, **told)
-    slot = tf.constant(drops.slot, downlink.cdtype)
-    h_hat = tf.constant(np.asarray(h_hat), downlink.cdtype)
+    real, complex_ = dtypes(downlink.precision)
+    slot = ops.convert_to_tensor(drops.slot, complex_)
+    h_hat = ops.convert_to_tensor(np.asarray(h_hat), complex_)
 
     def model(batch_size, ebno_db):
         if x_axis == "snr":
-            no = 10.0 ** (-tf.cast(ebno_db, downlink.rdtype) / 10.0)
+            no = 10.0 ** (-ops.cast(ebno_db, real) / 10.0)
         else:
             no = ebnodb2no(
                 ebno_db,
@@ -262,8 +261,8 @@ def make_sim_ber_model(
                 downlink.num_info_bits / downlink.num_coded_bits,
                 downlink.resource_grid,
             )
-        index = sionna_config.tf_rng.uniform([batch_size], 0, drops.num_drops, dtype=tf.int32)
-        return downlink(tf.gather(slot, index), tf.gather(h_hat, index), no)
+        index = draw_indices(batch_size, drops.num_drops)
+        return downlink(ops.take(slot, index, axis=0), ops.take(h_hat, index, axis=0), no)
 
     return model
 
@@ -297,18 +296,20 @@ def make_awgn_link(
     mapper, demapper = Mapper("qam", num_bits), Demapper("app", "qam", num_bits)
     source = BinarySource()
 
-    @tf.function(jit_compile=True)
     def run(no):
         bits = source([batch_size, encoder.k])
         coded = encoder(bits)
         x = mapper(coded)
-        noise = complex_normal(tf.shape(x))
-        llr = demapper(x + tf.cast(tf.sqrt(no), noise.dtype) * noise, no)
-        failed = tf.reduce_any(tf.not_equal(decoder(llr), bits), axis=-1)
+        noise = complex_normal(ops.shape(x))
+        llr = demapper(x + ops.cast(ops.sqrt(no), noise.dtype) * noise, no)
+        failed = ops.any(ops.not_equal(decoder(llr), bits), axis=-1)
         return bit_information(coded, llr), failed
 
+    run = compiled(run, "xla")
+
     def simulate(snr_db):
-        information, failed = run(tf.constant(10 ** (-snr_db / 10), tf.float32))
-        return information.numpy(), failed.numpy()
+        told = run(ops.convert_to_tensor(_noise_power(snr_db)))
+        information, failed = (ops.convert_to_numpy(each) for each in told)
+        return information, failed
 
     return simulate

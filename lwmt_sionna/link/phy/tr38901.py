@@ -8,6 +8,7 @@ import shutil
 from typing import Annotated, Literal
 
 import numpy as np
+from keras import ops
 
 from lwmt_sionna import data
 from lwmt_sionna.runs.configuration import (
@@ -20,6 +21,7 @@ from lwmt_sionna.runs.configuration import (
 )
 from lwmt_sionna.runs.digests import code_digest
 from lwmt_sionna.runs.parallel import progress_bar
+from lwmt_sionna.runs.records import package_versions
 from lwmt_sionna.runs.store import RunFolder
 from lwmt_sionna.typing import PathLike
 
@@ -124,7 +126,8 @@ def draw_channels(config: Tr38901Config, shard: int = 0) -> data.ChannelSequence
     a, tau = (_cdl if config.model in _PROFILES else _cell)(config, speed.astype(np.float32))
     # Users and base stations have axes of one, and users one antenna: [sequence, antenna, path,
     # time] and [sequence, path], whichever way.
-    a, tau = np.asarray(a), np.asarray(tau, np.float64)[:, 0, 0]
+    a, tau = (ops.convert_to_numpy(each) for each in (a, tau))
+    tau = tau[:, 0, 0].astype(np.float64)
     a = a.reshape(size, config.array.num_ant, *a.shape[-2:])
     frequencies = data.subcarrier_frequencies(config.num_subcarriers, config.subcarrier_spacing)
     turn = np.exp(-2j * np.pi * tau[:, :, None] * frequencies).astype(np.complex64)
@@ -137,7 +140,7 @@ def draw_channels(config: Tr38901Config, shard: int = 0) -> data.ChannelSequence
         origin=f"3GPP TR 38.901, {config.model}, by Sionna PHY",
         speed=speed,
         sequence_id=first + np.arange(size),
-        metadata={"config": config.to_dict()},
+        metadata={"config": config.to_dict(), "sionna": _sionna_version()},
     )
 
 
@@ -154,17 +157,24 @@ def generate_channels(
         The `ChannelSequences` written.
 
     Raises:
-        ValueError: If a file or shards of another configuration lie at the target.
+        ValueError: If a file or shards of another configuration, or a file that another version of
+            Sionna drew, lie at the target.
     """
     path = pathlib.Path(path)
     folder = path.with_name(f"{path.name}.shards")
-    claim = config.to_dict()
+    claim, version = config.to_dict(), _sionna_version()
     if path.is_file():
         channels = data.read_channels(path)
         if channels.metadata.get("config") != claim:
             raise ValueError(
                 "The file holds channels of another configuration; remove it or choose another "
                 f"name. Received: path={path}"
+            )
+        drawn_by = channels.metadata.get("sionna", version)
+        if drawn_by != version:
+            raise ValueError(
+                f"The file was drawn by another Sionna, {drawn_by}; this one, {version}, draws "
+                f"other channels. Remove it or choose another name. Received: path={path}"
             )
         logger.info("%s is complete already", path)
         return channels
@@ -173,7 +183,12 @@ def generate_channels(
         shards = range(config.num_shards)
         show = None if progress else False
         for shard in progress_bar(shards, unit="shard", desc=config.model, show=show):
-            key = {"shard": shard, "config": claim, "code": code_digest(__name__)}
+            key = {
+                "shard": shard,
+                "config": claim,
+                "code": code_digest(__name__),
+                "sionna": version,
+            }
             kept = run.store.get_file(key)
             if kept is None:
                 drawn = draw_channels(config, shard)
@@ -187,16 +202,22 @@ def generate_channels(
     return channels
 
 
+def _sionna_version():
+    """The two lines draw other random numbers of one seed."""
+    return package_versions().get("sionna")
+
+
 def _cdl(config, speed):
     """Coefficients and delays of a clustered delay line."""
     from sionna.phy.channel.tr38901 import CDL
+
+    from lwmt_sionna.link.phy.line import cdl_speeds
 
     model = CDL(
         config.model[-1],
         config.delay_spread,
         direction=config.direction,
-        # Sionna draws between bounds that are equal here: one for each sequence.
-        min_speed=speed[:, None],
+        **cdl_speeds(speed),
         **_ends(config),
     )
     return model(len(speed), config.num_snapshots, 1 / config.sampling_period)
@@ -225,7 +246,7 @@ def _cell(config, speed):
         )
     )
     velocity = 4
-    topology[velocity] = topology[velocity] * speed[:, None, None]
+    topology[velocity] = topology[velocity] * ops.convert_to_tensor(speed[:, None, None])
     model.set_topology(*topology, los=config.line_of_sight)
     return model(config.num_snapshots, 1 / config.sampling_period)
 

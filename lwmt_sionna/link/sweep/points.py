@@ -283,10 +283,7 @@ _runner = functools.lru_cache(maxsize=8)(LinkRunner)
 @functools.cache
 def _code():
     """Text that changes with the code, committed or not, that results come from."""
-    versions = records.package_versions()
-    # It is named once Keras is imported, which not every policy does.
-    versions.pop("backend")
-    return [code_digest(__name__), sorted(versions.items())]
+    return [code_digest(__name__), records.installed_versions()]
 
 
 def _csi_quality(h_hat: Array, drops: LinkDrops) -> dict[str, float | None]:
