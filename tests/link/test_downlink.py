@@ -254,6 +254,17 @@ def test_compiled_and_eager_runs_count_alike(small_drops, small_config):
     assert 0 < np.count_nonzero(counts[0]) < counts[0].size
 
 
+@pytest.mark.parametrize("users", [{}, {"num_user_antennas": 2}])
+def test_compiled_and_eager_rates_are_alike(small_config, rng, users):
+    config = dataclasses.replace(small_config, **users)
+    slot, h = static_channel(rng, config, batch_size=3)
+    rates = [
+        LinkRunner(config, compile=mode).spectral_efficiency(slot, h, 10.0)
+        for mode in ("eager", "xla")
+    ]
+    np.testing.assert_allclose(rates[0], rates[1], rtol=1e-4)
+
+
 def test_draws_its_own_bits_and_noise(small_config, rng):
     downlink = Downlink(4, small_config)
     slot, h = static_channel(rng, small_config, batch_size=3)

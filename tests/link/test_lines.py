@@ -11,9 +11,10 @@ import sys
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from lwmt_sionna import link
-from lwmt_sionna.link import DownlinkConfig, LinkRunner
+from lwmt_sionna.link import Downlink, DownlinkConfig, LinkRunner
 from lwmt_sionna.link.phy import line
 from lwmt_sionna.link.phy.config import get_mcs
 
@@ -83,3 +84,32 @@ def test_another_backend_is_refused(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(ImportError, match=r"KERAS_BACKEND=(tensorflow|torch).*backend=jax"):
         importlib.reload(line)
+
+
+@pytest.mark.parametrize("name", STORED)
+def test_double_precision_is_kept(name):
+    config = dataclasses.replace(CONFIG, **VARIANTS[name])
+    rng = np.random.default_rng(8)
+    h = complex_normal(rng, 3, config.num_links, 1, config.num_antennas, config.num_subcarriers)
+    noise = complex_normal(rng, 3, config.num_links, 14, config.num_subcarriers)
+    found = {}
+    for precision in ("single", "double"):
+        downlink = Downlink(13, config, precision)
+        coded = np.random.default_rng(2).integers(2, size=(3, 2, downlink.num_coded_bits))
+        real, complex_ = line.dtypes(precision)
+        slot, told, heard = (
+            ops.convert_to_tensor(x, complex_) for x in (h.repeat(14, axis=2), h[:, :, 0], noise)
+        )
+        h_eff = downlink.effective_channel(slot, told, 0.1)
+        sinr = downlink.data_sinr(h_eff, 0.1, heard)
+        llr = downlink.log_likelihood_ratios(
+            ops.convert_to_tensor(coded, real), slot, told, 0.1, heard
+        )
+        assert keras.backend.standardize_dtype(h_eff.dtype) == complex_
+        assert keras.backend.standardize_dtype(sinr.dtype) == real
+        assert keras.backend.standardize_dtype(llr.dtype) == real
+        found[precision] = ops.convert_to_numpy(sinr), ops.convert_to_numpy(llr)
+    if name == "eigen":
+        return  # the phases of modes are the library's choice, and meet other noise
+    for single, double in zip(found["single"], found["double"]):
+        np.testing.assert_allclose(single, double, rtol=1e-2, atol=1e-2)

@@ -16,7 +16,7 @@ from sionna.phy.ofdm import (
 from sionna.phy.utils import complex_normal, expand_to_rank
 
 from lwmt_sionna.link.phy.config import PILOT_COMB, DownlinkConfig, Mcs, get_mcs
-from lwmt_sionna.link.phy.line import dtypes
+from lwmt_sionna.link.phy.line import dtypes, einsum
 from lwmt_sionna.link.phy.processing import (
     WienerInterpolator,
     dominant_rows,
@@ -36,7 +36,7 @@ _DELAY_SPREAD = 0.2
 _DOPPLER_SPREAD = 800.0
 
 
-def comb_pilot_pattern(config: DownlinkConfig) -> PilotPattern:
+def comb_pilot_pattern(config: DownlinkConfig, precision: str | None = None) -> PilotPattern:
     """Orthogonal pilots: each stream has a comb in one OFDM symbol of every group.
 
     Like the demodulation reference signals of NR (type 1, double symbol, one additional
@@ -58,7 +58,7 @@ def comb_pilot_pattern(config: DownlinkConfig) -> PilotPattern:
             comb = np.s_[0, stream, group[row], offset::PILOT_COMB]
             grid[comb] = sequence[comb]
     pilots = grid[mask].reshape(1, num_streams, -1)
-    return PilotPattern(mask, pilots, normalize=False)
+    return PilotPattern(mask, pilots, normalize=False, precision=precision)
 
 
 class Downlink(Block):
@@ -142,7 +142,7 @@ class Downlink(Block):
             subcarrier_spacing=config.subcarrier_spacing,
             num_tx=1,
             num_streams_per_tx=config.num_streams,
-            pilot_pattern=comb_pilot_pattern(config),
+            pilot_pattern=comb_pilot_pattern(config, precision),
             precision=precision,
         )
         num_bits, kept = self.mcs.num_bits_per_symbol, {"precision": precision}
@@ -372,7 +372,7 @@ class Downlink(Block):
         if noise is None:
             noise = complex_normal(ops.shape(h_eff)[:-1], precision=self.precision)
         # b batch, r receive antenna, s stream, t OFDM symbol, f subcarrier
-        y = ops.einsum("brtfs,bstf->brtf", h_eff, x[:, 0])
+        y = einsum("brtfs,bstf->brtf", h_eff, x[:, 0])
         scale = ops.cast(ops.sqrt(no), self._complex)[:, None, None, None]
         return self._by_user(y + scale * ops.cast(noise, self._complex))
 

@@ -3,6 +3,7 @@
 Blocks have the same names and shapes in both, and all else here is written in `keras.ops`.
 """
 
+import importlib
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -22,6 +23,9 @@ if keras.backend.backend() != _BACKEND:
         f"The installed Sionna computes with {_BACKEND}, and so must Keras: export "
         f"KERAS_BACKEND={_BACKEND}. Received: backend={keras.backend.backend()}"
     )
+
+# Keras's own makes complex64 of complex128, as its `matmul` does; the operator @ does not.
+einsum = importlib.import_module(_BACKEND).einsum
 
 
 def compiled(function: Callable, mode: Compile) -> Callable:

@@ -7,8 +7,9 @@ import numpy as np
 from keras import ops
 from sionna.phy.mimo import rzf_precoding_matrix
 from sionna.phy.ofdm import BaseChannelInterpolator, PilotPattern
+from sionna.phy.utils import inv_cholesky
 
-from lwmt_sionna.link.phy.line import dtypes, real_dtype
+from lwmt_sionna.link.phy.line import dtypes, einsum, real_dtype
 from lwmt_sionna.typing import Tensor
 
 
@@ -84,12 +85,12 @@ class WienerInterpolator(BaseChannelInterpolator):
         power = ops.maximum(power, 1e-2 * noise + 1e-20)
         gain = 1.0 / (self._values + noise / power)
         # s stream, p pilot, q eigenvalue, g element of the grid
-        spectrum = ops.einsum("...sp,spq->...sq", h_hat, self._bases)
+        spectrum = einsum("...sp,spq->...sq", h_hat, self._bases)
         filtered = ops.cast(gain, spectrum.dtype) * spectrum
-        estimate = ops.einsum("...sq,sgq->...sg", filtered, self._weights)
-        explained = ops.einsum("...sq,sgq->...sg", gain, ops.abs(self._weights) ** 2)
+        estimate = einsum("...sq,sgq->...sg", filtered, self._weights)
+        explained = einsum("...sq,sgq->...sg", gain, ops.abs(self._weights) ** 2)
         shape = ops.shape(estimate)
-        error = ops.broadcast_to(ops.maximum(power * (1.0 - explained), 0.0), shape)
+        error = ops.broadcast_to(ops.relu(power * (1.0 - explained)), shape)
         shape = (*shape[:-1], *self._grid)
         return ops.reshape(estimate, shape), ops.reshape(error, shape)
 
@@ -142,18 +143,21 @@ def post_equalization_sinr(
 
     # s stream of the user's own
     own = np.eye(num_streams).reshape(num_users, streams_per_user, num_streams)
-    desired = ops.einsum("butfrk,usk->butfrs", h_hat, ops.convert_to_tensor(own, h.dtype))
-    covariance = ops.matmul(h_hat, adjoint(h_hat))
+    desired = einsum("butfrk,usk->butfrs", h_hat, ops.convert_to_tensor(own, h.dtype))
+    covariance = h_hat @ adjoint(h_hat)
     identity = ops.eye(num_user_antennas, dtype=h.dtype)
     covariance = covariance + ops.cast(no + csi_error, h.dtype)[..., None] * identity
     if num_user_antennas == 1:
         w = adjoint(desired / covariance)
     else:
-        w = adjoint(ops.solve(covariance, desired))
-    scale = ops.diagonal(ops.matmul(w, desired), axis1=-2, axis2=-1)
-    w = ops.divide_no_nan(w, scale[..., None])
+        # XLA solves no complex systems on a CPU, but factors them.
+        factor = inv_cholesky(covariance)
+        w = adjoint(factor @ desired) @ factor
+    scale = ops.diagonal(w @ desired, axis1=-2, axis2=-1)
+    # Where nothing is desired the filter is zero, and stays so.
+    w = w / (scale[..., None] + 1e-30)
 
-    heard = ops.matmul(w, h)
+    heard = w @ h
     own = ops.convert_to_tensor(own[:, None, None], h.dtype)
     signal = ops.sum(ops.abs(heard * own) ** 2, axis=-1)
     error = ops.sum(ops.abs(heard - own) ** 2, axis=-1)
@@ -187,13 +191,14 @@ def dominant_rows(h: Tensor, num_rows: int) -> Tensor:
         broadcast channel", Proc. IEEE ICASSP, 2007.
     """
     # Only the vectors are used: XLA's complex eigenvalues are NaN on a CPU (TensorFlow 2.21).
-    _, vectors = ops.eigh(ops.matmul(h, adjoint(h)))
+    h = ops.convert_to_tensor(h)
+    _, vectors = ops.eigh(h @ adjoint(h))
     vectors = ops.flip(vectors, axis=-1)[..., :num_rows]
     turn = ops.sum(ops.conj(vectors[..., :-1, :, :]) * vectors[..., 1:, :, :], axis=-2)
     phase = ops.cumsum(ops.angle(turn), axis=-2)
     phase = ops.concatenate([ops.zeros_like(phase[..., :1, :]), phase], axis=-2)
     vectors = vectors * ops.exp(-1j * ops.cast(phase, vectors.dtype))[..., None, :]
-    return ops.matmul(adjoint(vectors), h)
+    return adjoint(vectors) @ h
 
 
 def rzf_precoder(rows: Tensor, alpha: Tensor) -> Tensor:
@@ -227,5 +232,5 @@ def effective_channel(h: Tensor, g: Tensor) -> Tensor:
     h = ops.transpose(h, [0, 4, 1, 2, 3])
     shape = ops.shape(h)
     flat = ops.reshape(h, [shape[0], shape[1], -1, shape[4]])
-    h_eff = ops.reshape(ops.matmul(flat, g), [*shape[:4], g.shape[-1]])
+    h_eff = ops.reshape(flat @ g, [*shape[:4], g.shape[-1]])
     return ops.transpose(h_eff, [0, 2, 3, 1, 4])
