@@ -142,6 +142,8 @@ def blocks_lost(h_hat, link_snr_db):
 # The axis is the link SNR: total transmit power times mean gain of an antenna, over noise power.
 # Drops are what varies, so that the interval is a bootstrap over drops: of how much larger a share
 # of its blocks a held channel loses than a predicted one.
+# Where no block was lost the figure shows its floor; so few blocks tell nothing below a few
+# hundredths.
 
 # %%
 link_snr_db = np.array([12.0]) if QUICK else np.arange(3.0, 19.0, 3.0)
