@@ -22,7 +22,6 @@ from lwmt_sionna.runs.records import machine_info
 from lwmt_sionna.runs.shipped import IS_CHECKOUT, ROOT, how_to_install
 
 _PACKAGE = pathlib.Path(__file__).resolve().parent
-_MAIN_JOB = "make demo" if IS_CHECKOUT else "lwmt link-eval --config link_demo --out runs/demo"
 _MINIMUM_PYTHON = (3, 11)
 _PROBE_TIMEOUT = 300  # s; a cold disk takes a minute to import TensorFlow
 
@@ -67,7 +66,7 @@ class Line:
     """What is different beside one line of Sionna; two of them never share an environment.
 
     Args:
-        job: What can run, or cannot.
+        demo: The main job in a checkout.
         backend: Keras backend that Sionna computes on, a package too.
         extra: What brings Sionna and its backend.
         tracing: The extra that brings ray tracing.
@@ -75,7 +74,7 @@ class Line:
         packages: Further entries of `_PACKAGES`.
     """
 
-    job: str
+    demo: str
     backend: str
     extra: str
     tracing: str
@@ -96,7 +95,7 @@ class Line:
 
 _LINES = {
     "1": Line(
-        job=f"The main job ({_MAIN_JOB})",
+        demo="make demo",
         backend="tensorflow",
         extra="tf",
         tracing="rt",
@@ -104,7 +103,7 @@ _LINES = {
         packages={"torch": ("the PyTorch backend", "torch")},
     ),
     "2": Line(
-        job="Predictors beside Sionna 2",
+        demo="make demo LINE=sionna2",
         backend="torch",
         extra="sionna2",
         tracing="sionna2",
@@ -152,7 +151,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         kind = "needed" if finding.required else "optional"
         say(f"{kind}: {finding.name}: {finding.advice}")
     say()
-    job = _line().job
+    demo = _line().demo if IS_CHECKOUT else "lwmt link-eval --config link_demo --out runs/demo"
+    job = f"The main job ({demo})"
     if broken:
         names = ", ".join(finding.name for finding in broken)
         say(f"{job} cannot run yet: see {names} above.")

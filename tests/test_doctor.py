@@ -125,7 +125,7 @@ def test_sionna2_wants_pytorch_and_nothing_of_sionna1(monkeypatch, no_probes, ca
     answer = {"backend": "torch", "devices": []}
     monkeypatch.setattr(doctor, "_probe", lambda code: (answer, None))
     assert doctor.main([]) == 0
-    assert capsys.readouterr().out.endswith("beside Sionna 2 can run.\n")
+    assert capsys.readouterr().out.endswith("(make demo LINE=sionna2) can run.\n")
 
 
 @pytest.mark.parametrize(
