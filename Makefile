@@ -20,6 +20,8 @@ LEARNING := tests/golden/ tests/training/ tests/models/ tests/evaluation/
 USING := tests/docs/ tests/link/ tests/rt/ tests/experiments/ tests/scenes/
 OTHERS := $(filter-out $(LEARNING) $(USING) %__pycache__/, $(wildcard tests/*/ tests/test_*.py))
 ON_PYTORCH := $(addprefix tests/, golden models ops layers masking baselines data link rt scenes test_doctor.py docs/test_notebooks.py)
+# Those of the second line that are run, so that a run may have less.
+TESTS ?= $(ON_PYTORCH)
 # Status 5 says that a part has none of the tests asked for.
 PYTEST = $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) $(1) || [ $$? -eq 5 ]
 
@@ -40,7 +42,7 @@ demo: setup ## the main job, short: a table, a record and two figures in runs/de
 
 ifeq ($(LINE),sionna2)
 test: setup
-	$(call PYTEST,$(ON_PYTORCH))
+	$(call PYTEST,$(TESTS))
 else
 test: setup lint ## lint and the quick tests; LINE=sionna2: those that run with Sionna 2.2 on PyTorch
 	$(call PYTEST,$(OTHERS))
