@@ -254,7 +254,7 @@ def test_compiled_and_eager_runs_count_alike(small_drops, small_config):
     assert 0 < np.count_nonzero(counts[0]) < counts[0].size
 
 
-@pytest.mark.parametrize("users", [{}, {"num_user_antennas": 2}])
+@pytest.mark.parametrize("users", [{}, {"num_user_antennas": 2, "combining": "eigen"}])
 def test_compiled_and_eager_rates_are_alike(small_config, rng, users):
     config = dataclasses.replace(small_config, **users)
     slot, h = static_channel(rng, config, batch_size=3)
