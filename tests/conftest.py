@@ -31,7 +31,10 @@ SEED = 42
 
 # Examples are drawn anew from one seed, without a deadline: the machine may be slow, and the first
 # call of a compiled function always is.
-hypothesis.settings.register_profile("lwmt", deadline=None, derandomize=True)
+EAGER = os.environ["KERAS_BACKEND"] == "torch"  # and an example of a path fit takes a second
+hypothesis.settings.register_profile(
+    "lwmt", deadline=None, derandomize=True, max_examples=10 if EAGER else 100
+)
 hypothesis.settings.load_profile("lwmt")
 
 

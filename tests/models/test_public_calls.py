@@ -276,7 +276,7 @@ def test_embeddings(rng, class_token):
     neighborhood = Neighborhood(window=1, corridor=1, class_token=class_token)
     backbone = make_backbone(neighborhood=neighborhood)
     h = channels(rng, 2, 5, 6, 8)
-    tokens = ChannelEncoder(backbone)(h)
+    tokens = np.asarray(ChannelEncoder(backbone)(h))
     assert tokens.shape == (2, 5 * 2 * 2, 8)
     snapshots = ChannelEncoder(backbone, per="snapshot")(h)
     np.testing.assert_allclose(snapshots, np.reshape(tokens, (2, 5, 4, 8)).mean(axis=2), atol=1e-5)
