@@ -285,7 +285,8 @@ class PathFit:
             looking = ops.logical_and(looking, ops.logical_and(found, index < count))
             return (index, final + ops.cast(ops.logical_not(looking), "int32"), *state)
 
-        state = (ops.convert_to_tensor(0), ops.cast(zero[:, 0], "int32"), *paths, *y)
+        # No cast: what is not finite would be any integer, and the loop might not end.
+        state = (ops.convert_to_tensor(0), ops.zeros_like(zero[:, 0], dtype="int32"), *paths, *y)
         _, _, *state = ops.while_loop(more, refine, state)
         return Paths(*state[:3]), ComplexPair(*state[3:]).stacked()
 
