@@ -43,7 +43,8 @@ autosummary_ignore_module_all = False
 autosummary_imported_members = True
 # Sionna and LLVM are not needed to read docstrings.
 autodoc_mock_imports = ["sionna", "tensorflow"]
-sys.modules["lwmt_sionna.rt.tracing.engine"] = mock.MagicMock()
+for name in ("rt.tracing.engine", "link.phy.line"):  # what looks at the Sionna that is here
+    sys.modules[f"lwmt_sionna.{name}"] = mock.MagicMock()
 autodoc_typehints = "none"  # the docstrings say dtype, shape and unit
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
