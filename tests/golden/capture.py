@@ -11,6 +11,7 @@ import json
 import pathlib
 import tempfile
 
+import keras
 import numpy as np
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -76,9 +77,8 @@ def predict_baselines(history):
 
 def decode():
     """Decoded bits of the downlink on random channels, uint8, packed eight by eight."""
-    import tensorflow as tf
-
     from lwmt_sionna.link import Downlink
+    from lwmt_sionna.link.phy.line import compiled
 
     rng = np.random.default_rng(11)
 
@@ -91,9 +91,8 @@ def decode():
     h_hat = (h + np.float32(0.3) * normal(*h.shape))[:, :, 0]
     bits = rng.integers(2, size=(2, 4, downlink.num_info_bits)).astype(np.float32)
     noise = normal(2, 4, 14, 32)
-    run = tf.function(
-        lambda: downlink(np.repeat(h, 14, axis=2), h_hat, np.float32(0.35), bits=bits, noise=noise)
-    )
+    bits, noise, slot = (keras.ops.convert_to_tensor(x) for x in (bits, noise, h.repeat(14, 2)))
+    run = compiled(lambda: downlink(slot, h_hat, np.float32(0.35), bits=bits, noise=noise), "graph")
     return np.packbits(np.asarray(run()[1]).astype(np.uint8), axis=-1), int(bits.shape[-1])
 
 

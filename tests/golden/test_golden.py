@@ -16,7 +16,7 @@ RELATIVE = 1e-5
 # Uninterrupted runs of the tracer differ by as much, see `tests/rt/test_generation.py`.
 TRACED = 5e-3
 sionna1 = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="link and tracer are Sionna 1.2's"
+    keras.backend.backend() != "tensorflow", reason="the reference is by the tracer of Sionna 1.2"
 )
 
 
@@ -77,14 +77,12 @@ def test_baselines(predictions):
         check_prediction(prediction, predictions, name)
 
 
-@sionna1
 def test_decoded_bits(others):
     bits, num_bits = capture.decode()
     assert num_bits == others["link/num_bits"]
     np.testing.assert_array_equal(bits, others["link/bits"])
 
 
-@sionna1
 @pytest.mark.parametrize(
     "decoding",
     ["chain", *(pytest.param(name, marks=pytest.mark.slow) for name in capture.DECODINGS[1:])],

@@ -1,4 +1,7 @@
+import numpy as np
 import pytest
+from keras import ops
+from sionna.phy import config
 from sionna.phy.utils import PlotBER, sim_ber
 
 from lwmt_sionna.link import make_sim_ber_model
@@ -36,3 +39,14 @@ def test_takes_estimates_and_ebno(small_drops, small_config):
 def test_unknown_axis(small_drops, small_config):
     with pytest.raises(ValueError, match="x_axis='power'"):
         make_sim_ber_model(small_drops, PerfectCsi(), 13, small_config, x_axis="power")
+
+
+def test_a_seed_gives_the_same_blocks_again(small_drops, small_config):
+    model = make_sim_ber_model(small_drops, PerfectCsi(), 13, small_config, x_axis="snr")
+    drawn = []
+    for seed in (3, 3, 4):
+        config.seed = seed
+        drawn.append([ops.convert_to_numpy(x) for x in model(6, -2.0)])
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert np.any(drawn[0][0] != drawn[2][0])
+    assert np.any(drawn[0][0] != drawn[0][1])

@@ -31,8 +31,8 @@ einsum = importlib.import_module(_BACKEND).einsum
 def compiled(function: Callable, mode: Compile) -> Callable:
     """The function compiled by XLA ("xla"), as a graph ("graph"), or as it is ("eager").
 
-    On PyTorch it always runs as it is: `torch.compile` takes minutes for a decoder, and generates
-    no code for complex numbers, so that nothing is won.
+    On PyTorch it always runs as it is: `torch.compile` generates no code for complex numbers, fails
+    on some of the link and takes minutes for a decoder (PyTorch 2.13).
     """
     if mode == "eager" or IS_SIONNA_2:
         return function
