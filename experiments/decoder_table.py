@@ -49,7 +49,7 @@ def main(argv=None):
         "num_blocks": args.blocks,
         "seed": args.seed,
     }
-    code = [code_digest("lwmt_sionna.link.decoding"), records.installed_versions()]
+    code = code_digest("lwmt_sionna.link.decoding")
 
     def measure(mcs, size):
         # A seed per code: it comes out the same whether or not others were measured before.

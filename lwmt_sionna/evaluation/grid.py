@@ -286,7 +286,6 @@ def run_grid(
     common = {
         "settings": settings,
         "code": code_digest(__name__),
-        "versions": records.installed_versions(),
         "presets": {name: preset_digest(preset) for name, preset in named.items()},
     }
     joined: dict[str, list[Any]] = {}

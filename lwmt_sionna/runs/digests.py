@@ -5,6 +5,7 @@ import functools
 import hashlib
 import pathlib
 
+from lwmt_sionna.runs.records import package_versions
 from lwmt_sionna.typing import PathLike
 
 _PACKAGE = pathlib.Path(__file__).resolve().parents[1]
@@ -16,8 +17,9 @@ _DRAWING = "figures"
 def code_digest(*modules: str, package: PathLike = _PACKAGE) -> str:
     """Text that changes with the code of modules and of all that they import of the package.
 
-    Comments, docstrings and the layout of the text do not count; neither do the room `runs` and
-    modules named `figures`.
+    The installed versions of what computes count as well (`package_versions`; the backend in use
+    does not, which is known only once Keras is imported). Comments, docstrings and the layout of
+    the text do not; neither do the room `runs` and modules named `figures`.
 
     Args:
         *modules: Names of modules, such as `__name__` or `"lwmt_sionna.evaluation.grid"`.
@@ -44,7 +46,9 @@ def code_modules(*modules: str, package: PathLike = _PACKAGE) -> tuple[str, ...]
 @functools.cache
 def _code_digest(modules, package):
     graph = _Graph(package)
-    digest = hashlib.sha256()
+    versions = package_versions()
+    del versions["backend"]
+    digest = hashlib.sha256(repr(sorted(versions.items())).encode())
     for name in sorted(graph.reach(modules)):
         digest.update(f"{name}\0{ast.dump(_bare(graph.tree(name)))}\n".encode())
     return digest.hexdigest()

@@ -200,16 +200,6 @@ def package_versions() -> dict[str, str | None]:
     return versions
 
 
-def installed_versions() -> list[list[str]]:
-    """Names and versions of what computes here, sorted, as part of the key of finished work.
-
-    Those of `package_versions`, without the backend: it is known only once Keras is imported.
-    """
-    versions = package_versions()
-    del versions["backend"]
-    return [[name, str(version)] for name, version in sorted(versions.items())]
-
-
 def machine_info() -> dict[str, Any]:
     """Returns system, processor, usable cores and the accelerators of the backend in use."""
     return {

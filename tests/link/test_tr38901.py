@@ -184,10 +184,12 @@ def test_a_killed_run_goes_on(tmp_path, monkeypatch):
     # What is finished stays; another world does not overwrite it.
     generate_channels(config, path)
     assert drawn == [1]
-    older = dataclasses.replace(channels, metadata=channels.metadata | {"sionna": "1.0"})
+    older = dataclasses.replace(channels, metadata=channels.metadata | {"tracer": "sionna 1.0"})
     write_channels(tmp_path / "older.h5", older)
-    with pytest.raises(ValueError, match=r"by another Sionna, 1\.0"):
+    with pytest.raises(ValueError, match=r"drawn by sionna 1\.0; here is"):
         generate_channels(config, tmp_path / "older.h5")
+    with pytest.raises(ValueError, match=r"differ in what traced them.*sionna 1\.0"):
+        join_channels([channels, older])
     with pytest.raises(ValueError, match="another configuration"):
         generate_channels(dataclasses.replace(config, seed=1), path)
 

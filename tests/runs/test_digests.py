@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 import lwmt_sionna
+from lwmt_sionna.runs import digests
 from lwmt_sionna.runs.digests import code_digest, code_modules
 
 MODULES = {
@@ -89,6 +90,16 @@ def test_words_about_the_code_do_not_count(package, tmp_path):
         package, tmp_path / "changed" / "pack", **{"low/one.py": lambda t: t.replace("1\n", "5\n")}
     )
     assert code_digest("pack.top", package=changed) != before
+
+
+def test_versions_of_what_computes_count(package, tmp_path, monkeypatch):
+    before = code_digest("pack.top", package=package)
+    same = copy(package, tmp_path / "same" / "pack")
+    assert code_digest("pack.top", package=same) == before
+    versions = digests.package_versions()
+    monkeypatch.setattr(digests, "package_versions", lambda: versions | {"sionna": "2.2.0.1"})
+    newer = copy(package, tmp_path / "newer" / "pack")
+    assert code_digest("pack.top", package=newer) != before
 
 
 LAYERS = "layers/encoder.py"

@@ -35,7 +35,7 @@ class LinkRunner:
     Args:
         batch_size: int, drops per call.
         seed: int, seed of bits and noise.
-        compile: "xla", "graph" or "eager".
+        compile: "xla", "graph" or "eager"; on PyTorch the link always runs eagerly.
     """
 
     def __init__(

@@ -140,7 +140,7 @@ def draw_channels(config: Tr38901Config, shard: int = 0) -> data.ChannelSequence
         origin=f"3GPP TR 38.901, {config.model}, by Sionna PHY",
         speed=speed,
         sequence_id=first + np.arange(size),
-        metadata={"config": config.to_dict(), "sionna": _sionna_version()},
+        metadata={"config": config.to_dict(), "tracer": _sionna()},
     )
 
 
@@ -162,7 +162,7 @@ def generate_channels(
     """
     path = pathlib.Path(path)
     folder = path.with_name(f"{path.name}.shards")
-    claim, version = config.to_dict(), _sionna_version()
+    claim, sionna = config.to_dict(), _sionna()
     if path.is_file():
         channels = data.read_channels(path)
         if channels.metadata.get("config") != claim:
@@ -170,11 +170,11 @@ def generate_channels(
                 "The file holds channels of another configuration; remove it or choose another "
                 f"name. Received: path={path}"
             )
-        drawn_by = channels.metadata.get("sionna", version)
-        if drawn_by != version:
+        drawn_by = channels.metadata.get("tracer", "sionna 1.2.2")
+        if drawn_by != sionna:
             raise ValueError(
-                f"The file was drawn by another Sionna, {drawn_by}; this one, {version}, draws "
-                f"other channels. Remove it or choose another name. Received: path={path}"
+                f"The file was drawn by {drawn_by}; here is {sionna}, which draws other channels. "
+                f"Remove it or choose another name. Received: path={path}"
             )
         logger.info("%s is complete already", path)
         return channels
@@ -183,12 +183,7 @@ def generate_channels(
         shards = range(config.num_shards)
         show = None if progress else False
         for shard in progress_bar(shards, unit="shard", desc=config.model, show=show):
-            key = {
-                "shard": shard,
-                "config": claim,
-                "code": code_digest(__name__),
-                "sionna": version,
-            }
+            key = {"shard": shard, "config": claim, "code": code_digest(__name__)}
             kept = run.store.get_file(key)
             if kept is None:
                 drawn = draw_channels(config, shard)
@@ -202,9 +197,9 @@ def generate_channels(
     return channels
 
 
-def _sionna_version():
-    """The two lines draw other random numbers of one seed."""
-    return package_versions().get("sionna")
+def _sionna():
+    """What draws the channels, as `tracer` of files: releases draw other numbers of one seed."""
+    return f"sionna {package_versions().get('sionna')}"
 
 
 def _cdl(config, speed):

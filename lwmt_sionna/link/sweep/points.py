@@ -14,7 +14,6 @@ from lwmt_sionna.link.decoding import DECODINGS, BlockErrors, DecoderTable
 from lwmt_sionna.link.phy.config import get_mcs
 from lwmt_sionna.link.phy.runner import LinkRunner
 from lwmt_sionna.link.sweep.summary import nmse_summary
-from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import FILLED, Config, NonNegativeInt, PositiveInt
 from lwmt_sionna.runs.digests import code_digest
 from lwmt_sionna.typing import Array
@@ -66,7 +65,7 @@ class SweepConfig(Config):
         decoder_table: str or None, path of the decoder table; the shipped one when None.
         batch_size: int, drops per call of the compiled link; bounds the memory.
         seed: int, seed of bits and noise.
-        compile: "xla", "graph" or "eager".
+        compile: "xla", "graph" or "eager"; on PyTorch the link always runs eagerly.
     """
 
     horizons: Annotated[tuple[PositiveInt, ...], FILLED] = (1, 5)
@@ -229,7 +228,7 @@ class Bench:
         else:
             told = [task.mcs, dataclasses.astuple(config.stopping(task.mcs))]
         return {
-            "code": _code(),
+            "code": code_digest(__name__),
             "channels": factory.digest,
             "downlink": factory.downlink.to_dict(),
             "policy": [policy.name, policy.fingerprint],
@@ -278,12 +277,6 @@ class Bench:
 
 # Batches of one size share the compiled link, whatever the sweep.
 _runner = functools.lru_cache(maxsize=8)(LinkRunner)
-
-
-@functools.cache
-def _code():
-    """Text that changes with the code, committed or not, that results come from."""
-    return [code_digest(__name__), records.installed_versions()]
 
 
 def _csi_quality(h_hat: Array, drops: LinkDrops) -> dict[str, float | None]:

@@ -307,7 +307,6 @@ def evaluate_worlds(
         }
         common = {
             "code": code_digest(__name__),
-            "versions": records.installed_versions(),
             "settings": settings,
             "presets": {name: preset_digest(path) for name, path in presets.items()},
         }
@@ -386,12 +385,7 @@ def _forecasts(factory, trial, config, history_snr_db, store):
     horizons = max(config.horizons)
     array_shape = _array_shape(factory.downlink.array.shape)
     seen = hashlib.sha256(trial.history.tobytes() + trial.arrived.tobytes()).hexdigest()
-    common = {
-        "histories": seen,
-        "num_horizons": horizons,
-        "array_shape": array_shape,
-        "versions": records.installed_versions(),
-    }
+    common = {"histories": seen, "num_horizons": horizons, "array_shape": array_shape}
     judged = {}
     for name in config.baselines or CLASSICAL:
         predictor = _baseline(name, history_snr_db, array_shape)
