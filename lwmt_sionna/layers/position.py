@@ -87,7 +87,8 @@ class FactoredPositionEncoding(PlainErrors, keras.layers.Layer):
         if isinstance(coordinate, np.ndarray):
             phase = coordinate[..., None] * (math.pi / ratio)
             return np.concatenate([np.sin(phase), np.cos(phase)], axis=-1).astype("float32")
-        phase = ops.cast(coordinate, "float32")[..., None] * (math.pi / ratio).astype("float32")
+        scale = ops.convert_to_tensor((math.pi / ratio).astype("float32"))
+        phase = ops.cast(coordinate, "float32")[..., None] * scale
         return ops.concatenate([ops.sin(phase), ops.cos(phase)], axis=-1)
 
     def compute_output_shape(self, tokens_shape: Shape, *args: Any, **kwargs: Any) -> Shape:

@@ -119,7 +119,7 @@ def _noise_by_bins(z, radius, threshold):
     rows, columns = np.tril_indices(size)
     left, right = (near.map(lambda m, i=i: ops.take(m, i, axis=1)) for i in (rows, columns))
     half = left.times(right.conj()).map(lambda m: ops.mean(m, axis=0))
-    centre = ops.zeros_like(near.re[0]) + np.eye(size, 1, dtype="float32")
+    centre = ops.zeros_like(near.re[0]) + ops.eye(size, 1, dtype="float32")
     weights = _stopped(
         _whole(half, size), ComplexPair(centre, ops.zeros_like(centre)), threshold
     ).conj()
@@ -137,7 +137,8 @@ def _whole(half, size):
     real, imaginary = half.map(
         lambda m: ops.reshape(ops.take(m, element.reshape(-1), axis=0), (size, size, *shape))
     )
-    return ComplexPair(real, imaginary * sign.reshape(size, size, *(1,) * len(shape)))
+    sign = ops.convert_to_tensor(sign.reshape(size, size, *(1,) * len(shape)))
+    return ComplexPair(real, imaginary * sign)
 
 
 def _stopped(matrix, v, level):
@@ -148,6 +149,7 @@ def _stopped(matrix, v, level):
     """
     size, axes = matrix.re.shape[0], (1,) * (len(matrix.re.shape) - 2)
     shift = (level * np.eye(size, dtype="float32")).reshape(size, size, *axes)
+    shift = ops.convert_to_tensor(shift)
     factor = inverse(ComplexPair(matrix.re, matrix.im - shift))
     v = factor.times(v.map(lambda m: m[None])).map(lambda m: ops.sum(m, axis=1))
     v = factor.conj().times(v.map(lambda m: m[:, None])).map(lambda m: ops.sum(m, axis=0))

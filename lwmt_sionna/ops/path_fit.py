@@ -299,7 +299,7 @@ class PathFit:
             self.half[0]
         )
         amplitude = paths.amplitude * paths.window[:, :, -1:]
-        present = ops.ones_like(paths.window[:, :, :1]) * np.ones(num_horizons, "float32")
+        present = ops.ones_like(paths.window[:, :, :1]) * _tensor(np.ones(num_horizons))
         u, v = self._waves(Paths(amplitude, paths.phase, present), ahead.astype("float32"))
         return self._superpose(u, v).stacked()
 
@@ -328,13 +328,13 @@ class PathFit:
         then look like beside the future and what the paths leave, real `[batch, num_held, num_ant,
         num_subcarriers, 2]`.
         """
-        before = np.arange(self.shape[0]) < self.shape[0] - num_held
+        before = _tensor(np.arange(self.shape[0]) < self.shape[0] - num_held)
 
         def one(sample):
             paths, residual = self(sample)
             noise = self._noise(ComplexPair.from_stacked(residual))
-            known = sample * before.astype("float32")[:, None, None, None]
-            past = Paths(paths.amplitude, paths.phase, paths.window * before.astype("float32"))
+            known = sample * before[:, None, None, None]
+            past = Paths(paths.amplitude, paths.phase, paths.window * before)
             past, _ = self._improve(ComplexPair.from_stacked(known), past, noise, _NUM_BACK_STEPS)
             seen = ops.cast(ops.any(past.window > 0, axis=-1), "float32")
             past = Paths(past.amplitude * seen[..., None], past.phase, paths.window)
@@ -366,15 +366,15 @@ class PathFit:
 
     def _waves(self, paths, t):
         """Factors over antennas (amplitude and window in it) and subcarriers, `[B, T, P, .]`."""
-        _, antennas, k = self.axes
+        antennas, k = self.axes[1], _tensor(self.axes[2])
         # [B, 1, P, 1] each: those of time, of every axis, of time squared, of time by every axis.
         turn, *c = (paths.phase[:, None, :, i, None] for i in range(self.num_pols, len(self.terms)))
         flat, (chirp, *drift) = c[: len(antennas) + 1], c[len(antennas) + 1 :]
-        t = t[None, :, None, None]
+        t, squared = (_tensor(each)[None, :, None, None] for each in (t, t**2))
         own = paths.phase[:, None, :, : self.num_pols]
-        over_m = self._to_antennas(own + turn * t + 0.5 * chirp * t**2)
+        over_m = self._to_antennas(own + turn * t + 0.5 * chirp * squared)
         for m, slope, bend in zip(antennas, flat, drift, strict=False):
-            over_m = over_m + (slope + bend * t) * np.tile(m, self.num_pols)
+            over_m = over_m + (slope + bend * t) * _tensor(np.tile(m, self.num_pols))
         over_k = (flat[-1] + drift[-1] * t) * k
         scale = paths.amplitude[:, None] * ops.transpose(paths.window, (0, 2, 1))[..., None]
         scale = self._to_antennas(scale)
@@ -421,11 +421,11 @@ class PathFit:
         strongest = heights[:, :1]
         # Side lobes of a peak between bins are 13 dB below it.
         exists = ops.cast(heights > 0.15 * strongest, "float32")
-        phase = frequencies * (2 * math.pi * np.array(self.half, "float32"))
+        phase = frequencies * _tensor(2 * math.pi * np.array(self.half, "float32"))
         phase = ops.pad(phase, [[0, 0], [0, 0], [self.num_pols, len(self.sizes)]])
         zero = 0.0 * strongest[..., None]
-        window = 1.0 + zero * np.ones((1, self.num_peaks, self.shape[0]), "float32")
-        unit = 1.0 + zero * np.ones((1, self.num_peaks, self.num_pols), "float32")
+        window = 1.0 + zero * _tensor(np.ones((1, self.num_peaks, self.shape[0])))
+        unit = 1.0 + zero * _tensor(np.ones((1, self.num_peaks, self.num_pols)))
         u, v = self._waves(Paths(unit, phase, window), self.axes[0])
         num_samples = math.prod(self.sizes)
         inner = self._sums(project(residual, u, v), (1, 3))
@@ -447,10 +447,10 @@ class PathFit:
         num_samples = math.prod(self.sizes[1:])
         own = num_samples * paths.amplitude[..., None] * paths.window[:, :, None]
         course = ComplexPair(course.re + own, course.im)
-        length = self.windows.sum(axis=1) * num_samples
+        length = _tensor(self.windows.sum(axis=1) * num_samples)
         total = course.map(lambda z: ops.matmul(z, self.windows.T))
         power = ops.sum(total.power(), axis=2)
-        gain = power / length / noise[:, None, None] - self.penalties
+        gain = power / length / noise[:, None, None] - _tensor(self.penalties)
         best = ops.one_hot(ops.argmax(gain, axis=-1), len(self.windows), dtype="float32")
         window = ops.matmul(best, self.windows)
         moved = ops.any(ops.not_equal(window, paths.window), axis=-1)
@@ -531,11 +531,11 @@ class PathFit:
         gradient = gradient - half_noise * precision * parameters * active
         num_parameters = self.num_pols + len(self.terms)
         size = count * num_parameters
-        eye = np.eye(size, dtype="float32")
+        eye = _tensor(np.eye(size))
         diagonal = ops.sum(normal * eye, axis=-1)
         load = ops.reshape(half_noise * precision * active, (-1, size))
         level = ops.max(diagonal, axis=-1, keepdims=True) + _TINY
-        idle = ops.reshape((1.0 - active) * np.ones(num_parameters, "float32"), (-1, size))
+        idle = ops.reshape((1.0 - active) * _tensor(np.ones(num_parameters)), (-1, size))
         load = load + damping[:, None] * diagonal + 1e-6 * level + idle * level
         # Scaled to a unit diagonal.
         unit = 1.0 / ops.sqrt(diagonal + load)
@@ -545,7 +545,7 @@ class PathFit:
         change = ops.reshape(solution * unit, (-1, count, num_parameters))
         growth, turn = change[..., : self.num_pols], change[..., self.num_pols :]
         growth = ops.clip(growth, -0.5, 0.5)
-        worst = ops.max(ops.abs(turn) / self.limits, axis=-1, keepdims=True)
+        worst = ops.max(ops.abs(turn) / _tensor(self.limits), axis=-1, keepdims=True)
         turn = turn / ops.maximum(worst, 1.0)
         return Paths(paths.amplitude * ops.exp(growth), paths.phase + turn * active, paths.window)
 
@@ -553,7 +553,7 @@ class PathFit:
         """Inner products of the residual with the derivatives, `[B, P, parameters]`."""
         t, antennas, k = self.axes
         weights = np.concatenate([np.ones_like(antennas[:1]), antennas])
-        by_k = [project(residual, u, v.map(lambda z, c=c: z * k**c)) for c in range(2)]
+        by_k = [project(residual, u, v.map(lambda z, c=c: z * _tensor(k**c))) for c in range(2)]
         # [B, T, P, Q * M, 1] -> [B, T, P, Q, 1 and the coordinates of m], for each power of k
         flat = (-1, len(t), u.re.shape[2] * self.num_pols, len(antennas[0]))
         shape = (-1, len(t), u.re.shape[2], self.num_pols, len(weights))
@@ -584,6 +584,11 @@ def _raised(threshold, num_pols):
 def _tensor(array):
     """A constant as a tensor: PyTorch does not compute with arrays of NumPy."""
     return ops.convert_to_tensor(array, dtype="float32")
+
+
+def _tensor(values):
+    """A constant as a float32 tensor: PyTorch leaves products with arrays to NumPy."""
+    return ops.convert_to_tensor(np.asarray(values, "float32"))
 
 
 def _where(chosen, new, old):
@@ -713,7 +718,7 @@ def _moment_grams(u, weights):
     left = ops.concatenate([u.re, u.im], axis=3)
     right = ops.concatenate([left, ops.concatenate([u.im, -u.re], axis=3)], axis=2)
     right = ops.transpose(right, (0, 1, 3, 2))
-    both = {key: ops.matmul(left * np.tile(w, 2), right) for key, w in weights.items()}
+    both = {key: ops.matmul(left * _tensor(np.tile(w, 2)), right) for key, w in weights.items()}
     return {key: ComplexPair(z[..., :count], z[..., count:]) for key, z in both.items()}
 
 

@@ -126,7 +126,7 @@ def grid_rotation(
         own = frequency * (pairs % 3 == axis)
         if not static:
             coordinate = ops.convert_to_tensor(coordinate, dtype="float32")
-            own = own.astype("float32")
+            own = ops.convert_to_tensor(own.astype("float32"))
         total = total + lib.reshape(coordinate, (*leading, *shape)) * own
     num_tokens = math.prod(coordinate.shape[-1] for coordinate in coordinates)
     phase = lib.reshape(total, (*leading, num_tokens, num_heads, half))

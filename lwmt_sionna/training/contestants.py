@@ -176,7 +176,7 @@ class RecurrentPredictor(RefiningPredictor):
         """See `RefiningPredictor`."""
         clean, forecast = features["clean"], features["forecasts"][:, -1]
         num_snapshots, num_angle, num_delay = clean.shape[1:4]
-        noise = features["noise"][:, None, None]
+        noise = ops.convert_to_tensor(features["noise"])[:, None, None]
         values = self.patch[0] * self.patch[1] * 2
         grid = token_grid((1, num_angle, num_delay), self.patch)
         places = grid[1] * grid[2]
