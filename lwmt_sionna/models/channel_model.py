@@ -17,7 +17,14 @@ from lwmt_sionna.models.losses import as_stacked
 from lwmt_sionna.models.masked_channel_model import MaskedChannelModel
 from lwmt_sionna.models.normalization import unit_power
 from lwmt_sionna.models.presets import PresetModel
-from lwmt_sionna.ops.compiled import compile_function, is_outermost
+from lwmt_sionna.ops.compiled import (
+    call_untraced,
+    compile_function,
+    is_outermost,
+    is_traced,
+    piece,
+    runs_by_row,
+)
 from lwmt_sionna.ops.complex import is_complex, to_complex, to_stacked
 from lwmt_sionna.ops.subcarriers import check_subcarriers, fill_nulls, restore_nulls
 from lwmt_sionna.typing import Shape, Tensor
@@ -50,6 +57,8 @@ class ChannelModel(PresetModel):
         self._programs = _Programs()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+        if is_traced():
+            return call_untraced(self.__call__, *args, **kwargs)
         # Indices decide shapes: they must not become tensors of a graph on their way to `call`.
         if kwargs.get("subcarriers") is not None:
             chosen = np.asarray(kwargs["subcarriers"]).reshape(-1)
@@ -84,10 +93,16 @@ class ChannelModel(PresetModel):
             x = ops.ones((1, *x.shape[1:]), dtype=x.dtype)
             return self._run(function, x, training, **one)[:0]
         own = [variable.value for variable in self.variables]
-        if training or self.run_eagerly or not is_outermost([x, *own]):
+        if training or self.run_eagerly or not is_outermost([x, *own], asked=self.jit_compile):
             if training is not None:  # embeddings know of none
                 options["training"] = training
             return function(x, **options)
+        if x.shape[0] > 1 and runs_by_row(x):
+            rows = [
+                self._run(function, x[i : i + 1], training, **_rows(options, i))
+                for i in range(x.shape[0])
+            ]
+            return ops.concatenate(rows)
         tensors = {name: value for name, value in options.items() if hasattr(value, "shape")}
         fixed = {name: value for name, value in options.items() if name not in tensors}
         key = (
@@ -104,6 +119,24 @@ class ChannelModel(PresetModel):
 
         program = self._programs.get(key, lambda: compile_function(run, self.variables))
         return program(x, *tensors.values())
+
+
+@piece
+def _embedded(backbone, channel, options):
+    return backbone(channel, **options)
+
+
+@piece
+def _encoded(masked, inputs, training):
+    return masked.encode(inputs, training=training)[0]
+
+
+def _rows(options, index):
+    """Options of one row of a batch: what has axes has the batch first."""
+    return {
+        name: value[index : index + 1] if len(getattr(value, "shape", ())) else value
+        for name, value in options.items()
+    }
 
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")
@@ -199,10 +232,10 @@ class ChannelEncoder(ChannelModel):
         channel = self.transform(unit_power(x)[0])
         class_token = self.backbone.neighborhood.class_token
         if self.masked is None:
-            embeddings = self.backbone(channel, **options)
+            embeddings = _embedded(self.backbone, channel, options)
         else:
             training, class_token = options.pop("training", None), False
-            embeddings, _ = self.masked.encode({"channel": channel, **options}, training=training)
+            embeddings = _encoded(self.masked, {"channel": channel, **options}, training)
         return pool_embeddings(embeddings, x.shape[1], self.per, class_token)
 
     def get_config(self) -> dict[str, Any]:

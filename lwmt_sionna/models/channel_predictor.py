@@ -13,6 +13,7 @@ from lwmt_sionna.models.normalization import Frame
 from lwmt_sionna.models.physics import Forecasts, Pairs, Physics
 from lwmt_sionna.models.refiner import Refiner
 from lwmt_sionna.ops.alignment import fill_reports, restore
+from lwmt_sionna.ops.compiled import piece
 from lwmt_sionna.typing import Shape, Tensor
 
 __all__ = ["ChannelPredictor"]
@@ -189,8 +190,7 @@ class ChannelPredictor(ChannelModel):
     def _predict(self, x, arrived=None, **options):
         frame, past = self.frame(x, arrived)
         features = self.physics(past, x.shape[3])
-        future = features.start + self.refiner(features, **options)
-        return frame.back(future, x.shape[3])
+        return frame.back(_refined(self.refiner, features, options), x.shape[3])
 
     def embed(
         self,
@@ -310,3 +310,8 @@ class ChannelPredictor(ChannelModel):
             **physics,
             **{name: transform[name] for name in names},
         }
+
+
+@piece
+def _refined(refiner, features, options):
+    return features.start + refiner(features, **options)

@@ -1,6 +1,7 @@
 """What physics says about the future, before any network: forecasts in the angle-delay domain."""
 
 import dataclasses
+import functools
 import itertools
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
+from lwmt_sionna.ops.compiled import piece
 from lwmt_sionna.ops.linear_prediction import (
     burg_coefficients,
     denoise,
@@ -204,6 +206,12 @@ class Physics:
             backs[0] = [back + one for one in backs[0]]
         experts += itertools.chain(*futures)
         tested += itertools.chain(*backs)
+        return self._mix(x, rest, clean + found, experts, tested, noise)
+
+    @piece
+    def _mix(self, x, rest, clean, experts, tested, noise):
+        """`Forecasts` of experts: lists of what they say of the future and of what is held out."""
+        held = self.backtest
         experts = ops.stack(experts, axis=1)
         resolved = {}
         if self.num_paths:
@@ -217,7 +225,7 @@ class Physics:
             misfit.append(_mean_power(rest[:, -self.context :]))
         # A network may leave the start as far as there is evidence of the future in the past.
         differences = [evidence * (experts[:, e] - start) for e in range(self.num_experts)]
-        return self._gather(x, clean + found, [*differences, start], misfit, noise)
+        return self._gather(x, clean, [*differences, start], misfit, noise)
 
     def _prior(self) -> Array:
         """Weights of the experts before a history is seen, float32 `[horizon, expert]`."""
@@ -238,8 +246,12 @@ class Physics:
 
     def _continue(self, clean, experts):
         """Linear predictions of several memories and the power of their one-step errors."""
+        return self._continue_by(clean, _coefficients(clean, experts))
+
+    @piece
+    def _continue_by(self, clean, coefficients):
         forecasts, misfit = [], []
-        for taps in _coefficients(clean, experts):
+        for taps in coefficients:
             forecasts.append(extrapolate(clean, taps, self.num_horizons))
             seen = min(self.context, clean.shape[1] - len(taps))
             misfit.append(prediction_error(clean, taps, seen))
@@ -252,7 +264,12 @@ class Physics:
         """
         count = len(lists)
         clean = denoise(histories, radius=self.denoise_radius, noise=ops.tile(noise, count))
-        taps = iter(_coefficients(clean, sum(lists, ())))
+        taps = _coefficients(clean, sum(lists, ()))
+        return self._continue_lists(clean, taps, lists, num_horizons)
+
+    @piece
+    def _continue_lists(self, clean, taps, lists, num_horizons):
+        count, taps = len(lists), iter(taps)
         clean = ops.split(clean, count)
         forecasts = []
         for place, pairs in enumerate(lists):
@@ -266,14 +283,7 @@ class Physics:
     def _resolve(self, x, num_subcarriers):
         """Forecasts of the resolved paths, what they leave, and their held-out snapshots."""
         shape, delays = self.array_shape, (x.shape[3], self.first_delay)
-        fit = PathFit(
-            *x.shape[1:3],
-            num_subcarriers,
-            self.num_paths,
-            array_shape=shape,
-            num_delay=delays[0],
-            first_delay=delays[1],
-        )
+        fit = _path_fit(*x.shape[1:3], num_subcarriers, self.num_paths, shape, *delays)
         h = inverse_angle_delay_transform(x, shape, num_subcarriers, self.first_delay)
         if self.backtest:
             parts = fit.backtested(h, self.num_horizons, self.backtest)
@@ -281,6 +291,20 @@ class Physics:
             parts = fit.continued(h, self.num_horizons)
         parts = [angle_delay_transform(part, shape, *delays) for part in parts]
         return parts if self.backtest else (*parts, None)
+
+
+@functools.lru_cache(maxsize=16)
+def _path_fit(num_snapshots, num_ant, num_subcarriers, num_paths, shape, num_delay, first_delay):
+    """One object for all calls of a shape: what is compiled of it is kept by it."""
+    return PathFit(
+        num_snapshots,
+        num_ant,
+        num_subcarriers,
+        num_paths,
+        array_shape=shape,
+        num_delay=num_delay,
+        first_delay=first_delay,
+    )
 
 
 def _mean_power(x):

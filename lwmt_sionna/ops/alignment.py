@@ -10,11 +10,12 @@ import functools
 import math
 from collections.abc import Callable
 
+import keras
 import numpy as np
 from keras import ops
 
 from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
-from lwmt_sionna.ops.compiled import map_rows
+from lwmt_sionna.ops.compiled import map_rows, piece
 from lwmt_sionna.ops.complex import ComplexPair
 from lwmt_sionna.typing import Array, Tensor
 
@@ -146,33 +147,43 @@ def find_nuisances(h: Tensor, array_shape: Shape3 | None = None) -> tuple[Tensor
     peak = ops.max(ops.abs(h), axis=(1, 2, 3, 4), keepdims=True)
     h = ops.cast(h / ops.where(peak > 0, peak, ops.ones_like(peak)), "float32")
     seen, pool = _strongest(h, array_shape)
-    basis = ops.convert_to_tensor(_basis(h.shape[1]))
-    eye = ops.eye(2 * basis.shape[1], dtype="float32")
-    shape = (-1, 2, basis.shape[1])
-
-    def over_time(found):
-        return ops.unstack(ops.matmul(found, ops.transpose(basis)), axis=1)
+    start = ops.zeros((1, 2, h.shape[1] - 2), dtype="float32")
+    start = start + ops.zeros_like(h[:, :1, :1, 0, 0])
 
     def step(_, state):
-        found = state[0]
-        phase, delay = over_time(found)
-        gradient, curvature = _errors(*_turned(seen, phase, delay), pool)
-        gradient = ops.reshape(ops.matmul(gradient, basis), (-1, eye.shape[0]))
-        # b batch, k and l phase or delay, t and s time, n and m component
-        curvature = ops.einsum("bktls,tn,sm->bknlm", curvature, basis, basis)
-        curvature = ops.reshape(curvature, (-1, *eye.shape))
-        diagonal = ops.einsum("bnn->bn", curvature)
-        load = 1e-4 * diagonal + 1e-6 * ops.mean(diagonal, axis=1, keepdims=True) + _TINY
-        inverse = _inverse(curvature + load[:, None] * eye)
-        moved = ops.reshape(ops.einsum("bnm,bm->bn", inverse, gradient), shape)
-        return found - moved, ops.reshape(ops.einsum("bnn->bn", inverse), shape)
+        return _improved(seen, pool, state[0])
 
-    start = ops.zeros((1, *shape[1:]), dtype="float32") + ops.zeros_like(h[:, :1, :1, 0, 0])
     found, error = ops.fori_loop(0, _NUM_STEPS, step, (start, start))
-    phase, delay = over_time(found * _credible(found, error))
+    phase, delay = _over_time(found * _credible(found, error))
     return phase, delay
 
 
+@piece
+def _improved(seen, pool, found):
+    """Components `[batch, 2, component]` of phases and delays after a step, and their errors."""
+    basis = ops.convert_to_tensor(_basis(found.shape[2] + 2))
+    eye = ops.eye(2 * basis.shape[1], dtype="float32")
+    shape = (-1, 2, basis.shape[1])
+    phase, delay = _over_time(found)
+    gradient, curvature = _errors(*_turned(seen, phase, delay), pool)
+    gradient = ops.reshape(ops.matmul(gradient, basis), (-1, eye.shape[0]))
+    # b batch, k and l phase or delay, t and s time, n and m component
+    curvature = ops.einsum("bktls,tn,sm->bknlm", curvature, basis, basis)
+    curvature = ops.reshape(curvature, (-1, *eye.shape))
+    diagonal = ops.einsum("bnn->bn", curvature)
+    load = 1e-4 * diagonal + 1e-6 * ops.mean(diagonal, axis=1, keepdims=True) + _TINY
+    inverse = _inverse(curvature + load[:, None] * eye)
+    moved = ops.reshape(ops.einsum("bnm,bm->bn", inverse, gradient), shape)
+    return found - moved, ops.reshape(ops.einsum("bnn->bn", inverse), shape)
+
+
+def _over_time(found):
+    """Phases and delays, `[batch, time]`, of components."""
+    basis = ops.convert_to_tensor(_basis(found.shape[2] + 2))
+    return ops.unstack(ops.matmul(found, ops.transpose(basis)), axis=1)
+
+
+@piece
 def _strongest(h, array_shape):
     """The strongest angle-delay bins, and how much each counts in the pool of each.
 
@@ -365,6 +376,8 @@ def _squared(taps, num_snapshots):
 
 def _inverse(matrix):
     """Inverses of symmetric positive definite matrices `[batch, size, size]`, pivot by pivot."""
+    if keras.backend.backend() == "torch":
+        return ops.inv(matrix)
     size = matrix.shape[-1]
 
     def sweep(k, m):

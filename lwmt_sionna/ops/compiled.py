@@ -1,7 +1,10 @@
 """Functions that run compiled where they are called eagerly, and loops that gradients pass."""
 
+import contextlib
+import contextvars
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import Any
 
 import keras
 from keras import ops
@@ -11,11 +14,19 @@ from lwmt_sionna.typing import Tensor
 __all__ = [
     "apply_repeatedly",
     "call_compiled",
+    "call_untraced",
     "compile_function",
     "is_outermost",
+    "is_traced",
     "map_rows",
     "on_accelerator",
+    "piece",
+    "runs_by_row",
 ]
+
+# On PyTorch: the pieces of the program that runs, and whether the call comes from `torch.compile`.
+_PIECES: contextvars.ContextVar[dict | None] = contextvars.ContextVar("pieces", default=None)
+_FROM_TRACED: contextvars.ContextVar[bool] = contextvars.ContextVar("from_traced", default=False)
 
 
 def call_compiled(function: Callable, tensors: list[Tensor], settings: Hashable) -> Tensor:
@@ -40,8 +51,8 @@ def map_rows(
 
     A row that is done soon then does not wait for the others, and its arrays fit the cache of a
     core. `keras.ops.map` does the same, but traces the function twice on TensorFlow, and what is
-    mapped within it four times. On PyTorch, where every operation has a price of its own, all rows
-    are done at once.
+    mapped within it four times. In eager calls of PyTorch, where every operation has a price of its
+    own, and on accelerators, all rows are done at once.
 
     Args:
         function: Takes a row of every element, `[1, ...]`, and returns a tuple of rows.
@@ -54,9 +65,22 @@ def map_rows(
         Tuple of tensors `[batch, *shape]`.
     """
     elements = tuple(ops.stop_gradient(ops.convert_to_tensor(x)) for x in elements)
-    if together and keras.backend.backend() == "torch":
-        return function(*elements)
     count = ops.shape(elements[0])[0]
+    if on_accelerator():
+        if together:
+            return function(*elements)
+        import jax
+
+        columns = jax.vmap(function)(*(x[:, None] for x in elements))
+        return tuple(
+            ops.reshape(values, (-1, *shape)) for values, shape in zip(columns, shapes, strict=True)
+        )
+    if keras.backend.backend() == "torch":
+        if count == 0 or (together and _PIECES.get() is None):
+            return function(*elements)
+        rows = [function(*(x[i : i + 1] for x in elements)) for i in range(count)]
+        columns = zip(shapes, *rows, strict=True)
+        return tuple(ops.reshape(ops.stack(values), (-1, *shape)) for shape, *values in columns)
 
     def visit(row, done):
         values = function(*(_row(x, row) for x in elements))
@@ -74,8 +98,12 @@ def _row(x, row):
     return ops.slice(x, (row, *(0,) * len(sizes)), (1, *sizes))
 
 
-def is_outermost(tensors: list[Tensor]) -> bool:
-    """Whether a call with these tensors comes from Python, and the backend can compile it."""
+def is_outermost(tensors: list[Tensor], asked: bool = False) -> bool:
+    """Whether a call with these tensors comes from Python, and is to be compiled.
+
+    On PyTorch, which takes minutes for that where XLA takes half of one, only if `asked`, or from
+    within `torch.compile`.
+    """
     if any(keras.utils.is_keras_tensor(tensor) for tensor in tensors):
         return False
     if keras.backend.backend() == "tensorflow":
@@ -86,7 +114,12 @@ def is_outermost(tensors: list[Tensor]) -> bool:
         import jax
 
         return not any(isinstance(tensor, jax.core.Tracer) for tensor in tensors)
-    return False
+    return (asked or _FROM_TRACED.get()) and _PIECES.get() is None
+
+
+def runs_by_row(x: Tensor) -> bool:
+    """Whether a program is for one row of a batch: see `map_rows`; it then serves any batch."""
+    return keras.backend.backend() == "torch" and x.device.type == "cpu"
 
 
 def on_accelerator() -> bool:
@@ -103,8 +136,18 @@ def compile_function(
 ) -> Callable[..., Tensor]:
     """A function of tensors as a compiled program, a function of the same tensors.
 
-    `variables` are what it reads beside them, at their values of each call.
+    `variables` are what it reads beside them, at their values of each call. PyTorch has no loop
+    that ends by what it computes: there, what stands in and between loops is compiled, each `piece`
+    by itself.
     """
+    if keras.backend.backend() == "torch":
+        pieces: dict = {}
+
+        def in_pieces(*tensors):
+            with _set(_PIECES, pieces):
+                return function(*tensors)
+
+        return in_pieces
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -113,10 +156,103 @@ def compile_function(
 
     @jax.jit
     def program(values, *tensors):
-        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+        scope = keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True)))
+        # Accelerators would round the factors of products to 10 bits, and paths are told by phases.
+        with scope, jax.default_matmul_precision("highest"):
             return function(*tensors)
 
     return lambda *tensors: program([variable.value for variable in variables], *tensors)
+
+
+@contextlib.contextmanager
+def _set(variable: contextvars.ContextVar, value: Any) -> Iterator[None]:
+    token = variable.set(value)
+    try:
+        yield
+    finally:
+        variable.reset(token)
+
+
+def piece(function: Callable) -> Callable:
+    """Marks a function, without loops that end by what they compute, that PyTorch compiles whole.
+
+    Only within programs of `compile_function`, and where no gradient is asked for; once per shapes
+    of its arguments and values of those that are no tensors, which must be hashable. Layers among
+    the arguments are read at the values that their variables have.
+    """
+
+    @functools.wraps(function)
+    def call(*args):
+        pieces = _PIECES.get()
+        return function(*args) if pieces is None else _run_piece(pieces, function, args)
+
+    return call
+
+
+def _run_piece(pieces, function, args):
+    import torch
+
+    leaves = keras.tree.flatten(args)
+    places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+    layers = [leaf for leaf in leaves if isinstance(leaf, keras.layers.Layer)]
+    variables = [variable for layer in layers for variable in layer.variables]
+    tensors = [leaves[place] for place in places] + [variable.value for variable in variables]
+    if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
+        return function(*args)
+    # Compiled code takes for granted how numbers lie in memory.
+    tensors = [tensor.detach().contiguous() for tensor in tensors]
+    rest = [None if place in places else leaf for place, leaf in enumerate(leaves)]
+    key = (function, *rest, *((tensor.shape, tensor.dtype, tensor.device) for tensor in tensors))
+    if key not in pieces:
+
+        def run(*tensors):
+            given = iter(tensors)
+            filled = [next(given) if i in places else leaf for i, leaf in enumerate(rest)]
+            with keras.StatelessScope(state_mapping=list(zip(variables, given, strict=True))):
+                return function(*keras.tree.pack_sequence_as(args, filled))
+
+        pieces[key] = _compile_piece(run, tensors)
+    program, structure = pieces[key]
+    return keras.tree.pack_sequence_as(structure, list(program(*tensors)))
+
+
+def _compile_piece(function, tensors):
+    """A program of tensors that returns a list of tensors, and the structure that these have."""
+    import torch
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    structures = []
+
+    def flat(*tensors):
+        results = function(*tensors)
+        structures.append(keras.tree.map_structure(lambda _: None, results))
+        return keras.tree.flatten(results)
+
+    with torch.no_grad(), _set(_PIECES, None):
+        # Not `torch.compile`, which reads Python, and takes the NumPy of constants for computation.
+        graph = make_fx(flat, tracing_mode="fake")(*tensors)
+        return torch._inductor.compile(graph, tensors), structures[0]
+
+
+def is_traced() -> bool:
+    """Whether `torch.compile` reads this call."""
+    if keras.backend.backend() != "torch":
+        return False
+    import torch
+
+    return torch.compiler.is_compiling()
+
+
+def call_untraced(function: Callable, *args: Any, **kwargs: Any) -> Any:
+    """Calls a function outside of what `torch.compile` reads, compiled in its own way."""
+    with _set(_FROM_TRACED, True):
+        return function(*args, **kwargs)
+
+
+if keras.backend.backend() == "torch":
+    from torch import compiler
+
+    call_untraced = compiler.disable(call_untraced)
 
 
 @functools.lru_cache(maxsize=64)

@@ -15,7 +15,7 @@ import math
 import numpy as np
 from keras import ops
 
-from lwmt_sionna.ops.compiled import map_rows
+from lwmt_sionna.ops.compiled import map_rows, piece
 from lwmt_sionna.ops.complex import ComplexPair, inverse
 from lwmt_sionna.typing import Tensor
 
@@ -95,6 +95,7 @@ def denoise(x: Tensor, radius: int = 2, noise: Tensor | None = None) -> Tensor:
     return z.minus(ComplexPair(*found)).map(lambda m: m / unit).stacked()
 
 
+@piece
 def _noise_by_snapshots(z, radius, threshold):
     """What is no signal in `[time, angle, delay]`, in units of the noise.
 
@@ -109,6 +110,7 @@ def _noise_by_snapshots(z, radius, threshold):
     return _stopped(_whole(half, count), z, threshold)
 
 
+@piece
 def _noise_by_bins(z, radius, threshold):
     """The same from the covariance of the bins of every cross."""
     count, *grid = z.re.shape
@@ -178,7 +180,6 @@ def burg_coefficients(x: Tensor, order: int, pool_weight: float = 0.5) -> list[l
             f"`order` must be smaller than the number of snapshots. Received: order={order}, "
             f"x.shape={tuple(x.shape)}"
         )
-    num_snapshots = x.shape[1]
     start = ComplexPair.from_stacked(x)
     # Prediction error filter 1, a_1, ..., a_order, and its state after every stage.
     taps = ops.zeros((order + 1, *_static(x[:, 0, ..., 0])), dtype=x.dtype)
@@ -187,31 +188,9 @@ def burg_coefficients(x: Tensor, order: int, pool_weight: float = 0.5) -> list[l
     first[0] = 1.0
     error_filter = ComplexPair(taps + ops.convert_to_tensor(first, dtype=x.dtype), taps)
     history = ops.zeros((order, 1, 1, 1, 1), dtype=x.dtype) + taps[None]
-    instants = ops.reshape(ops.arange(num_snapshots), (1, num_snapshots, 1, 1))
-    places = ops.reshape(ops.arange(order + 1), (order + 1, 1, 1, 1))
-    stages = ops.reshape(ops.arange(order), (order, 1, 1, 1, 1))
 
     def stage(m, state):
-        forward, backward, taps, kept = (ComplexPair(*pair) for pair in state)
-        behind = backward.map(lambda v: ops.roll(v, 1, axis=1))
-        known = ops.cast(instants > m, x.dtype)
-        cross = forward.times(behind.conj()).map(lambda v: ops.sum(known * v, axis=1))
-        power = ops.sum(known * (forward.power() + behind.power()), axis=1)
-        cross = cross.map(lambda v: _pool(v, pool_weight))
-        reflection = cross.scaled(-2.0 / (_pool(power, pool_weight) + _TINY))
-        wide = reflection.map(lambda v: v[:, None])
-        forward, backward = (
-            forward.plus(wide.times(behind)),
-            behind.plus(wide.conj().times(forward)),
-        )
-        # Levinson: a_i <- a_i + k conj(a_{m+1-i}), the reversal as a gather.
-        mirror = ops.clip(m + 1 - ops.reshape(places, (-1,)), 0, order)
-        inside = ops.cast(places <= m + 1, x.dtype)
-        reverse = taps.conj().map(lambda v: inside * ops.take(v, mirror, axis=0))
-        taps = taps.plus(reflection.map(lambda v: v[None]).times(reverse))
-        now = ops.cast(ops.equal(stages, m), x.dtype)
-        kept = ComplexPair(*(k + now * t[None] for k, t in zip(kept, taps, strict=True)))
-        return tuple(tuple(pair) for pair in (forward, backward, taps, kept))
+        return _burg_stage(ops.convert_to_tensor(m), state, pool_weight)
 
     state = (tuple(start), tuple(start), tuple(error_filter), (history, history))
     *_, kept = ops.fori_loop(0, order, stage, state)
@@ -220,6 +199,35 @@ def burg_coefficients(x: Tensor, order: int, pool_weight: float = 0.5) -> list[l
         [ComplexPair(-kept.re[m, i + 1], -kept.im[m, i + 1]) for i in range(m + 1)]
         for m in range(order)
     ]
+
+
+@piece
+def _burg_stage(m, state, pool_weight):
+    """A stage of Burg's method from the state of the one before."""
+    forward, backward, taps, kept = (ComplexPair(*pair) for pair in state)
+    kind, (order, num_snapshots) = taps.re.dtype, (kept.re.shape[0], forward.re.shape[1])
+    instants = ops.reshape(ops.arange(num_snapshots), (1, num_snapshots, 1, 1))
+    places = ops.reshape(ops.arange(order + 1), (order + 1, 1, 1, 1))
+    stages = ops.reshape(ops.arange(order), (order, 1, 1, 1, 1))
+    behind = backward.map(lambda v: ops.roll(v, 1, axis=1))
+    known = ops.cast(instants > m, kind)
+    cross = forward.times(behind.conj()).map(lambda v: ops.sum(known * v, axis=1))
+    power = ops.sum(known * (forward.power() + behind.power()), axis=1)
+    cross = cross.map(lambda v: _pool(v, pool_weight))
+    reflection = cross.scaled(-2.0 / (_pool(power, pool_weight) + _TINY))
+    wide = reflection.map(lambda v: v[:, None])
+    forward, backward = (
+        forward.plus(wide.times(behind)),
+        behind.plus(wide.conj().times(forward)),
+    )
+    # Levinson: a_i <- a_i + k conj(a_{m+1-i}), the reversal as a gather.
+    mirror = ops.clip(m + 1 - ops.reshape(places, (-1,)), 0, order)
+    inside = ops.cast(places <= m + 1, kind)
+    reverse = taps.conj().map(lambda v: inside * ops.take(v, mirror, axis=0))
+    taps = taps.plus(reflection.map(lambda v: v[None]).times(reverse))
+    now = ops.cast(ops.equal(stages, m), kind)
+    kept = ComplexPair(*(k + now * t[None] for k, t in zip(kept, taps, strict=True)))
+    return tuple(tuple(pair) for pair in (forward, backward, taps, kept))
 
 
 def extrapolate(x: Tensor, coefficients: list[ComplexPair], num_horizons: int) -> Tensor:

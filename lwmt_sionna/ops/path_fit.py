@@ -30,7 +30,7 @@ from lwmt_sionna.ops.angle_delay import (
     check_array_shape,
     inverse_angle_delay_transform,
 )
-from lwmt_sionna.ops.compiled import map_rows
+from lwmt_sionna.ops.compiled import map_rows, piece
 from lwmt_sionna.ops.complex import ComplexPair
 from lwmt_sionna.ops.linear_prediction import noise_power
 from lwmt_sionna.typing import Array, Tensor
@@ -246,18 +246,7 @@ class PathFit:
             return ops.any(final <= _NUM_FINAL_STEPS)
 
         def discover(residual, noise, paths):
-            fresh, exists = self._peaks(residual, noise)
-            # New paths go to the next free places, as long as there are any.
-            used = ops.sum(_active(paths), axis=-1, keepdims=True)
-            place = ops.cast(used + ops.cumsum(exists, axis=-1) - exists, "int32")
-            slots = ops.equal(place[..., None], np.arange(count, dtype="int32"))
-            slots = ops.cast(slots, "float32") * exists[..., None]
-            found = ops.any(ops.sum(slots, axis=1) > 0, axis=-1)
-            slots = ops.transpose(slots, (0, 2, 1))
-            amplitude = paths.amplitude + ops.matmul(slots, fresh.amplitude)
-            phase = paths.phase + ops.matmul(slots, fresh.phase)
-            paths = Paths(amplitude, phase, paths.window)
-            return found, *paths, *self._residual(y, paths)[0]
+            return self._add(y, paths, *self._peaks(residual, noise))
 
         def refine(index, final, *before):
             """Discovers and improves, and after the last discovery improves alone.
@@ -290,6 +279,7 @@ class PathFit:
         _, _, *state = ops.while_loop(more, refine, state)
         return Paths(*state[:3]), ComplexPair(*state[3:]).stacked()
 
+    @piece
     def extrapolate(self, paths: Paths, num_horizons: int) -> Tensor:
         """Continues the paths that are present in the last snapshot.
 
@@ -336,9 +326,7 @@ class PathFit:
             known = sample * before[:, None, None, None]
             past = Paths(paths.amplitude, paths.phase, paths.window * before)
             past, _ = self._improve(ComplexPair.from_stacked(known), past, noise, _NUM_BACK_STEPS)
-            seen = ops.cast(ops.any(past.window > 0, axis=-1), "float32")
-            past = Paths(past.amplitude * seen[..., None], past.phase, paths.window)
-            told = self._superpose(*self._waves(past, self.axes[0])).stacked()[:, -num_held:]
+            told = self._told(paths, past, num_held)
             return self.extrapolate(paths, num_horizons), residual, told
 
         times = (num_horizons, self.shape[0], num_held)
@@ -348,6 +336,29 @@ class PathFit:
         """Doppler shifts amid the history in cycles per snapshot, `[batch, num_paths]`."""
         return paths.phase[..., self.num_pols] / (2 * math.pi * self.half[0])
 
+    @piece
+    def _told(self, paths, past, num_held):
+        """The last snapshots by what paths are in the past."""
+        seen = ops.cast(ops.any(past.window > 0, axis=-1), "float32")
+        past = Paths(past.amplitude * seen[..., None], past.phase, paths.window)
+        return self._superpose(*self._waves(past, self.axes[0])).stacked()[:, -num_held:]
+
+    @piece
+    def _add(self, y, paths, fresh, exists):
+        """Whether there are new paths, these with the others, and the residual."""
+        # They go to the next free places, as long as there are any.
+        used = ops.sum(_active(paths), axis=-1, keepdims=True)
+        place = ops.cast(used + ops.cumsum(exists, axis=-1) - exists, "int32")
+        slots = ops.equal(place[..., None], np.arange(self.num_paths, dtype="int32"))
+        slots = ops.cast(slots, "float32") * exists[..., None]
+        found = ops.any(ops.sum(slots, axis=1) > 0, axis=-1)
+        slots = ops.transpose(slots, (0, 2, 1))
+        amplitude = paths.amplitude + ops.matmul(slots, fresh.amplitude)
+        phase = paths.phase + ops.matmul(slots, fresh.phase)
+        paths = Paths(amplitude, phase, paths.window)
+        return found, *paths, *self._residual(y, paths)[0]
+
+    @piece
     def _noise(self, residual):
         """Noise power per sample, from the bins of the residual that hold little."""
         return noise_power(self._bins(residual))
@@ -414,6 +425,15 @@ class PathFit:
 
         Both of `num_peaks`; the latter is float `[batch, num_peaks]` of 0 and 1.
         """
+        start, exists = self._seek(residual)
+        fresh, _ = self._improve(residual, start, noise, 3)
+        power = ops.sum(ops.square(fresh.amplitude), axis=-1)
+        ratio = math.prod(self.sizes) * power / noise[:, None]
+        return fresh, exists * ops.cast(ratio > self.threshold, "float32")
+
+    @piece
+    def _seek(self, residual):
+        """The largest peaks of the residual, and which of them are no side lobes."""
         sizes = tuple(_OVERSAMPLING * size if size > 1 else 1 for size in self.sizes)
         power = spectrum(self._by_pol(residual), sizes).power()
         power = ops.sum(ops.reshape(power, (-1, self.num_pols, *power.shape[1:])), axis=1)
@@ -431,11 +451,9 @@ class PathFit:
         inner = self._sums(project(residual, u, v), (1, 3))
         inner = inner.scaled(1.0 / num_samples)
         start = Paths(ops.sqrt(inner.power() + _TINY), phase + self._turn(inner), window)
-        fresh, _ = self._improve(residual, start, noise, 3)
-        power = ops.sum(ops.square(fresh.amplitude), axis=-1)
-        exists = exists * ops.cast(num_samples * power / noise[:, None] > self.threshold, "float32")
-        return fresh, exists
+        return start, exists
 
+    @piece
     def _confine(self, residual, paths, noise):
         """Gives every path the most likely window of presence."""
         if len(self.windows) == 1:
@@ -451,7 +469,9 @@ class PathFit:
         total = course.map(lambda z: ops.matmul(z, self.windows.T))
         power = ops.sum(total.power(), axis=2)
         gain = power / length / noise[:, None, None] - _tensor(self.penalties)
-        best = ops.one_hot(ops.argmax(gain, axis=-1), len(self.windows), dtype="float32")
+        # No `one_hot`: PyTorch reads numbers for it, which no compiled piece can.
+        best = ops.cast(ops.argmax(gain, axis=-1), "int32")[..., None]
+        best = ops.cast(ops.equal(best, np.arange(len(self.windows), dtype="int32")), "float32")
         window = ops.matmul(best, self.windows)
         moved = ops.any(ops.not_equal(window, paths.window), axis=-1)
         inner = total.map(lambda z: ops.sum(best[:, :, None] * z / length, axis=-1))
@@ -489,29 +509,40 @@ class PathFit:
 
         `num_steps` is a number, or one of every sequence.
         """
-        residual, _, _ = self._residual(y, paths)
-        cost = self._cost(residual, paths, noise)
-        damping = 1e-3 + 0.0 * noise
+        state = self._start(y, paths, noise)
 
         def attempt(index, state):
-            paths = Paths(*state[:3])
-            cost, damping = state[3:5]
-            residual = ComplexPair(*state[5:7])
-            trial = self._step(residual, paths, noise, damping)
-            trial_residual, _, _ = self._residual(y, trial)
-            trial_cost = self._cost(trial_residual, trial, noise)
-            better = ops.logical_and(trial_cost < cost, index < num_steps)
-            damping = ops.clip(ops.where(better, 0.25 * damping, 10.0 * damping), 1e-5, 1e3)
-            return (
-                *(_where(better, new, old) for new, old in zip(trial, paths, strict=True)),
-                ops.where(better, trial_cost, cost),
-                damping,
-                *(_where(better, *both) for both in zip(trial_residual, residual, strict=True)),
-            )
+            # PyTorch compiles for a number, but not for a tensor, again and again.
+            going = ops.logical_and(ops.ones_like(state[3], dtype="bool"), index < num_steps)
+            return self._attempt(y, noise, going, state)
 
-        state = (*paths, cost, damping, *residual)
         state = ops.fori_loop(0, ops.max(num_steps, initial=0), attempt, state)
         return Paths(*state[:3]), ComplexPair(*state[5:7])
+
+    @piece
+    def _start(self, y, paths, noise):
+        """Paths, their cost, the damping of a step and the residual."""
+        residual, _, _ = self._residual(y, paths)
+        cost = self._cost(residual, paths, noise)
+        return (*paths, cost, 1e-3 + 0.0 * noise, *residual)
+
+    @piece
+    def _attempt(self, y, noise, going, state):
+        """What a step makes of what `_start` returns, for the sequences that are going."""
+        paths = Paths(*state[:3])
+        cost, damping = state[3:5]
+        residual = ComplexPair(*state[5:7])
+        trial = self._step(residual, paths, noise, damping)
+        trial_residual, _, _ = self._residual(y, trial)
+        trial_cost = self._cost(trial_residual, trial, noise)
+        better = ops.logical_and(trial_cost < cost, going)
+        damping = ops.clip(ops.where(better, 0.25 * damping, 10.0 * damping), 1e-5, 1e3)
+        return (
+            *(_where(better, new, old) for new, old in zip(trial, paths, strict=True)),
+            ops.where(better, trial_cost, cost),
+            damping,
+            *(_where(better, *both) for both in zip(trial_residual, residual, strict=True)),
+        )
 
     def _step(self, residual, paths, noise, damping):
         """One damped Gauss-Newton step.
@@ -584,11 +615,6 @@ def _raised(threshold, num_pols):
 def _tensor(array):
     """A constant as a tensor: PyTorch does not compute with arrays of NumPy."""
     return ops.convert_to_tensor(array, dtype="float32")
-
-
-def _tensor(values):
-    """A constant as a float32 tensor: PyTorch leaves products with arrays to NumPy."""
-    return ops.convert_to_tensor(np.asarray(values, "float32"))
 
 
 def _where(chosen, new, old):

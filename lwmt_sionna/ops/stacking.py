@@ -6,6 +6,7 @@ the measurement is independent of all forecasts, so it does not bias the weights
 not sum to one, what nobody foresees is predicted to be small.
 """
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -141,6 +142,8 @@ def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
 
     Elimination by Gauss and Jordan, all systems at once: XLA factorises one after the other.
     """
+    if keras.backend.backend() == "torch":
+        return ops.solve(matrix, right[..., None])[..., 0]
     size = matrix.shape[-1]
     eye = _identity(size)
     rows = ops.concatenate([matrix, right[..., None]], axis=-1)

@@ -122,6 +122,43 @@ def test_plain_calls_are_compiled_calls(predictor, rng):
     assert model.count_params() > predictor.count_params()
 
 
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="of PyTorch's compiler")
+def test_compiled_by_pytorch(rng, monkeypatch):
+    """The same numbers as an eager call, of any batch, with weights and gradients of the moment."""
+    import torch
+
+    from lwmt_sionna.ops import compiled
+
+    made = []
+    compile_piece = compiled._compile_piece
+    monkeypatch.setattr(
+        compiled, "_compile_piece", lambda *args: made.append(args) or compile_piece(*args)
+    )
+    model = make_predictor(num_paths=2, whole_experts=((6, 2),), backtest=2, aligned=True)
+    program = torch.compile(model)
+    h = (waves(rng) + 0.1 * rng.standard_normal((4, NUM_SNAPSHOTS, 8, 8))).astype(np.complex64)
+    h[2, 5] = np.nan
+    with torch.no_grad():
+        expected = np.asarray(model(h))
+        assert not made
+        found = np.asarray(program(h))
+        pieces = len(made)
+        assert pieces > 5
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+        assert np.isnan(found[2]).all() and np.isfinite(found[[0, 1, 3]]).all()
+        np.testing.assert_array_equal(program(h[:1]), found[:1])
+        model.head.kernel.assign(0 * model.head.kernel)
+        np.testing.assert_allclose(program(h[:1]), model(h[:1]), rtol=1e-3, atol=1e-3)
+    gradients = []
+    for call in (model, program):
+        model.zero_grad()
+        torch.view_as_real(call(h[:1])).square().sum().backward()
+        gradients.append(np.asarray(model.head.kernel.value.grad))
+    assert np.abs(gradients[0]).max() > 0
+    np.testing.assert_allclose(gradients[1], gradients[0], rtol=1e-2, atol=1e-3)
+    assert len(made) == pieces  # none of this was compiled anew
+
+
 def test_gradients_pass_through_plain_calls(predictor, rng):
     if keras.backend.backend() != "tensorflow":
         pytest.skip("of TensorFlow's tape")
