@@ -10,6 +10,8 @@ import keras
 import numpy as np
 import pytest
 
+from lwmt_sionna import ChannelEncoder, ChannelPredictor, MaskedChannelModel
+from lwmt_sionna.ops import compiled
 from tests.golden import capture
 
 RELATIVE = 1e-5
@@ -67,6 +69,59 @@ def test_presets(predictions, name):
         assert relative < 2e-3
     for part, values in capture.thinned(found).items():
         check_equal(values, predictions[f"{name}/{part}"], relative)
+
+
+def compiled_by_user(model):
+    """The model in a program of one's own."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(model, jit_compile=True, autograph=False)
+    if backend == "jax":
+        import jax
+
+        return jax.jit(model)
+    import torch
+
+    return torch.no_grad()(torch.compile(model))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="of JAX on accelerators")
+def test_all_rows_at_once(predictions, monkeypatch):
+    """What accelerators do, on a processor: see `test_presets` for the tolerance."""
+    monkeypatch.setattr(compiled, "on_accelerator", lambda: True)
+    history = predictions["history"]
+    for name, relative in {"small": 1e-4, "universal": 2e-3}.items():
+        found = capture.predict_preset(name, history)
+        for part, values in capture.thinned(found).items():
+            check_equal(values, predictions[f"{name}/{part}"], relative)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", (*capture.PRESETS, "base"))
+def test_programs_of_users(predictions, name):
+    """A preset within `tf.function`, `jax.jit` or `torch.compile` says what a plain call says.
+
+    XLA adds up in another order within another program: see `test_presets`.
+    """
+    if name == "base":
+        encoder = ChannelEncoder(MaskedChannelModel.from_preset(name))
+
+        def model(h):
+            return encoder(h, sampling_period=5e-3, subcarrier_spacing=540e3)
+
+    else:
+        model = ChannelPredictor.from_preset(name)
+    history = keras.ops.convert_to_tensor(predictions["history"])
+    expected = keras.ops.convert_to_numpy(model(history))
+    other = np.random.default_rng(1).standard_normal(history.shape).astype("float32")
+    other = keras.ops.convert_to_tensor(predictions["history"] * (1 + 1e-7 * other))
+    moved = keras.ops.convert_to_numpy(model(other))
+    relative = max(1e-4, 2 * np.linalg.norm(moved - expected) / np.linalg.norm(expected))
+    assert relative < 2e-3
+    check_equal(keras.ops.convert_to_numpy(compiled_by_user(model)(history)), expected, relative)
 
 
 @pytest.mark.slow
