@@ -76,13 +76,14 @@ def new_file(
         file.attrs["schema_version"], file.attrs["schema_minor"] = version
         file.attrs.update(attributes)
         yield file
-    content = buffer.getbuffer()
-    digest = hashlib.sha256(content[_BLOCK_BYTES:]).hexdigest()
-    line = f"{schema} {version[0]}.{version[1]}, HDF5 content sha256 {digest}\n".encode()
-    content[: len(line)] = line
     try:
-        with atomic_path(path) as temporary:
-            temporary.write_bytes(content)
+        # No frame of an error keeps a view of the buffer, or CPython 3.12 crashes collecting both.
+        with buffer.getbuffer() as content, content[_BLOCK_BYTES:] as body:
+            digest = hashlib.sha256(body).hexdigest()
+            line = f"{schema} {version[0]}.{version[1]}, HDF5 content sha256 {digest}\n".encode()
+            content[: len(line)] = line
+            with atomic_path(path) as temporary, temporary.open("wb") as stream:
+                stream.write(content)
     except OSError as error:
         # A write that fails halfway does not say of which file.
         raise OSError(error.errno, error.strerror, str(path)) from error
