@@ -148,6 +148,10 @@ def attend_dense(
 
     `mask` is bool `[num_queries, num_tokens]`, true where a query sees a key; None for all.
     """
+    if keras.backend.backend() == "torch" and num_keys is None:
+        # Fused there; elsewhere the compiler does it.
+        by_token = (ops.swapaxes(x, 1, 2) for x in (query, key, value))
+        return ops.swapaxes(ops.dot_product_attention(*by_token, mask=mask, scale=1.0), 1, 2)
     scores = ops.matmul(query, ops.swapaxes(key, -1, -2))
     weights = normalize(scores, mask, num_keys)
     return ops.matmul(ops.cast(weights, value.dtype), value)
