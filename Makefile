@@ -19,7 +19,7 @@ PYTEST_ARGS ?=
 LEARNING := tests/golden/ tests/training/ tests/models/ tests/evaluation/
 USING := tests/docs/ tests/link/ tests/rt/ tests/experiments/ tests/scenes/
 OTHERS := $(filter-out $(LEARNING) $(USING) %__pycache__/, $(wildcard tests/*/ tests/test_*.py))
-ON_PYTORCH := $(addprefix tests/, golden models ops layers masking baselines data link rt scenes test_doctor.py docs/test_notebooks.py)
+ON_PYTORCH := $(addprefix tests/, golden models ops layers masking baselines data training link rt scenes test_doctor.py docs/test_notebooks.py)
 # Those of the second line that are run, so that a run may have less.
 TESTS ?= $(ON_PYTORCH)
 # Status 5 says that a part has none of the tests asked for.
