@@ -857,6 +857,25 @@ def model_cost():
 
 
 @block
+def backend_cost():
+    points = index(read("backend_timing")["points"], "preset", "backend", "way")
+    ways = {
+        "TensorFlow, XLA": ("tensorflow", "compiled"),
+        "JAX, `jax.jit`": ("jax", "compiled"),
+        "PyTorch, `torch.compile`": ("torch", "compiled"),
+        "PyTorch, eager": ("torch", "eager"),
+    }
+    rows = []
+    for preset in dict.fromkeys(key[0] for key in points):
+        own = [points[preset, *way] for way in ways.values()]
+        cells = [f"{p['ms_per_user']:.0f} ({p['times_tensorflow']:.1f} x)" for p in own]
+        rows.append([f"`{preset}`", *cells])
+        cells = [f"{p['first_call_s']:.0f} s" for p in own]
+        rows.append([f"`{preset}`, first call", *cells])
+    return table(["processor time per user [ms]", *ways], rows)
+
+
+@block
 def model_routing():
     points = [p for p in read("model_benchmark")["points"] if p["task"] == "routing"]
     rows = [

@@ -110,7 +110,8 @@ def test_every_folder_is_packaged():
 def test_ops_import_keras_and_numpy_alone():
     """What `make lint` cannot say: every other package is out, known or not."""
     known = {"keras", "numpy", "lwmt_sionna", *sys.stdlib_module_names}
-    backends = {"compiled.py": {"jax", "tensorflow"}}  # compiling is what Keras leaves to them
+    # Compiling is what Keras leaves to them.
+    backends = {"compiled.py": {"jax", "tensorflow", "torch"}}
     for path in (PACKAGE / "ops").rglob("*.py"):
         assert imported_packages(path) <= known | backends.get(path.name, set()), path
 

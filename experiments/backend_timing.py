@@ -1,0 +1,204 @@
+"""What a prediction costs on TensorFlow, PyTorch and JAX: processor time per user, and first calls.
+
+Every preset predicts the same measured histories by every backend, compiled as users compile it:
+TensorFlow by XLA, JAX by `jax.jit`, PyTorch by `torch.compile` and not at all (eagerly). Each case
+runs in a process of its own, on one thread, one after the other. Processor time is what other work
+on the machine moves least; that of a first call holds all that its compilers take, which find
+nothing kept from before.
+
+Example:
+    python experiments/backend_timing.py --python-torch .venv-sionna2/bin/python \\
+        --python-jax .venv-jax/bin/python --out experiments/results/backend_timing.json
+"""
+
+import json
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+WAYS = {
+    "tensorflow": ("compiled",),
+    "torch": ("compiled", "eager"),
+    "jax": ("compiled",),
+}
+PRESETS = ("universal", "paths", "small")
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "TF_NUM_INTEROP_THREADS": "1",
+    "TF_NUM_INTRAOP_THREADS": "1",
+    "TORCHINDUCTOR_COMPILE_THREADS": "1",  # in this process, which then knows what it took
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
+    "LWMT_COMPILED": "",
+}
+
+
+def main(argv=None):
+    from lwmt_sionna.runs import command_line
+
+    started = time.time()
+    parser = command_line.build_parser(__doc__)
+    for backend, default in (("tensorflow", sys.executable), ("torch", None), ("jax", None)):
+        parser.add_argument(
+            f"--python-{backend}",
+            type=pathlib.Path,
+            default=default,
+            help=f"interpreter with {backend} [{'this one' if default else 'leave it out'}]",
+        )
+    command_line.add_options(parser, "preset", "history_snr", history_snr=[15.0])
+    parser.add_argument("--users", type=int, default=16, help="histories of one call [16]")
+    parser.add_argument("--rounds", type=int, default=5, help="timed calls of each [5]")
+    parser.add_argument(
+        "--data",
+        type=pathlib.Path,
+        default=pathlib.Path("experiments/data/san_francisco_30kmh_5ms.h5"),
+        help="sequences that are predicted",
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("runs/backend_timing.json")
+    )
+    args = parser.parse_args(argv)
+    command_line.configure_logging(args)
+    interpreters = {name: getattr(args, f"python_{name}") for name in WAYS}
+    for name, python in interpreters.items():
+        if python is not None and not pathlib.Path(python).is_file():
+            raise command_line.UsageError(f"No such file: --python-{name} {python}")
+    if not args.data.is_file():
+        raise command_line.UsageError(f"No such file: --data {args.data}")
+
+    from lwmt_sionna.models.presets import preset_folder
+    from lwmt_sionna.runs import records
+    from lwmt_sionna.runs.parallel import progress_bar
+
+    presets = args.preset or list(PRESETS)
+    seen = {"data": str(args.data), "history_snr_db": args.history_snr[0], "users": args.users}
+    cases = [
+        {"preset": preset, "backend": name, "way": way, "rounds": args.rounds} | seen
+        for preset in presets
+        for name, ways in WAYS.items()
+        for way in ways
+        if interpreters[name] is not None
+    ]
+    points = [run_worker(interpreters[c["backend"]], c) for c in progress_bar(cases, unit="case")]
+    compare(points)
+    records.write_record(
+        args.out,
+        name="backend_timing",
+        config={"presets": presets, "rounds": args.rounds} | seen,
+        points=points,
+        seeds=[0],
+        inputs={args.data.stem: args.data}
+        | {f"preset_{pathlib.Path(name).name}": preset_folder(name) for name in presets},
+        started=started,
+    )
+    for p in points:
+        print(
+            f"{p['preset']} on {p['backend']}, {p['way']}: {p['ms_per_user']:.0f} ms per user, "
+            f"{p['times_tensorflow']:.2f} x, first call {p['first_call_s']:.0f} s"
+        )
+    print(f"record: {args.out}")
+
+
+def run_worker(python, case):
+    """The point of one case, from a process of its own, without any cache of compilers."""
+    with tempfile.TemporaryDirectory() as empty:
+        backend = {"KERAS_BACKEND": case["backend"], "TORCHINDUCTOR_CACHE_DIR": empty}
+        done = subprocess.run(
+            [str(python), __file__, "--worker", json.dumps(case)],
+            env=os.environ | ONE_THREAD | backend | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    if done.returncode:
+        raise RuntimeError(f"A case failed with exit status {done.returncode}: {case}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(points):
+    """Adds to each point its cost over TensorFlow's, where that is there."""
+    reference = {p["preset"]: p["ms_per_user"] for p in points if p["backend"] == "tensorflow"}
+    for p in points:
+        known = reference.get(p["preset"])
+        p["times_tensorflow"] = None if known is None else p["ms_per_user"] / known
+
+
+def measured(case):
+    """Histories of stored users: what a prediction costs depends on the paths that are found."""
+    import numpy as np
+
+    from lwmt_sionna.data import (
+        PlanarArray,
+        add_noise,
+        read_paths,
+        subcarrier_frequencies,
+        synthesize,
+    )
+
+    paths = read_paths(case["data"])
+    paths = paths.select(np.arange(case["users"]) % len(paths.speed))
+    frequencies = subcarrier_frequencies(32, 540e3)
+    h = synthesize(paths, PlanarArray(1, 32), frequencies, snapshots=np.arange(16))
+    return add_noise(h, case["history_snr_db"], np.random.default_rng(0))
+
+
+def make_call(case):
+    """A function of a history that predicts as users do."""
+    from lwmt_sionna import ChannelPredictor
+
+    predictor = ChannelPredictor.from_preset(case["preset"])
+    if case["backend"] != "torch":
+        return predictor  # whose plain calls are programs
+    import torch
+
+    torch.set_num_threads(1)
+    program = torch.compile(predictor) if case["way"] == "compiled" else predictor
+
+    def call(history):
+        with torch.no_grad():
+            return program(history)
+
+    return call
+
+
+def processor_s():
+    """Processor time of this process and of those that it has waited for."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
+def work(case):
+    """Times of one case."""
+    import keras
+
+    h = keras.ops.convert_to_tensor(measured(case))
+    call = make_call(case)
+    times = []
+    for _ in range(1 + case["rounds"]):
+        begin = time.perf_counter(), processor_s()
+        keras.ops.convert_to_numpy(call(h))
+        times.append((time.perf_counter() - begin[0], processor_s() - begin[1]))
+    backend = sys.modules[case["backend"]]
+    return {
+        **{name: case[name] for name in ("preset", "backend", "way", "users")},
+        "version": str(backend.__version__),
+        "ms_per_user": 1e3 * statistics.median(spent for _, spent in times[1:]) / case["users"],
+        "first_call_s": times[0][1],
+        "first_call_wall_s": times[0][0],
+    }
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--worker"]:
+        answer = sys.stdout
+        sys.stdout = sys.stderr  # libraries may print
+        answer.write(json.dumps(work(json.loads(sys.argv[2]))) + "\n")
+    else:
+        from lwmt_sionna.runs import command_line
+
+        command_line.run(main)
