@@ -128,25 +128,6 @@ def compare(points):
         p["times_tensorflow"] = None if known is None else p["ms_per_user"] / known
 
 
-def measured(case):
-    """Histories of stored users: what a prediction costs depends on the paths that are found."""
-    import numpy as np
-
-    from lwmt_sionna.data import (
-        PlanarArray,
-        add_noise,
-        read_paths,
-        subcarrier_frequencies,
-        synthesize,
-    )
-
-    paths = read_paths(case["data"])
-    paths = paths.select(np.arange(case["users"]) % len(paths.speed))
-    frequencies = subcarrier_frequencies(32, 540e3)
-    h = synthesize(paths, PlanarArray(1, 32), frequencies, snapshots=np.arange(16))
-    return add_noise(h, case["history_snr_db"], np.random.default_rng(0))
-
-
 def make_call(case):
     """A function of a history that predicts as users do."""
     from lwmt_sionna import ChannelPredictor
@@ -175,6 +156,7 @@ def processor_s():
 def work(case):
     """Times of one case."""
     import keras
+    from model_benchmark import measured
 
     h = keras.ops.convert_to_tensor(measured(case))
     call = make_call(case)

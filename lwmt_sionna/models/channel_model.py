@@ -47,7 +47,8 @@ class ChannelModel(PresetModel):
     A call from Python, outside of any graph, runs as a program that is compiled once per shape:
     operation by operation, the physics in front of a network takes a hundred times as long.
     Training, symbolic calls and calls from within other programs are as Keras has them, and so are
-    all calls where `run_eagerly` is set, or where the backend compiles no loops (PyTorch).
+    all calls where `run_eagerly` is set. On PyTorch calls are eager unless they come from
+    `torch.compile`, or the model was compiled with `jit_compile=True`.
     """
 
     def __init__(self, **kwargs: Any) -> None:
