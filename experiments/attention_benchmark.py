@@ -1,7 +1,8 @@
 """Time and memory of sparse attention against dense attention and against gathering per query.
 
 Every subject runs in a process of its own. Each baseline is timed in turns with this project's
-kernel, one step each, so that both see the same machine: trust the ratios of a pair.
+kernel, one step each, so that both see the same machine: trust the ratios of a pair. Where there is
+an accelerator, all of them compute on it, and memory is what they take there.
 
 Example:
     python experiments/attention_benchmark.py --grids 5x32x32 10x32x32 --head-sizes 4 8
@@ -104,6 +105,7 @@ def main(argv=None):
         seeds=[0],
         inputs={},
         started=started,
+        accelerators=sorted({p["accelerator"] for p in points} - {None}),
     )
     figure = args.out.with_suffix(".png") if args.figure is None else args.figure
     plot_attention_benchmark(record, figure)
@@ -179,6 +181,7 @@ class Worker:
             **os.environ,
             "KERAS_BACKEND": args.backend if library == "keras" else "torch",
             "TF_CPP_MIN_LOG_LEVEL": "2",
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # two subjects share an accelerator
             "PYTHONPATH": os.pathsep.join([str(repository), os.environ.get("PYTHONPATH", "")]),
         }
         self.process = subprocess.Popen(
@@ -192,6 +195,7 @@ class Worker:
         first = self._read()
         self.failure = first.get("failure")
         self.first_s = first.get("first_s", math.inf)
+        self.accelerator = first.get("accelerator")
 
     def _read(self):
         line = self.process.stdout.readline()
@@ -217,6 +221,7 @@ class Worker:
             "wall_min_ms": min(wall for wall, _ in steps),
             "cpu_ms": statistics.median(cpu for _, cpu in steps),
             "first_call_s": self.first_s,
+            "accelerator": self.accelerator,
             **self._read(),
         }
 
@@ -231,6 +236,8 @@ class Worker:
 
 def work(task):
     """What a worker process does: answers `step` and `memory` until its input ends."""
+    from lwmt_sionna.runs.records import machine_info
+
     answers = sys.stdout
     sys.stdout = sys.stderr  # libraries may print
 
@@ -239,7 +246,9 @@ def work(task):
         answers.flush()
 
     try:
-        step = build_torch(task) if task["subject"].startswith("torch") else build_keras(task)
+        build = build_torch if task["subject"].startswith("torch") else build_keras
+        step = build(task)
+        accelerator = (machine_info()["accelerators"] or [None])[0]
         idle = memory_mb()
         begin = time.perf_counter()
         step()
@@ -251,10 +260,11 @@ def work(task):
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)
     pathlib.Path("/proc/self/clear_refs").write_text("5")
-    answer(first_s=first)
+    answer(first_s=first, accelerator=accelerator)
     for line in sys.stdin:
         if line.strip() == "memory":
-            answer(memory_mb=memory_mb("VmHWM") - idle)
+            there = accelerator_memory_mb()
+            answer(memory_mb=memory_mb("VmHWM") - idle if there is None else there)
             continue
         before = resource.getrusage(resource.RUSAGE_SELF)
         begin = time.perf_counter()
@@ -270,6 +280,16 @@ def memory_mb(field="VmRSS"):
         if line.startswith(field):
             return int(line.split()[1]) / 1e3
     raise RuntimeError(f"no {field} in /proc/self/status")
+
+
+def accelerator_memory_mb():
+    """Most memory that was taken of an accelerator, or None without one."""
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        return sys.modules["torch"].cuda.max_memory_allocated() / 1e6
+    if "jax" in sys.modules:
+        told = sys.modules["jax"].local_devices()[0].memory_stats()
+        return told and told["peak_bytes_in_use"] / 1e6
+    return None
 
 
 def build_keras(task):
@@ -342,6 +362,8 @@ def build_torch(task):
     """One step of a subject in PyTorch."""
     import torch
 
+    there = torch.cuda.is_available()
+    torch.set_default_device("cuda" if there else "cpu")
     shape = (task["batch"], task["num_heads"], math.prod(task["grid"]), task["head_size"])
     torch.manual_seed(0)
     train = task["mode"] == "train"
@@ -350,8 +372,8 @@ def build_torch(task):
         import numpy as np
 
         with np.load(task["table"]) as table:
-            indices = torch.from_numpy(table["indices"].astype(np.int64))
-            mask = torch.from_numpy(table["mask"])
+            indices = torch.asarray(table["indices"].astype(np.int64), device=query.device)
+            mask = torch.asarray(table["mask"], device=query.device)
 
     def attend():
         if task["subject"] == "torch_sdpa":
@@ -362,13 +384,15 @@ def build_torch(task):
         return torch.einsum("bhnk,bhnkd->bhnd", scores.softmax(-1), value[:, :, indices])
 
     def step():
-        if not train:
+        if train:
+            for tensor in (query, key, value):
+                tensor.grad = None
+            attend().square().sum().backward()
+        else:
             with torch.no_grad():
                 attend()
-            return
-        for tensor in (query, key, value):
-            tensor.grad = None
-        attend().square().sum().backward()
+        if there:
+            torch.cuda.synchronize()
 
     return step
 

@@ -278,6 +278,7 @@ def write_record(
     seeds: Any,
     inputs: Mapping[str, PathLike],
     started: float,
+    accelerators: list[str] | None = None,
     extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes the record of one run, atomically.
@@ -292,6 +293,7 @@ def write_record(
         inputs: Dictionary from a name to the path of a file or folder that the run read. Each is
             stored with its SHA-256.
         started: Float, `time.time()` at the start of the run [s].
+        accelerators: Those that the run's workers computed on; of this process if left out.
         extra: Optional dictionary of further top-level entries.
 
     Returns:
@@ -318,7 +320,7 @@ def write_record(
         "seeds": seeds,
         "versions": package_versions(),
         "git": git_state(),
-        "machine": machine_info(),
+        "machine": machine_info() | ({} if accelerators is None else {"accelerators": accelerators}),
         "inputs": {
             key: {"path": portable_path(find(file)), "sha256": sha256(file)}
             for key, file in inputs.items()
