@@ -105,7 +105,6 @@ def main(argv=None):
         seeds=[0],
         inputs={},
         started=started,
-        accelerators=sorted({p["accelerator"] for p in points} - {None}),
     )
     figure = args.out.with_suffix(".png") if args.figure is None else args.figure
     plot_attention_benchmark(record, figure)

@@ -823,6 +823,24 @@ def significant(ratio):
 
 
 @block
+def attention_accelerator():
+    record = read("attention_accelerator")
+    found = index(
+        record["points"], "head_size", "num_snapshots", "num_angle", "num_delay", "subject"
+    )
+    rows = []
+    for place in dict.fromkeys(key[:-1] for key in found):
+        own = found[*place, "lwmt"]
+        rivals = [found.get((*place, rival)) for rival in RIVALS]
+        told = [significant(p["wall_ratio"]) if p else "does not fit" for p in rivals]
+        time = f"{own['wall_ms']:.1f} ms, {own['memory_mb'] / 1e3:.1f} GB"
+        rows.append([" x ".join(map(str, place[1:])), place[0], time, *told])
+    device = " and ".join(record["machine"]["accelerators"])
+    head = ["snapshots x angles x delays", "head size", f"this project, {device}", *RIVALS.values()]
+    return table(head, rows)
+
+
+@block
 def attention_memory():
     found = attention_points()
     rows = []

@@ -278,7 +278,6 @@ def write_record(
     seeds: Any,
     inputs: Mapping[str, PathLike],
     started: float,
-    accelerators: list[str] | None = None,
     extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Writes the record of one run, atomically.
@@ -288,12 +287,12 @@ def write_record(
         name: Name of the experiment, such as `"link_level_eval"`.
         config: The resolved configuration: a dictionary or a dataclass, nested as needed.
         points: List of flat dictionaries, one per result (see `check_points`). What is undefined,
-            such as a ratio to nothing, is left out or said to be `None`, never NaN.
+            such as a ratio to nothing, is left out or said to be `None`, never NaN. Those of
+            workers may name the `accelerator` that they were computed on.
         seeds: Integer, list or dictionary of integers.
         inputs: Dictionary from a name to the path of a file or folder that the run read. Each is
             stored with its SHA-256.
         started: Float, `time.time()` at the start of the run [s].
-        accelerators: Those that the run's workers computed on; of this process if left out.
         extra: Optional dictionary of further top-level entries.
 
     Returns:
@@ -320,7 +319,7 @@ def write_record(
         "seeds": seeds,
         "versions": package_versions(),
         "git": git_state(),
-        "machine": machine_info() | ({} if accelerators is None else {"accelerators": accelerators}),
+        "machine": machine_info(),
         "inputs": {
             key: {"path": portable_path(find(file)), "sha256": sha256(file)}
             for key, file in inputs.items()
@@ -329,6 +328,9 @@ def write_record(
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "points": list(points),
     }
+    named = sorted({p["accelerator"] for p in points if p.get("accelerator")})
+    if named:
+        record["machine"]["accelerators"] = named
     for key, value in ({} if extra is None else extra).items():
         if key in (*record, "sha256"):
             raise ValueError(f"`extra` may not overwrite an entry. Received: key {key!r}")
