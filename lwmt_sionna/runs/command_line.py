@@ -177,6 +177,9 @@ def configure_logging(args: argparse.Namespace) -> None:
     logging.basicConfig(stream=sys.stderr, format="%(levelname).1s %(name)s: %(message)s")
     # Only the package's own messages follow the option: those of libraries drown them.
     logging.getLogger("lwmt_sionna").setLevel(level)
+    if not args.debug:
+        # TensorFlow warns of every new shape that Keras makes a program for.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = None) -> NoReturn:

@@ -9,6 +9,8 @@ import pytest
 
 from lwmt_sionna.runs import command_line
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
 
 def outcome(capsys, error, argv=()):
     """Exit status and stderr of a script that raises `error`."""
@@ -134,6 +136,23 @@ def test_finished_work_lies_by_the_name_of_the_output(tmp_path):
     assert command_line.workdir(args) == pathlib.Path("runs/table.work")
     args = parser.parse_args(["--workdir", str(tmp_path)])
     assert command_line.workdir(args) == tmp_path
+
+
+@pytest.mark.parametrize("option", ["--quiet", "--debug", None])
+def test_tensorflow_does_not_warn_of_new_shapes(option):
+    """Which is what Keras makes programs for; a process of its own, for loggers are shared."""
+    script = """if True:
+        import logging, sys
+        from lwmt_sionna.runs import command_line
+        args = command_line.build_parser("A script.").parse_args(sys.argv[1:])
+        command_line.configure_logging(args)
+        logging.getLogger("tensorflow").warning("retracing")
+        logging.getLogger("lwmt_sionna").warning("ours")
+    """
+    argv = [sys.executable, "-c", script, *([] if option is None else [option])]
+    told = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, check=True).stderr
+    assert "ours" in told
+    assert ("retracing" in told) == (option == "--debug")
 
 
 def test_truncated_hdf5(tmp_path, capsys):
