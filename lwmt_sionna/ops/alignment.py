@@ -10,13 +10,13 @@ import functools
 import math
 from collections.abc import Callable
 
-import keras
 import numpy as np
 from keras import ops
 
 from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
 from lwmt_sionna.ops.compiled import map_rows, piece
 from lwmt_sionna.ops.complex import ComplexPair
+from lwmt_sionna.ops.linear_algebra import invert_positive
 from lwmt_sionna.typing import Array, Tensor
 
 __all__ = ["align", "fill_reports", "find_nuisances", "reports_arrived", "restore"]
@@ -172,7 +172,7 @@ def _improved(seen, pool, found):
     curvature = ops.reshape(curvature, (-1, *eye.shape))
     diagonal = ops.einsum("bnn->bn", curvature)
     load = 1e-4 * diagonal + 1e-6 * ops.mean(diagonal, axis=1, keepdims=True) + _TINY
-    inverse = _inverse(curvature + load[:, None] * eye)
+    inverse = invert_positive(curvature + load[:, None] * eye)
     moved = ops.reshape(ops.einsum("bnm,bm->bn", inverse, gradient), shape)
     return found - moved, ops.reshape(ops.einsum("bnn->bn", inverse), shape)
 
@@ -372,22 +372,6 @@ def _squared(taps, num_snapshots):
         adjoint = ops.swapaxes(both, 2, 3)
         squares = squares.plus(ComplexPair(ops.matmul(adjoint, both), ops.matmul(adjoint, turned)))
     return squares
-
-
-def _inverse(matrix):
-    """Inverses of symmetric positive definite matrices `[batch, size, size]`, pivot by pivot."""
-    if keras.backend.backend() == "torch":
-        return ops.inv(matrix)
-    size = matrix.shape[-1]
-
-    def sweep(k, m):
-        unit = ops.cast(ops.equal(ops.arange(size), k), m.dtype)
-        row, column = ops.take(m, k, axis=1), ops.take(m, k, axis=2) * (1 - unit)
-        row = (row * (1 - unit) + unit) / ops.take(row, k, axis=1)[:, None]
-        kept = m * (1 - unit)[:, None] * (1 - unit)
-        return kept + (unit - column)[..., None] * row[:, None]
-
-    return ops.fori_loop(0, size, sweep, matrix)
 
 
 @functools.lru_cache(maxsize=16)

@@ -8,7 +8,7 @@ from keras import ops
 
 from lwmt_sionna.typing import Tensor
 
-__all__ = ["ComplexPair", "inverse", "is_complex", "to_complex", "to_stacked"]
+__all__ = ["ComplexPair", "is_complex", "to_complex", "to_stacked"]
 
 
 class ComplexPair(NamedTuple):
@@ -75,46 +75,3 @@ def to_complex(x: Tensor) -> Tensor:
         # `ops.view_as_complex` makes complex64 of everything.
         return ops.cast(x[..., 0], "complex128") + 1j * ops.cast(x[..., 1], "complex128")
     return ops.view_as_complex(x)
-
-
-def inverse(matrix: ComplexPair) -> ComplexPair:
-    """Inverses of many small complex matrices, all at once.
-
-    The system axes come first, so that every step is one wide operation over all systems, and the
-    steps are a loop of the graph: sweeps of one pivot after the other. Without pivoting the
-    matrices must be positive definite, or have a definite real or imaginary part, as regularised
-    covariances have.
-
-    Args:
-        matrix: `ComplexPair` of `[size, size, ...]`.
-
-    Returns:
-        `ComplexPair` of the same shape.
-    """
-    size = matrix.re.shape[0]
-    axes = (1,) * (len(matrix.re.shape) - 2)
-    if keras.backend.backend() == "torch":
-        # Which has no loop but Python's, and factorises all systems in one call.
-        last = (*range(2, 2 + len(axes)), 0, 1)
-        systems = to_complex(matrix.map(lambda m: ops.transpose(m, last)).stacked())
-        first = (len(axes), len(axes) + 1, *range(len(axes)))
-        found = ComplexPair.from_stacked(to_stacked(ops.inv(systems)))
-        return found.map(lambda m: ops.transpose(m, first))
-
-    def sweep(k, state):
-        state = ComplexPair(*state)
-        along = ops.cast(ops.equal(ops.arange(size), k), state.re.dtype)
-        along = ops.reshape(along, (size, *axes))
-        row = state.map(lambda m: ops.take(m, k, axis=0))
-        column = state.map(lambda m: ops.take(m, k, axis=1))
-        pivot = row.map(lambda m: ops.take(m, k, axis=0))
-        reciprocal = pivot.conj().scaled(1.0 / pivot.power())
-        # Row and column of the pivot are replaced: row k becomes r / p, column k becomes -c / p.
-        kept = (1 - along)[:, None] * (1 - along)[None]
-        column = ComplexPair(column.re * (1 - along) - along, column.im * (1 - along))
-        row = ComplexPair(row.re * (1 - along) + along, row.im * (1 - along))
-        row = row.times(reciprocal.map(lambda m: m[None]))
-        update = column.map(lambda m: m[:, None]).times(row.map(lambda m: m[None]))
-        return state.re * kept - update.re, state.im * kept - update.im
-
-    return ComplexPair(*ops.fori_loop(0, size, sweep, tuple(matrix)))

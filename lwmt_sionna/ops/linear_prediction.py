@@ -16,7 +16,8 @@ import numpy as np
 from keras import ops
 
 from lwmt_sionna.ops.compiled import map_rows, piece
-from lwmt_sionna.ops.complex import ComplexPair, inverse
+from lwmt_sionna.ops.complex import ComplexPair
+from lwmt_sionna.ops.linear_algebra import solve_squared
 from lwmt_sionna.typing import Tensor
 
 __all__ = [
@@ -147,15 +148,13 @@ def _stopped(matrix, v, level):
     r"""$c^2 (A^2 + c^2)^{-1} v$: what lies in directions of eigenvalues below the level $c$.
 
     Of Hermitian, non-negative $A$ `[n, n, ...]` and $v$ `[n, ...]`. Squaring $A$ would lose the
-    precision that its factors $A \mp jc$ keep; their inverses are adjoint.
+    precision that its factors $A \mp jc$ keep, which are adjoint.
     """
     size, axes = matrix.re.shape[0], (1,) * (len(matrix.re.shape) - 2)
     shift = (level * np.eye(size, dtype="float32")).reshape(size, size, *axes)
     shift = ops.convert_to_tensor(shift)
-    factor = inverse(ComplexPair(matrix.re, matrix.im - shift))
-    v = factor.times(v.map(lambda m: m[None])).map(lambda m: ops.sum(m, axis=1))
-    v = factor.conj().times(v.map(lambda m: m[:, None])).map(lambda m: ops.sum(m, axis=0))
-    return v.scaled(level**2)
+    factor = ComplexPair(matrix.re, matrix.im - shift)
+    return solve_squared(factor, v).scaled(level**2)
 
 
 def burg_coefficients(x: Tensor, order: int, pool_weight: float = 0.5) -> list[list[ComplexPair]]:

@@ -32,6 +32,7 @@ from lwmt_sionna.ops.angle_delay import (
 )
 from lwmt_sionna.ops.compiled import map_rows, piece
 from lwmt_sionna.ops.complex import ComplexPair
+from lwmt_sionna.ops.linear_algebra import conjugate_gradients
 from lwmt_sionna.ops.linear_prediction import noise_power
 from lwmt_sionna.typing import Array, Tensor
 
@@ -625,27 +626,6 @@ def _where(chosen, new, old):
 def _active(paths):
     """Which paths there are, `[B, P]` of 0 and 1."""
     return ops.cast(ops.max(paths.amplitude, axis=-1) > 0, "float32")
-
-
-def conjugate_gradients(matrix: Tensor, right: Tensor, num_steps: int) -> Tensor:
-    """Approximate solution of positive definite systems `[B, n, n]`, `[B, n]`.
-
-    Damped steps need no more, and factorisations are slow where XLA compiles them for a CPU.
-    """
-
-    def iterate(_, state):
-        solution, rest, direction, power = state
-        image = ops.matmul(matrix, direction[..., None])[..., 0]
-        curvature = ops.sum(direction * image, axis=-1, keepdims=True)
-        length = power / (curvature + _TINY)
-        solution = solution + length * direction
-        rest = rest - length * image
-        new_power = ops.sum(rest * rest, axis=-1, keepdims=True)
-        return solution, rest, rest + new_power / (power + _TINY) * direction, new_power
-
-    power = ops.sum(right * right, axis=-1, keepdims=True)
-    state = (ops.zeros_like(right), right, right, power)
-    return ops.fori_loop(0, num_steps, iterate, state)[0]
 
 
 def superpose(u: ComplexPair, v: ComplexPair) -> ComplexPair:

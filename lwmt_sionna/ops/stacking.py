@@ -6,14 +6,14 @@ the measurement is independent of all forecasts, so it does not bias the weights
 not sum to one, what nobody foresees is predicted to be small.
 """
 
-import keras
 import numpy as np
 from keras import ops
 
+from lwmt_sionna.ops.linear_algebra import solve_positive
 from lwmt_sionna.ops.patches import patchify, token_grid, unpatchify
 from lwmt_sionna.typing import Array, Tensor
 
-__all__ = ["solve_positive", "stack_forecasts"]
+__all__ = ["stack_forecasts"]
 
 _TINY = 1e-12
 # Bins of angle and delay that share weights: a path leaks over about as many.
@@ -135,23 +135,6 @@ def stack_forecasts(
         for x in (mix, evidence)
     )
     return mix, ops.transpose(error, (0, 2, 3, 1)), evidence
-
-
-def solve_positive(matrix: Tensor, right: Tensor) -> Tensor:
-    """Solution of small positive definite systems, `[..., n, n]` and `[..., n]`.
-
-    Elimination by Gauss and Jordan, all systems at once: XLA factorises one after the other.
-    """
-    if keras.backend.backend() == "torch":
-        return ops.solve(matrix, right[..., None])[..., 0]
-    size = matrix.shape[-1]
-    eye = _identity(size)
-    rows = ops.concatenate([matrix, right[..., None]], axis=-1)
-    for i in range(size):
-        pivot = rows[..., i : i + 1, :] / rows[..., i : i + 1, i : i + 1]
-        others = rows[..., i : i + 1] - eye[:, i : i + 1]
-        rows = rows - others * pivot
-    return rows[..., -1]
 
 
 def _regress(products, centre, strength, unseen, chance):
