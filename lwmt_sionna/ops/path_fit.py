@@ -437,7 +437,8 @@ class PathFit:
         """The largest peaks of the residual, and which of them are no side lobes."""
         sizes = tuple(_OVERSAMPLING * size if size > 1 else 1 for size in self.sizes)
         power = spectrum(self._by_pol(residual), sizes).power()
-        power = ops.sum(ops.reshape(power, (-1, self.num_pols, *power.shape[1:])), axis=1)
+        if self.num_pols > 1:
+            power = ops.sum(ops.reshape(power, (-1, self.num_pols, *power.shape[1:])), axis=1)
         frequencies, heights = largest_peaks(power, sizes, self.num_peaks, _OVERSAMPLING)
         strongest = heights[:, :1]
         # Side lobes of a peak between bins are 13 dB below it.
@@ -739,12 +740,10 @@ def spectrum(residual: ComplexPair, sizes: tuple[int, ...]) -> ComplexPair:
     plane = ComplexPair(*ops.fft2(tuple(ops.pad(part, pad) for part in residual)))
     width = sizes[-2] * sizes[-1]
     for length, size in zip(reversed(outer), reversed(sizes[:-2]), strict=True):
-        lines = ComplexPair(*(ops.reshape(part, (-1, length, width)) for part in plane))
-        cosine, sine = _dft(size, length)
-        plane = ComplexPair(
-            ops.matmul(cosine, lines.re) + ops.matmul(sine, lines.im),
-            ops.matmul(cosine, lines.im) - ops.matmul(sine, lines.re),
-        )
+        # Both parts in one product: PyTorch pays for every array of this size.
+        lines = ops.concatenate([ops.reshape(z, (-1, length, width)) for z in plane], axis=1)
+        lines = ops.matmul(_dft(size, length), lines)
+        plane = ComplexPair(lines[:, :size], lines[:, size:])
         width *= size
     return plane
 
@@ -805,6 +804,7 @@ def presence_windows(num_snapshots: int, shortest: int, penalty: float) -> tuple
 
 @functools.lru_cache(maxsize=16)
 def _dft(size, length):
-    """Cosine and sine of a zero-padded discrete Fourier transform, `[size, length]`."""
+    """Zero-padded discrete Fourier transform, real `[2 * size, 2 * length]`, real parts first."""
     phase = 2 * np.pi * np.outer(np.arange(size), np.arange(length)) / size
-    return np.cos(phase).astype("float32"), np.sin(phase).astype("float32")
+    cosine, sine = np.cos(phase), np.sin(phase)
+    return np.block([[cosine, sine], [-sine, cosine]]).astype("float32")
