@@ -21,7 +21,9 @@ __all__ = [
     "map_rows",
     "on_accelerator",
     "piece",
+    "repeat_rows",
     "runs_by_row",
+    "where_rows",
 ]
 
 # On PyTorch: the pieces of the program that runs, and whether the call comes from `torch.compile`.
@@ -91,6 +93,58 @@ def map_rows(
 
     empty = tuple(ops.zeros((count, *shape), dtype=elements[0].dtype) for shape in shapes)
     return ops.fori_loop(0, count, visit, empty)
+
+
+def repeat_rows(
+    step: Callable[..., tuple[Tensor, ...]],
+    working: Callable[..., Tensor],
+    given: tuple[Tensor, ...],
+    state: tuple[Tensor, ...],
+) -> tuple[Tensor, ...]:
+    """Repeats a step for the rows of a batch that are working.
+
+    Those that are done stay as they are. XLA computes them along with the others; PyTorch, whose
+    shapes may change, leaves them out.
+
+    Args:
+        step: Takes `given` and, each an argument, a state of as many rows; returns the next state.
+        working: Takes a state and returns which of its rows go on, bool `[batch]`.
+        given: Tensors `[batch, ...]` that all steps read.
+        state: Tensors `[batch, ...]`.
+
+    Returns:
+        The last state.
+    """
+    if keras.backend.backend() == "torch":
+        return _repeat_left(step, working, given, state)
+
+    def repeat(*old):
+        new = step(given, *old)
+        return tuple(where_rows(working(*old), *both) for both in zip(new, old, strict=True))
+
+    return ops.while_loop(lambda *state: ops.any(working(*state)), repeat, state)
+
+
+def _repeat_left(step, working, given, state):
+    while True:
+        going = working(*state)
+        rows = ops.nonzero(going)[0]
+        if len(rows) == 0:
+            return state
+        if len(rows) == len(going):
+            state = step(given, *state)
+            continue
+        few, own = (tuple(ops.take(x, rows, axis=0) for x in each) for each in (given, state))
+        new = step(few, *own)
+        state = tuple(
+            ops.scatter_update(x, rows[:, None], values)
+            for x, values in zip(state, new, strict=True)
+        )
+
+
+def where_rows(chosen: Tensor, new: Tensor, old: Tensor) -> Tensor:
+    """The new for the rows that are chosen, bool `[batch]`, and the old for the others."""
+    return ops.where(ops.reshape(chosen, (-1, *(1,) * (len(old.shape) - 1))), new, old)
 
 
 def _row(x, row):

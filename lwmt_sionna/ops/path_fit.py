@@ -30,7 +30,7 @@ from lwmt_sionna.ops.angle_delay import (
     check_array_shape,
     inverse_angle_delay_transform,
 )
-from lwmt_sionna.ops.compiled import map_rows, piece
+from lwmt_sionna.ops.compiled import map_rows, piece, repeat_rows, where_rows
 from lwmt_sionna.ops.complex import ComplexPair
 from lwmt_sionna.ops.linear_algebra import conjugate_gradients
 from lwmt_sionna.ops.linear_prediction import noise_power
@@ -229,12 +229,10 @@ class PathFit:
                 f"h.shape={tuple(h.shape)}"
             )
         y = ComplexPair.from_stacked(ops.cast(h, "float32"))
-        given = None if noise is None else ops.cast(noise, "float32")
-        least = _FAINTEST * ops.mean(y.power(), axis=(1, 2, 3))
-
-        def noise_of(residual):
-            return ops.maximum(self._noise(residual), least) if given is None else given
-
+        if noise is None:
+            level = _FAINTEST * ops.mean(y.power(), axis=(1, 2, 3))
+        else:
+            level = ops.cast(noise, "float32")
         zero = 0.0 * y.re[:, 0, 0, :1]
         count = self.num_paths
         paths = Paths(
@@ -243,42 +241,36 @@ class PathFit:
             1.0 + ops.tile(zero[:, :, None], (1, count, self.shape[0])),
         )
 
-        def more(_, final, *state):
-            return ops.any(final <= _NUM_FINAL_STEPS)
-
-        def discover(residual, noise, paths):
+        def discover(y, residual, noise, paths):
             return self._add(y, paths, *self._peaks(residual, noise))
 
-        def refine(index, final, *before):
-            """Discovers and improves, and after the last discovery improves alone.
-
-            Sequences that are further than others wait for them, as they are.
-            """
+        def refine(given, index, final, *before):
+            """Discovers and improves, and after the last discovery improves alone."""
+            y, level = ComplexPair(*given[:2]), given[2]
             paths, residual = Paths(*before[:3]), ComplexPair(*before[3:])
-            noise = noise_of(residual)
+            own = ops.maximum(self._noise(residual), level) if noise is None else level
             looking = ops.equal(final, 0)
             found, *state = ops.cond(
                 ops.any(looking),
-                lambda: discover(residual, noise, paths),
+                lambda: discover(y, residual, own, paths),
                 lambda: (ops.zeros_like(looking), *paths, *residual),
             )
-            state = [_where(looking, new, old) for new, old in zip(state, before, strict=True)]
-            paths = self._confine(ComplexPair(*state[3:]), Paths(*state[:3]), noise)
+            state = [where_rows(looking, *both) for both in zip(state, before, strict=True)]
+            paths = self._confine(ComplexPair(*state[3:]), Paths(*state[:3]), own)
             num_steps = ops.where(looking, _NUM_STEPS, 1)
-            paths, residual = self._improve(y, paths, noise, num_steps)
-            working = final <= _NUM_FINAL_STEPS
-            state = [
-                _where(working, new, old)
-                for new, old in zip((*paths, *residual), before, strict=True)
-            ]
+            paths, residual = self._improve(y, paths, own, num_steps)
             index = index + 1
             looking = ops.logical_and(looking, ops.logical_and(found, index < count))
-            return (index, final + ops.cast(ops.logical_not(looking), "int32"), *state)
+            final = final + ops.cast(ops.logical_not(looking), "int32")
+            return (index, final, *paths, *residual)
+
+        def working(index, final, *state):
+            return final <= _NUM_FINAL_STEPS
 
         # No cast: what is not finite would be any integer, and the loop might not end.
-        state = (ops.convert_to_tensor(0), ops.zeros_like(zero[:, 0], dtype="int32"), *paths, *y)
-        _, _, *state = ops.while_loop(more, refine, state)
-        return Paths(*state[:3]), ComplexPair(*state[3:]).stacked()
+        start = ops.zeros_like(zero[:, 0], dtype="int32")
+        state = repeat_rows(refine, working, (*y, level), (start, start, *paths, *y))
+        return Paths(*state[2:5]), ComplexPair(*state[5:]).stacked()
 
     @piece
     def extrapolate(self, paths: Paths, num_horizons: int) -> Tensor:
@@ -540,10 +532,10 @@ class PathFit:
         better = ops.logical_and(trial_cost < cost, going)
         damping = ops.clip(ops.where(better, 0.25 * damping, 10.0 * damping), 1e-5, 1e3)
         return (
-            *(_where(better, new, old) for new, old in zip(trial, paths, strict=True)),
+            *(where_rows(better, *both) for both in zip(trial, paths, strict=True)),
             ops.where(better, trial_cost, cost),
             damping,
-            *(_where(better, *both) for both in zip(trial_residual, residual, strict=True)),
+            *(where_rows(better, *both) for both in zip(trial_residual, residual, strict=True)),
         )
 
     def _step(self, residual, paths, noise, damping):
@@ -617,11 +609,6 @@ def _raised(threshold, num_pols):
 def _tensor(array):
     """A constant as a tensor: PyTorch does not compute with arrays of NumPy."""
     return ops.convert_to_tensor(array, dtype="float32")
-
-
-def _where(chosen, new, old):
-    """The new for the sequences that are chosen, bool `[batch]`, and the old for the others."""
-    return ops.where(ops.reshape(chosen, (-1, *(1,) * (len(old.shape) - 1))), new, old)
 
 
 def _active(paths):
