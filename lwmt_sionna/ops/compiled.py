@@ -3,6 +3,7 @@
 import contextlib
 import contextvars
 import functools
+import itertools
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import Any
 
@@ -246,7 +247,7 @@ def piece(function: Callable) -> Callable:
 def _run_piece(pieces, function, args):
     import torch
 
-    leaves = keras.tree.flatten(args)
+    leaves = _leaves(args)
     places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
     layers = [leaf for leaf in leaves if isinstance(leaf, keras.layers.Layer)]
     variables = [variable for layer in layers for variable in layer.variables]
@@ -263,11 +264,32 @@ def _run_piece(pieces, function, args):
             given = iter(tensors)
             filled = [next(given) if i in places else leaf for i, leaf in enumerate(rest)]
             with keras.StatelessScope(state_mapping=list(zip(variables, given, strict=True))):
-                return function(*keras.tree.pack_sequence_as(args, filled))
+                return function(*_packed(args, iter(filled)))
 
         pieces[key] = _compile_piece(run, tensors)
     program, structure = pieces[key]
-    return keras.tree.pack_sequence_as(structure, list(program(*tensors)))
+    return _packed(structure, iter(program(*tensors)))
+
+
+def _leaves(tree):
+    """What tuples, lists and dictionaries hold: `keras.tree` takes as long as a piece runs."""
+    if isinstance(tree, dict):
+        tree = tuple(tree.values())
+    if isinstance(tree, (tuple, list)):
+        return [leaf for branch in tree for leaf in _leaves(branch)]
+    return [tree]
+
+
+def _packed(structure, leaves):
+    """Leaves, an iterator, in the place of those of a structure."""
+    if isinstance(structure, dict):
+        return {key: _packed(branch, leaves) for key, branch in structure.items()}
+    if not isinstance(structure, (tuple, list)):
+        return next(leaves)
+    branches = [_packed(branch, leaves) for branch in structure]
+    if hasattr(structure, "_fields"):
+        return type(structure)(*branches)
+    return type(structure)(branches)
 
 
 def _compile_piece(function, tensors):
@@ -279,8 +301,8 @@ def _compile_piece(function, tensors):
 
     def flat(*tensors):
         results = function(*tensors)
-        structures.append(keras.tree.map_structure(lambda _: None, results))
-        return keras.tree.flatten(results)
+        structures.append(_packed(results, itertools.repeat(None)))
+        return _leaves(results)
 
     with torch.no_grad(), _set(_PIECES, None):
         # Not `torch.compile`, which reads Python, and takes the NumPy of constants for computation.
