@@ -111,14 +111,24 @@ def _noise_by_snapshots(z, radius, threshold):
     return _stopped(_whole(half, count), z, threshold)
 
 
-@piece
 def _noise_by_bins(z, radius, threshold):
     """The same from the covariance of the bins of every cross."""
+    # A piece of its own: PyTorch would look every bin up again for each of its products.
+    return _noise_of_centres(_crosses(z, radius), tuple(z.re.shape), threshold)
+
+
+@piece
+def _crosses(z, radius):
+    """The bins of the cross around each bin, `[time, n, bins]`."""
     count, *grid = z.re.shape
     places = _shift_table(tuple(_cross(radius, *grid)), *grid)
-    size = len(places)
-    # [time, n, bins]
-    near = z.map(lambda m: ops.take(ops.reshape(m, (count, -1)), places, axis=1))
+    return z.map(lambda m: ops.take(ops.reshape(m, (count, -1)), places, axis=1))
+
+
+@piece
+def _noise_of_centres(near, shape, threshold):
+    """What is no signal in the first of the bins `[time, n, bins]`, in the shape of the history."""
+    size = near.re.shape[1]
     rows, columns = np.tril_indices(size)
     left, right = (near.map(lambda m, i=i: ops.take(m, i, axis=1)) for i in (rows, columns))
     half = left.times(right.conj()).map(lambda m: ops.mean(m, axis=0))
@@ -127,7 +137,7 @@ def _noise_by_bins(z, radius, threshold):
         _whole(half, size), ComplexPair(centre, ops.zeros_like(centre)), threshold
     ).conj()
     found = near.times(weights.map(lambda m: m[None])).map(lambda m: ops.sum(m, axis=1))
-    return found.map(lambda m: ops.reshape(m, (count, *grid)))
+    return found.map(lambda m: ops.reshape(m, shape))
 
 
 def _whole(half, size):
