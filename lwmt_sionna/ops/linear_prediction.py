@@ -107,7 +107,7 @@ def _noise_by_snapshots(z, radius, threshold):
     rows, columns = np.tril_indices(count)
     left, right = (z.map(lambda m, i=i: ops.take(m, i, axis=0)) for i in (rows, columns))
     half = left.times(right.conj()).scaled(1.0 / count)
-    half = half.map(lambda m: _add_up(m, radius, 1) + _add_up(m, radius, 2) - m)
+    half = half.map(lambda m: _add_up(m, radius) - m)
     return _stopped(_whole(half, count), z, threshold)
 
 
@@ -278,15 +278,17 @@ def prediction_error(x: Tensor, coefficients: list[ComplexPair], num_snapshots: 
     return ops.mean(error.power(), axis=1)
 
 
-def _add_up(x, radius, axis):
-    """Sum over the bins within a distance along an axis, cyclic, each of them once."""
-    size = x.shape[axis]
-    if 2 * radius + 1 >= size:
-        return ops.sum(x, axis=axis, keepdims=True) + ops.zeros_like(x)
-    wide = ops.take(x, np.arange(-radius, size + radius) % size, axis=axis)
-    return sum(
-        ops.take(wide, np.arange(begin, begin + size), axis=axis) for begin in range(2 * radius + 1)
-    )
+def _add_up(x, radius):
+    """Sums over the rows and over the columns of crosses, `[..., angle, delay]`."""
+    along, across = (_band(radius, size) for size in x.shape[-2:])
+    return ops.matmul(along, x) + ops.matmul(x, across)
+
+
+@functools.lru_cache(maxsize=16)
+def _band(radius, size):
+    """Which of the bins of a cyclic axis are near which, float32 `[size, size]` of 0 and 1."""
+    distance = np.abs(np.subtract.outer(np.arange(size), np.arange(size)))
+    return (np.minimum(distance, size - distance) <= radius).astype("float32")
 
 
 def _cross(radius, num_angle, num_delay):
