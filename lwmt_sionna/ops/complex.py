@@ -21,8 +21,7 @@ class ComplexPair(NamedTuple):
     def from_stacked(cls, x: Tensor) -> Self:
         """Splits a real tensor or array `[..., 2]`, (real, imaginary) last."""
         # PyTorch does not multiply an array by a tensor.
-        x = ops.convert_to_tensor(x)
-        return cls(x[..., 0], x[..., 1])
+        return cls(*ops.unstack(ops.convert_to_tensor(x), axis=-1))
 
     def stacked(self) -> Tensor:
         """Joins both parts in a last axis of 2."""

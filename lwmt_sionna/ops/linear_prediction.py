@@ -203,10 +203,9 @@ def burg_coefficients(x: Tensor, order: int, pool_weight: float = 0.5) -> list[l
 
     state = (tuple(start), tuple(start), tuple(error_filter), (history, history))
     *_, kept = ops.fori_loop(0, order, stage, state)
-    kept = ComplexPair(*kept)
+    stages = zip(*(ops.unstack(-part) for part in kept), strict=True)
     return [
-        [ComplexPair(-kept.re[m, i + 1], -kept.im[m, i + 1]) for i in range(m + 1)]
-        for m in range(order)
+        _pairs(*(ops.unstack(part) for part in stage))[1 : m + 2] for m, stage in enumerate(stages)
     ]
 
 
@@ -251,7 +250,7 @@ def extrapolate(x: Tensor, coefficients: list[ComplexPair], num_horizons: int) -
         Real `[batch, num_horizons, angle, delay, 2]`.
     """
     z = ComplexPair.from_stacked(x)
-    recent = [ComplexPair(z.re[:, -1 - k], z.im[:, -1 - k]) for k in range(len(coefficients))]
+    recent = _pairs(*(ops.unstack(part, axis=1) for part in z))[: -1 - len(coefficients) : -1]
     forecasts = []
     for _ in range(num_horizons):
         forecast = ComplexPair(0.0, 0.0)
@@ -309,6 +308,10 @@ def _shift_table(shifts, num_angle, num_delay):
     angle, delay = np.meshgrid(np.arange(num_angle), np.arange(num_delay), indexing="ij")
     places = [((angle + i) % num_angle) * num_delay + (delay + j) % num_delay for i, j in shifts]
     return np.stack([place.ravel() for place in places]).astype(np.int32)
+
+
+def _pairs(real, imaginary):
+    return [ComplexPair(*parts) for parts in zip(real, imaginary, strict=True)]
 
 
 def _static(x):

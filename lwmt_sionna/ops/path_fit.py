@@ -372,7 +372,7 @@ class PathFit:
         """Factors over antennas (amplitude and window in it) and subcarriers, `[B, T, P, .]`."""
         antennas, k = self.axes[1], _tensor(self.axes[2])
         # [B, 1, P, 1] each: those of time, of every axis, of time squared, of time by every axis.
-        turn, *c = (paths.phase[:, None, :, i, None] for i in range(self.num_pols, len(self.terms)))
+        turn, *c = ops.unstack(paths.phase[:, None, :, self.num_pols :, None], axis=3)
         flat, (chirp, *drift) = c[: len(antennas) + 1], c[len(antennas) + 1 :]
         t, squared = (_tensor(each)[None, :, None, None] for each in (t, t**2))
         own = paths.phase[:, None, :, : self.num_pols]
@@ -586,14 +586,13 @@ class PathFit:
             z.map(lambda w: ops.reshape(ops.matmul(ops.reshape(w, flat), weights.T), shape))
             for z in by_k
         ]
+        imaginary = [ops.unstack(ops.sum(z.im, axis=3), axis=3) for z in moments]
         parts = []
         for term in self.terms[self.num_pols :]:
             by_delay = term.axis == len(antennas)
             place = 0 if term.axis is None or by_delay else 1 + term.axis
             weight = _tensor(term.factor * t[None, :, None] ** term.time)
-            parts.append(
-                ops.sum(ops.sum(moments[by_delay].im[..., place], axis=3) * weight, axis=1)
-            )
+            parts.append(ops.sum(imaginary[by_delay][place] * weight, axis=1))
         own = moments[0].map(lambda z: ops.sum(z[..., 0], axis=1))
         return ops.concatenate([own.re, own.im, ops.stack(parts, axis=-1)], axis=-1)
 

@@ -451,14 +451,9 @@ def _put(tensor, index, entry):
 
 def _inner(left, right, offset, length, start=0):
     """Inner product over channels of a plane and a plane shifted by an offset."""
-    total = None
-    for channel in range(left.shape[2]):
-        term = (
-            left[:, :, channel, start : start + length]
-            * right[:, :, channel, offset : offset + length]
-        )
-        total = term if total is None else total + term
-    return total
+    planes = left[..., start : start + length], right[..., offset : offset + length]
+    channels = zip(*(ops.unstack(plane, axis=2) for plane in planes), strict=True)
+    return _add_up(one * other for one, other in channels)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
