@@ -8,8 +8,12 @@ from lwmt_sionna.link import make_sim_ber_model
 from lwmt_sionna.link.csi.policies import PerfectCsi
 from lwmt_sionna.link.phy.line import IS_SIONNA_2
 
+# PyTorch compiles a decoder for minutes.
+BY_TORCH = pytest.param({"compile_mode": "default"}, marks=pytest.mark.slow)
+COMPILED = BY_TORCH if IS_SIONNA_2 else {"graph_mode": "xla"}
 
-@pytest.mark.parametrize("mode", [{}] if IS_SIONNA_2 else [{}, {"graph_mode": "xla"}])
+
+@pytest.mark.parametrize("mode", [{}, COMPILED])
 def test_runs_in_sim_ber(small_drops, small_config, mode):
     model = make_sim_ber_model(small_drops, PerfectCsi(), 13, small_config, x_axis="snr")
     ber, bler = sim_ber(

@@ -213,7 +213,8 @@ def make_sim_ber_model(
     """A model for `sionna.phy.utils.sim_ber` and `sionna.phy.utils.PlotBER`.
 
     Every call serves `batch_size` drops drawn at random, with fresh bits and noise from Sionna's
-    generator. It runs eagerly, in graph mode and under XLA (`graph_mode="xla"`, Sionna 1.2).
+    generator. It runs eagerly, in graph mode and under XLA (`graph_mode="xla"`, Sionna 1.2) or
+    `torch.compile` (`compile_mode="default"`, Sionna 2, which takes minutes and wins nothing).
 
     Args:
         drops: `LinkDrops`.
