@@ -1,16 +1,17 @@
 """What a prediction costs on TensorFlow, PyTorch and JAX: processor time per user, and first calls.
 
 Every preset predicts the same measured histories by every backend, compiled as users compile it:
-TensorFlow by XLA, JAX by `jax.jit`, PyTorch by `torch.compile` and not at all (eagerly). Each case
-runs in a process of its own, on one thread, one after the other. Processor time is what other work
-on the machine moves least; that of a first call holds all that its compilers take, which find
-nothing kept from before.
+TensorFlow by XLA, JAX by `jax.jit`, PyTorch by `torch.compile` and not at all (eagerly). Each way
+runs in a process of its own, on one thread, and all of a preset are timed in turns, so that they
+see the same machine: trust the ratios. Processor time is what other work moves least; that of a
+first call holds all that its compilers take, which find nothing kept from before.
 
 Example:
     python experiments/backend_timing.py --python-torch .venv-sionna2/bin/python \\
         --python-jax .venv-jax/bin/python --out experiments/results/backend_timing.json
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -77,15 +78,15 @@ def main(argv=None):
 
     presets = args.preset or list(PRESETS)
     seen = {"data": str(args.data), "history_snr_db": args.history_snr[0], "users": args.users}
-    cases = [
-        {"preset": preset, "backend": name, "way": way, "rounds": args.rounds} | seen
-        for preset in presets
-        for name, ways in WAYS.items()
-        for way in ways
-        if interpreters[name] is not None
-    ]
-    points = [run_worker(interpreters[c["backend"]], c) for c in progress_bar(cases, unit="case")]
-    compare(points)
+    points = []
+    for preset in progress_bar(presets, unit="preset"):
+        cases = [
+            {"preset": preset, "backend": name, "way": way} | seen
+            for name, ways in WAYS.items()
+            for way in ways
+            if interpreters[name] is not None
+        ]
+        points += time_in_turns(interpreters, cases, args.rounds)
     records.write_record(
         args.out,
         name="backend_timing",
@@ -104,28 +105,59 @@ def main(argv=None):
     print(f"record: {args.out}")
 
 
-def run_worker(python, case):
-    """The point of one case, from a process of its own, without any cache of compilers."""
-    with tempfile.TemporaryDirectory() as empty:
-        backend = {"KERAS_BACKEND": case["backend"], "TORCHINDUCTOR_CACHE_DIR": empty}
-        done = subprocess.run(
+def time_in_turns(interpreters, cases, rounds):
+    """The points of the ways of one preset: a call of each, as often as there are rounds."""
+    with contextlib.ExitStack() as stack:
+        workers = [stack.enter_context(Worker(interpreters[c["backend"]], c)) for c in cases]
+        turns = [[worker.answer() for worker in workers] for _ in range(rounds)]
+    costs = list(zip(*turns, strict=True))
+    known = next((c for w, c in zip(workers, costs) if w.case["backend"] == "tensorflow"), None)
+    points = []
+    for worker, spent in zip(workers, costs, strict=True):
+        ratios = [one / other for one, other in zip(spent, known or ())]
+        points.append(
+            {name: worker.case[name] for name in ("preset", "backend", "way", "users")}
+            | worker.first
+            | {
+                "ms_per_user": 1e3 * statistics.median(spent) / worker.case["users"],
+                "times_tensorflow": statistics.median(ratios) if ratios else None,
+            }
+        )
+    return points
+
+
+class Worker:
+    """A process that runs one case, a call at a time, without any cache of compilers."""
+
+    def __init__(self, python, case):
+        self.case = case
+        self.folder = tempfile.TemporaryDirectory()
+        own = {"KERAS_BACKEND": case["backend"], "TORCHINDUCTOR_CACHE_DIR": self.folder.name}
+        self.process = subprocess.Popen(
             [str(python), __file__, "--worker", json.dumps(case)],
-            env=os.environ | ONE_THREAD | backend | {"PYTHONPATH": str(ROOT)},
+            env=os.environ | ONE_THREAD | own | {"PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            check=False,
         )
-    if done.returncode:
-        raise RuntimeError(f"A case failed with exit status {done.returncode}: {case}")
-    return json.loads(done.stdout.splitlines()[-1])
+        self.first = self.answer()  # before the next one starts
 
+    def answer(self):
+        """What the process says of its next call."""
+        self.process.stdin.write("call\n")
+        self.process.stdin.flush()
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"A case failed with status {self.process.wait()}: {self.case}")
+        return json.loads(line)
 
-def compare(points):
-    """Adds to each point its cost over TensorFlow's, where that is there."""
-    reference = {p["preset"]: p["ms_per_user"] for p in points if p["backend"] == "tensorflow"}
-    for p in points:
-        known = reference.get(p["preset"])
-        p["times_tensorflow"] = None if known is None else p["ms_per_user"] / known
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait(timeout=60)
+        self.folder.cleanup()
 
 
 def make_call(case):
@@ -154,32 +186,31 @@ def processor_s():
 
 
 def work(case):
-    """Times of one case."""
+    """What a worker does: answers every line of its input with what a call takes."""
     import keras
     from model_benchmark import measured
 
+    answers = sys.stdout
+    sys.stdout = sys.stderr  # libraries may print
     h = keras.ops.convert_to_tensor(measured(case))
-    call = make_call(case)
-    times = []
-    for _ in range(1 + case["rounds"]):
+    call = None
+    for _ in sys.stdin:
         begin = time.perf_counter(), processor_s()
+        first = call is None
+        call = call or make_call(case)
         keras.ops.convert_to_numpy(call(h))
-        times.append((time.perf_counter() - begin[0], processor_s() - begin[1]))
-    backend = sys.modules[case["backend"]]
-    return {
-        **{name: case[name] for name in ("preset", "backend", "way", "users")},
-        "version": str(backend.__version__),
-        "ms_per_user": 1e3 * statistics.median(spent for _, spent in times[1:]) / case["users"],
-        "first_call_s": times[0][1],
-        "first_call_wall_s": times[0][0],
-    }
+        wall, spent = time.perf_counter() - begin[0], processor_s() - begin[1]
+        told = spent
+        if first:
+            version = str(sys.modules[case["backend"]].__version__)
+            told = {"version": version, "first_call_s": spent, "first_call_wall_s": wall}
+        answers.write(json.dumps(told) + "\n")
+        answers.flush()
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--worker"]:
-        answer = sys.stdout
-        sys.stdout = sys.stderr  # libraries may print
-        answer.write(json.dumps(work(json.loads(sys.argv[2]))) + "\n")
+        work(json.loads(sys.argv[2]))
     else:
         from lwmt_sionna.runs import command_line
 
