@@ -36,6 +36,7 @@ ONE_THREAD = {
     "TORCHINDUCTOR_COMPILE_THREADS": "1",  # in this process, which then knows what it took
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1",
     "LWMT_COMPILED": "",
+    "TF_XLA_FLAGS": "",  # that of this process names what it keeps
 }
 
 
