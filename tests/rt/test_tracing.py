@@ -121,11 +121,11 @@ def test_one_seed_gives_one_result_in_any_parts(street, monkeypatch):
                 street, BASE_STATION, (0, 0, 0), position, velocity, config, **pooled
             )
 
-    whole, again = list(trace()), list(trace())
+    whole, *others = (list(trace()) for _ in range(4))
     # Room for three receivers at a time.
     monkeypatch.setattr(candidates, "_MOST_TESTS", 3 * 4 * 20_000)
-    parts = list(trace())
-    for each in zip(whole, again, parts):
+    others.append(list(trace()))
+    for each in zip(whole, *others):
         assert each[0]["valid"].sum() > 1_000
         for name in each[0]:
             # The first solve of a process rounds Doppler shifts in another way.

@@ -274,4 +274,12 @@ def _to_arrays(paths, scene):
         key = (key * np.uint64(2_654_435_761) + step) & np.uint64(0xFFFFFFFF)
     arrays["path_key"] = key.astype(np.uint32)
     arrays["interactions"] = pack_interactions(kinds)
-    return arrays
+    return _in_order(arrays)
+
+
+def _in_order(arrays):
+    """The paths of every position by their delays; threads decide in which order they are found."""
+    ties = [arrays[name] for name in ("phi_r", "theta_r", "phi_t", "theta_t", "path_key")]
+    gain = arrays["a"][..., 0, 0]
+    order = np.lexsort((gain.imag, gain.real, *ties, arrays["tau"], ~arrays["valid"]), axis=-1)
+    return {name: array[np.arange(len(order))[:, None], order] for name, array in arrays.items()}
