@@ -16,12 +16,16 @@ DOCS_VENV ?= .venv-docs
 PYTEST_ARGS ?=
 # What XLA compiles stays in memory until its process ends, so that the tests run in parts.
 # In a part, the rooms with the longest tests come first: no core waits for the last of them.
-LEARNING := tests/golden/ tests/training/ tests/models/ tests/evaluation/
-USING := tests/docs/ tests/link/ tests/rt/ tests/experiments/ tests/scenes/
-OTHERS := $(filter-out $(LEARNING) $(USING) %__pycache__/, $(wildcard tests/*/ tests/test_*.py))
+LEARNING := tests/docs/ tests/training/ tests/models/ tests/evaluation/
+AS_USERS := tests/golden/ tests/rt/ tests/experiments/ tests/scenes/ tests/data/ tests/runs/
+COMPUTING := tests/ops/ tests/link/
+OTHERS := $(filter-out $(LEARNING) $(AS_USERS) $(COMPUTING) %__pycache__/, $(wildcard tests/*/ tests/test_*.py))
 ON_PYTORCH := $(addprefix tests/, golden models ops layers masking baselines data training link rt scenes test_doctor.py docs/test_notebooks.py)
 # Those of the second line that are run, so that a run may have less.
 TESTS ?= $(ON_PYTORCH)
+# Most tests call a program once or twice: XLA compiles it, but does not polish it. Golden files and
+# the example of the README run as users do.
+UNPOLISHED := XLA_FLAGS=--xla_backend_optimization_level=0
 # Status 5 says that a part has none of the tests asked for.
 PYTEST = $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) $(1) || [ $$? -eq 5 ]
 
@@ -45,9 +49,9 @@ test: setup
 	$(call PYTEST,$(TESTS))
 else
 test: setup lint ## lint and the quick tests; LINE=sionna2: those that run with Sionna 2.2 on PyTorch
-	$(call PYTEST,$(OTHERS))
-	$(call PYTEST,$(LEARNING))
-	$(call PYTEST,$(USING))
+	$(UNPOLISHED) $(call PYTEST,$(COMPUTING) $(OTHERS))
+	$(UNPOLISHED) $(call PYTEST,$(LEARNING))
+	$(call PYTEST,$(AS_USERS))
 endif
 
 lint: $(STAMP) ## ruff, the types of the public face, the layers of the package

@@ -125,7 +125,7 @@ def locked(name="requirements-lock.txt"):
 LOCKS = {
     "requirements-lock.txt": ("tf", "rt", "experiments", "tasks", "dev"),
     "requirements-docs-lock.txt": ("docs",),
-    "requirements-sionna2-lock.txt": ("sionna2", "notebooks"),
+    "requirements-sionna2-lock.txt": ("sionna2", "dask", "maps", "tasks", "xarray", "notebooks"),
 }
 
 

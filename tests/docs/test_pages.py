@@ -4,6 +4,7 @@ import argparse
 import copy
 import importlib
 import itertools
+import os
 import pathlib
 import re
 import runpy
@@ -76,8 +77,10 @@ def test_example_runs(page, code, monkeypatch):
 
 
 def run_alone(code):
+    # Users set no flags of XLA, as `make test` does for most of its parts.
+    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr[-3000:]
     # Held channels lose more than predicted ones.
