@@ -25,7 +25,7 @@ ON_PYTORCH := $(addprefix tests/, golden models ops layers masking baselines dat
 TESTS ?= $(ON_PYTORCH)
 # Most tests call a program once or twice: XLA compiles it, but does not polish it. Golden files and
 # the example of the README run as users do.
-UNPOLISHED := XLA_FLAGS=--xla_backend_optimization_level=0
+UNPOLISHED := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
 # Status 5 says that a part has none of the tests asked for.
 PYTEST = $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) $(1) || [ $$? -eq 5 ]
 

@@ -22,8 +22,8 @@ def keep_compiled(
     """Keeps what XLA compiles for TensorFlow in files, and looks for it there first.
 
     The first call of a predictor then costs its tracing alone, less than half. Programs are found
-    by what they compute, and apart by the version of TensorFlow and the instructions of the
-    processor. Call it before TensorFlow is imported, which reads its flags once; scripts do
+    by what they compute, and apart by the version of TensorFlow, the instructions of the processor
+    and ``XLA_FLAGS``. Call it before TensorFlow is imported, which reads its flags once; scripts do
     (`lwmt_sionna.runs.command_line.run`).
 
     Args:
@@ -54,7 +54,7 @@ def keep_compiled(
         caches = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
         chosen = os.path.join(caches, "lwmt_sionna", "compiled")
     try:
-        path = pathlib.Path(chosen).expanduser().absolute() / f"{version}-{_processor()}"
+        path = pathlib.Path(chosen).expanduser().absolute() / f"{version}-{_compiler()}"
         path.mkdir(parents=True, exist_ok=True)
         _shrink(path, largest_bytes)
     except (OSError, RuntimeError):  # no home, or none that can be written to
@@ -66,9 +66,9 @@ def keep_compiled(
     return path
 
 
-def _processor():
-    """Digest of the instructions that compiled programs may use."""
-    told = [platform.machine(), platform.processor()]
+def _compiler():
+    """Digest of the instructions that compiled programs may use, and of how they are compiled."""
+    told = [platform.machine(), platform.processor(), *os.environ.get("XLA_FLAGS", "").split()]
     try:
         lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -78,9 +78,15 @@ def test_example_runs(page, code, monkeypatch):
 
 def run_alone(code):
     # Users set no flags of XLA, as `make test` does for most of its parts.
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+    env = {n: value for n, value in os.environ.items() if n not in ("XLA_FLAGS", "TF_XLA_FLAGS")}
+    kept = "from lwmt_sionna.runs.compilation import keep_compiled\n\nkeep_compiled()\n"
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, timeout=600
+        [sys.executable, "-c", kept + code],
+        cwd=ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     # Held channels lose more than predicted ones.

@@ -47,6 +47,15 @@ def test_flags_of_ones_own_stay(early, tmp_path, monkeypatch):
     assert os.environ["TF_XLA_FLAGS"] == flags
 
 
+def test_programs_compiled_in_other_ways_are_kept_apart(early, tmp_path, monkeypatch):
+    folders = set()
+    for flags in ("", "--xla_backend_optimization_level=0"):
+        monkeypatch.setenv("XLA_FLAGS", flags)
+        monkeypatch.setenv("TF_XLA_FLAGS", "")
+        folders.add(compilation.keep_compiled(tmp_path))
+    assert len(folders) == 2
+
+
 def test_flags_cannot_name_a_folder_with_a_space(early, tmp_path):
     assert compilation.keep_compiled(tmp_path / "my programs") is None
     assert os.environ["TF_XLA_FLAGS"] == ""
