@@ -1000,7 +1000,7 @@ TASK_MODELS = {
     "neighbors": "K nearest neighbours",
     "angle": "strongest angle",
     "predicted_angle": "strongest angle of the predicted channel",
-    "wiener": "Wiener filter, the start",
+    "start": "resolved paths, the untrained estimator",
     "linear": "linear interpolation",
     "pursuit": "matching pursuit",
     "lmmse": "true statistics (ceiling)",

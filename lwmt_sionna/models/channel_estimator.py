@@ -72,8 +72,8 @@ _ROUNDS, _LEAST_ERROR = 5, 1e-12
 class ChannelEstimator(BackboneTask):
     """Estimates whole channels from noisy pilots, sparse in time, antennas and subcarriers.
 
-    A Wiener filter whose statistics the pilots tell (`lwmt_sionna.ops.pilots`) comes first. The
-    backbone sees what it finds, with what it leaves of the pilots embedded beside, and a linear
+    Paths that the pilots resolve, with amplitudes that vary (`lwmt_sionna.ops.pilots`), come first.
+    The backbone sees their sum, with what they leave of the pilots embedded beside, and a linear
     head adds what is missing, at the scale and with the motion of every patch. Untrained, that is
     nothing. Trained by true channels in the form of `h`; the loss is the normalised error in
     decibels.
@@ -130,7 +130,7 @@ class ChannelEstimator(BackboneTask):
         return form.restore(self._run(self._estimate, x, training=training, **options))
 
     def start(self, inputs: dict[str, Tensor], array: str = "tx") -> Tensor:
-        """What the estimate starts from: the Wiener filter alone.
+        """What the estimate starts from: the resolved paths alone.
 
         Args:
             inputs: See the call arguments.
@@ -189,7 +189,8 @@ class ChannelEstimator(BackboneTask):
                 f"h.shape={form.shape}"
             )
         mask = ops.repeat(ops.cast(mask, "bool"), form.links_per_user, axis=0)
-        options["mask"] = ops.logical_or(mask, ops.zeros_like(x[..., 0], dtype="bool"))
+        # What is the same for all antennas stays so, which is quicker.
+        options["mask"] = ops.logical_or(mask, ops.zeros_like(x[:, :, :1, :, 0], dtype="bool"))
         if start is not None:
             options["start"] = as_links(start, array=array)[1]
         return form, x, options

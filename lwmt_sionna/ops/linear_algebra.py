@@ -5,6 +5,9 @@ all systems, and steps are a loop of the graph. PyTorch has no loop but Python's
 systems in one call. Without pivoting, systems must be definite.
 """
 
+import functools
+from collections.abc import Callable
+
 import keras
 import numpy as np
 from keras import ops
@@ -103,15 +106,19 @@ def _swept(matrix):
     return ComplexPair(*ops.fori_loop(0, size, sweep, tuple(matrix)))
 
 
-def conjugate_gradients(matrix: Tensor, right: Tensor, num_steps: int) -> Tensor:
+def conjugate_gradients(
+    matrix: Tensor | Callable[[Tensor], Tensor], right: Tensor, num_steps: int
+) -> Tensor:
     """Approximate solution of positive definite systems `[B, n, n]`, `[B, n]`.
 
-    Damped steps need no more, and factorisations are slow where XLA compiles them for a CPU.
+    A matrix may be given as a function that multiplies `[B, n]` by it. Damped steps need no more,
+    and factorisations are slow where XLA compiles them for a CPU.
     """
+    multiply = matrix if callable(matrix) else functools.partial(_image, matrix)
 
     def iterate(_, state):
         solution, rest, direction, power = state
-        image = _image(matrix, direction)
+        image = multiply(direction)
         curvature = ops.sum(direction * image, axis=-1, keepdims=True)
         length = power / (curvature + _TINY)
         solution = solution + length * direction

@@ -36,7 +36,16 @@ from lwmt_sionna.ops.linear_algebra import conjugate_gradients
 from lwmt_sionna.ops.linear_prediction import noise_power
 from lwmt_sionna.typing import Array, Tensor
 
-__all__ = ["PathFit", "Paths"]
+__all__ = [
+    "PathFit",
+    "Paths",
+    "largest_peaks",
+    "normal_matrix",
+    "project",
+    "raised_threshold",
+    "spectrum",
+    "superpose",
+]
 
 _TINY = 1e-20
 # Points of the search grid per resolution cell and axis: with one, a path between points may lose
@@ -180,7 +189,7 @@ class PathFit:
         self.sizes = (self.shape[0], *((rows * cols,) if line else (cols, rows)), self.shape[2])
         self.num_paths = int(num_paths)
         self.num_peaks = min(int(num_peaks), self.num_paths)
-        self.threshold = _raised(float(threshold), self.num_pols)
+        self.threshold = raised_threshold(float(threshold), self.num_pols)
         self.shortest = min(int(shortest), self.shape[0])
         self.full_drift = float(full_drift)
         # Coordinates run from -1 to 1: all parameters are phases at the edges, of similar size.
@@ -597,7 +606,7 @@ class PathFit:
         return ops.concatenate([own.re, own.im, ops.stack(parts, axis=-1)], axis=-1)
 
 
-def _raised(threshold, num_pols):
+def raised_threshold(threshold: float, num_pols: int) -> float:
     """The power of `num_pols` bins together that noise exceeds as rarely as one bin `threshold`."""
     raised = threshold
     for _ in range(32):

@@ -1,160 +1,384 @@
-"""Sparse pilots: from what is measured here and there to a whole channel."""
+"""Sparse pilots: from what is measured here and there to a whole channel.
+
+Axes: B batch, P paths, T snapshots, Q polarisations, M antennas of each, K subcarriers. Real
+tensors, (re, im) as `ComplexPair`.
+"""
 
 import functools
+import math
+from typing import NamedTuple
 
 import numpy as np
 from keras import ops
 
-from lwmt_sionna.ops.angle_delay import (
-    angle_delay_transform,
-    dft_matrix,
-    inverse_angle_delay_transform,
-)
-from lwmt_sionna.ops.compiled import call_compiled
+from lwmt_sionna.ops.angle_delay import check_array_shape
+from lwmt_sionna.ops.compiled import call_compiled, map_rows, repeat_rows, where_rows
 from lwmt_sionna.ops.complex import ComplexPair
-from lwmt_sionna.typing import Tensor
+from lwmt_sionna.ops.linear_algebra import conjugate_gradients
+from lwmt_sionna.ops.path_fit import (
+    largest_peaks,
+    normal_matrix,
+    project,
+    raised_threshold,
+    spectrum,
+    superpose,
+)
+from lwmt_sionna.typing import Shape, Tensor
 
 __all__ = ["estimate_from_pilots"]
 
-# Fewer steps leave paths out, more fit the noise.
-_ROUNDS, _STEPS = 4, 12
-# The spectrum that is expected first: mean delay as a share of all delays, and half width of the
-# Doppler shifts in bins.
-_MEAN_DELAY, _HALF_WIDTH = 1 / 8, 1.0
-# What is found tells what to expect next, with this exponent: below 1, faint paths stay possible.
-_TRUST = 0.75
-_FAINTEST = 1e-3
-_FIRST_NOISE, _LEAST_NOISE = 0.1, 1e-6
+# Paths at most.
+_NUM_PATHS = 24
+# Share of the sequences in which white noise is taken for a path, and points of the search grid per
+# resolution cell and axis.
+_FALSE_PATHS, _OVERSAMPLING = 0.01, 2
+# Aliases look alike to pilots: of them, short delays and slow paths are likelier. Logarithms of the
+# odds per bin; delays before the reference, in the last part of the axis, are leakage.
+_PER_DELAY, _PER_EARLY_DELAY, _PER_DOPPLER, _EARLY = 0.01, 0.1, 0.02, 0.15
+# Snapshots after which the varying part of an amplitude is forgotten, and its variance over that of
+# the lasting part: at first, at least and at most.
+_MEMORY, _FIRST_RATIO, _LEAST_RATIO, _MOST_RATIO = 8.0, 0.3, 0.01, 10.0
+# Steps of a new path alone, of all paths at the end, and of conjugate gradients for frequencies and
+# for amplitudes.
+_NUM_ALONE, _NUM_FINAL, _NUM_INNER, _NUM_AMPLITUDES = 3, 6, 24, 48
+# Longest step of a frequency in bins, and its damping.
+_LONGEST, _DAMPING = 0.3, 1e-2
+# Least variances over the power of the pilots.
+_LEAST_NOISE, _FAINTEST = 1e-6, 1e-9
 _TINY = 1e-20
 
 
 def estimate_from_pilots(
     h: Tensor, mask: Tensor, array_shape: tuple[int, int, int] | None = None
 ) -> Tensor:
-    r"""Estimates channels from noisy pilots by a Wiener filter whose statistics the pilots tell.
+    r"""Estimates channels from noisy pilots as a sum of paths whose amplitudes vary.
 
-    With $F$ the transform from angle, delay and Doppler shift, of twice as many delays and Doppler
-    shifts as the grid resolves, $M$ the choice of the pilots, and $W$ the power that is expected in
-    each bin, the linear minimum mean-square error estimate is
+    With Doppler shift $\omega_p$, direction $\mu_p$ and delay $\tau_p$ of path $p$,
 
-    $$\hat h = F W^{1/2} (W^{1/2} F^H M F W^{1/2} + \sigma^2)^{-1} W^{1/2} F^H M y$$
+    $$h_{tmk} = \sum_p (a_p + b_{pt}) \exp j(\omega_p t + \mu_p m - \tau_p k),$$
 
-    by conjugate gradients. At first $W$ is an exponential profile of delays, slow in Doppler and
-    flat in angle: without it a comb could not tell a delay from its aliases. Then it is what was
-    found, smoothed, and the filter runs again (reweighted least squares, Gorodnitsky and Rao 1997);
-    $\sigma^2$ is what the pilots leave unexplained.
+    over snapshots $t$, antennas $m$ and subcarriers $k$. Of the amplitude, $a_p$ lasts; $b_{pt}$ is
+    a Gaussian process of some snapshots' memory: paths are born, fade and bend. They are found one
+    by one as the largest peak of the residual (matching pursuit); after each, the amplitudes of all
+    of them are estimated again, by the linear minimum mean-square error estimate whose variances
+    the last one told. At the end all frequencies are improved together (Gauss-Newton).
 
     Delays count from the reference of the receiver, as timing advance leaves them: between combs
-    `n` apart, those beyond `1 / n` of all are taken for shorter ones. Errors do not fall far below
-    -20 dB, however clean the pilots are.
+    `n` apart in all snapshots, those beyond `1 / n` of all are taken for shorter ones.
 
     Args:
         h: Real `[batch, time, num_ant, num_subcarriers, 2]`, not far from unit power.
-        mask: True where there is no pilot, bool `[batch, time, num_ant, num_subcarriers]`. What `h`
-            holds there has no effect.
-        array_shape: Rows, columns and polarisations of the array; a linear array if left out.
+        mask: True where there is no pilot, bool `[batch, time, num_ant, num_subcarriers]`, or of
+            size 1 along the antennas where all have the same, which is quicker. What `h` holds
+            there has no effect.
+        array_shape: Rows, columns and polarisations of the array, each polarisation with amplitudes
+            of its own; a linear array if left out.
 
     Returns:
         Real, shape as `h`, without gradient; zero without any pilot.
+
+    Reference:
+        Mamandipoor, Ramasamy and Madhow 2016, Newtonized orthogonal matching pursuit: frequency
+        estimation over the continuum (IEEE TSP 64).
     """
     known = ops.logical_not(ops.cast(mask, "bool"))[..., None]
     y = ops.where(known, h, ops.zeros_like(h))
-    settings = None if array_shape is None else tuple(array_shape)
+    settings = check_array_shape(array_shape, h.shape[2])
     return ops.stop_gradient(call_compiled(_estimate, [y, ops.cast(known, y.dtype)], settings))
 
 
 def _estimate(y, known, array_shape):
-    count = ops.maximum(_total(known), 1.0)
-    power = _total(ops.square(y)) / count
-    expected = _expected(*y.shape[1:4])
-    # Of the columns of the transform, what the pilots see.
-    share = count / expected.size
-
-    def refine(_, state):
-        weight, noise, _ = state
-        spectrum = _regress(y, known, ops.sqrt(weight), noise, array_shape)
-        h = _channel(spectrum, y.shape, array_shape)
-        # As many degrees of freedom are fitted as bins stand out of the noise.
-        fitted = _total(weight * share / (weight * share + noise + _TINY))
-        noise = _total(ops.square(known * (y - h))) / ops.maximum(count - fitted, 0.2 * count)
-        noise = ops.clip(noise, _LEAST_NOISE * power, 0.9 * power)
-        found = _smooth(ops.sum(ops.square(spectrum), axis=-1, keepdims=True))
-        found = ops.power(found / (_mean(found) + _TINY) + _FAINTEST, _TRUST)
-        return found / _mean(found) * (power - noise), noise, h
-
-    weight = ops.convert_to_tensor(expected, dtype=y.dtype) * (1.0 - _FIRST_NOISE) * power
-    state = (weight, _FIRST_NOISE * power, ops.zeros_like(y))
-    return ops.fori_loop(0, _ROUNDS, refine, state)[2]
+    pursuit = _Pursuit(tuple(y.shape[1:4]), array_shape)
+    return map_rows(lambda *row: (pursuit(*row),), (y, known[..., 0]), [tuple(y.shape[1:])])[0]
 
 
-def _regress(y, known, gain, noise, array_shape):
-    """Spectrum of the estimate: conjugate gradients from zero."""
+class _State(NamedTuple):
+    """The paths of a batch, and what they leave.
 
-    def apply(z):
-        h = known * _channel(gain * z, y.shape, array_shape)
-        return gain * _spectrum(h, array_shape) + noise * z
+    Attributes:
+        turns: Frequencies along time, axes of the array and subcarriers in bins, `[B, P, axes]`.
+        lasting: Variance of the lasting part of an amplitude, `[B, P]`; zero where no path is.
+        varying: Variance of the varying part, `[B, P]`.
+        re: Real part of what the paths leave of the pilots, `[B, T, Q * M, K]`.
+        im: Imaginary part.
+        amplitude_re: Real part of the amplitudes, `[B, T, Q, P]`.
+        amplitude_im: Imaginary part.
+    """
 
-    def step(_, state):
-        z, residual, direction, square = state
-        moved = apply(direction)
-        length = square / (_total(direction * moved) + _TINY)
-        z, residual = z + length * direction, residual - length * moved
-        new = _total(ops.square(residual))
-        return z, residual, residual + new / (square + _TINY) * direction, new
+    turns: Tensor
+    lasting: Tensor
+    varying: Tensor
+    re: Tensor
+    im: Tensor
+    amplitude_re: Tensor
+    amplitude_im: Tensor
 
-    start = gain * _spectrum(y, array_shape)
-    state = (ops.zeros_like(start), start, start, _total(ops.square(start)))
-    return gain * ops.fori_loop(0, _STEPS, step, state)[0]
+    @property
+    def residual(self) -> ComplexPair:
+        return ComplexPair(self.re, self.im)
 
-
-def _spectrum(h, array_shape):
-    """Channels to Doppler shifts, angles and delays; adjoint of `_channel`."""
-    num_snapshots, _, num_subcarriers = h.shape[1:4]
-    h = ops.pad(h, [[0, 0], [0, num_snapshots], [0, 0], [0, num_subcarriers], [0, 0]])
-    return _over_time(angle_delay_transform(h, array_shape), 1)
-
-
-def _channel(x, shape, array_shape):
-    """Doppler shifts, angles and delays to channels of a shape."""
-    x = _over_time(x, -1)[:, : shape[1]]
-    return inverse_angle_delay_transform(x, array_shape)[:, :, :, : shape[3]]
+    @property
+    def amplitude(self) -> ComplexPair:
+        return ComplexPair(self.amplitude_re, self.amplitude_im)
 
 
-def _over_time(x, sign):
-    matrix = dft_matrix(x.shape[1])
-    cosine, sine = (ops.convert_to_tensor(m, dtype=x.dtype) for m in (matrix.real, -matrix.imag))
-    z = ComplexPair.from_stacked(x)
-    # n snapshot, d Doppler shift, b batch, m angle, k delay
-    turned = z.map(lambda part: ops.einsum("nd,bnmk->bdmk", sine, part))
-    z = z.map(lambda part: ops.einsum("nd,bnmk->bdmk", cosine, part))
-    return z.plus(ComplexPair(sign * turned.im, -sign * turned.re)).stacked()
+class _Pilots(NamedTuple):
+    """What is measured.
+
+    Attributes:
+        re: Real part of the pilots, zero elsewhere, `[B, T, Q * M, K]`.
+        im: Imaginary part.
+        known: 1 where a pilot is, `[B, T, Q * M or 1, K]`.
+        count: Number of pilots, `[B]`.
+    """
+
+    re: Tensor
+    im: Tensor
+    known: Tensor
+    count: Tensor
+
+    @property
+    def y(self) -> ComplexPair:
+        return ComplexPair(self.re, self.im)
+
+    def mean_power(self, x: ComplexPair) -> Tensor:
+        """Power of what is zero beside the pilots, over their number, `[B]`."""
+        return ops.sum(x.power(), axis=(1, 2, 3)) / self.count
+
+    def left_by(self, wave: ComplexPair, y: ComplexPair) -> ComplexPair:
+        """What a channel leaves of `y` on the pilots."""
+        return y.minus(wave).map(lambda z: z * self.known)
+
+
+class _Pursuit:
+    """Pursuit in sequences of one shape."""
+
+    def __init__(self, shape: Shape, array_shape: tuple[int, int, int]) -> None:
+        rows, cols, self.num_pols = array_shape
+        line = min(rows, cols) == 1
+        self.sizes = (shape[0], *((rows * cols,) if line else (cols, rows)), shape[2])
+        self.num_each, self.num_ant = rows * cols, shape[1]
+        self.grid = tuple(_OVERSAMPLING * size if size > 1 else 1 for size in self.sizes)
+        # Peak of the residual's periodogram over its mean power.
+        rare = math.log(math.prod(self.sizes) / _FALSE_PATHS)
+        self.threshold = raised_threshold(rare, self.num_pols)
+        # A frequency of one bin turns once along its axis.
+        t, *across, k = (
+            2 * np.pi * (np.arange(size) - (size - 1) / 2) / size for size in self.sizes
+        )
+        antennas = np.stack([axis.reshape(-1) for axis in np.meshgrid(*across, indexing="ij")])
+        self.axes = tuple(axis.astype("float32") for axis in (t, antennas, k))
+        lag = np.abs(np.subtract.outer(np.arange(shape[0]), np.arange(shape[0])))
+        # What varies is white noise through this.
+        self.colour = np.linalg.cholesky(np.exp(-lag / _MEMORY)).astype("float32")
+
+    def __call__(self, y: Tensor, known: Tensor) -> Tensor:
+        """Estimates of `[B, T, Q * M, K, 2]`, zero beside the pilots, which `known` tells."""
+        count = ops.sum(known, axis=(1, 2, 3)) * (self.num_ant // known.shape[2])
+        y = ComplexPair.from_stacked(y)
+        pilots = _Pilots(*y, known, ops.maximum(count, 1.0))
+        path = ops.tile(0.0 * y.re[:, 0, 0, :1], (1, _NUM_PATHS))
+        turns = ops.tile(path[..., None], (1, 1, len(self.sizes)))
+        amplitude = ops.tile(path[:, None, None], (1, self.sizes[0], self.num_pols, 1))
+        start = _State(turns, path, path, *y, amplitude, amplitude)
+
+        def pursue(given, index, final, *values):
+            pilots, state = _Pilots(*given), _State(*values)
+            looking = ops.logical_and(ops.equal(final, 0), index < _NUM_PATHS)
+            found, *values = ops.cond(
+                ops.any(looking),
+                lambda: self._with_next(pilots, state, index, looking),
+                lambda: (looking, *state),
+            )
+            state = _State(*values)
+            # Whoever finds nothing any more improves what there is.
+            moved = ops.cond(
+                ops.all(found), lambda: state.turns, lambda: self._moved(pilots, state)
+            )
+            state = state._replace(turns=where_rows(found, state.turns, moved))
+            final = final + ops.cast(ops.logical_not(found), "int32")
+            return (index + 1, final, *self._fitted(pilots, state))
+
+        def working(index, final, *values):
+            return final < _NUM_FINAL
+
+        none = ops.zeros_like(path[:, 0], dtype="int32")
+        state = _State(*repeat_rows(pursue, working, tuple(pilots), (none, none, *start))[2:])
+        return self._superposed(state.turns, state.amplitude).stacked()
+
+    def _waves(self, turns, amplitude):
+        """Factors over antennas, amplitudes in them, `[B, T, P, Q * M]`, and subcarriers."""
+        t, *antennas, k = map(_tensor, (self.axes[0], *self.axes[1], self.axes[2]))
+        over_m = sum(turns[:, :, 1 + i, None] * axis for i, axis in enumerate(antennas))
+        phase = turns[:, :, 0, None, None] * t[:, None] + over_m[:, :, None]
+        # [B, P, T, M] -> [B, T, P, 1, M]
+        phase = ops.swapaxes(phase, 1, 2)[..., None, :]
+        own = amplitude.map(lambda z: ops.swapaxes(z, 2, 3)[..., None])
+        u = own.times(ComplexPair(ops.cos(phase), ops.sin(phase)))
+        u = u.map(lambda z: ops.reshape(z, (-1, *z.shape[1:3], self.num_ant)))
+        over_k = turns[:, None, :, -1, None] * k
+        return u, ComplexPair(ops.cos(over_k), ops.sin(over_k))
+
+    def _superposed(self, turns, amplitude):
+        """Channels of paths, `[B, T, Q * M, K]`."""
+        return superpose(*self._waves(turns, amplitude))
+
+    def _with_next(self, pilots, state, index, looking):
+        """Whether there is another path, bool `[B]`, and the state with it."""
+        residual = state.residual
+        shape = (-1, self.sizes[0], self.num_pols, *self.sizes[1:])
+        split = residual.map(lambda z: ops.moveaxis(ops.reshape(z, shape), 2, 1))
+        split = split.map(lambda z: ops.reshape(z, (-1, *self.sizes)))
+        power = spectrum(split, self.grid).power()
+        power = ops.sum(ops.reshape(power, (-1, self.num_pols, *power.shape[1:])), axis=1)
+        likely = power * _tensor(_odds(self.grid))
+        frequencies, heights = largest_peaks(likely, self.grid, 1, _OVERSAMPLING)
+        noise = pilots.mean_power(residual)
+        # The first peak is the best guess whatever it is: the noise decides how much of it to take.
+        least = ops.where(index > 0, self.threshold, 0.0) * noise * pilots.count
+        found = ops.logical_and(looking, heights[:, 0] > least)
+        turns = frequencies * _tensor(self.sizes)
+        for _ in range(_NUM_ALONE):
+            amplitude = self._alone(pilots, residual, turns)
+            turns = turns + self._step(pilots, residual, turns, amplitude)
+        amplitude = self._alone(pilots, residual, turns)
+        left = pilots.left_by(self._superposed(turns, amplitude), residual)
+        residual = (where_rows(found, *both) for both in zip(left, residual, strict=True))
+        place = ops.equal(_tensor(np.arange(_NUM_PATHS)), ops.cast(index, "float32")[:, None])
+        place = ops.cast(ops.logical_and(place, found[:, None]), "float32")
+        variance = place * ops.mean(amplitude.power(), axis=(1, 2))
+        turns = state.turns + place[..., None] * turns
+        lasting, varying = state.lasting + variance, state.varying + _FIRST_RATIO * variance
+        return found, *_State(turns, lasting, varying, *residual, *state.amplitude)
+
+    def _alone(self, pilots, residual, turns):
+        """Amplitude of a path alone that is the same in all snapshots, `[B, T, Q, 1]`."""
+        inner = self._by_pol(project(residual, *self._waves(turns, self._unit(1))))
+        share = self.num_pols / pilots.count[:, None, None, None]
+        inner = inner.map(lambda z: ops.sum(z, axis=1, keepdims=True) * share)
+        return inner.map(lambda z: ops.tile(z, (1, self.sizes[0], 1, 1)))
+
+    def _unit(self, count):
+        shape = (1, self.sizes[0], self.num_pols, count)
+        return ComplexPair(ops.ones(shape), ops.zeros(shape))
+
+    def _by_pol(self, inner):
+        """Sums over the antennas of each polarisation of what `project` gives: `[B, T, Q, P]`."""
+        shape = (-1, *inner.re.shape[1:3], self.num_pols, self.num_each)
+        sums = inner.map(lambda z: ops.sum(ops.reshape(z, shape), axis=-1))
+        return sums.map(lambda z: ops.swapaxes(z, 2, 3))
+
+    def _moved(self, pilots, state):
+        step = self._step(pilots, state.residual, state.turns, state.amplitude)
+        return state.turns + step
+
+    def _step(self, pilots, residual, turns, amplitude):
+        """A damped Gauss-Newton step of all frequencies in bins, `[B, P, axes]`."""
+        t, *antennas, k = map(_tensor, (self.axes[0], *self.axes[1], self.axes[2]))
+        u, v = self._waves(turns, amplitude)
+        count, axes = u.re.shape[2], len(self.sizes)
+        # [B, T, P, Q * M]: as they are, and by the subcarriers.
+        flat, by_k = (
+            project(residual, u, v.map(lambda z, w=w: z * w)).im[..., 0] for w in (1.0, k)
+        )
+        sums = [flat * t[:, None, None]]
+        sums += [flat * ops.tile(axis, (self.num_pols,)) for axis in antennas]
+        gradient = ops.stack([ops.sum(z, axis=(1, 3)) for z in (*sums, by_k)], axis=-1)
+        # Where antennas have pilots of their own, as if each had its share of all.
+        share = ops.sqrt(ops.mean(pilots.known, axis=2))[:, :, None]
+        normal = normal_matrix(u, v.map(lambda z: z * share), self.num_pols, *self.axes)
+        # Of the parameters of paths, these stand behind amplitudes and phases.
+        first, each = 2 * self.num_pols, normal.shape[1] // count
+        own = slice(first, first + axes)
+        normal = ops.reshape(normal, (-1, count, each, count, each))[:, :, own, :, own]
+        normal = ops.reshape(normal, (-1, count * axes, count * axes))
+        eye = _tensor(np.eye(count * axes))
+        diagonal = ops.sum(normal * eye, axis=-1)
+        # Paths that are not there stay, and so does what has no axis.
+        load = _DAMPING * diagonal + 1e-6 * ops.max(diagonal, axis=-1, keepdims=True) + _TINY
+        unit = 1.0 / ops.sqrt(diagonal + load)
+        matrix = (normal + load[..., None] * eye) * unit[..., None] * unit[:, None]
+        right = ops.reshape(gradient, (-1, count * axes)) * unit
+        step = conjugate_gradients(matrix, right, _NUM_INNER) * unit
+        return ops.clip(ops.reshape(step, (-1, count, axes)), -_LONGEST, _LONGEST)
+
+    def _fitted(self, pilots, state):
+        """The state with the best amplitudes of its paths, and what these tell of variances."""
+        u, v = self._waves(state.turns, self._unit(_NUM_PATHS))
+        power = pilots.mean_power(pilots.y)
+        noise = ops.maximum(pilots.mean_power(state.residual), _LEAST_NOISE * power) + _TINY
+        gram = self._gram(u, v, pilots.known)
+        scales = ops.sqrt(state.lasting), ops.sqrt(state.varying)
+        inner = self._by_pol(project(pilots.y, u, v))
+        right = self._to_parts(ops.concatenate(inner, axis=-1), scales)
+
+        def image(parts):
+            x = ops.matmul(gram, self._to_amplitudes(parts, scales)[..., None])[..., 0]
+            return self._to_parts(x, scales) + noise[:, None] * parts
+
+        x = self._to_amplitudes(conjugate_gradients(image, right, _NUM_AMPLITUDES), scales)
+        amplitude = ComplexPair(x[..., :_NUM_PATHS], x[..., _NUM_PATHS:])
+        residual = pilots.left_by(self._superposed(state.turns, amplitude), pilots.y)
+        mean = amplitude.map(lambda z: ops.mean(z, axis=1))
+        lasting = ops.mean(mean.power(), axis=1)
+        total = ops.maximum(ops.mean(amplitude.power(), axis=(1, 2)), _FAINTEST * power[:, None])
+        ratio = ops.clip(total / (lasting + _TINY) - 1.0, _LEAST_RATIO, _MOST_RATIO)
+        lasting = ops.cast(state.lasting > 0, "float32") * total / (1.0 + ratio)
+        return _State(state.turns, lasting, ratio * lasting, *residual, *amplitude)
+
+    def _gram(self, u, v, known):
+        """Inner products of waves on the pilots, a real matrix `[B, T, Q, 2 P, 2 P]`."""
+        over_k = _products(v.map(lambda z: z[:, :, None]), known[:, :, :, None])
+        shape = (-1, *u.re.shape[1:3], self.num_pols, self.num_each)
+        u = u.map(lambda z: ops.transpose(ops.reshape(z, shape), (0, 1, 3, 2, 4)))
+        if known.shape[2] == 1:
+            product = _products(u, 1.0).times(over_k)
+        else:
+            # Antenna by antenna, [B, T, Q, M, P, P].
+            u = u.map(lambda z: ops.swapaxes(z, 3, 4)[..., None])
+            shape = (-1, *u.re.shape[1:4], *over_k.re.shape[3:])
+            over_k = over_k.map(lambda z: ops.reshape(z, shape))
+            product = _products(u, 1.0).times(over_k).map(lambda z: ops.sum(z, axis=3))
+        rows = ((product.re, -product.im), (product.im, product.re))
+        return ops.concatenate([ops.concatenate(row, axis=-1) for row in rows], axis=-2)
+
+    def _to_amplitudes(self, parts, scales):
+        """Amplitudes `[B, T, Q, 2 P]` of white parts `[B, (1 + T) * Q * 2 P]`, lasting first."""
+        parts = ops.reshape(parts, (-1, 1 + self.sizes[0], self.num_pols, 2 * _NUM_PATHS))
+        lasting, varying = (ops.tile(z, (1, 2))[:, None, None] for z in scales)
+        coloured = ops.einsum("ts,bsqp->btqp", _tensor(self.colour), parts[:, 1:])
+        return lasting * parts[:, :1] + varying * coloured
+
+    def _to_parts(self, x, scales):
+        """The adjoint of `_to_amplitudes`."""
+        lasting, varying = (ops.tile(z, (1, 2))[:, None, None] for z in scales)
+        white = ops.einsum("ts,btqp->bsqp", _tensor(self.colour), varying * x)
+        parts = ops.concatenate([lasting * ops.sum(x, axis=1, keepdims=True), white], axis=1)
+        return ops.reshape(parts, (-1, (1 + self.sizes[0]) * self.num_pols * 2 * _NUM_PATHS))
+
+
+def _tensor(array):
+    """A constant as a tensor: PyTorch does not compute with arrays of NumPy."""
+    return ops.convert_to_tensor(array, dtype="float32")
+
+
+def _products(wave, weight):
+    """Weighted inner products of all rows `[..., P, N]`: `ComplexPair` of `[..., P, P]`."""
+    left = ops.concatenate([wave.re * weight, wave.im * weight], axis=-1)
+    right = ComplexPair(
+        ops.concatenate([wave.re, wave.im], axis=-1), ops.concatenate([wave.im, -wave.re], axis=-1)
+    )
+    return right.map(lambda z: ops.matmul(left, ops.swapaxes(z, -1, -2)))
 
 
 @functools.lru_cache(maxsize=16)
-def _expected(num_snapshots, num_ant, num_subcarriers):
-    """Power that is expected in each bin, of mean 1, `[1, 2 time, num_ant, 2 subcarriers, 1]`."""
-    delay = np.arange(2 * num_subcarriers) / 2
-    # The shortest delays leak to just before zero, which is the end of the axis.
-    profile = np.maximum(
-        np.exp(-delay / (_MEAN_DELAY * num_subcarriers)), np.exp(delay - num_subcarriers)
-    )
-    doppler = np.arange(2 * num_snapshots)
-    doppler = np.minimum(doppler, 2 * num_snapshots - doppler) / 2
-    power = np.multiply.outer(1 / (1 + np.square(doppler / _HALF_WIDTH)), profile)
-    power = np.repeat(power[:, None] / power.mean(), num_ant, axis=1)
-    return power[None, ..., None]
-
-
-def _smooth(power):
-    for axis in (1, 2, 3):
-        around = ops.roll(power, 1, axis=axis) + ops.roll(power, -1, axis=axis)
-        power = 0.5 * power + 0.25 * around
-    return power
-
-
-def _total(x):
-    return ops.sum(x, axis=(1, 2, 3, 4), keepdims=True)
-
-
-def _mean(x):
-    return ops.mean(x, axis=(1, 2, 3, 4), keepdims=True)
+def _odds(grid):
+    """How likely frequencies are beforehand, `[1, grid[0], points in space]`."""
+    doppler = np.abs(np.fft.fftfreq(grid[0])) * grid[0] / _OVERSAMPLING
+    size = grid[-1]
+    # A delay turns subcarriers backwards.
+    delay = (-np.arange(size)) % size
+    early = delay > (1 - _EARLY) * size
+    cost = np.where(early, _PER_EARLY_DELAY * (size - delay), _PER_DELAY * delay) / _OVERSAMPLING
+    odds = np.exp(-np.add.outer(_PER_DOPPLER * doppler, cost)).astype("float32")
+    return np.repeat(odds[:, None], math.prod(grid[1:-1]), axis=1).reshape(1, grid[0], -1)

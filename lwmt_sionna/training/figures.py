@@ -35,7 +35,7 @@ _CONTESTANTS = {
     "delay_spread": ("#8C564B", ">", "threshold of the delay spread"),
     "angle": ("0.5", ":", "strongest angle"),
     "predicted_angle": ("0.2", "--", "strongest predicted angle"),
-    "wiener": ("0.5", ":", "Wiener filter"),
+    "start": ("0.5", ":", "resolved paths"),
     "linear": ("0.7", "-.", "linear interpolation"),
     "pursuit": ("0.2", "--", "matching pursuit"),
     "lmmse": ("#000000", "-", "true statistics (ceiling)"),

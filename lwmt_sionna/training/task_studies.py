@@ -48,9 +48,9 @@ _CONTESTANTS: dict[str, tuple[str, ...]] = {
     "line_of_sight": (_TRAINED, _SCRATCH, "k_factor", "delay_spread", "boosting"),
     "beam": (_TRAINED, _SCRATCH, "neighbors", "angle", "predicted_angle"),
     "position": (_TRAINED, _SCRATCH, "neighbors"),
-    "estimation": (_TRAINED, _SCRATCH, "wiener", "linear", "pursuit", "lmmse"),
+    "estimation": (_TRAINED, _SCRATCH, "start", "linear", "pursuit", "lmmse"),
 }
-_UNTAUGHT = ("angle", "predicted_angle", "wiener", "linear", "pursuit", "lmmse")
+_UNTAUGHT = ("angle", "predicted_angle", "start", "linear", "pursuit", "lmmse")
 _CEILINGS = ("lmmse",)
 _OF_HEADS = ("steps", "learning_rate", "weight_decay")
 #: Figures of each task, and whether the larger one is the better one.
@@ -149,7 +149,7 @@ def evaluate_tasks(
         cases = list(_cases(config, windows))
         for case in progress_bar(cases, unit="answer", desc="tasks", show=progress):
             # Sums of pilots hold scale and motion as the preset has them, read or not.
-            trained = case.model in (_TRAINED, _SCRATCH, "wiener")
+            trained = case.model in (_TRAINED, _SCRATCH, "start")
             key = common | (told if trained else {}) | {"case": list(case)}
             key |= {"heads": learned} if case.model in (_TRAINED, _SCRATCH) else {}
             compute = functools.partial(_answer, config, windows, *case)
@@ -351,7 +351,7 @@ def _kept_estimate(name):
     return lambda config, windows, chosen, asked, seed: windows.estimates[name]
 
 
-def _wiener(config, windows, chosen, asked, seed):
+def _start(config, windows, chosen, asked, seed):
     return windows.pilots.error[asked]
 
 
@@ -366,7 +366,7 @@ _WORKS: dict[tuple[str, str], Callable[..., Array]] = {
     ("position", "neighbors"): _by_neighbors(lambda w: w.position, True),
     ("estimation", _TRAINED): _linear_head("embedded_pilots"),
     ("estimation", _SCRATCH): _linear_head("pilots"),
-    ("estimation", "wiener"): _wiener,
+    ("estimation", "start"): _start,
     **{("estimation", name): _kept_estimate(name) for name in ("linear", "pursuit", "lmmse")},
 }
 

@@ -411,7 +411,9 @@ def _sums(config, file, own, models):
         # The last window fills up the batch.
         rows = np.minimum(np.arange(begin, begin + _BATCH), len(h) - 1)
         inputs = _physical(config, file, y[rows], estimator.backbone)
-        inputs["mask"] = np.broadcast_to(config.pilot_mask[:, None], (len(rows), *y.shape[1:]))
+        inputs["mask"] = np.broadcast_to(
+            config.pilot_mask[:, None], (len(rows), y.shape[1], 1, y.shape[3])
+        )
         inputs["start"] = keras.ops.convert_to_numpy(estimator.start(inputs))
         count = min(_BATCH, len(h) - begin)
         for field, embeddings in (("embedded_pilots", True), ("pilots", False)):
