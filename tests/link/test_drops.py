@@ -7,6 +7,7 @@ from lwmt_sionna.data import PlanarArray, add_noise, subcarrier_frequencies, syn
 from lwmt_sionna.link import CsiPolicy, DownlinkConfig, DropFactory, SoundingConfig, make_policy
 from lwmt_sionna.link.csi.drops import DropConfig
 from lwmt_sionna.link.csi.policies import PredictedCsi
+from lwmt_sionna.link.csi.sounding import sparse_mask
 from lwmt_sionna.link.sweep.points import Bench, SweepConfig, Task
 from lwmt_sionna.masking import HardwareConfig
 from tests.link.channels import make_paths, store_channels
@@ -160,6 +161,36 @@ HARDWARE = HardwareConfig(
 )
 
 
+def test_sparse_sounding_leaves_pilots_of_the_same_drops():
+    paths = make_paths()
+    whole, sparse = (
+        DropFactory(paths, config=BLIND, sounding=SoundingConfig("sparse", comb)) for comb in (1, 4)
+    )
+    np.testing.assert_array_equal(whole.users, sparse.users)
+    np.testing.assert_array_equal(whole.rms, sparse.rms)
+    assert sparse.columns["comb"] == 4 and whole.digest != sparse.digest
+    full, seen = whole.at(0), sparse.at(0)
+    known = ~sparse_mask(16, 32, 4)
+    assert (np.isfinite(seen.history) == known[:, None]).all()
+    np.testing.assert_array_equal(
+        np.moveaxis(seen.history, 3, 4)[:, :, known], np.moveaxis(full.history, 3, 4)[:, :, known]
+    )
+    # The last snapshot is what the slot is about.
+    noise = full.history[:, :, -1] - full.target
+    assert np.mean(np.abs(noise) ** 2) == pytest.approx(1 / (1 + 10**1.5), rel=0.02)
+    assert not full.event.any()
+
+
+def test_delays_of_sparse_sounding_count_from_the_first_path():
+    paths = make_paths()
+    late = dataclasses.replace(paths, tau=paths.tau + 1e-6)
+    drops = [
+        DropFactory(each, config=BLIND, sounding=SoundingConfig("sparse")).at(0).target
+        for each in (paths, late)
+    ]
+    np.testing.assert_allclose(drops[0], drops[1], atol=1e-3)
+
+
 def test_hardware_is_that_of_the_evaluation():
     """White noise on the grid: the draws of `HardwareConfig.impair` to the last bit."""
     paths = make_paths()
@@ -304,7 +335,7 @@ def test_wrong_input():
         DropFactory(paths, config=DropConfig(num_history=21))
     with pytest.raises(ValueError, match="Too few users"):
         DropFactory(make_paths(num_sequences=3))
-    with pytest.raises(ValueError, match=r"from 1 to 5.*horizon=6"):
+    with pytest.raises(ValueError, match=r"from 0 to 5.*horizon=6"):
         DropFactory(paths, config=BLIND).at(6)
     with pytest.raises(ValueError, match="max_similarity=0"):
         DropConfig(max_similarity=0)

@@ -154,7 +154,7 @@ def test_flags_replace_configured_values(folder):
         ("--data truncated.h5", "truncated.h5"),
         ("--data slow.h5 --policies psychic", "Unknown policy"),
         ("--data slow.h5 --policy my_predictor:Missing", "has no 'Missing'"),
-        ("--data slow.h5 --horizons 6", "horizons from 1 to 5"),
+        ("--data slow.h5 --horizons 6", "horizons from 0 to 5"),
         ("--data slow.h5 --mcs 29", "An MCS index"),
         ("--data slow.h5 --mcs 13 13", "list of different values"),
         ("--data slow.h5 slow.h5", "a regime of its own"),

@@ -5,7 +5,13 @@ from sionna.phy.ofdm import LSChannelEstimator, PilotPattern, ResourceGrid
 
 from lwmt_sionna.data import PlanarArray, subcarrier_frequencies, synthesize
 from lwmt_sionna.link import SoundingConfig
-from lwmt_sionna.link.csi.sounding import interpolation_matrix, pilot_frequencies, sound
+from lwmt_sionna.link.csi.sounding import (
+    interpolation_matrix,
+    pilot_frequencies,
+    sound,
+    sparse_mask,
+)
+from lwmt_sionna.training.task_windows import LabelFile, WindowConfig
 from tests.link.channels import make_paths
 
 GRID = subcarrier_frequencies(32, 540e3)
@@ -102,11 +108,30 @@ def test_late_users_are_no_worse(rng):
     assert errors[1] == pytest.approx(errors[0], abs=1.0)
 
 
+@pytest.mark.parametrize("comb", [1, 2, 4, 8, 16])
+def test_sparse_pilots_are_no_lattice(comb):
+    pilots = ~sparse_mask(16, 32, comb)
+    assert (pilots.sum(axis=1) == 32 // comb).all()
+    # Somebody sounds every subcarrier, as early as there are snapshots enough.
+    assert pilots[: max(comb, 4)].any(axis=0).all()
+    # No delay and Doppler shift but zero turn all pilots alike, as those of a lattice would.
+    spectrum = np.abs(np.fft.fft2(pilots, (64, 128))) / pilots.sum()
+    spectrum[np.ix_(range(-4, 5), range(-4, 5))] = 0
+    assert spectrum.max() < 0.9
+
+
+def test_sparse_pilots_are_those_of_the_tasks():
+    np.testing.assert_array_equal(
+        sparse_mask(16, 32, 4), WindowConfig(files=(LabelFile("none.h5"),)).pilot_mask
+    )
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"mode": "magic"}, "'noise', 'pilots'. Received: mode='magic'"),
+        ({"mode": "magic"}, "'noise', 'pilots', 'sparse'. Received: mode='magic'"),
         ({"comb": 3}, "comb=3"),
+        ({"mode": "pilots", "comb": 16}, "2nd, 4th or 8th.*comb=16"),
         ({"interpolation": "nearest"}, "interpolation='nearest'"),
         ({"delay_window": 0.0}, "delay_window=0.0"),
     ],

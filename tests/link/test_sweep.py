@@ -314,7 +314,7 @@ def test_wrong_input(factory):
         ({"link_snr_db": ()}, "link_snr_db=\\(\\)"),
         ({"mcs": (13, 13)}, "different values"),
         ({"mcs": (77,)}, "mcs=77"),
-        ({"horizons": (0,)}, "at least 1.*horizons=\\(0,\\)"),
+        ({"horizons": (-1,)}, "at least 0.*horizons=\\(-1,\\)"),
         ({"compile": "fast"}, "compile='fast'"),
         ({"decoding": "guess"}, "decoding='guess'"),
         ({"num_slots": 3, "max_slots": 2}, "max_slots=2, num_slots=3"),

@@ -11,9 +11,15 @@ import msgspec
 import numpy as np
 
 from lwmt_sionna import data
+from lwmt_sionna.baselines.estimation import path_lmmse
 from lwmt_sionna.data.paths import OPTIONAL_FIELDS, PATH_FIELDS, SEQUENCE_FIELDS
 from lwmt_sionna.evaluation import Trial, causal_channel, event_subsets
-from lwmt_sionna.link.csi.sounding import SoundingConfig, pilot_frequencies, sound
+from lwmt_sionna.link.csi.sounding import (
+    SoundingConfig,
+    pilot_frequencies,
+    sound,
+    sparse_mask,
+)
 from lwmt_sionna.link.phy.config import DownlinkConfig
 from lwmt_sionna.masking import HardwareConfig, Impaired
 from lwmt_sionna.runs.configuration import Config, NonNegativeInt, Positive, PositiveInt
@@ -44,12 +50,13 @@ class LinkDrops:
 
     Args:
         history: complex64 `[num_drops, num_links, num_snapshots, num_antennas, num_subcarriers]`,
-            what the base station has measured.
+            what the base station has measured; NaN where sparse sounding has no pilot.
         target: complex64 `[num_drops, num_links, num_antennas, num_subcarriers]`, true channel in
             the middle of the scheduled slot, through the antenna chains where the hardware says so.
         slot: complex64 `[num_drops, num_links, num_ofdm_symbols, num_antennas, num_subcarriers]`,
             true channel of the scheduled slot, through the same chains.
-        horizon: int, snapshots from the last one of the history to the slot.
+        horizon: int, snapshots from the last one of the history to the slot; 0 if it is that of the
+            slot.
         history_rms: float32 `[num_drops, num_users]` or None, RMS of the true history in the same
             scale.
         event: bool `[num_drops, num_users]` or None, whether a path of notable power was born or
@@ -194,6 +201,28 @@ class RegimeChannels:
         ]
         return np.stack(channels, axis=1)
 
+    def lmmse(self, users: Array, h: Array, mask: Array, noise: Array) -> Array:
+        """Estimates of sequences from noisy pilots, with the true statistics: see `path_lmmse`.
+
+        Args:
+            users: int `[num_users]`, sequences.
+            h: complex64 `[num_users, num_user_antennas, num_snapshots, num_antennas,
+                num_subcarriers]`, of the first snapshots.
+            mask: bool `[num_snapshots, num_subcarriers]`, true where there is no pilot.
+            noise: float `[num_users, num_user_antennas]`, power of the noise.
+
+        Returns:
+            complex64, shape as `h`.
+        """
+        estimates = [
+            path_lmmse(
+                h[:, one], mask, _at_snapshots(paths, slice(h.shape[2])), self.downlink.array,
+                self.frequencies, noise[:, one],
+            )
+            for one, paths in enumerate(self._per_antenna(users))
+        ]  # fmt: skip
+        return np.stack(estimates, axis=1)
+
     def _per_antenna(self, users):
         paths, size = self.paths.select(users), self.downlink.num_user_antennas
         return [with_user_antenna(paths, one, size, self.yaw[users]) for one in range(size)]
@@ -222,7 +251,7 @@ class RegimeChannels:
         rng = np.random.default_rng([seed, 1])
         hardware = HardwareConfig() if hardware is None else hardware
         through = functools.partial(_through, hardware, self.sampling_period, seed)
-        if sounding.mode == "noise":
+        if sounding.mode != "pilots":
             noisy = functools.partial(data.add_noise, history_snr_db=history_snr_db, rng=rng)
             return through(true, self.frequencies, noisy)
         history, arrived = np.empty_like(true), np.empty((len(true), len(snapshots)), bool)
@@ -359,12 +388,25 @@ def _with_stride(paths, stride):
     if isinstance(paths, data.ChannelSequences):
         period = stride * paths.sampling_period
         return dataclasses.replace(paths, h=paths.h[:, ::stride], sampling_period=period)
+    paths = _at_snapshots(paths, slice(None, None, stride))
+    return dataclasses.replace(paths, sampling_period=stride * paths.sampling_period)
+
+
+def _at_snapshots(paths, snapshots):
+    """Paths of some snapshots, which are told by a slice."""
     chosen = {
-        name: getattr(paths, name)[:, ::stride]
+        name: getattr(paths, name)[:, snapshots]
         for name, (_, axes) in {**PATH_FIELDS, **SEQUENCE_FIELDS, **OPTIONAL_FIELDS}.items()
         if axes.startswith("ST") and getattr(paths, name) is not None
     }
-    return dataclasses.replace(paths, **chosen, sampling_period=stride * paths.sampling_period)
+    return dataclasses.replace(paths, **chosen)
+
+
+def _advanced(paths, num_history):
+    """Paths whose delays count from the first one in the history, as timing advance leaves them."""
+    tau = np.where(paths.valid, paths.tau, np.inf)[:, :num_history].min(axis=(1, 2))
+    tau = np.where(np.isfinite(tau), tau, 0.0)
+    return dataclasses.replace(paths, tau=paths.tau - tau[:, None, None])
 
 
 class DropFactory:
@@ -381,6 +423,10 @@ class DropFactory:
     Drops are formed from the measured histories alone, as a scheduler would: users of a drop belong
     to one base station, are still heard in the last snapshot and are not too similar. A trajectory
     serves in at most one drop, so that drops are independent and intervals over drops are honest.
+
+    Where sounding is sparse, drops are formed and scaled by what sounding the whole grid would have
+    measured, so that all combs have the same ones; what is not sounded is NaN only then. Delays of
+    paths count from the first one in the history, as timing advance leaves them.
 
     Args:
         sequences: `lwmt_sionna.data.PathSequences` or `ChannelSequences` of one regime.
@@ -416,6 +462,9 @@ class DropFactory:
         else:
             self.downlink = _with_array_of(self.downlink, sequences)
         paths = _with_stride(sequences, self.config.stride)
+        sparse = self.sounding.mode == "sparse"
+        if sparse and isinstance(paths, data.PathSequences):
+            paths = _advanced(paths, self.config.num_history)
         self.scene = paths.scene
         self.sampling_period = float(paths.sampling_period)
         self.speed_kmh, at_speed = _common_speed_kmh(paths.speed)
@@ -450,9 +499,13 @@ class DropFactory:
         self.users, self.counts = self._form_drops(paths, true, history)
         self.counts["num_sequences"] += num_off_speed
         self.counts["num_off_speed"] = num_off_speed
-        self._measured = history, arrived
         chosen = self.users.ravel()
         self._rms = _user_rms(history[chosen])
+        if sparse:
+            shape = len(snapshots), self.downlink.num_subcarriers
+            hidden = sparse_mask(*shape, self.sounding.comb)
+            history = np.where(hidden[:, None], np.complex64(np.nan), history)
+        self._measured = history, arrived
         self._history = self._by_drop(self._scaled(history[chosen]))
         self._arrived = self._by_drop(
             np.repeat(arrived[chosen][:, None], self.downlink.num_user_antennas, axis=1)
@@ -488,14 +541,18 @@ class DropFactory:
             "num_users": self.downlink.num_users,
             "history_snr_db": self.config.history_snr_db,
             "sounding": self.sounding.mode,
+            **({"comb": self.sounding.comb} if self.sounding.mode == "sparse" else {}),
             "target": self.hardware.target,
             "slot_motion": self.channels.slot_motion,
         }
 
     def at(self, horizon: int) -> LinkDrops:
-        """Channels for the slot `horizon` snapshots after the history, from 1 to `max_horizon`."""
-        if not 1 <= horizon <= self.max_horizon:
-            told = f"horizons from 1 to {self.max_horizon}. Received: horizon={horizon}"
+        """Channels for the slot `horizon` snapshots after the history, at most `max_horizon`.
+
+        Horizon 0 is the last snapshot of the history itself.
+        """
+        if not 0 <= horizon <= self.max_horizon:
+            told = f"horizons from 0 to {self.max_horizon}. Received: horizon={horizon}"
             raise ValueError(f"The sequences allow {told}")
         snapshot = self._last + horizon
         chosen = self.users.ravel()
@@ -544,6 +601,27 @@ class DropFactory:
         snapshot = self._last + horizon
         foreseen = self.channels.causal(self.users.ravel(), self._last, snapshot)
         return self._aimed_at(foreseen, snapshot)
+
+    def lmmse(self, h: Array, mask: Array) -> Array:
+        """Estimates of the histories of `at` with the true statistics of every user.
+
+        See `lwmt_sionna.baselines.estimation.path_lmmse`, whose noise is that of the histories.
+
+        Args:
+            h: complex64 `[num_drops * num_links, num_snapshots, num_antennas, num_subcarriers]`,
+                those histories, one link after the other.
+            mask: bool `[num_snapshots, num_subcarriers]`, true where there is no pilot.
+
+        Returns:
+            complex64, shape as `h`.
+        """
+        chosen = self.users.ravel()
+        true = self.channels.true(chosen, range(self.config.num_history))
+        power = np.mean(np.abs(true) ** 2, axis=(2, 3, 4))
+        noise = power * 10 ** (-0.1 * self.config.history_snr_db)
+        scale = self._rms.reshape(-1, 1, 1, 1, 1)
+        h = self.channels.lmmse(chosen, h.reshape(true.shape) * scale, mask, noise) / scale
+        return h.reshape(-1, *true.shape[2:])
 
     def _form_drops(self, paths, true, history):
         config = self.config

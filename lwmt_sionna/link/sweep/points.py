@@ -45,7 +45,8 @@ class SweepConfig(Config):
     """What is swept, and how long.
 
     Attributes:
-        horizons: tuple of int, snapshots from the history to the slot.
+        horizons: tuple of int, snapshots from the history to the slot; 0 is the last one of the
+            history, for estimators.
         link_snr_db: tuple of float, link SNR [dB]: total transmit power per resource element times
             mean gain of an antenna, over noise power.
         mcs: tuple of int, indices of `MCS_TABLE`.
@@ -68,7 +69,7 @@ class SweepConfig(Config):
         compile: "xla", "graph" or "eager"; on PyTorch the link always runs eagerly.
     """
 
-    horizons: Annotated[tuple[PositiveInt, ...], FILLED] = (1, 5)
+    horizons: Annotated[tuple[NonNegativeInt, ...], FILLED] = (1, 5)
     link_snr_db: Annotated[tuple[float, ...], FILLED] = (-6.0, -2.0, 2.0, 6.0, 10.0)
     mcs: Annotated[tuple[int, ...], FILLED] = (4, 13, 22)
     num_slots: PositiveInt = 1
