@@ -10,7 +10,8 @@ Policies: perfect, noisy_perfect, causal (what could be foreseen at best), every
 name (hold, pooled_ar, local_ar, ...), model (the first --preset; further ones have policies of
 their own), every shipped preset by its name, preset:PATH for a further model, and module:object for
 your own: a Keras model, or a callable (history, num_horizons) -> prediction on complex arrays
-[batch, time, antenna, subcarrier].
+[batch, time, antenna, subcarrier]. Where sounding is sparse (--config link_pilots): linear,
+pursuit, estimator, estimator:PATH, and lmmse, which knows the true statistics.
 
 Example:
     lwmt link-eval --config link_demo --out runs/demo

@@ -6,17 +6,19 @@ import types
 import numpy as np
 import pytest
 
-from lwmt_sionna import ChannelPredictor, baselines
+from lwmt_sionna import ChannelPredictor, LWMTBackbone, baselines
 from lwmt_sionna.link import (
     CsiPolicy,
     DownlinkConfig,
     DropConfig,
     DropFactory,
+    SoundingConfig,
     make_policy,
     policy_names,
 )
+from lwmt_sionna.link.csi import policies
 from lwmt_sionna.link.csi.policies import NoisyPerfectCsi, PredictedCsi
-from lwmt_sionna.models import list_presets
+from lwmt_sionna.models import ChannelEstimator, list_presets
 from tests.link.channels import FixedDrops, make_paths, make_predictor, store_channels
 
 
@@ -148,6 +150,77 @@ def test_fingerprint_follows_the_settings():
     assert make_policy("local_ar", settings={"order": 2}).fingerprint in prints
     with pytest.raises(ValueError, match="'hold' does not take these settings"):
         make_policy("hold", settings={"order": 2})
+
+
+@pytest.fixture(scope="module")
+def sounded():
+    """Two drops whose users sound a quarter of the subcarriers in each snapshot."""
+    downlink = DownlinkConfig(num_users=2, num_antennas=8, pilot_groups=((2,), (11,)))
+    drops = DropConfig(num_drops=2, max_similarity=1.0, history_snr_db=10.0)
+    return DropFactory(
+        make_paths(12, sampling_period=1e-3), downlink, drops, SoundingConfig("sparse")
+    )
+
+
+def error_db(h_hat, drops):
+    power = np.mean(np.abs(drops.target) ** 2)
+    return 10 * np.log10(np.mean(np.abs(h_hat - drops.target) ** 2) / power)
+
+
+def test_estimators_find_the_whole_channel_of_the_last_snapshot(sounded):
+    drops = sounded.at(0)
+    errors = {}
+    for name in ("linear", "pursuit", "lmmse"):
+        policy = make_policy(name).for_regime(sounded)
+        h_hat = policy(drops.history, 0)
+        assert h_hat.shape == drops.target.shape and h_hat.dtype == np.complex64
+        errors[name] = error_db(h_hat, drops)
+    assert errors["lmmse"] < errors["pursuit"] < errors["linear"] < 0
+    # Six paths of unknown phase are told from 1024 pilots at 10 dB: 6 / 1024 of the noise is left.
+    assert errors["lmmse"] == pytest.approx(10 * np.log10(6 / 1024) - 10, abs=3.0)
+
+
+def test_lmmse_needs_paths(sounded, small_config):
+    with pytest.raises(ValueError, match="needs the paths"):
+        make_policy("lmmse").for_regime(FixedDrops(sounded.at(0), small_config))
+    with pytest.raises(ValueError, match="belongs to a regime"):
+        make_policy("linear")(sounded.at(0).history, 0)
+
+
+@pytest.mark.usefixtures("eagerly")
+@pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
+def test_a_channel_estimator_is_a_policy(sounded, tmp_path):
+    backbone = LWMTBackbone(width=8, depth=1, num_heads=1, patch=(4, 4))
+    model = ChannelEstimator(backbone)
+    model.build()
+    drops = sounded.at(0)
+    hidden = np.isnan(drops.history)
+    h = np.where(hidden, 0, drops.history).reshape(4, 16, 8, 32)
+    inputs = {"h": h, "mask": hidden.reshape(h.shape)}
+    for name, weight in (("untrained", 0.0), ("trained", 0.1)):
+        model.head.set_weights([np.full_like(w, weight) for w in model.head.get_weights()])
+        model.save_to_preset(tmp_path / name)
+        policy = make_policy(f"estimator:{tmp_path / name}").for_regime(sounded)
+        expected = np.asarray(model(inputs))[:, -1].reshape(drops.target.shape)
+        np.testing.assert_allclose(policy(drops.history, 0), expected, atol=1e-3)
+        assert policy.source == tmp_path / name and policy.fingerprint.split()[0]
+    assert make_policy("estimator").source.name == "base"
+
+
+def test_later_slots_are_predicted_from_estimates(sounded, monkeypatch):
+    monkeypatch.setattr(policies, "_predictor", lambda preset, array_shape: LastSnapshot())
+    history = sounded.at(1).history
+    policy = make_policy("pursuit").for_regime(sounded)
+    np.testing.assert_array_equal(policy(history, 3), policy(history, 0))
+
+
+def test_predictors_refuse_what_has_been_and_what_has_holes(sounded):
+    drops = sounded.at(0)
+    policy = make_policy("hold").for_regime(sounded)
+    with pytest.raises(ValueError, match=r"'hold' looks ahead.*horizon=0"):
+        policy(drops.history, 0)
+    with pytest.raises(ValueError, match=r"'hold' cannot predict these channels.*NaN"):
+        policy(drops.history, 1)
 
 
 def test_unknown_preset():

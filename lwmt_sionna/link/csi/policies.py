@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import keras
 import numpy as np
 
 from lwmt_sionna.baselines import (
@@ -20,17 +21,27 @@ from lwmt_sionna.baselines import (
     told_arrived,
     tuned_settings,
 )
+from lwmt_sionna.baselines.estimation import interpolate_pilots, pursue_paths
 from lwmt_sionna.data.synthesis import complex_normal
 from lwmt_sionna.evaluation import CEILINGS
 from lwmt_sionna.link.csi.drops import DropFactory
+from lwmt_sionna.models import ChannelEstimator, MaskedChannelModel
 from lwmt_sionna.models.presets import (
     DEFAULT_PRESET,
     list_presets,
+    load_preset,
     preset_digest,
     preset_folder,
 )
 from lwmt_sionna.runs import records
 from lwmt_sionna.typing import Array, PathLike
+
+#: Estimators from sparse sounding that are no network, by the names of their policies.
+ESTIMATORS = {"linear": interpolate_pilots, "pursuit": pursue_paths}
+#: Policies that know more than was measured.
+LINK_CEILINGS = (*CEILINGS, "lmmse")
+# What an estimator without a preset of its own stands on, and links that it estimates at once.
+_PRETRAINED, _BATCH = "base", 16
 
 
 class CsiPolicy:
@@ -183,6 +194,11 @@ class PredictedCsi(CsiPolicy):
         target: Array | None = None,
         arrived: Array | None = None,
     ) -> Array:
+        if horizon < 1:
+            raise ValueError(
+                f"Policy {self.name!r} looks ahead: expected horizons from 1 on. Received: "
+                f"horizon={horizon}"
+            )
         # The history is kept along: another one cannot come to lie at its address.
         told = b"" if arrived is None else np.asarray(arrived, bool).tobytes()
         key = (history.ctypes.data, history.shape, history.strides, told)
@@ -223,6 +239,120 @@ class PredictedCsi(CsiPolicy):
         return predicted.astype(np.complex64)
 
 
+class EstimatedCsi(CsiPolicy):
+    """The whole channel of the last snapshot, estimated from sparse sounding.
+
+    For later slots a preset predicts from what was estimated of all snapshots.
+
+    Args:
+        estimate: callable `(h, mask, factory)` on complex64 `[num_sequences, num_snapshots,
+            num_antennas, num_subcarriers]`, zero where there is no pilot, bool `[num_snapshots,
+            num_subcarriers]`, true there, and the `DropFactory` of the regime, returning whole
+            channels in the shape of `h`.
+        preset: str, preset of the predictor for later slots.
+        fingerprint: str, identifies weights and settings of the estimator.
+    """
+
+    def __init__(
+        self,
+        estimate: Callable[[Array, Array, Any], Array],
+        name: str,
+        preset: str = DEFAULT_PRESET,
+        fingerprint: str = "",
+    ) -> None:
+        super().__init__(name)
+        self.estimate = estimate
+        self.preset = preset
+        self.fingerprint = f"{fingerprint} {preset_digest(preset)}"
+        self._factory: DropFactory | None = None
+        self._last: tuple[Array, Array] | None = None
+        self._ahead: CsiPolicy | None = None
+
+    def for_regime(self, factory: DropFactory) -> "EstimatedCsi":
+        policy = copy.copy(self)
+        policy._factory, policy._last, policy._ahead = factory, None, None
+        return policy
+
+    def __call__(self, history: Array, horizon: int, target: Array | None = None) -> Array:
+        if self._factory is None:
+            told = "belongs to a regime; expected that of `for_regime`"
+            raise ValueError(f"Policy {self.name!r} {told}")
+        if self._last is None or self._last[0] is not history:
+            # All links are sounded alike, by all antennas.
+            mask = np.isnan(history[0, 0, :, 0])
+            h = np.where(mask[:, None], 0, history).reshape(-1, *history.shape[2:])
+            h = np.asarray(self.estimate(h, mask, self._factory), np.complex64)
+            self._last = history, h.reshape(history.shape)
+        whole = self._last[1]
+        if horizon == 0:
+            return whole[:, :, -1]
+        if self._ahead is None:
+            predictor = _predictor(self.preset, _array_shape(self._factory))
+            self._ahead = PredictedCsi(predictor, self.name)
+        return self._ahead(whole, horizon)
+
+
+class LmmseCsi(EstimatedCsi):
+    """The linear MMSE estimate with the true statistics of every user: a ceiling.
+
+    See `lwmt_sionna.baselines.estimation.path_lmmse`.
+    """
+
+    def __init__(self, name: str = "lmmse", preset: str = DEFAULT_PRESET) -> None:
+        super().__init__(lambda h, mask, factory: factory.lmmse(h, mask), name, preset)
+
+    def for_regime(self, factory: DropFactory) -> "EstimatedCsi":
+        if not hasattr(getattr(factory, "channels", None), "paths"):
+            raise ValueError(
+                f"Policy {self.name!r} needs the paths behind the channels; expected drops of "
+                f"stored paths. Received: regime={factory.name}"
+            )
+        return super().for_regime(factory)
+
+
+# Programs are compiled once, whatever the regimes and the policies.
+@functools.lru_cache(maxsize=2)
+def _predictor(preset, array_shape):
+    return ModelPredictor(preset, array_shape=array_shape)
+
+
+@functools.lru_cache(maxsize=2)
+def _estimator(preset, array_shape):
+    model = load_preset(preset, array_shape=array_shape)
+    if not isinstance(model, ChannelEstimator):
+        backbone = load_preset(preset, MaskedChannelModel, array_shape=array_shape)
+        model = ChannelEstimator(backbone, array_shape=array_shape)
+    model.build()
+    return model
+
+
+def _estimate(preset, h, mask, factory):
+    """What a `ChannelEstimator` makes of links; untrained it is its start, at a lower price."""
+    model = _estimator(preset, _array_shape(factory))
+    trained = any(np.any(weights) for weights in model.head.get_weights())
+    scales = {
+        "sampling_period": factory.sampling_period,
+        "subcarrier_spacing": factory.channels.frequencies[1] - factory.channels.frequencies[0],
+    }
+    scales = {} if model.backbone.position_units is None else scales
+    found = []
+    for first in range(0, len(h), _BATCH):
+        # Batches of one size share a program.
+        rows = np.minimum(np.arange(first, first + _BATCH), len(h) - 1)
+        inputs = {"h": h[rows], "mask": np.repeat(mask[None, :, None], _BATCH, axis=0)}
+        inputs |= {name: np.full(_BATCH, value, np.float32) for name, value in scales.items()}
+        answer = model(inputs) if trained else model.start(inputs)
+        found.append(keras.ops.convert_to_numpy(answer))
+    return np.concatenate(found)[: len(h)]
+
+
+def _array_shape(factory):
+    """The shape of a regime's array as presets take it: None for a line."""
+    downlink = factory.downlink
+    shape = downlink.array.shape
+    return None if shape == (1, downlink.num_antennas, 1) else shape
+
+
 class _MadeCsi(PredictedCsi):
     """A preset or baseline, made for the array and, if tuned, the history SNR of each regime.
 
@@ -237,11 +367,9 @@ class _MadeCsi(PredictedCsi):
         self.source, self._make, self._made_of = source, make, (history_snr_db, array_shape)
 
     def for_regime(self, factory):
-        array = factory.downlink.array.shape
-        # What takes no shape serves a line.
-        line = array == (1, factory.downlink.num_antennas, 1)
         tuned = self._made_of[0] is not None
-        own = (factory.config.history_snr_db if tuned else None, None if line else array)
+        # What takes no shape serves a line.
+        own = (factory.config.history_snr_db if tuned else None, _array_shape(factory))
         policy = self
         if own != self._made_of:
             policy = _MadeCsi(self._make, *own)
@@ -264,10 +392,12 @@ def _required(target, name):
 def policy_names() -> tuple[str, ...]:
     """Names that `make_policy` knows; besides them `preset:NAME_OR_PATH` and `module:object`.
 
-    The ceilings, every training-free baseline, `model` and the shipped presets of predictors.
+    The ceilings, every training-free baseline, `model` and the shipped presets of predictors; for
+    sparse sounding, estimators. `estimator` is an untrained `ChannelEstimator`, and
+    `estimator:NAME_OR_PATH` that of a preset.
     """
     presets = list_presets(with_weights=True, model="ChannelPredictor")
-    return (*CEILINGS, *CLASSICAL, "model", *presets)
+    return (*LINK_CEILINGS, *CLASSICAL, "model", *presets, *ESTIMATORS, "estimator")
 
 
 def make_policy(
@@ -286,7 +416,7 @@ def make_policy(
             `module:object` for one's own. The object may be a `CsiPolicy`, a predictor
             `(history, num_horizons) -> prediction`, a class of either that needs no arguments, or
             a Keras model that predicts like `ChannelPredictor`.
-        preset: str, preset of the policy `model`.
+        preset: str, preset of the policy `model`, and of what predicts from estimates.
         history_snr_db: float, SNR of the history [dB], for `noisy_perfect` and for baselines, which
             have the settings tuned at the nearest SNR (see `lwmt_sionna.baselines.tuned_settings`).
         seed: int, seed of the noise of `noisy_perfect`.
@@ -310,6 +440,13 @@ def _find_policy(spec, preset, history_snr_db, seed, settings):
         return CausalCsi()
     if spec == "noisy_perfect":
         return NoisyPerfectCsi(history_snr_db, seed)
+    if spec == "lmmse":
+        return LmmseCsi(preset=preset)
+    if spec in ESTIMATORS:
+        estimate = ESTIMATORS[spec]
+        return EstimatedCsi(lambda h, mask, _: estimate(h, mask), spec, preset)
+    if spec.partition(":")[0] == "estimator":
+        return _estimated(spec, preset)
     if spec == "model":
         return _MadeCsi(functools.partial(_preset, preset, spec), None)
     if spec in CLASSICAL:
@@ -326,6 +463,14 @@ def _find_policy(spec, preset, history_snr_db, seed, settings):
     if kind == "preset":
         return _MadeCsi(functools.partial(_preset, rest, spec), None)
     return _from_object(spec, kind, rest)
+
+
+def _estimated(spec, preset):
+    own = spec.partition(":")[2] or _PRETRAINED
+    estimate = functools.partial(_estimate, own)
+    policy = EstimatedCsi(estimate, spec, preset, preset_digest(own))
+    policy.source = preset_folder(own)
+    return policy
 
 
 def _baseline(name, settings, history_snr_db, array_shape):

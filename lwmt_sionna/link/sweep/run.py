@@ -16,7 +16,7 @@ import numpy as np
 
 from lwmt_sionna.data import ChannelSequences, read_sequences
 from lwmt_sionna.link.csi.drops import DropConfig, DropFactory
-from lwmt_sionna.link.csi.policies import CausalCsi, CsiPolicy, make_policy
+from lwmt_sionna.link.csi.policies import CausalCsi, CsiPolicy, LmmseCsi, make_policy
 from lwmt_sionna.link.csi.sounding import SoundingConfig
 from lwmt_sionna.link.phy.config import DownlinkConfig
 from lwmt_sionna.link.sweep.adaptation import AdaptationConfig, goodput_rows
@@ -56,7 +56,8 @@ class LinkEvalConfig(Config):
         data: tuple of str, HDF5 files with paths or channels: one scene, speed and sampling
             period each.
         policies: tuple of str, names for `make_policy`.
-        preset: str, preset (name or folder) of the policy `model`.
+        preset: str, preset (name or folder) of the policy `model`, and of what predicts later slots
+            from estimates of sparse sounding.
         report_mcs: int or None, scheme of the BLER that the table and the figure show; the middle
             one of the sweep when None.
         report_link_snr_db: float or None, link SNR of the table [dB]; the highest when None.
@@ -324,19 +325,20 @@ def make_bench(config: LinkEvalConfig, names: Sequence[str] | None = None) -> Be
     for factory in factories:
         if max(config.sweep.horizons) > factory.max_horizon:
             raise ValueError(
-                f"{factory.name}: the sequences allow horizons from 1 to {factory.max_horizon}. "
+                f"{factory.name}: the sequences allow horizons from 0 to {factory.max_horizon}. "
                 f"Received: horizons={config.sweep.horizons}"
             )
     return Bench(factories, policies, config.sweep)
 
 
 def _known(policies, contents):
-    """The policies that all data can serve: of channels nobody knows the causal ceiling."""
+    """The policies that all data can serve: of channels nobody knows the ceilings by paths."""
     if not any(isinstance(sequences, ChannelSequences) for sequences in contents):
         return policies
-    known = [policy for policy in policies if not isinstance(policy, CausalCsi)]
-    if len(known) < len(policies):
-        logger.warning("the causal ceiling is left out: it needs paths, and there are channels")
+    known = [policy for policy in policies if not isinstance(policy, CausalCsi | LmmseCsi)]
+    for policy in set(policies) - set(known):
+        told = "the ceiling %s is left out: it needs paths, and there are channels"
+        logger.warning(told, policy.name)
     return known
 
 

@@ -13,11 +13,13 @@ from lwmt_sionna.evaluation import (
     summarize_errors,
     verdict,
 )
+from lwmt_sionna.link.csi.policies import ESTIMATORS
 from lwmt_sionna.link.phy.config import DownlinkConfig, get_mcs
 from lwmt_sionna.typing import Array
 
 # What policies are compared by.
 _COMPARED = ("goodput", "sum_rate")
+_TRAINING_FREE = (*CLASSICAL, *ESTIMATORS)
 
 
 def survey_columns(survey: dict[str, Any]) -> dict[str, Any]:
@@ -100,8 +102,8 @@ def add_differences(
     """How every policy differs from the best training-free one on the same drops.
 
     The best is the one with the largest mean among the policies that are named like a training-free
-    baseline. It is chosen by the same drops, whose chance it has on its side: what is better than
-    it is so with caution, what is worse may be so by the choice.
+    baseline or estimator. It is chosen by the same drops, whose chance it has on its side: what is
+    better than it is so with caution, what is worse may be so by the choice.
 
     Args:
         rows: list of pairs of a dict with `policy`, `link_snr_db` and the quantities `goodput` and
@@ -120,7 +122,7 @@ def add_differences(
     names = [(quantity, "link_snr_db", *cell) for quantity in _COMPARED]
     keys = [[(name[0], *(row[part] for part in name[1:])) for name in names] for row, _ in rows]
     for own, places in zip(rows, keys):
-        for place in places if own[0]["policy"] in CLASSICAL else ():
+        for place in places if own[0]["policy"] in _TRAINING_FREE else ():
             best[place] = max(best.get(place, own), own, key=lambda pair: pair[0][place[0]])
     found = []
     for (row, by_drop), places in zip(rows, keys):

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Iterable
 from typing import Any
 
-from lwmt_sionna.evaluation import CEILINGS
+from lwmt_sionna.link.csi.policies import LINK_CEILINGS
 from lwmt_sionna.link.sweep.adaptation import ADAPTATIONS
 from lwmt_sionna.link.sweep.summary import recovered_share
 from lwmt_sionna.runs.figures import as_record
@@ -166,7 +166,7 @@ def cells_lost(record: dict[str, Any] | PathLike, policy: str = "model") -> list
             continue
         sign = -1.0 if quantity == "bler" else 1.0
         values = {name: row[quantity] for name, row in rows.items()}
-        rivals = {name: x for name, x in values.items() if name not in (*CEILINGS, policy)}
+        rivals = {name: x for name, x in values.items() if name not in (*LINK_CEILINGS, policy)}
         winner = max(rivals, key=lambda name: sign * rivals[name], default=None)
         if winner is None or sign * rivals[winner] <= sign * values[policy]:
             continue
@@ -328,7 +328,7 @@ def _caption(record, chosen, adaptation, snr):
 def _compared(row):
     """The paired difference of a row's goodput in words, and its verdict."""
     reference, low = row.get("goodput_reference"), row.get("goodput_difference_low")
-    if row["policy"] in CEILINGS:
+    if row["policy"] in LINK_CEILINGS:
         return "", "ceiling"
     if reference == row["policy"]:
         return "", "best training-free"
