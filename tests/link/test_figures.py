@@ -217,6 +217,22 @@ def test_required_snr_beyond_the_sweep_is_drawn_at_its_ends(tmp_path, figures):
         assert words == ["not at 10 dB", "at 0 dB already"]
 
 
+def test_goodput_over_pilots_is_drawn_as_it_is(tmp_path, figures):
+    records = {comb: make_record(policies=("perfect", "linear")) for comb in (4, 1, 2)}
+    for comb, record in records.items():
+        for row in record["goodput"]:
+            row |= {"comb": comb, "history_snr_db": 10.0, "goodput": row["goodput"] / comb}
+    goodput = [row for record in records.values() for row in record["goodput"]]
+    record = {**records[4], "goodput": goodput}
+    assert "link_pilots" in {path.stem for path in draw_figures(record, tmp_path)}
+    axes = figures["k_pilots.png"].axes
+    assert len(axes) == 4
+    x, y = curve(axes[0], "linear interpolation")
+    assert x == [0.25, 0.5, 1.0]
+    np.testing.assert_allclose(y, [1.5 / 4, 1.5 / 2, 1.5])
+    assert [text.get_text() for text in axes[2].get_xticklabels()] == ["1/4", "1/2", "all"]
+
+
 def test_unknown_scheme(tmp_path):
     with pytest.raises(ValueError, match="mcs=22"):
         plot_bler(make_record(), tmp_path / "figure.png", mcs=22)

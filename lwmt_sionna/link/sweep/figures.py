@@ -37,6 +37,8 @@ def draw_figures(record: dict[str, Any] | PathLike, folder: PathLike) -> list[pa
         drawn["link_required_snr"] = plot_required_snr
     if len(_speeds(record)[1]) > 1:
         drawn["link_speed"] = plot_goodput_over_speed
+    if len({row.get("comb") for row in record["goodput"]}) > 1:
+        drawn["link_pilots"] = plot_goodput_over_pilots
     if "perfect" in {row["policy"] for row in record["goodput"]}:
         drawn["link_nmse"] = plot_nmse_goodput
     paths = []
@@ -240,6 +242,46 @@ def plot_goodput_over_speed(record: dict[str, Any] | PathLike, path: PathLike) -
             axes.set_xlabel("speed [km/h]")
         grid[0][0].set_ylabel("goodput per user [bit/s/Hz]")
         _from_zero(grid)
+
+
+def plot_goodput_over_pilots(record: dict[str, Any] | PathLike, path: PathLike) -> None:
+    """Goodput per user over the share of subcarriers that are sounded, at the reported SNR.
+
+    One panel per speed and horizon; of records with several combs of sparse sounding.
+    """
+    record = link_record(record)
+    snr = record["config"]["report_link_snr_db"]
+    rows = [row for row in _reported(record) if "comb" in row]
+    _, horizons, policies, others = _axes_of(rows)
+    speeds = list(dict.fromkeys((row["speed_kmh"], row["sampling_period"]) for row in rows))
+    combs = sorted({row["comb"] for row in rows}, reverse=True)
+    pilots = f"pilots at {span({round(row['history_snr_db']) for row in rows})} dB"
+    title = f"{snr:g} dB link SNR, {pilots}, {_scenes(record)}"
+    with panels(path, len(horizons), len(speeds), title, sharex=True, sharey=True) as grid:
+        for (horizon, (speed, period)), axes in zip(itertools.product(horizons, speeds), grid.flat):
+            place = speed, period, horizon
+            names = ("speed_kmh", "sampling_period", "horizon")
+            cell = [row for row in rows if tuple(row[name] for name in names) == place]
+            cell = sorted(({**row, "pilots": 1 / row["comb"]} for row in cell), key=_pilots)
+            for policy in policies:
+                curve = [row for row in cell if row["policy"] == policy]
+                _draw_goodput(axes, curve, "pilots", policy_style(policy, others))
+            axes.set_xscale("log", base=2)
+            axes.set_xticks([1 / comb for comb in combs], [_fraction(comb) for comb in combs])
+            _set_title(axes, f"{speed:g} km/h, every {period * 1e3:g} ms: horizon {horizon}", cell)
+        for axes in grid[-1]:
+            axes.set_xlabel("subcarriers with a pilot in each snapshot")
+        for axes in grid[:, 0]:
+            axes.set_ylabel("goodput per user [bit/s/Hz]")
+        _from_zero(grid)
+
+
+def _pilots(row):
+    return row["pilots"]
+
+
+def _fraction(comb):
+    return "all" if comb == 1 else f"1/{comb}"
 
 
 def plot_nmse_goodput(record: dict[str, Any] | PathLike, path: PathLike) -> None:
