@@ -46,6 +46,10 @@ LABELS = {
     "prony": "Prony",
     "pad": "PAD, our reading",
     "path_fit": "path fit",
+    "linear": "linear interpolation",
+    "pursuit": "matching pursuit",
+    "estimator": "**`ChannelEstimator`, untrained**",
+    "lmmse": "LMMSE, true statistics",
     "universal": "**preset `universal`**",
     "small": "**preset `small`**",
     "paths": "**preset `paths`**",
@@ -59,7 +63,7 @@ LABELS = {
     **{f"sparse_seed{seed}": f"`paths`, seed {seed}" for seed in (2, 3)},
     **{f"dense_seed{seed}": f"dense attention, seed {seed}" for seed in (1, 2, 3)},
 }
-CEILINGS = ("perfect", "noisy_perfect", "causal")
+CEILINGS = ("perfect", "noisy_perfect", "causal", "lmmse")
 # Sets of trainings that differ in their seed alone.
 SEEDS = {
     "`paths`": ("paths", "sparse_seed2", "sparse_seed3"),
@@ -103,6 +107,7 @@ DRAWN = {
     "link_bler": ("link_level_eval", "lwmt_sionna.link.sweep.figures:plot_bler"),
     "link_goodput": ("link_level_eval", "lwmt_sionna.link.sweep.figures:plot_goodput"),
     "link_nmse": ("link_level_eval", "lwmt_sionna.link.sweep.figures:plot_nmse_goodput"),
+    "link_pilots": ("link_pilots", "lwmt_sionna.link.sweep.figures:plot_goodput_over_pilots"),
     "link_speed": ("link_wide", "lwmt_sionna.link.sweep.figures:plot_goodput_over_speed"),
     "prediction_nmse": (
         "prediction_eval",
@@ -715,6 +720,46 @@ def link_wide():
         unit = ", bit/s/Hz per user" if policy in ("hold", "perfect") else ""
         rows.append([label(policy) + unit, *cells])
     return table([f"horizons {' / '.join(map(str, horizons))}", *regimes], rows)
+
+
+@block
+def link_pilots():
+    record = read("link_pilots")
+    found = goodput_of(record)
+    mcs, low = record["config"]["report_mcs"], min(record["config"]["sweep"]["link_snr_db"])
+    points = [p for p in record["points"] if p["mcs"] == mcs and p["link_snr_db"] == low]
+    rows = []
+    for speed in in_order(points, "speed_kmh"):
+        own = [p for p in points if p["speed_kmh"] == speed]
+        for i, p in enumerate(own):
+            known = p["policy"] == "perfect"
+            # Perfect CSI needs no pilots, and all combs have the same drops.
+            if known and i:
+                continue
+            row = found[p["regime"], p["horizon"], p["policy"]]
+            share = "all" if p["comb"] == 1 else f"1/{p['comb']}"
+            errors = [f"{p[f'nmse_{figure}_db']:.1f}" for figure in ("median", "pooled")]
+            rows.append(
+                [
+                    "" if i else f"{speed} km/h",
+                    "-" if known else share,
+                    label(p["policy"]),
+                    *(["-", "-"] if known else errors),
+                    f"{p['bler']:.3f}",
+                    f"{p['bler_low']:.3f} - {p['bler_high']:.3f}",
+                    f"{row['goodput']:.2f}",
+                    f"{row['goodput_low']:.2f} - {row['goodput_high']:.2f}",
+                    f"{row['sum_rate']:.1f}",
+                    paired(row),
+                ]
+            )
+    snr = f"{record['config']['report_link_snr_db']:g} dB"
+    header = ["", "pilots", "", "median NMSE [dB]", "pooled", f"BLER at {low:g} dB", "95 %"]
+    header += [f"goodput per user at {snr}", "95 %", f"sum rate at {snr}"]
+    drops = {p["speed_kmh"]: p["num_drops"] for p in points}
+    told = ", ".join(f"{number} at {speed} km/h" for speed, number in drops.items())
+    end = f"\nDrops: {told}. BLER of {points[0]['mcs_name']}.\n"
+    return table([*header, "goodput against the best without a network"], rows) + end
 
 
 @block
