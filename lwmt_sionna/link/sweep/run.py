@@ -336,9 +336,9 @@ def _known(policies, contents):
     if not any(isinstance(sequences, ChannelSequences) for sequences in contents):
         return policies
     known = [policy for policy in policies if not isinstance(policy, CausalCsi | LmmseCsi)]
-    for policy in set(policies) - set(known):
-        told = "the ceiling %s is left out: it needs paths, and there are channels"
-        logger.warning(told, policy.name)
+    if len(known) < len(policies):
+        left_out = ", ".join(policy.name for policy in policies if policy not in known)
+        logger.warning("left out, as there are no paths but channels: %s", left_out)
     return known
 
 
