@@ -3,7 +3,7 @@
 from lwmt_sionna.layers.angle_delay import AngleDelayTransform, InverseAngleDelayTransform
 from lwmt_sionna.layers.encoder import EncoderBlock, SparseSpatioTemporalAttention
 from lwmt_sionna.layers.position import FactoredPositionEncoding, LearnedPositionEncoding
-from lwmt_sionna.layers.readout import AngleReadout, Readout
+from lwmt_sionna.layers.readout import AngleReadout, Readout, beams_to_patches
 
 __all__ = [
     "AngleDelayTransform",
@@ -14,4 +14,5 @@ __all__ = [
     "LearnedPositionEncoding",
     "Readout",
     "SparseSpatioTemporalAttention",
+    "beams_to_patches",
 ]

@@ -10,10 +10,12 @@ from lwmt_sionna.layers.errors import PlainErrors
 from lwmt_sionna.layers.position import FactoredPositionEncoding
 from lwmt_sionna.typing import Shape, Tensor
 
-__all__ = ["AngleReadout", "Readout"]
+__all__ = ["AngleReadout", "Readout", "beams_to_patches"]
 
 # Channels of a readout, and the averages that share them.
 _HIDDEN, _HEADS = 64, 4
+# Beams fainter than this, over the strongest, are all as unlikely; and what counts as no power.
+_FAINTEST, _TINY = 1e-3, 1e-30
 
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")
@@ -98,12 +100,16 @@ class AngleReadout(PlainErrors, keras.layers.Layer):
     for any number of beams and at any carrier, are the same directions: every patch answers for
     its own beams, from averages over its delays, whose weights the features tell, and from those of
     its neighbours. What is learned of one direction holds for all others. Untrained, all beams are
-    alike.
+    alike, or as likely as is known beforehand.
 
     Args:
         num_angles: Patches in angle.
         units: Beams; a multiple of the patches in angle.
         num_answers: Number of answers, one for each snapshot that is asked for.
+        with_prior: Whether the last `num_answers * units / num_angles` features of a patch tell its
+            beams beforehand, answer by answer, the same for all delays: logarithms of odds, such as
+            those of `beams_to_patches`. They are added to the scores, times a factor that is one at
+            first.
         **kwargs: Arguments of `keras.layers.Layer`.
 
     Call arguments:
@@ -118,7 +124,14 @@ class AngleReadout(PlainErrors, keras.layers.Layer):
     TensorShape([8, 6, 64])
     """
 
-    def __init__(self, num_angles: int, units: int, num_answers: int = 1, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        num_angles: int,
+        units: int,
+        num_answers: int = 1,
+        with_prior: bool = False,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if num_angles < 1 or units < 1 or units % num_angles or num_answers < 1:
             raise ValueError(
@@ -127,6 +140,7 @@ class AngleReadout(PlainErrors, keras.layers.Layer):
                 f"num_angles={num_angles}, units={units}, num_answers={num_answers}"
             )
         self.num_angles, self.units, self.num_answers = num_angles, units, num_answers
+        self.with_prior = bool(with_prior)
         dtype, zeros = self.dtype_policy, {"kernel_initializer": "zeros"}
         dense = keras.layers.Dense
         self.values = dense(_HIDDEN, activation="gelu", name="values", dtype=dtype)
@@ -140,12 +154,18 @@ class AngleReadout(PlainErrors, keras.layers.Layer):
             layer.build((None, None, None, features_shape[-1]))
         self.mix.build((None, None, 3 * _HIDDEN))
         self.answers.build((None, None, _HIDDEN))
+        if self.with_prior:
+            self.trust = self.add_weight(
+                shape=(self.num_answers, 1), initializer="ones", name="trust"
+            )
 
     def call(self, features: Tensor) -> Tensor:
-        if len(features.shape) != 4 or features.shape[1] != self.num_angles:
+        least = self.answers.units if self.with_prior else 1
+        shape = tuple(features.shape)
+        if len(shape) != 4 or shape[1] != self.num_angles or shape[3] < least:
             raise ValueError(
-                f"Expected features [batch, {self.num_angles}, delay, width]. Received: "
-                f"features.shape={tuple(features.shape)}"
+                f"Expected features [batch, {self.num_angles}, delay, width], width {least} or "
+                f"more. Received: features.shape={shape}"
             )
         num_angles, num_delays = features.shape[1:3]
         values = self.values(features)
@@ -157,7 +177,10 @@ class AngleReadout(PlainErrors, keras.layers.Layer):
         # Angles go round.
         around = [ops.roll(read, shift, axis=1) for shift in (1, 0, -1)]
         scores = self.answers(self.mix(ops.concatenate(around, axis=-1)))
-        scores = ops.reshape(scores, (-1, num_angles, self.num_answers, self.units // num_angles))
+        own = (-1, num_angles, self.num_answers, self.units // num_angles)
+        scores = ops.reshape(scores, own)
+        if self.with_prior:
+            scores = scores + self.trust * ops.reshape(features[:, :, 0, -least:], own)
         scores = ops.reshape(
             ops.transpose(scores, (0, 2, 1, 3)), (-1, self.num_answers, self.units)
         )
@@ -168,5 +191,24 @@ class AngleReadout(PlainErrors, keras.layers.Layer):
         return (features_shape[0], self.num_answers, self.units)
 
     def get_config(self) -> dict[str, Any]:
-        names = ("num_angles", "units", "num_answers")
+        names = ("num_angles", "units", "num_answers", "with_prior")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def beams_to_patches(power: Tensor, num_angles: int) -> Tensor:
+    """What powers of beams tell an `AngleReadout` beforehand: logarithms over the strongest.
+
+    Args:
+        power: `[batch, num_answers, units]`, in the order of `dft_codebook`.
+        num_angles: Patches in angle.
+
+    Returns:
+        `[batch, num_angles, 1, num_answers * units / num_angles]`.
+    """
+    num_answers, units = power.shape[1:]
+    strongest = ops.max(power, axis=-1, keepdims=True)
+    odds = ops.log(power / ops.maximum(strongest, _TINY) + _FAINTEST)
+    odds = ops.roll(odds, -(units // 2), axis=-1)
+    odds = ops.reshape(odds, (-1, num_answers, num_angles, units // num_angles))
+    size = num_answers * (units // num_angles)
+    return ops.reshape(ops.transpose(odds, (0, 2, 1, 3)), (-1, num_angles, 1, size))

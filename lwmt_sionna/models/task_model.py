@@ -179,7 +179,11 @@ class TaskModel(BackboneTask):
     def build(self, h_shape: Any = None) -> None:
         super().build(h_shape)
         if not self.head.built:
-            self.head.build((None, None, None, 2 * self.backbone.width + 1))
+            self.head.build((None, None, None, self._width))
+
+    @property
+    def _width(self):
+        return 2 * self.backbone.width + 1
 
     def call(
         self,

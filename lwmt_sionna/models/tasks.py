@@ -5,10 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
-from lwmt_sionna.layers.readout import AngleReadout, Readout
+from lwmt_sionna.layers.readout import AngleReadout, Readout, beams_to_patches
+from lwmt_sionna.models.normalization import unit_power
 from lwmt_sionna.models.task_model import Backbone, TaskModel
+from lwmt_sionna.ops.angle_delay import block_form
 from lwmt_sionna.typing import Tensor
 
 __all__ = ["BeamPredictor", "LineOfSightClassifier", "Localizer", "position_error"]
@@ -50,7 +53,8 @@ class BeamPredictor(TaskModel):
     """Tells the best beam of a codebook, in the last snapshot and in those to come.
 
     The codebook may belong to another carrier and array than the channels do. Trained by indices of
-    beams, `[batch, 1 + num_horizons]`: `lwmt_sionna.data.best_beams`.
+    beams, `[batch, 1 + num_horizons]`: `lwmt_sionna.data.best_beams`. With `num_angles`, untrained
+    it is the strongest direction of the history, whose powers in all beams are features.
 
     Args:
         backbone: See `TaskModel`.
@@ -88,13 +92,31 @@ class BeamPredictor(TaskModel):
         if num_angles is None:
             head = Readout(num_beams, count, dtype="float32")
         else:
-            head = AngleReadout(num_angles, num_beams, count, dtype="float32")
+            head = AngleReadout(num_angles, num_beams, count, with_prior=True, dtype="float32")
         super().__init__(backbone, head, loss, metrics, **kwargs)
         self._settings = {
             "num_beams": num_beams,
             "num_horizons": num_horizons,
             "num_angles": num_angles,
         }
+
+    @property
+    def _width(self):
+        prior = self.head.answers.units if self._settings["num_angles"] else 0
+        return super()._width + prior
+
+    def features(self, x: Tensor, **options: Any) -> Tensor:
+        """See `TaskModel.features`; with `num_angles`, the powers of all beams come last."""
+        features = super().features(x, **options)
+        num_angles, num_beams = self._settings["num_angles"], self._settings["num_beams"]
+        # Of other patches, the head says so.
+        if num_angles != features.shape[1]:
+            return features
+        power = _power_in_beams(unit_power(x)[0], num_beams)
+        power = ops.repeat(power[:, None], self._settings["num_horizons"] + 1, axis=1)
+        prior = beams_to_patches(power, num_angles)
+        prior = ops.repeat(prior, features.shape[2], axis=2)
+        return ops.concatenate([features, prior], axis=-1)
 
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")
@@ -132,6 +154,15 @@ class Localizer(TaskModel):
         head = keras.Sequential([Readout(len(mean), dtype="float32"), metres], name="head")
         super().__init__(backbone, head, position_error, reference_db=reference_db, **kwargs)
         self._settings = {"mean": mean, "spread": spread}
+
+
+def _power_in_beams(x, num_beams):
+    """Power of a line of antennas in the beams of `dft_codebook`, `[batch, num_beams]`."""
+    turns = np.outer(np.arange(x.shape[2]), np.arange(num_beams) / num_beams - 0.5)
+    matrix = ops.convert_to_tensor(block_form(np.exp(-2j * np.pi * turns)), dtype="float32")
+    rows = ops.reshape(ops.swapaxes(x, 2, 3), (-1, x.shape[1] * x.shape[3], 2 * x.shape[2]))
+    seen = ops.reshape(ops.matmul(rows, matrix), (-1, rows.shape[1], num_beams, 2))
+    return ops.sum(ops.square(seen), axis=(1, 3))
 
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")

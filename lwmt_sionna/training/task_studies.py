@@ -15,15 +15,14 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
 import keras
 import numpy as np
 
-from lwmt_sionna.baselines import ModelPredictor
 from lwmt_sionna.baselines.tasks import (
     SIGHT_FEATURES,
     Neighbors,
     Threshold,
-    angle_power,
     boost_classifier,
 )
 from lwmt_sionna.evaluation import to_db, verdict
+from lwmt_sionna.layers import beams_to_patches
 from lwmt_sionna.models import BeamPredictor, LineOfSightClassifier, Localizer, LWMTBackbone
 from lwmt_sionna.models.presets import preset_digest, preset_folder
 from lwmt_sionna.runs import records
@@ -75,7 +74,6 @@ class TaskStudyConfig(WindowConfig):
         tasks: Some of `"line_of_sight"`, `"beam"`, `"position"` and `"estimation"`.
         num_labels: Numbers of labels. More than there are stand for all of them.
         seeds: Seeds of the draws of labels and of the heads.
-        predictor: Preset of a channel predictor, whose forecast tells the beam ahead; none if None.
         steps: Training steps of a head at most. A tenth of the labels tells when to stop.
         learning_rate: Of AdamW.
         weight_decay: Of AdamW; for all contestants alike, chosen in a city of training.
@@ -86,7 +84,6 @@ class TaskStudyConfig(WindowConfig):
     )  # fmt: skip
     num_labels: Annotated[tuple[PositiveInt, ...], FILLED] = (10, 100, 1000, 10000)
     seeds: Annotated[tuple[int, ...], FILLED] = (1, 2, 3)
-    predictor: str | None = "small"
     steps: PositiveInt = 1500
     learning_rate: Positive = 1e-3
     weight_decay: NonNegative = 1e-2
@@ -156,7 +153,7 @@ def evaluate_tasks(
             answers[case] = folder.store.compute(key, compute, " ".join(case[:2]))
         points = [p for case, value in answers.items() for p in _points(case, value, windows)]
         comparisons = list(_comparisons(answers, windows))
-    if config.predictor is not None and "beam" in config.tasks:
+    if "beam" in config.tasks:
         inputs[f"preset_{config.predictor}"] = preset_folder(config.predictor)
     return points, comparisons, inputs | {"preset_base": preset_folder(preset)}
 
@@ -205,8 +202,6 @@ def _cases(config, windows):
         available = int(np.sum(_candidates(task, windows)))
         counts = list(dict.fromkeys(min(n, available) for n in sorted(config.num_labels)))
         for model in _CONTESTANTS[task]:
-            if model == "predicted_angle" and config.predictor is None:
-                continue
             if model in _UNTAUGHT:
                 yield _Case(task, model, 0, 0)
             else:
@@ -278,8 +273,13 @@ def _features(windows, task, model, rows):
     source = windows.embeddings if model == _TRAINED else windows.patches
     features = source[rows].astype(np.float32)
     if task == "beam":
-        # No power tells a beam: levels count from the mean of each window.
+        # No level tells a beam: it counts from the mean of each window. Directions do, those of the
+        # history and as foreseen.
         features[..., -1] -= 0.1 * windows.level_db[rows, None, None] + 10.0
+        power = keras.ops.convert_to_tensor(windows.angle_power[rows])
+        prior = beams_to_patches(power, features.shape[1])
+        prior = np.repeat(keras.ops.convert_to_numpy(prior), features.shape[2], axis=2)
+        features = np.concatenate([features, prior], axis=-1)
     if task == "position":
         # Who serves is known.
         stations = np.eye(windows.station.max() + 1, dtype=np.float32)[windows.station[rows]]
@@ -335,16 +335,11 @@ def _by_neighbors(labels_of, with_level):
 
 
 def _by_angle(config, windows, chosen, asked, seed):
-    return np.repeat(windows.angle_power[asked].argmax(axis=-1)[:, None], 2, axis=1)
+    return np.repeat(windows.angle_power[asked, 0].argmax(axis=-1)[:, None], 2, axis=1)
 
 
 def _by_predicted_angle(config, windows, chosen, asked, seed):
-    now = windows.angle_power[asked].argmax(axis=-1)
-    future = ModelPredictor(config.predictor, num_threads=1).predict(
-        windows.histories(), config.horizon
-    )
-    ahead = angle_power(future[:, -1:], config.num_beams)[:, 0].argmax(axis=-1)
-    return np.stack([now, ahead], axis=1)
+    return windows.angle_power[asked].argmax(axis=-1)
 
 
 def _kept_estimate(name):

@@ -15,6 +15,7 @@ from typing import Annotated, Any, NamedTuple
 import keras
 import numpy as np
 
+from lwmt_sionna.baselines import ModelPredictor
 from lwmt_sionna.baselines.estimation import interpolate_pilots, path_lmmse, pursue_paths
 from lwmt_sionna.baselines.tasks import angle_power, delay_angle_profile, sight_features
 from lwmt_sionna.data import (
@@ -80,6 +81,7 @@ class WindowConfig(Config):
         num_starts: Windows of a sequence, one snapshot apart. Tests, beams and pilots have the
             first one alone: only there is what follows known.
         horizon: Snapshots ahead at which beams are asked for, besides now.
+        predictor: Preset of the channel predictor that foresees the directions of the beams.
         num_ant: Antennas of the base station, in a line, at the carrier of the data.
         num_beams: Antennas in a line at the carrier of the beams, and beams of its codebook.
         num_subcarriers: Number of subcarriers.
@@ -94,6 +96,7 @@ class WindowConfig(Config):
     num_history: PositiveInt = 16
     num_starts: PositiveInt = 6
     horizon: PositiveInt = 5
+    predictor: str = "universal"
     num_ant: PositiveInt = 32
     num_beams: PositiveInt = 64
     num_subcarriers: PositiveInt = 32
@@ -137,12 +140,11 @@ class Windows(NamedTuple):
         level_db: Mean power gain of the history, float32 `[num_windows]`.
         by_hand: float32 `[num_windows, num_features]`: see `sight_features`.
         profile: float16 `[num_windows, num_ant * num_subcarriers]`: see `delay_angle_profile`.
-        angle_power: Power of the history in the directions of the beams, float32 `[num_first,
-            num_beams]`.
+        angle_power: Power in the directions of the beams, of the history and as foreseen ahead,
+            float32 `[num_first, 2, num_beams]`.
         embedded_pilots: `HeadSums` of the embeddings, of the first windows.
         pilots: `HeadSums` of the patches alone.
         estimates: Normalised errors of estimates without labels, by name, float `[num_tests]`.
-        histories: Function without arguments to the noisy histories of the tests.
         scene: Name of the scene.
     """
 
@@ -163,7 +165,6 @@ class Windows(NamedTuple):
     embedded_pilots: HeadSums
     pilots: HeadSums
     estimates: dict[str, Array]
-    histories: Callable[[], Array]
     scene: str
 
 
@@ -232,10 +233,10 @@ def load_windows(
     joined |= {
         name: np.concatenate([row[name] for row in first]) for name in set(first[0]) - set(joined)
     }
-    return _collect(joined, functools.partial(_test_histories, config, files), files[0].paths.scene)
+    return _collect(joined, files[0].paths.scene)
 
 
-def _collect(joined, histories, scene):
+def _collect(joined, scene):
     sums = {
         field: HeadSums(*(joined.pop(f"{field}_{name}") for name in HeadSums._fields))
         for field in ("embedded_pilots", "pilots")
@@ -244,7 +245,7 @@ def _collect(joined, histories, scene):
         name: joined.pop(name)[joined["is_test"][joined["is_first"]]]
         for name in ("linear", "pursuit", "lmmse")
     }
-    return Windows(**joined, **sums, estimates=estimates, histories=histories, scene=scene)
+    return Windows(**joined, **sums, estimates=estimates, scene=scene)
 
 
 def _read(config, file, number):
@@ -295,15 +296,6 @@ def _history(config, file, own):
 
 def _array(config):
     return PlanarArray(num_cols=config.num_ant)
-
-
-def _test_histories(config, files):
-    parts = []
-    for file in files:
-        for begin in range(0, file.paths.num_sequences, _PIECE):
-            own = {"start": 0, "part": [begin, begin + _PIECE]}
-            parts.append(_history(config, file, own)[file.is_test[begin : begin + _PIECE]])
-    return np.concatenate(parts)
 
 
 def _physical(config, file, h, backbone):
@@ -363,7 +355,14 @@ def _patches(h, patch, power):
 
 def _directions(config, file, own, _):
     h = _history(config, file, own)
-    return {"angle_power": angle_power(h, config.num_beams).mean(axis=1)}
+    ahead = _predictor(config.predictor).predict(h, config.horizon)[:, -1:]
+    powers = [angle_power(x, config.num_beams).mean(axis=1) for x in (h, ahead)]
+    return {"angle_power": np.stack(powers, axis=1)}
+
+
+@functools.lru_cache(maxsize=1)
+def _predictor(preset):
+    return ModelPredictor(preset)
 
 
 def _pilots(config, file, own):

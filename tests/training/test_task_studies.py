@@ -21,9 +21,9 @@ from lwmt_sionna.training.task_studies import (
 from lwmt_sionna.training.task_windows import load_windows
 
 SMALL = {
-    "num_history": 4, "num_starts": 2, "horizon": 1, "num_ant": 8, "num_beams": 8,
+    "num_history": 8, "num_starts": 2, "horizon": 1, "num_ant": 8, "num_beams": 8,
     "num_subcarriers": 8, "test_share": 0.25, "num_labels": [6, 60], "seeds": [1], "steps": 20,
-    "predictor": None,
+    "predictor": "small",
 }  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def write_files(folder):
     for seed, carrier, name in ((1, 3.5e9, "a"), (2, 3.5e9, "b"), (1, 28e9, "beams")):
         rng = np.random.default_rng(seed)
         config = ClusterConfig(birth_rate=0.0, line_of_sight=0.5)
-        paths = draw_clusters(20, 5, 5e-3, rng, config, carrier)
+        paths = draw_clusters(20, 9, 5e-3, rng, config, carrier)
         paths = dataclasses.replace(paths, trajectory_id=100 * seed + np.arange(20))
         names.append(str(folder / f"{name}.h5"))
         write_paths(names[-1], paths)
@@ -111,7 +111,7 @@ def test_a_study_judges_all_contestants_once(folder, monkeypatch, tmp_path):
     pytest.importorskip("sklearn")
     config, preset = study(folder)
     points, comparisons, inputs = evaluate_tasks(config, preset, folder / "work")
-    assert set(inputs) == {"a", "b", "beams", "preset_base"}
+    assert set(inputs) == {"a", "b", "beams", "preset_base", "preset_small"}
     for task, metrics in METRICS.items():
         mine = [p for p in points if p["task"] == task]
         assert {p["metric"] for p in mine} == set(metrics)
