@@ -132,6 +132,7 @@ class Windows(NamedTuple):
         sight: Whether the base station is in sight in the last snapshot, bool `[num_windows]`.
         position: Last position from the base station in metres, float32 `[num_windows, 2]`.
         station: Base station that serves, int64 `[num_windows]`.
+        speed: Of the user, km/h, float32 `[num_windows]`.
         beam_power: Power of each beam now and ahead, float32 `[num_first, 2, num_beams]`.
         embeddings: float16 `[num_windows, angle, delay, 2 * width + 1]`: see `TaskModel`, with
             `reference_db=-100`.
@@ -155,6 +156,7 @@ class Windows(NamedTuple):
     sight: Array
     position: Array
     station: Array
+    speed: Array
     beam_power: Array
     embeddings: Array
     patches: Array
@@ -276,6 +278,7 @@ def _labels(config, file, start, part):
         "sight": paths.line_of_sight[:, last],
         "position": place[:, :2].astype(np.float32),
         "station": paths.bs_index,
+        "speed": np.float32(3.6) * np.linalg.norm(paths.velocity[:, last], axis=-1),
     }
     if start == 0:
         array = PlanarArray(num_cols=config.num_beams)
