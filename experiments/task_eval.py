@@ -42,20 +42,20 @@ def main(argv=None):
 
     names = ("tasks", "num_labels", "seeds", "learning_rate", "weight_decay", "limit")
     config = TaskStudyConfig.from_toml(args.config, {name: getattr(args, name) for name in names})
-    points, comparisons, inputs = evaluate_tasks(
+    scores = evaluate_tasks(
         config, args.backbone, command_line.workdir(args), progress=False if args.quiet else None
     )
     records.write_record(
         args.out,
         name="task_eval",
         config=config.to_dict(),
-        points=points,
+        points=scores.points,
         seeds=config.seeds,
-        inputs=inputs,
+        inputs=scores.inputs,
         started=started,
-        extra={"comparisons": comparisons},
+        extra={"comparisons": scores.comparisons, "embedding_map": scores.embedding_map},
     )
-    _print_table(points)
+    _print_table(scores.points)
     print(f"record: {args.out}")
 
 

@@ -94,6 +94,7 @@ class BeamPredictor(TaskModel):
         else:
             head = AngleReadout(num_angles, num_beams, count, with_prior=True, dtype="float32")
         super().__init__(backbone, head, loss, metrics, **kwargs)
+        self.num_beams, self.num_horizons, self.num_angles = num_beams, num_horizons, num_angles
         self._settings = {
             "num_beams": num_beams,
             "num_horizons": num_horizons,
@@ -102,19 +103,17 @@ class BeamPredictor(TaskModel):
 
     @property
     def _width(self):
-        prior = self.head.answers.units if self._settings["num_angles"] else 0
-        return super()._width + prior
+        return super()._width + (self.head.answers.units if self.num_angles else 0)
 
     def features(self, x: Tensor, **options: Any) -> Tensor:
         """See `TaskModel.features`; with `num_angles`, the powers of all beams come last."""
         features = super().features(x, **options)
-        num_angles, num_beams = self._settings["num_angles"], self._settings["num_beams"]
         # Of other patches, the head says so.
-        if num_angles != features.shape[1]:
+        if self.num_angles is None or self.num_angles != features.shape[1]:
             return features
-        power = _power_in_beams(unit_power(x)[0], num_beams)
-        power = ops.repeat(power[:, None], self._settings["num_horizons"] + 1, axis=1)
-        prior = beams_to_patches(power, num_angles)
+        power = _power_in_beams(unit_power(x)[0], self.num_beams)
+        power = ops.repeat(power[:, None], self.num_horizons + 1, axis=1)
+        prior = beams_to_patches(power, self.num_angles)
         prior = ops.repeat(prior, features.shape[2], axis=2)
         return ops.concatenate([features, prior], axis=-1)
 

@@ -175,12 +175,12 @@ class _Pursuit:
     def __call__(self, y: Tensor, known: Tensor) -> Tensor:
         """Estimates of `[B, T, Q * M, K, 2]`, zero beside the pilots, which `known` tells."""
         count = ops.sum(known, axis=(1, 2, 3)) * (self.num_ant // known.shape[2])
-        y = ComplexPair.from_stacked(y)
-        pilots = _Pilots(*y, known, ops.maximum(count, 1.0))
-        path = ops.tile(0.0 * y.re[:, 0, 0, :1], (1, _NUM_PATHS))
+        re, im = ComplexPair.from_stacked(y)
+        pilots = _Pilots(re, im, known, ops.maximum(count, 1.0))
+        path = ops.tile(0.0 * re[:, 0, 0, :1], (1, _NUM_PATHS))
         turns = ops.tile(path[..., None], (1, 1, len(self.sizes)))
         amplitude = ops.tile(path[:, None, None], (1, self.sizes[0], self.num_pols, 1))
-        start = _State(turns, path, path, *y, amplitude, amplitude)
+        start = _State(turns, path, path, re, im, amplitude, amplitude)
 
         def pursue(given, index, final, *values):
             pilots, state = _Pilots(*given), _State(*values)

@@ -9,7 +9,13 @@ from typing import Any
 from lwmt_sionna.runs.figures import as_record, panels
 from lwmt_sionna.typing import PathLike
 
-__all__ = ["plot_attention_comparison", "plot_label_shares", "plot_mask_ablation", "plot_tasks"]
+__all__ = [
+    "plot_attention_comparison",
+    "plot_embeddings",
+    "plot_label_shares",
+    "plot_mask_ablation",
+    "plot_tasks",
+]
 
 _MODES = {
     "scratch": ("#D55E00", "v", "from scratch"),
@@ -167,6 +173,29 @@ def plot_tasks(record: dict[str, Any] | PathLike, path: PathLike) -> None:
             axes.set_xscale("log")
             axes.set_title(label)
             axes.set_xlabel("labels")
+
+
+def plot_embeddings(record: dict[str, Any] | PathLike, path: PathLike) -> None:
+    """Embeddings of windows in the plane, coloured by what nobody told the backbone.
+
+    The record is that of `task_eval`.
+    """
+    points = as_record(record)["embedding_map"]
+    title = "embeddings of a city never seen"
+    ways = (
+        ("sight", "line of sight", "coolwarm"),
+        ("distance_m", "distance [m]", "viridis"),
+        ("speed_kmh", "speed [km/h]", "plasma"),
+    )
+    with panels(path, 1, len(ways), title, (3.6 * len(ways), 3.6)) as grid:
+        for axes, (name, label, colors) in zip(grid[0], ways):
+            places = ([p[k] for p in points] for k in ("x", "y"))
+            values = [float(p[name]) for p in points]
+            marks = axes.scatter(*places, c=values, s=6, cmap=colors)
+            axes.figure.colorbar(marks, ax=axes)
+            axes.set_title(label)
+            axes.set_xticks([])
+            axes.set_yticks([])
 
 
 def _draw_baselines(axes, cell):

@@ -36,7 +36,14 @@ from lwmt_sionna.typing import Array, PathLike
 
 logger = logging.getLogger(__name__)
 
-__all__ = ["METRICS", "TaskStudyConfig", "area_under_curve", "draw_labels", "evaluate_tasks"]
+__all__ = [
+    "METRICS",
+    "TaskStudyConfig",
+    "area_under_curve",
+    "draw_labels",
+    "embedding_map",
+    "evaluate_tasks",
+]
 
 TaskName: TypeAlias = Literal["line_of_sight", "beam", "position", "estimation"]
 
@@ -106,9 +113,25 @@ class _Case(NamedTuple):
     seed: int
 
 
+class TaskScores(NamedTuple):
+    """What `evaluate_tasks` found.
+
+    Attributes:
+        points: One for each metric of each answer.
+        comparisons: Of the pretrained contestant with others, over all seeds.
+        embedding_map: See `embedding_map`.
+        inputs: Files that were read, by name.
+    """
+
+    points: list[dict[str, Any]]
+    comparisons: list[dict[str, Any]]
+    embedding_map: list[dict[str, Any]]
+    inputs: dict[str, PathLike]
+
+
 def evaluate_tasks(
     config: TaskStudyConfig, preset: PathLike, workdir: PathLike, progress: bool | None = None
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, PathLike]]:
+) -> "TaskScores":
     """Judges all contestants in all tasks; what is finished is kept, windows and answers alike.
 
     Args:
@@ -118,11 +141,9 @@ def evaluate_tasks(
         progress: Whether to show bars; where somebody looks if `None`.
 
     Returns:
-        Triple of the points, one for each metric of each answer; of the comparisons of the
-        pretrained contestant with others, over all seeds; and of the files that were read, by name.
+        `TaskScores`.
     """
-    if "line_of_sight" in config.tasks:
-        import sklearn  # noqa: F401 - what is missing is told before hours of work
+    import sklearn  # noqa: F401 - what is missing is told before hours of work
 
     told = {"preset": preset_digest(preset)}
     names = {name for f in config.files for name in (f.data, f.beams) if name is not None}
@@ -153,9 +174,45 @@ def evaluate_tasks(
             answers[case] = folder.store.compute(key, compute, " ".join(case[:2]))
         points = [p for case, value in answers.items() for p in _points(case, value, windows)]
         comparisons = list(_comparisons(answers, windows))
+        places = embedding_map(windows)
     if "beam" in config.tasks:
         inputs[f"preset_{config.predictor}"] = preset_folder(config.predictor)
-    return points, comparisons, inputs | {"preset_base": preset_folder(preset)}
+    inputs["preset_base"] = preset_folder(preset)
+    return TaskScores(points, comparisons, places, inputs)
+
+
+def embedding_map(windows: Windows, most: int = 800) -> list[dict[str, Any]]:
+    """Embeddings of windows in the plane, by t-SNE, and what is known of these windows.
+
+    Args:
+        windows: `Windows`.
+        most: First windows at most.
+
+    Returns:
+        For each of them `x` and `y`, `sight`, `speed_kmh` and `distance_m` from its base station.
+
+    Reference:
+        van der Maaten and Hinton 2008, Visualizing data using t-SNE (JMLR 9).
+    """
+    from sklearn.manifold import TSNE
+
+    first = np.flatnonzero(windows.is_first)
+    chosen = np.random.default_rng(0).permutation(first)[:most]
+    # Without the level: what the backbone says.
+    pooled = windows.embeddings[chosen, ..., :-1].astype(np.float32).mean(axis=(1, 2))
+    pooled = (pooled - pooled.mean(axis=0)) / (pooled.std(axis=0) + 1e-6)
+    perplexity = min(30.0, max(1.0, len(chosen) / 4))
+    places = TSNE(perplexity=perplexity, init="pca", random_state=0).fit_transform(pooled)
+    distance = np.linalg.norm(windows.position[chosen], axis=-1)
+    return [
+        {
+            "x": _number(x), "y": _number(y), "sight": bool(sight),
+            "speed_kmh": _number(speed), "distance_m": _number(metres),
+        }
+        for (x, y), sight, speed, metres in zip(
+            places, windows.sight[chosen], windows.speed[chosen], distance, strict=True
+        )
+    ]  # fmt: skip
 
 
 def draw_labels(trajectory: Array, seed: int) -> Array:

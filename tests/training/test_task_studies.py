@@ -10,7 +10,7 @@ import pytest
 from lwmt_sionna.data import ClusterConfig, draw_clusters, write_paths
 from lwmt_sionna.models import LWMTBackbone, MaskedChannelModel
 from lwmt_sionna.runs.store import Store
-from lwmt_sionna.training.figures import plot_tasks
+from lwmt_sionna.training.figures import plot_embeddings, plot_tasks
 from lwmt_sionna.training.task_studies import (
     METRICS,
     TaskStudyConfig,
@@ -110,7 +110,7 @@ class _Full(Store):
 def test_a_study_judges_all_contestants_once(folder, monkeypatch, tmp_path):
     pytest.importorskip("sklearn")
     config, preset = study(folder)
-    points, comparisons, inputs = evaluate_tasks(config, preset, folder / "work")
+    points, comparisons, places, inputs = evaluate_tasks(config, preset, folder / "work")
     assert set(inputs) == {"a", "b", "beams", "preset_base", "preset_small"}
     for task, metrics in METRICS.items():
         mine = [p for p in points if p["task"] == task]
@@ -125,8 +125,11 @@ def test_a_study_judges_all_contestants_once(folder, monkeypatch, tmp_path):
     assert ("line_of_sight", 6, "ten_times_labels") in against
     assert ("position", 60, "best_other") in against
     assert not any(c["rival"] == "lmmse" for c in comparisons)
-    plot_tasks({"points": points}, tmp_path / "tasks.png")
-    assert (tmp_path / "tasks.png").stat().st_size > 10_000
+    assert len(places) == 40 and {p["sight"] for p in places} == {False, True}
+    record = {"points": points, "embedding_map": places}
+    for draw in (plot_tasks, plot_embeddings):
+        draw(record, tmp_path / "figure.png")
+        assert (tmp_path / "figure.png").stat().st_size > 10_000
     # A second run reads what the first one has kept.
     monkeypatch.setattr(keras.Sequential, "fit", None)
-    assert evaluate_tasks(config, preset, folder / "work")[0] == points
+    assert evaluate_tasks(config, preset, folder / "work").points == points
