@@ -238,6 +238,8 @@ def test_auto_picks_what_serves_the_grid():
     assert select_kernel(NEIGHBORHOODS["class_token"], (8, 16, 16), 4) == shift
     assert select_kernel(NEIGHBORHOODS["class_token"], (8, 16, 16), 4, TopKRouting()) == "gather"
     assert select_kernel(NEIGHBORHOODS["dilated"], (20, 16, 16), 4) == "gather"
+    everything = Neighborhood(window=-1, corridor=99, time_offsets=tuple({*range(-15, 16)} - {0}))
+    assert select_kernel(everything, (16, 8, 8), 16) == "dense"
     assert select_kernel(NEIGHBORHOODS["dilated_window"], (20, 16, 16), 4) == shift
     assert select_kernel(Neighborhood(window=-1), (20, 16, 16), 4) == "gather"
     assert select_kernel(Neighborhood(window=-1), (8, 16, 16), 4) == "dense"

@@ -157,7 +157,7 @@ def select_kernel(
 ) -> str:
     """The kernel that `kernel="auto"` stands for.
 
-    - below 512 tokens: `"dense"`;
+    - below 512 tokens, and where the neighbourhood is more than half of them: `"dense"`;
     - where the neighbourhood differs from token to token by more than the edges of the grid
       (dilation with clamped edges), and where a class token takes part in routing: `"gather"`;
     - where the neighbourhood is most of the grid, so that its offsets are too many to spell out:
@@ -177,7 +177,8 @@ def select_kernel(
         The name of the kernel.
     """
     num_tokens = math.prod(grid)
-    if num_tokens < MIN_SPARSE_TOKENS:
+    num_neighbors = neighborhood.num_neighbors(grid)
+    if num_tokens < MIN_SPARSE_TOKENS or 2 * num_neighbors > num_tokens:
         return "dense"
     by_row = head_dim >= BY_ROW_HEAD_DIM
     accelerated = on_accelerator()
@@ -188,7 +189,7 @@ def select_kernel(
         and unrolled_offsets(neighborhood, grid, by_row) <= MAX_UNROLLED_OFFSETS
     ):
         return "shift"
-    most = (16 if accelerated else 8) * neighborhood.num_neighbors(grid)
+    most = (16 if accelerated else 8) * num_neighbors
     return "dense" if most > num_tokens else "gather"
 
 
