@@ -185,8 +185,9 @@ class Curriculum(Config):
             num_snapshots, num_angle, num_delay, 2]`, whose visible part has a root mean square of
             one; `target`, the true channel at the same scale; `hidden`, bool `[batch, num_tokens]`,
             tokens that the model must not see; `wanted`, bool `[batch, num_tokens]`, tokens that
-            the loss counts: the hidden ones, or all where measurements are missing; and `mask`,
-            int32 `[batch]`, which of the curriculum's masks it is.
+            the loss counts: the hidden ones, or all where measurements are missing; `missing`, bool
+            `[batch, num_snapshots, num_ant, num_subcarriers]`, measurements that there are none of;
+            and `mask`, int32 `[batch]`, which of the curriculum's masks it is.
         """
         h, draws = ops.convert_to_tensor(h), Draws(seed)
         batch_size = ops.shape(h)[0]
@@ -227,6 +228,7 @@ class Curriculum(Config):
             "target": clean * scale,
             "hidden": hidden,
             "wanted": wanted,
+            "missing": missing,
             "mask": chosen,
         }
 
