@@ -4,8 +4,11 @@ What they compare is told here too: the errors of predictors, and how well a mas
 fills in what is hidden, condition by condition.
 """
 
+import dataclasses
 import logging
 import pathlib
+import statistics
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +23,7 @@ from lwmt_sionna.models import MaskedChannelModel
 from lwmt_sionna.ops.patches import patchify
 from lwmt_sionna.runs.store import Store
 from lwmt_sionna.training.histories import stack_complex
+from lwmt_sionna.training.optimization import DataParallel
 from lwmt_sionna.training.prediction import TrainConfig, as_predictor
 from lwmt_sionna.training.pretraining import PretrainConfig
 from lwmt_sionna.training.sources import synthesize_grid
@@ -32,6 +36,9 @@ __all__ = [
     "ablations",
     "check_horizons",
     "draw_views",
+    "equal_time_contestants",
+    "guess_points",
+    "measure_steps",
     "prediction_points",
     "reconstruction_points",
     "reconstruction_study_points",
@@ -97,6 +104,55 @@ def ablations(config: PretrainConfig) -> dict[str, PretrainConfig]:
     if every:
         contestants["without_impairments"] = config.ablated(without=every)
     return contestants
+
+
+def equal_time_contestants(config: PretrainConfig) -> dict[str, PretrainConfig]:
+    """Contestants for equal time, by name, from a configuration of the whole curriculum.
+
+    They are the curriculum with the neighbourhood of the configuration, random masks alone, and the
+    curriculum with dense attention and with neighbours drawn at random.
+    """
+    dense, random = (
+        dataclasses.replace(config, model=model)
+        for model in (
+            dataclasses.replace(config.model, attention="dense"),
+            dataclasses.replace(config.model, attention="random"),
+        )
+    )
+    return {
+        "curriculum": config,
+        "random_masks": config.ablated(only=("random",)),
+        "dense": dense,
+        "random_neighbourhood": random,
+    }
+
+
+def measure_steps(configs: Mapping[str, PretrainConfig], rounds: int) -> dict[str, float]:
+    """Processor seconds of a training step of each, compiled, its share of the data included.
+
+    They take their steps in turns, so that all see the same machine; the median of the rounds.
+    """
+    steps, shares = {}, {}
+    for name, config in configs.items():
+        task = config.prepare(config.build(), DataParallel(1))
+        began = time.process_time()
+        task.draw_batch(0)
+        shares[name] = (time.process_time() - began) / task.epoch
+
+        def take(step, task=task):
+            key, x, y = task.draw_batch(step)
+            task.models[key].train_on_batch(x, y)
+
+        logger.info("%s: compiling", name)
+        take(0)
+        steps[name] = take
+    spent: dict[str, list[float]] = {name: [] for name in steps}
+    for step in range(1, rounds + 1):
+        for name, take in steps.items():
+            began = time.process_time()
+            take(step)
+            spent[name].append(time.process_time() - began)
+    return {name: shares[name] + statistics.median(each) for name, each in spent.items()}
 
 
 def reconstruction_study_points(
@@ -248,25 +304,27 @@ def draw_views(
 def reconstruction_points(
     model: MaskedChannelModel, views: dict[str, dict[str, Array]], batch_size: int = 64
 ) -> Iterator[dict[str, Any]]:
-    """Errors of a model under every condition.
+    """Errors of a masked channel model under every condition.
 
     Args:
         model: `MaskedChannelModel`.
         views: What `draw_views` returns.
         batch_size: Sequences per call; the last batch is padded, so that one program serves all.
 
-    Yields:
-        Flat dictionary per condition: its name, the normalised errors of the tokens asked for in
-        decibels (see `summarize_errors`), the mean over sequences of the value in decibels, and the
-        number of sequences.
+    Returns:
+        Iterator of a flat dictionary per condition: its name, the normalised errors of the tokens
+        asked for in decibels (see `summarize_errors`), the mean over sequences of the value in
+        decibels, and the number of sequences.
     """
-    patch = model.backbone.patch
     names = {"channel": "observed", "mask": "hidden"}
     if model.backbone.position_units is not None:
         names |= {"sampling_period": "sampling_period", "bandwidth": "bandwidth"}
     # No optimiser: it would be saved with the weights.
     model.compile(optimizer=None, jit_compile=keras.backend.backend() != "torch")
-    for name, view in views.items():
+
+    batch_size = min(batch_size, max(len(view["observed"]) for view in views.values()))
+
+    def guess(view):
         guesses = []
         for begin in range(0, len(view["observed"]), batch_size):
             part = {key: view[name][begin : begin + batch_size] for key, name in names.items()}
@@ -276,7 +334,26 @@ def reconstruction_points(
                 for key, v in part.items()
             }
             guesses.append(np.asarray(model.predict_on_batch(padded), np.float32)[:count])
-        error, power = _token_sums(view, np.concatenate(guesses), patch)
+        return np.concatenate(guesses)
+
+    return guess_points(guess, views, model.backbone.patch)
+
+
+def guess_points(
+    guess: Callable[[dict[str, Array]], Array],
+    views: dict[str, dict[str, Array]],
+    patch: tuple[int, int],
+) -> Iterator[dict[str, Any]]:
+    """Errors of anything that fills views in, under every condition: see `reconstruction_points`.
+
+    Args:
+        guess: Callable from a view to the whole channel in the angle-delay domain, at the scale of
+            the view: such as those of `lwmt_sionna.baselines.reconstruction`.
+        views: What `draw_views` returns.
+        patch: Bins per token in angle and delay.
+    """
+    for name, view in views.items():
+        error, power = _token_sums(view, guess(view), patch)
         # Sequences whose hidden tokens hold a thousandth of the mean power or less say nothing.
         mean = np.mean(view["target"] ** 2, axis=(1, 2, 3, 4)) * view["wanted"].sum(axis=1)
         mean = mean * 2 * patch[0] * patch[1]

@@ -196,6 +196,25 @@ def test_attentions_are_compared_and_trainings_kept(run, tiny_training, tmp_path
     assert run("attention_study.py", *few)[1] == out
 
 
+@pytest.mark.parametrize("exponent", (1, 2))
+def test_the_longest_history_is_found(monkeypatch, exponent):
+    from lwmt_sionna.training import PretrainConfig
+
+    study, asked = script("pretraining_study.py"), []
+
+    def peak(config, count, most):
+        asked.append(count)
+        memory = 0.9 + 1e-3 * count**exponent
+        return memory if memory <= most else None
+
+    monkeypatch.setattr(study, "peak_gigabytes", peak)
+    config = PretrainConfig.from_toml(ROOT / "experiments" / "configs" / "pretrain_tiny.toml")
+    [found] = study.longest_history(config, "dense", 8.0, None)
+    most = (7.1e3) ** (1 / exponent)
+    assert most / study.CLOSE - 1 <= found["snapshots"] <= most
+    assert found["peak_gb"] <= 8.0 and len(asked) < 12
+
+
 @pytest.mark.rt
 def test_a_new_city_refuses_wrong_input(run, tmp_path):
     refused(run("new_city.py", "--kind", "atlantis", "--out", tmp_path), "atlantis", "old_town")

@@ -5,7 +5,15 @@ import dataclasses
 import pytest
 
 from lwmt_sionna.masking import IMPAIRMENTS, MASKS, Curriculum
-from lwmt_sionna.training.studies import ablations, check_horizons, run_tasks, thin_out
+from lwmt_sionna.training.pretraining import MaskedTraining
+from lwmt_sionna.training.studies import (
+    ablations,
+    check_horizons,
+    equal_time_contestants,
+    measure_steps,
+    run_tasks,
+    thin_out,
+)
 from tests import mirrors
 from tests.training.small import predictor_config, pretrain_config
 
@@ -46,6 +54,35 @@ def test_every_mask_is_left_out_once():
     assert contestants["curriculum"] == config
     for contestant in contestants.values():
         assert dataclasses.replace(contestant, curriculum=config.curriculum) == config
+
+
+def test_contestants_for_equal_time_differ_in_one_thing_each():
+    config = dataclasses.replace(pretrain_config(), curriculum=Curriculum())
+    contestants = equal_time_contestants(config)
+    assert contestants.pop("curriculum") == config
+    masks = contestants.pop("random_masks")
+    assert set(masks.curriculum.masks) == {"random"}
+    assert dataclasses.replace(masks, curriculum=config.curriculum) == config
+    kinds = {c.model.attention for c in contestants.values()}
+    assert kinds == {"dense", "random"}
+    for contestant in contestants.values():
+        assert dataclasses.replace(contestant, model=config.model) == config
+
+
+@pytest.mark.usefixtures("eagerly")
+def test_steps_are_measured_in_turns(monkeypatch):
+    """Nobody takes a timed step before all others have taken theirs of the round before."""
+    taken = []
+    step = MaskedTraining.train_on_batch
+
+    def counted(self, *args, **kwargs):
+        taken.append(id(self))
+        return step(self, *args, **kwargs)
+
+    monkeypatch.setattr(MaskedTraining, "train_on_batch", counted)
+    spent = measure_steps({"a": pretrain_config(), "b": pretrain_config()}, rounds=2)
+    assert set(spent) == {"a", "b"} and min(spent.values()) > 0
+    assert taken == 3 * taken[:2] and len(set(taken)) == 2
 
 
 def test_horizons_that_nobody_is_trained_for_are_refused():
