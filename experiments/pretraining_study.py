@@ -253,7 +253,8 @@ def longest_history(config, kind, gigabytes, _folder):
     """The largest number of snapshots whose training step stays below so much memory."""
     model = dataclasses.replace(config.model, attention=kind)
     config = dataclasses.replace(config, model=model).to_dict()
-    fits, fails, count = {}, math.inf, config["source"]["grids"][0][0]
+    # Four times the configured history to begin with.
+    fits, fails, count = {}, math.inf, 4 * config["source"]["grids"][0][0]
     while True:
         peak = peak_gigabytes(config, count, gigabytes)
         if peak is None:
@@ -265,16 +266,15 @@ def longest_history(config, kind, gigabytes, _folder):
             continue
         low = max(fits)
         if fails <= max(CLOSE * low, low + 1):
-            return [
-                {"attention": kind, "snapshots": low, "peak_gb": fits[low], "limit_gb": gigabytes}
-            ]
-        # By the slope of the last two, on logarithms.
+            told = {"attention": kind, "snapshots": low, "peak_gb": fits[low]}
+            return [told | {"fails": fails, "limit_gb": gigabytes}]
+        # Along the line through the last two, which memory follows or rises above.
         guess = 2 * low
         if len(fits) > 1:
             before = sorted(fits)[-2]
-            slope = math.log(fits[low] / fits[before]) / math.log(low / before)
-            guess = low * (0.97 * gigabytes / fits[low]) ** (1 / max(slope, 0.25))
-        top = 4 * low if fails == math.inf else min(fails - 1, (low + 3 * fails) // 4)
+            slope = (fits[low] - fits[before]) / (low - before)
+            guess = low + (0.97 * gigabytes - fits[low]) / max(slope, 1e-6)
+        top = 4 * low if fails == math.inf else min(fails - 1, (low + fails) // 2)
         count = int(min(max(guess, CLOSE * low, low + 1), top))
 
 

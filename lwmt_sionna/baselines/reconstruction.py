@@ -96,7 +96,8 @@ class PathFilling:
     """
 
     def __init__(self) -> None:
-        self._continue = PathPredictor()
+        # Sequence by sequence: one program for each number of known snapshots.
+        self._continue = PathPredictor(batch_size=1)
         self._programs: dict[tuple[int, ...], Callable[[Array], Array]] = {}
 
     def __call__(self, view: Mapping[str, Array], patch: tuple[int, int]) -> Array:
