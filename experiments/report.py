@@ -28,7 +28,9 @@ from lwmt_sionna.runs import command_line, records
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CARD = "lwmt_sionna/models/preset_files/universal/README.md"
 PRETRAINED_CARD = "lwmt_sionna/models/preset_files/base/README.md"
-PAGES = ("README.md", "docs/architecture.md", "docs/results.md", CARD, PRETRAINED_CARD)
+TINY_CARD = "lwmt_sionna/models/preset_files/tiny/README.md"
+CARDS = (CARD, PRETRAINED_CARD, TINY_CARD)
+PAGES = ("README.md", "docs/architecture.md", "docs/results.md", *CARDS)
 MARKER = re.compile(r"(<!-- report: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 LABELS = {
@@ -1125,6 +1127,83 @@ def pretraining():
     return table([*header, "without this part", "random masks alone"], rows)
 
 
+EQUAL_TIME = {
+    "curriculum": "curriculum",
+    "random_masks": "random masks",
+    "dense": "dense attention",
+    "random_neighbourhood": "random neighbours",
+    "interpolation": "interpolation",
+    "path_fit": "path fit",
+    "base": "`base`",
+}
+
+
+def reconstruction_errors():
+    """Errors by contestant and mask: mean over seeds, test sets and sequences, in decibels."""
+    values = collections.defaultdict(list)
+    for p in read("pretraining_equal_time")["points"]:
+        values[p["contestant"], p["condition"]].append(p["nmse_log_mean_db"])
+    return {key: statistics.fmean(found) for key, found in values.items()}
+
+
+def leads_over(errors, name, rivals, mask):
+    """Whom one is ahead of, level with and behind, in words."""
+    told = collections.defaultdict(list)
+    for rival in rivals:
+        lead = errors[rival, mask] - errors[name, mask]
+        verdict = "ahead" if lead >= MARGIN_DB else "behind" if lead <= -MARGIN_DB else "level"
+        told[verdict].append(EQUAL_TIME[rival])
+    return "; ".join(f"{verdict}: {', '.join(names)}" for verdict, names in told.items())
+
+
+@block
+def equal_time():
+    """The curriculum, and the larger preset, against what they must beat."""
+    errors = reconstruction_errors()
+    rows = []
+    for mask in in_order(read("pretraining_equal_time")["points"], "condition"):
+        cells = [f"{errors[name, mask]:.1f}" for name in EQUAL_TIME]
+        rivals = ["interpolation", "path_fit"]
+        told = leads_over(errors, "curriculum", ["random_masks", *rivals], mask)
+        larger = leads_over(errors, "base", rivals, mask)
+        rows.append([mask.replace("_", " "), *cells, told, larger])
+    header = ["hidden by: NMSE [dB]", *EQUAL_TIME.values()]
+    margin = f"from {MARGIN_DB:g} dB on"
+    return table([*header, f"the curriculum, {margin}", f"`base`, {margin}"], rows)
+
+
+@block
+def equal_time_attention():
+    """What sparsity buys at equal time, and the longest history in so much memory."""
+    record, errors = read("pretraining_equal_time"), reconstruction_errors()
+    masks = in_order(record["points"], "condition")
+    mean = {n: statistics.fmean(errors[n, mask] for mask in masks) for n in EQUAL_TIME}
+    times, longest = index(record["times"], "contestant"), index(record["longest"], "attention")
+    spent = index(record["points"], "contestant")
+    rows = []
+    kinds = {"curriculum": "ssta", "dense": "dense", "random_neighbourhood": "random"}
+    names = EQUAL_TIME | {"curriculum": "by physics"}
+    for name, kind in kinds.items():
+        lead = mean[name] - mean["curriculum"]
+        verdict = "-" if name == "curriculum" else f"{lead:.1f}: {'yes' if lead >= 1 else 'no'}"
+        step, most = times[name,], longest.get((kind,))
+        rows.append(
+            [
+                names[name],
+                f"{step['step_s']:.2f}",
+                step["steps"],
+                f"{spent[name,]['train_cpu_s']:.0f}",
+                f"{mean[name]:.1f}",
+                verdict,
+                "-" if most is None else f"{most['snapshots']} ({most['peak_gb']:.1f} GB)",
+            ]
+        )
+    header = ["who is seen", "a step [s]", "steps", "processor time with compiling [s]"]
+    header += ["NMSE, mean over masks [dB]", "physics ahead by [dB]: 1 dB?"]
+    limits = " / ".join(f"{most:g}" for most in {p["limit_gb"] for p in record["longest"]})
+    return table([*header, f"longest history in {limits} GB [snapshots]"], rows)
+
+
 @block
 def position_codes():
     rows = [
@@ -1169,25 +1248,32 @@ def card():
     return table(["training", ""], rows)
 
 
-@block
-def pretrained_card():
-    """What the record of its training says of the pretrained preset."""
-    path = (ROOT / PRETRAINED_CARD).with_name("metadata.json")
-    metadata = records.read_json(path) if path.is_file() else {}
+def pretraining_card(card):
+    """What the record of its training says of a pretrained preset."""
+    metadata = records.read_json((ROOT / card).with_name("metadata.json"))
     training = metadata["training"]
     history, steps = training["history"], training["config"]["optimization"]
     last = history[-1]["step"]
-    every = {row["step"]: row["loss"] for row in history}
+    every = 1000 if last > 1000 else steps["checkpoint_every"]
+    losses = [row["loss"] for row in history if row["step"] % every == 0]
     rows = [
         ["parameters", metadata["num_parameters"]],
         ["steps", f"{last} of {steps['steps']}"],
         ["sequences seen, each with a mask and impairments of its own", last * steps["batch_size"]],
-        ["loss after each thousand steps [dB]", ", ".join(
-            f"{every[n]:.2f}" for n in range(1000, last + 1, 1000)
-        )],
+        [f"loss after each {every:,} steps [dB]", ", ".join(f"{loss:.2f}" for loss in losses)],
         ["loss of the last steps [dB]", f"{history[-1]['loss']:.2f}"],
-    ]  # fmt: skip
+    ]
     return table(["pretraining", ""], rows)
+
+
+@block
+def pretrained_card():
+    return pretraining_card(PRETRAINED_CARD)
+
+
+@block
+def tiny_card():
+    return pretraining_card(TINY_CARD)
 
 
 # --- verdicts ---------------------------------------------------------------------------------

@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 
 from lwmt_sionna import ChannelPredictor, LWMTBackbone, MaskedChannelModel
+from lwmt_sionna.data import draw_clusters
 from lwmt_sionna.models import DEFAULT_PRESET, list_presets
 from lwmt_sionna.models.presets import preset_digest, preset_folder
+from lwmt_sionna.training.studies import CONDITIONS, draw_views, reconstruction_points
 
 
 def test_presets_without_weights_are_told_apart():
     assert {"paper", "testing"} <= set(list_presets(with_weights=False))
-    assert {"universal", "small", "paths", "base"} <= set(list_presets(with_weights=True))
+    assert {"universal", "small", "paths", "base", "tiny"} <= set(list_presets(with_weights=True))
     assert DEFAULT_PRESET == "universal"
-    assert list_presets(True, model="MaskedChannelModel") == ["base"]
+    assert list_presets(True, model="MaskedChannelModel") == ["base", "tiny"]
     assert sorted(list_presets(True) + list_presets(False)) == list_presets()
     for name in list_presets(with_weights=False):
         folder = preset_folder(name)
@@ -45,6 +47,17 @@ def test_testing_runs(rng):
     h = rng.standard_normal((1, 16, 8, 8, 2)).astype(np.float32)
     assert np.isfinite(predictor(h)).all()
     assert predictor.count_params() < 5000
+
+
+def test_tiny_has_learnt_to_fill_in_what_is_hidden(rng):
+    """Of clusters never seen: without learning, a guess is no better than none, 0 dB."""
+    masked = MaskedChannelModel.from_preset("tiny")
+    assert (preset_folder("tiny") / "model.weights.h5").stat().st_size < 1e6
+    clusters = draw_clusters(8, 16, 2.5e-3, rng)
+    conditions = {name: CONDITIONS[name] for name in ("random", "tail")}
+    views = draw_views(clusters, (16, 32, 32), 2e7, conditions, masked.backbone.patch)
+    for point in reconstruction_points(masked, views):
+        assert point["nmse_median_db"] < -1.0
 
 
 def test_another_kind_of_model_is_refused():
