@@ -187,7 +187,6 @@ def test_lmmse_needs_paths(sounded, small_config):
         make_policy("linear")(sounded.at(0).history, 0)
 
 
-@pytest.mark.usefixtures("eagerly")
 @pytest.mark.filterwarnings("ignore:Skipping variable loading for optimizer")
 def test_a_channel_estimator_is_a_policy(sounded, tmp_path):
     backbone = LWMTBackbone(width=8, depth=1, num_heads=1, patch=(4, 4))
