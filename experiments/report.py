@@ -120,8 +120,6 @@ DRAWN = {
         "lwmt_sionna.evaluation.figures:plot_error_scatter",
     ),
     "pretraining": ("pretraining", "lwmt_sionna.training.figures:plot_mask_ablation"),
-    "tasks": ("task_eval", "lwmt_sionna.training.figures:plot_tasks"),
-    "embeddings": ("task_eval", "lwmt_sionna.training.figures:plot_embeddings"),
     "worlds": ("worlds_eval", "lwmt_sionna.link.sweep.figures:plot_worlds"),
     "tracing_benchmark": (
         "tracing_benchmark",
