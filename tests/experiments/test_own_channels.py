@@ -23,7 +23,7 @@ from tests.experiments.scripts import ROOT
 # What makes each command quick.
 QUICK = {
     "data": [],
-    "predict": ["--preset", "tiny", "--baselines", "hold", "pooled_ar"],
+    "predict": ["--preset", "least", "--baselines", "hold", "pooled_ar"],
     "finetune": ["--steps", "2", "--history-snr", "15"],
     "link-eval": [
         "--policies", "perfect", "hold", "--decoding", "information", "--drops", "2",
@@ -85,12 +85,12 @@ def check(folder, h, preset):
 @pytest.mark.usefixtures("eagerly")
 def test_quick_form(folder, monkeypatch):
     h = save_array(folder, (16, 21, 4, 8), PlanarArray(2, 2))
-    tiny = ChannelPredictor(
+    least = ChannelPredictor(
         LWMTBackbone(width=8, depth=1, num_heads=2, patch=(2, 2)),
         num_horizons=5, experts=((8, 2),), context=2, denoise_radius=1,
     )  # fmt: skip
-    tiny.build((None, 16, 4, 8, 2))
-    tiny.save_to_preset(folder / "tiny")
+    least.build((None, 16, 4, 8, 2))
+    least.save_to_preset(folder / "least")
     config = folder / "tuning.toml"
     config.write_text(
         'files = ["none.h5"]\ntest_share = 0.2\nnum_draws = 1\nbatch_size = 4\nepochs = 1\n'
@@ -106,10 +106,10 @@ def test_quick_form(folder, monkeypatch):
         words = " ".join(shlex.quote(word) for word in words)
         words = words.replace("link_demo", str(link))
         words = words.replace("finetune_predictor_small", str(config))
-        words = words.replace("4 8 1", "2 2 1").replace("universal", "tiny")
+        words = words.replace("4 8 1", "2 2 1").replace("universal", "least")
         words = shlex.split(words)
         run([*words, *QUICK[words[0]]], monkeypatch)
-    check(folder, h, "tiny")
+    check(folder, h, "least")
 
 
 @pytest.mark.slow
