@@ -8,6 +8,7 @@ in the angle-delay domain at the view's scale, float32 `[batch, num_snapshots, n
 from collections.abc import Callable, Mapping
 
 import numpy as np
+from keras import ops
 
 from lwmt_sionna.baselines.base import as_complex, as_pairs
 from lwmt_sionna.baselines.parametric import PathPredictor
@@ -142,4 +143,4 @@ class PathFilling:
         if shape not in self._programs:
             fit = PathFit(*shape)
             self._programs[shape] = compile_function(lambda x: x - fit.continued(x, 1)[1])
-        return np.asarray(self._programs[shape](np.ascontiguousarray(h)))
+        return np.asarray(self._programs[shape](ops.convert_to_tensor(np.ascontiguousarray(h))))
