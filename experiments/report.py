@@ -120,6 +120,8 @@ DRAWN = {
         "lwmt_sionna.evaluation.figures:plot_error_scatter",
     ),
     "pretraining": ("pretraining", "lwmt_sionna.training.figures:plot_mask_ablation"),
+    "tasks": ("task_eval", "lwmt_sionna.training.figures:plot_tasks"),
+    "embeddings": ("task_eval", "lwmt_sionna.training.figures:plot_embeddings"),
     "worlds": ("worlds_eval", "lwmt_sionna.link.sweep.figures:plot_worlds"),
     "tracing_benchmark": (
         "tracing_benchmark",
@@ -1070,7 +1072,9 @@ def task_scores():
             found = [values.get((task, metric, model, n)) for n in (0, *counts, most[task])]
             cells = [form.format(statistics.fmean(each)) if each else "-" for each in found]
             rows.append([name, TASK_MODELS[model], *cells])
-    header = ["figure", "who", "no label", *(f"{n:,} labels" for n in counts), "all labels"]
+    largest = set(most.values())
+    last = f"{largest.pop():,} labels" if len(largest) == 1 else "all labels"
+    header = ["figure", "who", "no label", *(f"{n:,} labels" for n in counts), last]
     return table(header, rows)
 
 
