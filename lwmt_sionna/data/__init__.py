@@ -36,6 +36,7 @@ from lwmt_sionna.data.summary import spreads, summarize
 from lwmt_sionna.data.synthesis import (
     add_noise,
     history_scale,
+    sparse_mask,
     subcarrier_frequencies,
     synthesize,
 )
@@ -74,6 +75,7 @@ __all__ = [
     "read_sequences",
     "replay",
     "retime",
+    "sparse_mask",
     "split_by_trajectory",
     "spreads",
     "subcarrier_frequencies",

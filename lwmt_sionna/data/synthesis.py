@@ -117,6 +117,29 @@ def add_noise(h: Array, history_snr_db: ArrayLike, rng: Random) -> Array:
     return (h + deviation * complex_normal(rng, h.shape)).astype(np.complex64)
 
 
+def sparse_mask(num_snapshots: int, num_subcarriers: int, comb: int) -> Array:
+    """Where sparse pilots leave holes.
+
+    Every snapshot has a pilot on every `comb`-th subcarrier. The first one goes round in
+    bit-reversed order, 0, 2, 1, 3 for a comb of four: pilots on a lattice, as of an offset that
+    grows by one, could not tell delays from Doppler shifts. Two offsets in turn are a lattice, too;
+    a comb of two has those of four, modulo two.
+
+    Args:
+        num_snapshots: Number of snapshots.
+        num_subcarriers: Number of subcarriers.
+        comb: Subcarriers from one pilot to the next, a power of two.
+
+    Returns:
+        True where there is no pilot, bool `[num_snapshots, num_subcarriers]`.
+    """
+    offsets = np.zeros(1, int)
+    while len(offsets) < max(comb, 4):
+        offsets = np.concatenate([2 * offsets, 2 * offsets + 1])
+    places = np.arange(num_subcarriers)
+    return places % comb != np.resize(offsets, num_snapshots)[:, None] % comb
+
+
 def complex_normal(rng: Random, shape: tuple[int, ...]) -> Array:
     """Normal numbers, complex64, whose real and imaginary parts have unit variance each."""
     return rng.standard_normal((*shape, 2), dtype=np.float32).view(np.complex64)[..., 0]

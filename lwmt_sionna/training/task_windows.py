@@ -26,6 +26,7 @@ from lwmt_sionna.data import (
     check_same_tracks,
     dft_codebook,
     read_paths,
+    sparse_mask,
     split_by_trajectory,
     subcarrier_frequencies,
     synthesize,
@@ -53,9 +54,8 @@ _REFERENCE_DB = -100.0
 # Of the features without a backbone.
 _PATCH = (4, 4)
 _FAINTEST, _TINY = 1e-4, 1e-30
-# Pilots: a comb of subcarriers in every snapshot, whose offset goes round in this order. A regular
-# pattern could not tell delays from Doppler shifts.
-_COMB_OFFSETS = (0, 2, 1, 3)
+# Subcarriers from one pilot to the next.
+_COMB = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,9 +114,7 @@ class WindowConfig(Config):
     @property
     def pilot_mask(self) -> Array:
         """True where there is no pilot, bool `[num_history, num_subcarriers]`."""
-        comb = len(_COMB_OFFSETS)
-        offset = np.resize(_COMB_OFFSETS, self.num_history)[:, None]
-        return np.arange(self.num_subcarriers) % comb != offset
+        return sparse_mask(self.num_history, self.num_subcarriers, _COMB)
 
 
 class Windows(NamedTuple):

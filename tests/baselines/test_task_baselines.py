@@ -20,10 +20,10 @@ from lwmt_sionna.data import (
     best_beams,
     dft_codebook,
     draw_clusters,
+    sparse_mask,
     subcarrier_frequencies,
     synthesize,
 )
-from lwmt_sionna.training.task_windows import LabelFile, WindowConfig
 
 TIME, ANT, BAND = 8, 16, 16
 BANDWIDTH = subcarrier_frequencies(BAND, 540e3)
@@ -35,23 +35,18 @@ def wave(doppler, angle, delay, shape=(TIME, ANT, BAND)):
     return np.exp(2j * np.pi * (doppler * t + angle * m + delay * k)).astype(np.complex64)
 
 
-def pilot_mask():
-    config = WindowConfig((LabelFile("none.h5"),), num_history=TIME, num_subcarriers=BAND)
-    return config.pilot_mask
-
-
 def error_db(guess, h):
     return 10 * np.log10(np.sum(np.abs(guess - h) ** 2) / np.sum(np.abs(h) ** 2))
 
 
 def test_a_quarter_are_pilots():
-    mask = pilot_mask()
+    mask = sparse_mask(TIME, BAND, 4)
     assert mask.mean() == 0.75
     assert not mask.all(axis=1).any() and not mask.all(axis=0).any()
 
 
 def test_interpolation_is_exact_on_lines_and_reads_pilots_alone(rng):
-    mask = pilot_mask()
+    mask = sparse_mask(TIME, BAND, 4)
     # Between pilots channels that are linear in frequency; all snapshots have some.
     slope = np.arange(BAND) * np.ones((2, TIME, ANT, 1)) + 0j
     hidden = np.where(mask[:, None], np.nan, slope)
@@ -70,7 +65,7 @@ def test_interpolation_is_exact_on_lines_and_reads_pilots_alone(rng):
 
 def test_pursuit_resolves_paths_off_the_grid(rng):
     h = wave(0.113, -0.21, -0.037) + 0.5j * wave(-0.05, 0.302, -0.21)
-    mask = pilot_mask()
+    mask = sparse_mask(TIME, BAND, 4)
     seen = np.where(mask[:, None], np.nan_to_num(np.inf), h)
     assert error_db(pursue_paths(seen[None], mask)[0], h) < -25
     # Noise alone is no path.
@@ -81,7 +76,7 @@ def test_pursuit_resolves_paths_off_the_grid(rng):
 def test_true_statistics_leave_no_error_without_noise_and_less_than_the_noise_with_it(rng):
     config = ClusterConfig(num_clusters=(2, 3), num_rays=(1, 1))
     paths = draw_clusters(3, TIME, 5e-3, rng, config)
-    array, mask = PlanarArray(num_cols=ANT), pilot_mask()
+    array, mask = PlanarArray(num_cols=ANT), sparse_mask(TIME, BAND, 4)
     h = synthesize(paths, array, BANDWIDTH)
     power = np.mean(np.abs(h) ** 2, axis=(1, 2, 3))
     exact = path_lmmse(h, mask, paths, array, BANDWIDTH, 1e-9 * power)

@@ -3,11 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from lwmt_sionna.data import PlanarArray, add_noise, subcarrier_frequencies, synthesize
+from lwmt_sionna.data import PlanarArray, add_noise, sparse_mask, subcarrier_frequencies, synthesize
 from lwmt_sionna.link import CsiPolicy, DownlinkConfig, DropFactory, SoundingConfig, make_policy
 from lwmt_sionna.link.csi.drops import DropConfig
 from lwmt_sionna.link.csi.policies import PredictedCsi
-from lwmt_sionna.link.csi.sounding import sparse_mask
 from lwmt_sionna.link.sweep.points import Bench, SweepConfig, Task
 from lwmt_sionna.masking import HardwareConfig
 from tests.link.channels import make_paths, store_channels

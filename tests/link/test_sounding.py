@@ -3,15 +3,13 @@ import pytest
 from keras import ops
 from sionna.phy.ofdm import LSChannelEstimator, PilotPattern, ResourceGrid
 
-from lwmt_sionna.data import PlanarArray, subcarrier_frequencies, synthesize
+from lwmt_sionna.data import PlanarArray, sparse_mask, subcarrier_frequencies, synthesize
 from lwmt_sionna.link import SoundingConfig
 from lwmt_sionna.link.csi.sounding import (
     interpolation_matrix,
     pilot_frequencies,
     sound,
-    sparse_mask,
 )
-from lwmt_sionna.training.task_windows import LabelFile, WindowConfig
 from tests.link.channels import make_paths
 
 GRID = subcarrier_frequencies(32, 540e3)
@@ -118,12 +116,6 @@ def test_sparse_pilots_are_no_lattice(comb):
     spectrum = np.abs(np.fft.fft2(pilots, (64, 128))) / pilots.sum()
     spectrum[np.ix_(range(-4, 5), range(-4, 5))] = 0
     assert spectrum.max() < 0.9
-
-
-def test_sparse_pilots_are_those_of_the_tasks():
-    np.testing.assert_array_equal(
-        sparse_mask(16, 32, 4), WindowConfig(files=(LabelFile("none.h5"),)).pilot_mask
-    )
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from lwmt_sionna.link.csi.sounding import (
     SoundingConfig,
     pilot_frequencies,
     sound,
-    sparse_mask,
 )
 from lwmt_sionna.link.phy.config import DownlinkConfig
 from lwmt_sionna.masking import HardwareConfig, Impaired
@@ -503,7 +502,7 @@ class DropFactory:
         self._rms = _user_rms(history[chosen])
         if sparse:
             shape = len(snapshots), self.downlink.num_subcarriers
-            hidden = sparse_mask(*shape, self.sounding.comb)
+            hidden = data.sparse_mask(*shape, self.sounding.comb)
             history = np.where(hidden[:, None], np.complex64(np.nan), history)
         self._measured = history, arrived
         self._history = self._by_drop(self._scaled(history[chosen]))

@@ -18,7 +18,8 @@ class SoundingConfig(Config):
         mode: "noise", "pilots" or "sparse". "noise" adds white noise to the true channel of every
             antenna and subcarrier of the CSI grid; "pilots" sends sounding pilots through the
             uplink and estimates the channel from what arrives; "sparse" is "noise" on a comb of the
-            CSI grid alone, and leaves estimating to the policies (see `sparse_mask`).
+            CSI grid alone, and leaves estimating to the policies: see
+            `lwmt_sionna.data.sparse_mask`.
         comb: int, a user sounds on every `comb`-th subcarrier, of the carrier (2, 4 or 8), or of
             the CSI grid where sounding is sparse (1 to 16).
         interpolation: "wiener" or "linear", from the comb to the CSI grid.
@@ -42,21 +43,6 @@ class SoundingConfig(Config):
 
 # Combs of NR's sounding reference signals (3GPP TS 38.211, 6.4.1.4).
 _NR_COMBS = (2, 4, 8)
-
-
-def sparse_mask(num_snapshots: int, num_subcarriers: int, comb: int) -> Array:
-    """Where sparse sounding has no pilot: bool `[num_snapshots, num_subcarriers]`.
-
-    Every snapshot has a pilot on every `comb`-th subcarrier, a power of two. The first one goes
-    round in bit-reversed order, 0, 2, 1, 3 for a comb of four: pilots on a lattice, as of an offset
-    that grows by one, could not tell delays from Doppler shifts. Two offsets in turn are a lattice,
-    too; a comb of two has those of four, modulo two.
-    """
-    offsets = np.zeros(1, int)
-    while len(offsets) < max(comb, 4):
-        offsets = np.concatenate([2 * offsets, 2 * offsets + 1])
-    places = np.arange(num_subcarriers)
-    return places % comb != np.resize(offsets, num_snapshots)[:, None] % comb
 
 
 def pilot_frequencies(
