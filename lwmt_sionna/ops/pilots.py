@@ -23,12 +23,14 @@ from lwmt_sionna.ops.path_fit import (
     spectrum,
     superpose,
 )
+from lwmt_sionna.ops.pilot_filter import filter_pilots
 from lwmt_sionna.typing import Shape, Tensor
 
 __all__ = ["estimate_from_pilots"]
 
-# Paths at most.
-_NUM_PATHS = 24
+# Paths at most, and from how many on scattering may be too rich for them; the share of the pilots
+# that is held out then.
+_NUM_PATHS, _MANY_PATHS, _HELD_OUT = 24, 12, 0.25
 # Share of the sequences in which white noise is taken for a path, and points of the search grid per
 # resolution cell and axis.
 _FALSE_PATHS, _OVERSAMPLING = 0.01, 2
@@ -89,7 +91,41 @@ def estimate_from_pilots(
 
 def _estimate(y, known, array_shape):
     pursuit = _Pursuit(tuple(y.shape[1:4]), array_shape)
-    return map_rows(lambda *row: (pursuit(*row),), (y, known[..., 0]), [tuple(y.shape[1:])])[0]
+
+    def with_filter(y, known, state, resolved):
+        """Weighs paths and filter by the pilots that are held out."""
+        held = known * _tensor(_held_out(y.shape[1], y.shape[3]))
+        seen = known - held
+        both = ops.concatenate([known, seen], axis=0)
+        both = filter_pilots(ops.tile(y, (2, 1, 1, 1, 1)) * both[..., None], both, array_shape)
+        filtered, without = ops.split(both, 2, axis=0)
+        paths = pursuit.refitted(y, seen, state)
+        error, way = ((z - paths) * held[..., None] for z in (y, without))
+        square = _total(way * way) + _TINY
+        share = _total(way * error) / square
+        # Of its square, what noise makes of it is taken away: none is left where paths are enough.
+        count = _total(held[..., None]) * (y.shape[2] // held.shape[2]) + _TINY
+        noise = _total(error * error) / (2.0 * count * square)
+        share = ops.clip(share - noise / ops.maximum(share, _TINY), 0.0, 1.0)
+        return resolved + share * (filtered - resolved)
+
+    def one(y, known):
+        state = pursuit(y, known)
+        resolved = pursuit.channel(state)
+        rich = ops.sum(ops.cast(state.lasting > 0, "float32"), axis=1) >= _MANY_PATHS
+        h = ops.cond(
+            ops.any(rich), lambda: with_filter(y, known, state, resolved), lambda: resolved
+        )
+        return (where_rows(rich, h, resolved),)
+
+    return map_rows(one, (y, known[..., 0]), [tuple(y.shape[1:])])[0]
+
+
+@functools.lru_cache(maxsize=16)
+def _held_out(num_snapshots, num_subcarriers):
+    """Which pilots tell how good an estimate from the others is, `[time, 1, num_subcarriers]`."""
+    drawn = np.random.default_rng(0).uniform(size=(num_snapshots, 1, num_subcarriers))
+    return (drawn < _HELD_OUT).astype("float32")
 
 
 class _State(NamedTuple):
@@ -172,11 +208,10 @@ class _Pursuit:
         # What varies is white noise through this.
         self.colour = np.linalg.cholesky(np.exp(-lag / _MEMORY)).astype("float32")
 
-    def __call__(self, y: Tensor, known: Tensor) -> Tensor:
-        """Estimates of `[B, T, Q * M, K, 2]`, zero beside the pilots, which `known` tells."""
-        count = ops.sum(known, axis=(1, 2, 3)) * (self.num_ant // known.shape[2])
-        re, im = ComplexPair.from_stacked(y)
-        pilots = _Pilots(re, im, known, ops.maximum(count, 1.0))
+    def __call__(self, y: Tensor, known: Tensor) -> _State:
+        """Paths in `[B, T, Q * M, K, 2]`, zero beside the pilots, which `known` tells."""
+        pilots = self._pilots(y, known)
+        re, im = pilots.y
         path = ops.tile(0.0 * re[:, 0, 0, :1], (1, _NUM_PATHS))
         turns = ops.tile(path[..., None], (1, 1, len(self.sizes)))
         amplitude = ops.tile(path[:, None, None], (1, self.sizes[0], self.num_pols, 1))
@@ -203,8 +238,22 @@ class _Pursuit:
             return final < _NUM_FINAL
 
         none = ops.zeros_like(path[:, 0], dtype="int32")
-        state = _State(*repeat_rows(pursue, working, tuple(pilots), (none, none, *start))[2:])
+        return _State(*repeat_rows(pursue, working, tuple(pilots), (none, none, *start))[2:])
+
+    def channel(self, state: _State) -> Tensor:
+        """The sum of the paths, `[B, T, Q * M, K, 2]`."""
         return self._superposed(state.turns, state.amplitude).stacked()
+
+    def refitted(self, y: Tensor, known: Tensor, state: _State) -> Tensor:
+        """The same, with the amplitudes that some of the pilots tell."""
+        pilots = self._pilots(y * known[..., None], known)
+        residual = state.residual.map(lambda z: z * known)
+        state = state._replace(re=residual.re, im=residual.im)
+        return self.channel(self._fitted(pilots, state))
+
+    def _pilots(self, y, known):
+        count = ops.sum(known, axis=(1, 2, 3)) * (self.num_ant // known.shape[2])
+        return _Pilots(*ComplexPair.from_stacked(y), known, ops.maximum(count, 1.0))
 
     def _waves(self, turns, amplitude):
         """Factors over antennas, amplitudes in them, `[B, T, P, Q * M]`, and subcarriers."""
@@ -242,14 +291,30 @@ class _Pursuit:
             amplitude = self._alone(pilots, residual, turns)
             turns = turns + self._step(pilots, residual, turns, amplitude)
         amplitude = self._alone(pilots, residual, turns)
+        varying = self._varying(pilots, residual, turns, amplitude, noise)
         left = pilots.left_by(self._superposed(turns, amplitude), residual)
         residual = (where_rows(found, *both) for both in zip(left, residual, strict=True))
         place = ops.equal(_tensor(np.arange(_NUM_PATHS)), ops.cast(index, "float32")[:, None])
         place = ops.cast(ops.logical_and(place, found[:, None]), "float32")
-        variance = place * ops.mean(amplitude.power(), axis=(1, 2))
+        variance = ops.mean(amplitude.power(), axis=(1, 2))
         turns = state.turns + place[..., None] * turns
-        lasting, varying = state.lasting + variance, state.varying + _FIRST_RATIO * variance
+        lasting, varying = state.lasting + place * variance, state.varying + place * varying
         return found, *_State(turns, lasting, varying, *residual, *state.amplitude)
+
+    def _varying(self, pilots, residual, turns, amplitude, noise):
+        """Variance over the snapshots of the amplitude of a path alone, `[B, 1]`.
+
+        A path of few snapshots that were taken for steady would leave the most of it behind, which
+        its aliases in delay explain as well.
+        """
+        known = pilots.known
+        count = ops.maximum(ops.sum(known, axis=(2, 3)) * (self.num_each / known.shape[2]), 1.0)
+        inner = self._by_pol(project(residual, *self._waves(turns, self._unit(1))))
+        power = ops.sum(inner.power() / count[:, :, None, None], axis=(1, 2))
+        power = power / (self.num_pols * ops.sum(count, axis=1, keepdims=True))
+        lasting = ops.mean(amplitude.power(), axis=(1, 2))
+        noisy = noise * self.sizes[0] * self.num_pols / pilots.count
+        return ops.maximum(power - lasting - noisy[:, None], _FIRST_RATIO * lasting)
 
     def _alone(self, pilots, residual, turns):
         """Amplitude of a path alone that is the same in all snapshots, `[B, T, Q, 1]`."""
@@ -355,6 +420,10 @@ class _Pursuit:
         white = ops.einsum("ts,btqp->bsqp", _tensor(self.colour), varying * x)
         parts = ops.concatenate([lasting * ops.sum(x, axis=1, keepdims=True), white], axis=1)
         return ops.reshape(parts, (-1, (1 + self.sizes[0]) * self.num_pols * 2 * _NUM_PATHS))
+
+
+def _total(x):
+    return ops.sum(x, axis=(1, 2, 3, 4), keepdims=True)
 
 
 def _tensor(array):
