@@ -23,6 +23,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         help="what physics says of the training data, for all that share it [WORKDIR/features]",
     )  # fmt: skip
     parser.add_argument("--epochs", type=int, help="in place of the configured number")
+    parser.add_argument(
+        "--init", metavar="PRESET", help="preset to start from [configured]; '' for none"
+    )
     parser.add_argument("--tensorboard", action="store_true", help="log to WORKDIR/tensorboard")
     args = parser.parse_args(argv)
     command_line.configure_logging(args)
@@ -30,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from lwmt_sionna.runs import records
     from lwmt_sionna.training import TrainConfig, input_files, load_data, train
 
-    overrides = {"files": args.data, "epochs": args.epochs, "seed": args.seed}
+    overrides = {"files": args.data, "epochs": args.epochs, "seed": args.seed, "init": args.init}
     config = TrainConfig.from_toml(args.config, overrides).on_files()
     workdir = args.workdir or pathlib.Path("runs") / args.config.stem
     callbacks = []

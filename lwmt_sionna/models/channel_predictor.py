@@ -83,7 +83,8 @@ class ChannelPredictor(ChannelModel):
             `ResourceGrid.effective_subcarrier_ind`, if the grid has null ones. The history may hold
             all subcarriers or the effective ones. Nulls inside of the band are interpolated;
             those outside get the prediction of the nearest effective subcarrier.
-        sampling_period: Time between snapshots in seconds; for physical positions of the backbone.
+        sampling_period: Time between snapshots in seconds; for physical positions of the backbone,
+            whose steps the snapshots and delay bins are without it.
         subcarrier_spacing: In hertz; for physical positions of the backbone.
         arrived: Which reports are known to have arrived, bool `[batch, time]`: the others are
             filled. Told from the history, if it is left out and the predictor is `aligned`.

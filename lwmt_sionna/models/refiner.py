@@ -36,7 +36,8 @@ class Refiner(PlainErrors, keras.layers.Layer):
 
     Call arguments:
         features: `Forecasts`.
-        sampling_period: In seconds, for physical positions of the backbone.
+        sampling_period: In seconds, for physical positions of the backbone. Without both of these,
+            a snapshot and a delay bin are one step of its `position_units`.
         bandwidth: In hertz, for physical positions of the backbone.
         training: Whether dropout is active.
 
@@ -147,6 +148,9 @@ class Refiner(PlainErrors, keras.layers.Layer):
         if isinstance(self.backbone.routing, EnergyRouting):
             energy = ops.mean(patchify(ops.square(amplitude), patch), axis=-1)
             energy = ops.tile(energy, (1, shape[0]))
+        units = self.backbone.position_units
+        if units is not None and sampling_period is None and bandwidth is None:
+            sampling_period, bandwidth = units[0], 1.0 / units[2]
         embeddings = self.backbone.encode(
             tokens,
             shape,

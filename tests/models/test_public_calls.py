@@ -263,11 +263,14 @@ def test_truncated_delays(rng):
 def test_physical_positions_reach_the_backbone(rng):
     model = make_predictor(make_backbone(position="rotary_grid", position_units=UNITS))
     h = channels(rng, 1, 10, 8, 8)
-    with pytest.raises(ValueError, match="sampling_period=None"):
-        model(h)
-    near = model(h, sampling_period=2.5e-3, subcarrier_spacing=5e5)
-    far = model(h, sampling_period=5e-3, subcarrier_spacing=5e5)
+    period, bandwidth = UNITS[0], 1.0 / UNITS[2]
+    near = model(h, sampling_period=period, subcarrier_spacing=bandwidth / 8)
+    far = model(h, sampling_period=2 * period, subcarrier_spacing=bandwidth / 8)
     assert np.abs(near - far).max() > 1e-5
+    # What is not told is a step.
+    np.testing.assert_allclose(model(h), near, atol=1e-5)
+    with pytest.raises(ValueError, match="bandwidth=None"):
+        model(h, sampling_period=period)
 
 
 @pytest.mark.usefixtures("eagerly")
