@@ -72,11 +72,11 @@ _ROUNDS, _LEAST_ERROR = 5, 1e-12
 class ChannelEstimator(BackboneTask):
     """Estimates whole channels from noisy pilots, sparse in time, antennas and subcarriers.
 
-    Paths that the pilots resolve, with amplitudes that vary (`lwmt_sionna.ops.pilots`), come first.
-    The backbone sees their sum, with what they leave of the pilots embedded beside, and a linear
-    head adds what is missing, at the scale and with the motion of every patch. Untrained, that is
-    nothing. Trained by true channels in the form of `h`; the loss is the normalised error in
-    decibels.
+    Paths that the pilots resolve, with amplitudes that vary, come first, or as much of a Wiener
+    filter as suits rich scattering (`lwmt_sionna.ops.pilots`). The backbone sees that estimate,
+    with what it leaves of the pilots embedded beside, and a linear head adds what is missing, at
+    the scale and with the motion of every patch. Untrained, that is nothing. Trained by true
+    channels in the form of `h`; the loss is the normalised error in decibels.
 
     Args:
         backbone: See `BackboneTask`.
@@ -130,7 +130,7 @@ class ChannelEstimator(BackboneTask):
         return form.restore(self._run(self._estimate, x, training=training, **options))
 
     def start(self, inputs: dict[str, Tensor], array: str = "tx") -> Tensor:
-        """What the estimate starts from: the resolved paths alone.
+        """What the estimate starts from: what the pilots tell without a network.
 
         Args:
             inputs: See the call arguments.
