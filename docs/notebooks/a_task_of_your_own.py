@@ -119,7 +119,7 @@ x /= np.sqrt(2 * np.mean(x**2, axis=(1, 2, 3, 4), keepdims=True))
 tokens = keras.ops.convert_to_numpy(patchify(AngleDelayTransform()(x), (4, 4)))
 bins = tokens.reshape(NUM_USERS, 16, 8, 8, 32)  # [user, snapshot, angle, delay, bins and (re, im)]
 power = 2 * np.mean(bins**2, axis=(1, 4))
-level = np.log10(power + 1e-4)[..., None]
+level = np.log2(power + 1e-4)[..., None]
 z = bins[..., ::2] + 1j * bins[..., 1::2]
 lags = [np.abs(np.mean(z[:, k:] * z[:, :-k].conj(), axis=(1, 4))) / power for k in range(1, 9)]
 features = {

@@ -1,5 +1,6 @@
 """Tasks over a backbone: features, a head, a loss and metrics."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ __all__ = ["Backbone", "BackboneTask", "TaskModel"]
 Backbone = LWMTBackbone | MaskedChannelModel | dict[str, Any]
 # Patches fainter than this, relative to the mean power, are all alike.
 _FAINTEST = 1e-4
+# Levels are told in doublings of power: in decades they are lost among hundreds of numbers.
+_PER_DECADE = 1.0 / math.log10(2.0)
 _TINY = 1e-30
 
 
@@ -114,7 +117,7 @@ class TaskModel(BackboneTask):
     """A task over a backbone: channels become features, a head answers, a loss judges.
 
     Features of an angle-delay patch are its embedding in the last snapshot, the mean of its
-    embeddings over time, and its power on a logarithmic scale. Embeddings are those of channels of
+    embeddings over time, and its power in doublings. Embeddings are those of channels of
     unit power and a common phase; the level, which tells the path loss and so the distance, reaches
     the head by that last number alone, if at all.
 
@@ -265,7 +268,8 @@ class TaskModel(BackboneTask):
             scale = ops.reshape(ops.cast(frame.peak, "float32") * frame.rms, (-1, 1, 1, 1))
             gain = 2.0 * ops.log10(ops.maximum(ops.cast(scale, "float32"), _TINY))
             level = level + gain - 0.1 * self.reference_db
-        return ops.concatenate([embeddings[:, -1], ops.mean(embeddings, axis=1), level], axis=-1)
+        parts = [embeddings[:, -1], ops.mean(embeddings, axis=1), _PER_DECADE * level]
+        return ops.concatenate(parts, axis=-1)
 
     def _answer(self, x, **options):
         return self.head(self.features(x, **options))

@@ -69,7 +69,7 @@ METRICS: dict[str, dict[str, bool]] = {
 _NUM_RESAMPLES, _LEVEL = 1000, 0.95
 # A beam that collects less than this of the best one's power counts as much.
 _LEAST_BEAM = 1e-6
-_BATCH, _LEAST_STEPS, _PATIENCE = 64, 20, 6
+_BATCH, _LEAST_STEPS, _LEAST_HELD, _PATIENCE = 64, 20, 5, 6
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
@@ -81,7 +81,8 @@ class TaskStudyConfig(WindowConfig):
         tasks: Some of `"line_of_sight"`, `"beam"`, `"position"` and `"estimation"`.
         num_labels: Numbers of labels. More than there are stand for all of them.
         seeds: Seeds of the draws of labels and of the heads.
-        steps: Training steps of a head at most. A tenth of the labels tells when to stop.
+        steps: Training steps of a head at most. A tenth of the labels, and five of them or half
+            where they are few, tell when to stop, and whether to begin.
         learning_rate: Of AdamW.
         weight_decay: Of AdamW; for all contestants alike, chosen in a city of training.
     """
@@ -99,7 +100,7 @@ class TaskStudyConfig(WindowConfig):
         super().__post_init__()
         if min(self.num_labels) < 4:
             raise ValueError(
-                "num_labels: expected 4 or more, two of which tell when to stop. Received: "
+                "num_labels: expected 4 or more, half of which tell when to stop. Received: "
                 f"num_labels={list(self.num_labels)}"
             )
 
@@ -303,22 +304,30 @@ def _head(config, windows, task, model, chosen, asked, seed):
     features = functools.partial(_features, windows, task, model)
     # Heads are small: what they learn from must not be converted step by step.
     chosen = np.random.default_rng(seed).permutation(chosen)
-    num_held = max(2, len(chosen) // 10)
+    num_held = max(min(_LEAST_HELD, len(chosen) // 2), len(chosen) // 10)
     held, taught = chosen[:num_held], chosen[num_held:]
     batch = min(_BATCH, len(taught))
     # Epochs of whole batches: others would be compiled for themselves.
     rows = np.resize(taught, batch * max(-(-len(taught) // batch), _LEAST_STEPS))
-    solver.fit_head(
+    fit = functools.partial(
+        solver.fit_head,
         features(rows),
         labels[rows],
-        keras.optimizers.AdamW(config.learning_rate, config.weight_decay),
-        epochs=max(1, config.steps * batch // len(rows)),
         batch_size=batch,
         validation_data=(features(held), labels[held]),
         validation_batch_size=len(held),
-        callbacks=[keras.callbacks.EarlyStopping(patience=_PATIENCE, restore_best_weights=True)],
         verbose=0,
     )
+    # What the head knows beforehand, nothing learned, counts as well as what comes after an epoch.
+    start = fit(keras.optimizers.SGD(0.0)).history["val_loss"][0]
+    weights = solver.head.get_weights()
+    history = fit(
+        keras.optimizers.AdamW(config.learning_rate, config.weight_decay),
+        epochs=max(1, config.steps * batch // len(rows)),
+        callbacks=[keras.callbacks.EarlyStopping(patience=_PATIENCE, restore_best_weights=True)],
+    ).history
+    if min(history["val_loss"]) >= start:
+        solver.head.set_weights(weights)
     answers = keras.ops.convert_to_numpy(solver.head(features(asked)))
     if task == "line_of_sight":
         return answers[:, 0]

@@ -347,8 +347,9 @@ def _patches(h, patch, power):
     square = np.sum(x**2, axis=-1, keepdims=True).mean(axis=1, keepdims=True)
     last, bins = (np.asarray(patchify(v, patch)) for v in (x[:, -1:], square))
     own = bins.mean(axis=-1, keepdims=True)
-    level = np.log10(own + _FAINTEST) + np.log10(power + _TINY)[:, None, None]
-    parts = last / np.sqrt(own + _TINY), bins / (own + _TINY), level - 0.1 * _REFERENCE_DB
+    level = np.log2(own + _FAINTEST) + np.log2(power + _TINY)[:, None, None]
+    level = level - 0.1 * _REFERENCE_DB / np.log10(2)
+    parts = last / np.sqrt(own + _TINY), bins / (own + _TINY), level
     flat = np.concatenate(parts, axis=-1)
     sides = (-(-x.shape[2] // patch[0]), -(-x.shape[3] // patch[1]))
     return flat.reshape(len(h), *sides, -1)

@@ -129,11 +129,12 @@ def test_the_level_is_what_the_head_knows_of_path_loss(rng):
     assert one.shape == (3, ANT // 2, BAND // 2, 2 * 8 + 1) and np.isfinite(weaker).all()
     # Embeddings are as they were: powers alone have another reference, here that of the mean.
     np.testing.assert_allclose(two[..., :-1], one[..., :-1], atol=1e-3)
-    power = np.mean(10 ** two[:2, ..., -1], axis=(1, 2))
+    power = np.mean(2 ** two[:2, ..., -1], axis=(1, 2))
     gain = 1e10 * np.mean(np.abs(h[:2]) ** 2, axis=(1, 2, 3))
     np.testing.assert_allclose(power, gain, rtol=1e-3)
-    # 20 dB are two powers of ten.
-    np.testing.assert_allclose(weaker[:2, ..., -1], two[:2, ..., -1] - 2.0, atol=1e-4)
+    # 20 dB are two powers of ten; levels count those of two.
+    lower = two[:2, ..., -1] - 2.0 * np.log2(10)
+    np.testing.assert_allclose(weaker[:2, ..., -1], lower, atol=1e-3)
 
 
 def test_features_computed_once_are_those_of_the_call(rng):
