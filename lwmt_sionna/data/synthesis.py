@@ -132,7 +132,12 @@ def sparse_mask(num_snapshots: int, num_subcarriers: int, comb: int) -> Array:
 
     Returns:
         True where there is no pilot, bool `[num_snapshots, num_subcarriers]`.
+
+    Raises:
+        ValueError: If the comb is none.
     """
+    if comb < 1 or comb & (comb - 1):
+        raise ValueError(f"comb: expected a power of two. Received: comb={comb}")
     offsets = np.zeros(1, int)
     while len(offsets) < max(comb, 4):
         offsets = np.concatenate([2 * offsets, 2 * offsets + 1])

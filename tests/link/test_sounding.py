@@ -118,6 +118,12 @@ def test_sparse_pilots_are_no_lattice(comb):
     assert spectrum.max() < 0.9
 
 
+@pytest.mark.parametrize("comb", [0, 3])
+def test_combs_of_other_spacings_are_refused(comb):
+    with pytest.raises(ValueError, match=f"power of two. Received: comb={comb}"):
+        sparse_mask(16, 32, comb)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
