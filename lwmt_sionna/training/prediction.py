@@ -506,7 +506,7 @@ def _build_predictor(config, start):
         # those it knows: normalised patches, and the mask embedding for what is ahead.
         for layer in (model.observed_features, model.forecast_features, model.level_features):
             for variable in layer.weights:
-                variable.assign(ops.zeros_like(variable))
+                variable.assign(np.zeros(variable.shape))
     return model
 
 
