@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from lwmt_sionna.training.configuration import OptimizationConfig
@@ -79,8 +80,11 @@ def averaged_weights(optimizer: keras.optimizers.Optimizer) -> Iterator[None]:
     variables = inner._trainable_variables
     kept = [ops.convert_to_numpy(v) for v in variables]
     try:
-        # Keras' own: the averages overwrite the weights.
+        # Keras' own: the averages overwrite the weights. On JAX both then are one array, which the
+        # next program would take for its own and delete.
         inner.finalize_variable_values(variables)
+        for variable in variables:
+            variable.assign(np.array(ops.convert_to_numpy(variable)))
         yield
     finally:
         for variable, value in zip(variables, kept, strict=True):
