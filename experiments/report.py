@@ -1284,7 +1284,8 @@ def pretraining_card(card):
     training = metadata["training"]
     history, steps = training["history"], training["config"]["optimization"]
     last = history[-1]["step"]
-    every = 1000 if last > 1000 else steps["checkpoint_every"]
+    # Checkpoints are logged; five to ten of them say enough.
+    every = steps["checkpoint_every"] * max(1, last // (5 * steps["checkpoint_every"]))
     losses = [row["loss"] for row in history if row["step"] % every == 0]
     rows = [
         ["parameters", metadata["num_parameters"]],
