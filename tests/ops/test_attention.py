@@ -241,6 +241,11 @@ def test_auto_picks_what_serves_the_grid():
     everything = Neighborhood(window=-1, corridor=99, time_offsets=tuple({*range(-15, 16)} - {0}))
     assert select_kernel(everything, (16, 8, 8), 16) == "dense"
     assert select_kernel(NEIGHBORHOODS["dilated_window"], (20, 16, 16), 4) == shift
+    # As in the preset `base`: 124 of 1,024 tokens.
+    most = Neighborhood(
+        window=2, corridor=1, time_offsets=(-8, -6, -4, -3, -2, -1, 1, 2, 3, 4, 6, 8)
+    )
+    assert select_kernel(most, (16, 8, 8), 32) == "dense"
     assert select_kernel(Neighborhood(window=-1), (20, 16, 16), 4) == "gather"
     assert select_kernel(Neighborhood(window=-1), (8, 16, 16), 4) == "dense"
 

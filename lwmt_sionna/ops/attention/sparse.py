@@ -157,7 +157,8 @@ def select_kernel(
 ) -> str:
     """The kernel that `kernel="auto"` stands for.
 
-    - below 512 tokens, and where the neighbourhood is more than half of them: `"dense"`;
+    - below 512 tokens, where the neighbourhood is more than half of them, and with heads of 12 or
+      more, which the shift kernel takes row by row, from a ninth on: `"dense"`;
     - where the neighbourhood differs from token to token by more than the edges of the grid
       (dilation with clamped edges), and where a class token takes part in routing: `"gather"`;
     - where the neighbourhood is most of the grid, so that its offsets are too many to spell out:
@@ -178,9 +179,9 @@ def select_kernel(
     """
     num_tokens = math.prod(grid)
     num_neighbors = neighborhood.num_neighbors(grid)
-    if num_tokens < MIN_SPARSE_TOKENS or 2 * num_neighbors > num_tokens:
-        return "dense"
     by_row = head_dim >= BY_ROW_HEAD_DIM
+    if num_tokens < MIN_SPARSE_TOKENS or (9 if by_row else 2) * num_neighbors > num_tokens:
+        return "dense"
     accelerated = on_accelerator()
     if (
         keras.backend.backend() != "torch"
