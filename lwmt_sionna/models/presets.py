@@ -31,6 +31,8 @@ _SHIPPED = pathlib.Path(__file__).parent / "preset_files"
 # Modules that presets of earlier versions name.
 _MOVED = {"lwmt_sionna.baselines.neural": "lwmt_sionna.training.contestants"}
 _CONFIG, _WEIGHTS, _METADATA = "config.json", "model.weights.h5", "metadata.json"
+# Where a configuration says that another preset has the weights of the backbone.
+_BACKBONE = "backbone_preset"
 # What HDF5 needs beside the weights, with a margin.
 _OVERHEAD_BYTES = 1 << 20
 
@@ -72,6 +74,7 @@ class PresetModel(PlainErrors, keras.Model):
         folder: PathLike,
         metadata: dict[str, Any] | None = None,
         readme: str | None = None,
+        backbone: str | None = None,
     ) -> None:
         """Writes configuration, weights, and metadata with the checksums of both, to a folder.
 
@@ -79,8 +82,10 @@ class PresetModel(PlainErrors, keras.Model):
             folder: Path of the folder; made if missing.
             metadata: JSON-compatible dictionary, e.g. the training record.
             readme: Text of the folder's README.
+            backbone: Name of the shipped preset, such as `"base"`, that the backbone of a task was
+                loaded from and still is: the folder then holds the rest of the task alone.
         """
-        save_preset(self, folder, metadata=metadata, readme=readme)
+        save_preset(self, folder, metadata=metadata, readme=readme, backbone=backbone)
 
 
 def list_presets(with_weights: bool | None = None, model: str | None = None) -> list[str]:
@@ -127,6 +132,7 @@ def preset_digest(preset: PathLike) -> str:
     """
     folder = preset_folder(preset)
     files = [folder / name for name in (_CONFIG, _WEIGHTS) if (folder / name).is_file()]
+    # A backbone that is kept elsewhere is named in the configuration, with its digest.
     return hashlib.sha256("".join(map(records.sha256, files)).encode()).hexdigest()
 
 
@@ -149,6 +155,7 @@ def load_preset(
         config = _with_dtype(config, keras.dtype_policies.get(dtype).name)
     # How a model was trained is no part of it.
     config.pop("compile_config", None)
+    backbone = config.pop(_BACKBONE, None)
     if array_shape is not None and isinstance(config.get("config"), dict):
         config["config"]["array_shape"] = list(array_shape)
     try:
@@ -169,9 +176,14 @@ def load_preset(
         )
     if not model.built:
         model.build(None)
-    if not load_weights:
-        return part
-    weights = folder / _WEIGHTS
+    if load_weights:
+        _load_weights(model, preset, sums, backbone)
+    return part
+
+
+def _load_weights(model, preset, sums, backbone):
+    """Weights of a preset, checked, and those of its backbone where another preset has them."""
+    weights = preset_folder(preset) / _WEIGHTS
     if not weights.is_file():
         raise ValueError(
             "The preset is an architecture and has no weights; `load_weights=False` builds it with "
@@ -179,12 +191,14 @@ def load_preset(
         )
     _check_sum(weights, sums)
     try:
-        model.load_weights(weights)
+        (model if backbone is None else _Rest(model)).load_weights(weights)
     except Exception as error:  # what a damaged file raises takes many forms
         raise ValueError(
             f"The preset's weights are damaged, or not of its architecture: {_first_line(error)}. "
             f"Received: {weights}"
         ) from error
+    if backbone is not None:
+        model.masked.set_weights(_shared(backbone, preset).get_weights())
     for variable in model.variables:
         values = ops.convert_to_numpy(variable)
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
@@ -192,7 +206,25 @@ def load_preset(
                 f"The preset's weights hold NaN or infinity, in {variable.path}. Received: "
                 f"{weights}"
             )
-    return part
+
+
+class _Rest(keras.Model):
+    """All of a task but its backbone."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.rest = [layer for layer in model.layers if layer is not model.masked]
+        self.built = True
+
+
+def _shared(backbone, preset):
+    """The shipped model that a preset has its backbone from, as it was."""
+    if preset_digest(backbone["preset"]) != backbone["digest"]:
+        raise ValueError(
+            f"The preset was made for another `{backbone['preset']}` than is shipped here. "
+            f"Received: preset={preset}"
+        )
+    return load_preset(backbone["preset"])
 
 
 def _read(path):
@@ -254,6 +286,7 @@ def save_preset(
     metadata: dict[str, Any] | None = None,
     readme: str | None = None,
     with_weights: bool = True,
+    backbone: str | None = None,
 ) -> None:
     """Writes a model to a preset's folder; every file appears only when complete.
 
@@ -263,17 +296,29 @@ def save_preset(
         metadata: JSON-compatible dictionary that joins the parameter count and the checksums.
         readme: Text of the README.
         with_weights: Whether to write the weights; without, the preset is an architecture alone.
+        backbone: See `PresetModel.save_to_preset`.
+
+    Raises:
+        ValueError: If the model has no backbone, or not that of `backbone`.
     """
+    saved, shared = model, None
+    if backbone is not None:
+        saved, shared = _Rest(model), load_preset(backbone)
+        pairs = zip(model.masked.get_weights(), shared.get_weights(), strict=True)
+        if not all(np.array_equal(mine, theirs) for mine, theirs in pairs):
+            raise ValueError(f"The model's backbone is another one. Received: backbone={backbone}")
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if with_weights:
-        room = 4 * num_saved_parameters(model) + _OVERHEAD_BYTES
+        room = 4 * num_saved_parameters(saved) + _OVERHEAD_BYTES
         with records.atomic_path(folder / _WEIGHTS, room) as temporary:
-            model.save_weights(temporary)
+            saved.save_weights(temporary)
     else:
         (folder / _WEIGHTS).unlink(missing_ok=True)
     config = keras.saving.serialize_keras_object(model)
     config.pop("compile_config", None)
+    if backbone is not None:
+        config[_BACKBONE] = {"preset": backbone, "digest": preset_digest(backbone)}
     details = {
         "model": type(model).__name__,
         "num_parameters": num_saved_parameters(model),

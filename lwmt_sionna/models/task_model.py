@@ -245,6 +245,16 @@ class TaskModel(BackboneTask):
         model.compile(optimizer, loss, metrics=[_restored(metric) for metric in metrics])
         return model.fit(features, labels, **options)
 
+    def errors(self, labels: Any, answers: Tensor) -> Tensor:
+        """Loss of every answer of each link, `[num_links]` or `[num_links, num_answers]`.
+
+        Args:
+            labels: See `fit_head`.
+            answers: Of the head.
+        """
+        loss: Any = keras.losses.get(_restored(self._objective["loss"]))
+        return getattr(loss, "call", loss)(ops.convert_to_tensor(labels), answers)
+
     def features(self, x: Tensor, **options: Any) -> Tensor:
         """What the head gets.
 

@@ -1,20 +1,26 @@
 """The tasks that come with the package: line of sight, best beams, positions."""
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from scipy.constants import speed_of_light
 
+from lwmt_sionna.layers.places import PlacesNearby
 from lwmt_sionna.layers.readout import AngleReadout, Readout, beams_to_patches
 from lwmt_sionna.models.normalization import unit_power
 from lwmt_sionna.models.task_model import Backbone, TaskModel
-from lwmt_sionna.ops.angle_delay import block_form
-from lwmt_sionna.typing import Tensor
+from lwmt_sionna.ops.angle_delay import block_form, strongest_path
+from lwmt_sionna.typing import Array, Tensor
 
-__all__ = ["BeamPredictor", "LineOfSightClassifier", "Localizer", "position_error"]
+__all__ = [
+    "BeamPredictor",
+    "LineOfSightClassifier",
+    "Localizer",
+    "place_features",
+    "position_error",
+]
 
 # Power gain of the middle of a cell in decibels: levels count from there.
 _REFERENCE_DB = -100.0
@@ -120,39 +126,119 @@ class BeamPredictor(TaskModel):
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")
 class Localizer(TaskModel):
-    """Tells where in a known place the user is; trained by the mean distance to the truth.
+    """Tells where users of a base station are, from few whose place is known.
 
-    Labels are positions in metres, `[batch, num_dims]`: `PathSequences.position[:, -1, :2]`.
+    The strongest path gives range and direction; a classifier that was taught in other cities tells
+    whether it is the line of sight; users nearby tell the rest (`PlacesNearby`). Nothing is
+    trained: `fit_head` takes known users at once. One localizer serves one base station with a line
+    of antennas half a wavelength apart.
+
+    Positions are `[batch, 2]` in metres: ahead of the line of antennas and along it, from the base
+    station. For one that looks along x, as traced ones do by default, these are
+    `(paths.position[:, -1] - paths.bs_position[paths.bs_index])[:, :2]`. Delays must be those
+    of the paths, from the base station on, below the symbol's length.
 
     Args:
-        backbone: See `TaskModel`.
-        mean: Mean position of the training data in metres, `[num_dims]`: the untrained answer.
-        spread: Standard deviation of the training data in metres, `[num_dims]`.
-        reference_db: See `TaskModel`.
+        sight: `LineOfSightClassifier`, such as `LineOfSightClassifier.from_preset("sight")`; or its
+            serialised form.
         **kwargs: Further arguments of `TaskModel`.
 
+    Call arguments:
+        h: See `TaskModel`; a dictionary with `"subcarrier_spacing"`, without which no range is
+            known.
+
     Returns:
-        Positions in metres, `[batch, num_dims]`.
+        Positions in metres, `[batch, 2]`.
     """
 
-    def __init__(
+    def __init__(self, sight: LineOfSightClassifier | dict[str, Any], **kwargs: Any) -> None:
+        if isinstance(sight, dict):
+            sight = keras.saving.deserialize_keras_object(sight)
+        if not isinstance(sight, LineOfSightClassifier):
+            raise ValueError(f"`sight` must be a LineOfSightClassifier. Received: sight={sight!r}")
+        kwargs = {"reference_db": sight.reference_db} | kwargs
+        head = PlacesNearby(dtype="float32", name="places")
+        super().__init__(sight.masked, head, position_error, **kwargs)
+        self.sight = sight
+        self._settings = {}
+
+    def build(self, h_shape: Any = None) -> None:
+        super().build(h_shape)
+        if not self.sight.built:
+            self.sight.build()
+
+    def call(
         self,
-        backbone: Backbone,
-        mean: Sequence[float],
-        spread: Sequence[float],
-        reference_db: float | None = _REFERENCE_DB,
-        **kwargs: Any,
-    ) -> None:
-        mean, spread = ([float(value) for value in pair] for pair in (mean, spread))
-        if not mean or len(spread) != len(mean) or not 0 < min(spread) <= max(spread) < math.inf:
+        h: Tensor | dict[str, Tensor],
+        array: str = "tx",
+        subcarriers: tuple[int, ...] | None = None,
+        training: bool | None = None,
+    ) -> Tensor:
+        form, x, _, scales = self._read(h, array, subcarriers)
+        # Who is known is no part of a compiled program: it may change.
+        seen = self._run(self.features, x, training=training, **scales)
+        return form.split_links(self.head(seen))
+
+    def features(self, x: Tensor, **options: Any) -> Tensor:
+        """Range in metres and sine of the strongest path, and the probability of sight.
+
+        Args:
+            x: See `TaskModel.features`.
+            **options: See `TaskModel.features`; `bandwidth` is needed.
+
+        Returns:
+            float32 `[batch, 3]`.
+        """
+        bandwidth = options.get("bandwidth")
+        if bandwidth is None:
             raise ValueError(
-                "`mean` and `spread` must hold a number per dimension, `spread` positive ones. "
-                f"Received: mean={mean}, spread={spread}"
+                "A localizer needs `subcarrier_spacing`, in hertz: call it with a dictionary. "
+                f"Received: {sorted(options)}"
             )
-        metres = keras.layers.Rescaling(spread, mean, dtype="float32")
-        head = keras.Sequential([Readout(len(mean), dtype="float32"), metres], name="head")
-        super().__init__(backbone, head, position_error, reference_db=reference_db, **kwargs)
-        self._settings = {"mean": mean, "spread": spread}
+        if self.backbone.position_units is None:
+            options = {"training": options.get("training")}
+        seen = self.sight.head(super().features(x, **options))
+        return place_features(strongest_path(unit_power(x)[0]), bandwidth, seen)
+
+    def fit_head(
+        self, features: Array, labels: Array, optimizer: Any = None, **options: Any
+    ) -> Any:
+        """Takes users whose place is known, in place of those before.
+
+        Args:
+            features: What `embed` returns, `[num_labels, 3]`.
+            labels: Their positions, `[num_labels, 2]`.
+            optimizer: Must be left out: nothing is trained in steps.
+            **options: Must be left out.
+        """
+        if optimizer is not None or options:
+            raise ValueError(
+                f"Nothing is trained in steps. Received: {optimizer=}, options={sorted(options)}"
+            )
+        self.build()
+        self.head.keep(features, labels)
+        # What Keras compiled holds those that were known before.
+        self.predict_function = self.test_function = None
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        del config["backbone"]
+        return {**config, "sight": keras.saving.serialize_keras_object(self.sight)}
+
+
+def place_features(strongest: Tensor, bandwidth: Tensor, sight: Tensor) -> Tensor:
+    """Features of a `Localizer`.
+
+    Args:
+        strongest: See `strongest_path`, `[batch, 2]`.
+        bandwidth: In hertz, a number or `[batch]`.
+        sight: Logits of the line of sight, `[batch, 1]`.
+
+    Returns:
+        float32 `[batch, 3]`.
+    """
+    distance = strongest[:, 0] * (speed_of_light / ops.cast(bandwidth, "float32"))
+    return ops.stack([distance, strongest[:, 1], ops.sigmoid(sight[:, 0])], axis=-1)
 
 
 def _power_in_beams(x, num_beams):

@@ -15,7 +15,11 @@ __all__ = [
     "delay_bins",
     "dft_matrix",
     "inverse_angle_delay_transform",
+    "strongest_path",
 ]
+
+# Grid in which the strongest path is sought, over that of the transform, and snapshots for it.
+_FINER, _LAST = 8, 4
 
 
 def angle_delay_transform(
@@ -80,6 +84,28 @@ def inverse_angle_delay_transform(
     return _apply(x, angular, _delay_block(num_subcarriers, num_delay, first_delay, True))
 
 
+def strongest_path(x: Tensor) -> Tensor:
+    """Delay and direction of the strongest path of a line of antennas, in the last four snapshots.
+
+    Args:
+        x: Real `[batch, time, num_ant, num_subcarriers, 2]`, antennas half a wavelength apart.
+
+    Returns:
+        float32 `[batch, 2]`: the delay times the bandwidth, from 0 to the number of subcarriers,
+        and the sine of the angle along the antennas, from -1 to 1; to an eighth of a bin.
+    """
+    num_ant, num_subcarriers = _check(x)
+    # Where the power of a user is that of noise in every bin, any will do.
+    fine = _apply(ops.cast(x[:, -_LAST:], "float32"), *_fine_blocks(num_ant, num_subcarriers))
+    power = ops.sum(ops.square(fine), axis=(1, -1))
+    place = ops.argmax(ops.reshape(power, (-1, power.shape[1] * power.shape[2])), axis=-1)
+    angle = ops.cast(ops.floor_divide(place, power.shape[2]), "float32") / power.shape[1]
+    delay = ops.cast(ops.mod(place, power.shape[2]), "float32") / _FINER
+    # Turns from one antenna to the next, from -1/2 to 1/2, are half of the sine.
+    sine = 2.0 * (angle - ops.cast(angle >= 0.5, "float32"))
+    return ops.stack([delay, sine], axis=-1)
+
+
 def delay_bins(num_subcarriers: int, num_delay: int | None = None, first_delay: int = 0) -> Array:
     """Indices of the delay bins that are kept, int `[num_delay]`."""
     num_delay = num_subcarriers if num_delay is None else num_delay
@@ -119,6 +145,7 @@ def _check(x):
 def _apply(x, angular, delay):
     """Left product with the angular matrix, right product with that of the delays."""
     num_ant, num_inputs, num_outputs = x.shape[-3], x.shape[-2], delay.shape[1] // 2
+    num_angles = angular.shape[1] // 2
     # Two real products for one complex one: [re, im] times the 2 x 2 block form of the matrix.
     y = ops.matmul(
         ops.reshape(x, (*_leading(x), num_ant, num_inputs * 2)),
@@ -130,7 +157,7 @@ def _apply(x, angular, delay):
         ops.reshape(y, (*_leading(x), num_outputs, num_ant * 2)),
         ops.convert_to_tensor(angular, dtype=x.dtype),
     )
-    y = ops.reshape(y, (*_leading(x), num_outputs, num_ant, 2))
+    y = ops.reshape(y, (*_leading(x), num_outputs, num_angles, 2))
     return ops.transpose(y, (*range(len(y.shape) - 3), -2, -3, -1))
 
 
@@ -158,6 +185,22 @@ def _delay_block(num_subcarriers, num_delay, first_delay, inverse):
     kept = delay_bins(num_subcarriers, num_delay, first_delay)
     matrix = dft_matrix(num_subcarriers)
     return block_form(matrix[kept] if inverse else matrix.conj()[:, kept])
+
+
+@functools.lru_cache(maxsize=8)
+def _fine_blocks(num_ant, num_subcarriers):
+    """Matrices of `_apply` for angles and delays an eighth of a bin apart."""
+
+    def turns(size, sign):
+        return np.exp(
+            sign
+            * 2j
+            * np.pi
+            * np.outer(np.arange(size), np.arange(_FINER * size))
+            / (_FINER * size)
+        )
+
+    return block_form(turns(num_ant, -1)), block_form(turns(num_subcarriers, 1))
 
 
 def block_form(matrix: Array) -> Array:

@@ -22,6 +22,7 @@ from lwmt_sionna.models import (
     LWMTBackbone,
     MaskedChannelModel,
     TaskModel,
+    presets,
 )
 from lwmt_sionna.ops import EnergyRouting, Neighborhood
 
@@ -66,7 +67,6 @@ TASKS = {
     "sight": lambda core: LineOfSightClassifier(core),
     "beams": lambda core: BeamPredictor(core, num_beams=5, num_horizons=2),
     "angles": lambda core: BeamPredictor(core, num_beams=8, num_horizons=1, num_angles=4),
-    "place": lambda core: Localizer(core, mean=(3.0, -4.0), spread=(10.0, 20.0)),
     "channel": lambda core: ChannelEstimator(core),
     "own": lambda core: TaskModel(core, Readout(2), loss="mse", metrics=["mae"]),
 }
@@ -101,7 +101,6 @@ def test_untrained_tasks_know_directions_alone(rng):
     np.testing.assert_array_equal(found["sight"], np.zeros((2, 1)))
     np.testing.assert_array_equal(found["beams"], np.zeros((2, 3, 5)))
     assert found["angles"].shape == (2, 2, 8) and np.all(found["angles"].max(axis=-1) < 1e-2)
-    np.testing.assert_array_equal(found["place"], [[3.0, -4.0]] * 2)
     np.testing.assert_array_equal(found["own"], np.zeros((2, 2)))
 
 
@@ -255,8 +254,10 @@ def test_wrong_arguments_are_named(rng):
         (lambda: TaskModel(backbone, "dense", "mse"), "head='dense'"),
         (lambda: ChannelEstimator("base"), "must be an LWMTBackbone. Received: backbone=base"),
         (lambda: BeamPredictor(backbone, num_beams=1), "num_beams=1"),
-        (lambda: Localizer(backbone, (0.0, 0.0), (1.0, 0.0)), r"spread=\[1.0, 0.0\]"),
-        (lambda: Localizer(backbone, (0.0, 0.0), (1.0,)), r"spread=\[1.0\]"),
+        (lambda: Localizer(backbone), "must be a LineOfSightClassifier. Received: sight=<LWMT"),
+        (lambda: Localizer(sight)(h), "needs `subcarrier_spacing`"),
+        (lambda: Localizer(sight)({"h": h, "subcarrier_spacing": np.ones(2)}), "No place is known"),
+        (lambda: Localizer(sight).fit_head(h, h, epochs=3), "epochs"),
         (lambda: Readout(0), "units=0"),
         (lambda: sight(h[0]), r"h.shape=\(3, 8, 4\)"),
         (lambda: sight({"h": h, "mask": h.real > 0}), "keys=.*'mask'"),
@@ -334,3 +335,69 @@ def test_beams_learned_on_one_side_are_known_on_the_other():
         AngleReadout(4, 30)
     with pytest.raises(ValueError, match=r"\[batch, 4, delay, width\]"):
         head(features[:, :2])
+
+
+def walkers(rng, count, bandwidth=BAND * 2e6):
+    """Users in sight around a base station, on one side of it: places and what it sees of them."""
+    places = np.stack([rng.uniform(10, 60, count), rng.uniform(-60, 60, count)], axis=1)
+    distance = np.linalg.norm(places, axis=1)
+    turns = np.multiply.outer(places[:, 1] / distance, np.arange(ANT) / 2)
+    delays = np.multiply.outer(distance / 299_792_458.0, np.arange(BAND) / BAND * bandwidth)
+    h = np.exp(2j * np.pi * (turns[:, None, :, None] - delays[:, None, None]))
+    h = np.repeat(h, TIME, axis=1) / distance[:, None, None, None]
+    spacing = np.full(count, bandwidth / BAND, np.float32)
+    return places, {"h": h.astype(np.complex64), "subcarrier_spacing": spacing}
+
+
+def test_a_localizer_places_users_by_others_and_keeps_them(rng, tmp_path):
+    sight = eager(LineOfSightClassifier(make_masked()))
+    sight.head.answers.bias.assign([9.0])  # all are in sight
+    localizer = eager(Localizer(sight))
+    places, x = walkers(rng, 24)
+    known = {name: value[:12] for name, value in x.items()}
+    asked = {name: value[12:] for name, value in x.items()}
+    features = localizer.embed(known)
+    assert features.shape == (12, 3) and (features[:, 2] > 0.99).all()
+    # An eighth of a bin is five metres.
+    np.testing.assert_allclose(features[:, 0], np.linalg.norm(places[:12], axis=1), atol=3.0)
+    localizer.fit_head(features, places[:12])
+    found = numpy(localizer(asked))
+    assert np.median(np.linalg.norm(found - places[12:], axis=1)) < 8.0
+    localizer.compile(run_eagerly=True)
+    np.testing.assert_allclose(localizer.predict(asked, verbose=0), found, atol=1e-3)
+    localizer.save_to_preset(tmp_path)
+    again = eager(Localizer.from_preset(tmp_path))
+    np.testing.assert_allclose(numpy(again(asked)), found, atol=1e-3)
+    # Sionna's form has the links in front.
+    sionna = np.swapaxes(asked["h"], 1, 2).reshape(12, 1, 1, 1, ANT, TIME, BAND)
+    places = numpy(again({**asked, "h": sionna}))
+    np.testing.assert_allclose(places[:, 0, 0, 0], found, atol=1e-3)
+    again.fit_head(features[:1], np.float32([[-5.0, 0.0]]))
+    assert (numpy(again(asked))[:, 0] < 0).all() and (
+        again.predict(asked, verbose=0)[:, 0] < 0
+    ).all()
+
+
+def test_a_task_may_have_its_backbone_from_a_shipped_preset(rng, tmp_path, monkeypatch):
+    task = eager(LineOfSightClassifier(MaskedChannelModel.from_preset("tiny")), moved=0.0)
+    move(task.head, 0.3)
+    x = {
+        "h": channels(rng, 2, TIME, ANT, ANT),
+        "sampling_period": np.full(2, 5e-3, np.float32),
+        "subcarrier_spacing": np.full(2, 540e3, np.float32),
+    }
+    expected = numpy(task(x))
+    task.save_to_preset(tmp_path / "whole")
+    task.save_to_preset(tmp_path / "head", backbone="tiny")
+    sizes = [(tmp_path / n / "model.weights.h5").stat().st_size for n in ("head", "whole")]
+    assert sizes[0] < sizes[1] / 3
+    again = eager(LineOfSightClassifier.from_preset(tmp_path / "head"))
+    np.testing.assert_allclose(numpy(again(x)), expected, atol=1e-5)
+    move(task.masked, 0.1)
+    with pytest.raises(ValueError, match=r"backbone is another one\. Received: backbone=tiny"):
+        task.save_to_preset(tmp_path / "other", backbone="tiny")
+    assert not (tmp_path / "other").exists()
+    digest = presets.preset_digest
+    monkeypatch.setattr(presets, "preset_digest", lambda name: digest(name)[::-1])
+    with pytest.raises(ValueError, match="made for another `tiny` than is shipped"):
+        LineOfSightClassifier.from_preset(tmp_path / "head")

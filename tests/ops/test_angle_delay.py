@@ -6,7 +6,11 @@ import pytest
 from keras import ops
 
 from lwmt_sionna.data import PlanarArray, subcarrier_frequencies
-from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
+from lwmt_sionna.ops.angle_delay import (
+    angle_delay_transform,
+    inverse_angle_delay_transform,
+    strongest_path,
+)
 
 
 def stacked(h):
@@ -101,3 +105,22 @@ def test_wrong_shapes_are_refused(shape):
 def test_array_shape_must_match_the_antennas():
     with pytest.raises(ValueError, match="num_ant=12"):
         angle_delay_transform(np.zeros((1, 12, 4, 2), np.float32), array_shape=(4, 4, 1))
+
+
+@pytest.mark.parametrize(("sine", "delay"), [(0.4, 3.2), (-0.97, 0.0), (0.0, 11.6), (-0.23, 7.51)])
+def test_the_strongest_path_of_the_last_snapshots_is_found(rng, sine, delay):
+    frequencies = subcarrier_frequencies(12, 540e3)
+
+    def wave(sine, delay):
+        ramp = np.exp(-2j * np.pi * frequencies * delay / (12 * 540e3))
+        return np.outer(PlanarArray(num_cols=16).response(np.pi / 2, np.arcsin(sine)), ramp)
+
+    turns = np.exp(2j * np.pi * rng.random((3, 6, 1, 1)))
+    h = wave(sine, delay) * turns + 0.5 * wave(0.7, 5.0)
+    h[:, :2] = 9.0 * wave(-0.6, 9.0)  # what was before
+    h += 0.1 * rng.standard_normal(h.shape)
+    found = ops.convert_to_numpy(strongest_path(stacked(h)))
+    assert found.shape == (3, 2) and found.dtype == np.float32
+    # An eighth of a bin apart, and a little of the other path.
+    np.testing.assert_allclose((found[:, 0] - delay + 6) % 12, 6.0, atol=0.2)
+    np.testing.assert_allclose(found[:, 1], sine, atol=0.02)
