@@ -30,7 +30,7 @@ UNPOLISHED := XLA_FLAGS="--xla_backend_optimization_level=0 --xla_cpu_use_fusion
 PYTEST = $(PY) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS) $(1) || [ $$? -eq 5 ]
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format slow data worlds train-worlds train dist notebooks docs doctor clean
+.PHONY: help setup demo test lint format slow data worlds train-worlds task-cities train dist notebooks docs doctor clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -83,6 +83,13 @@ train-worlds: setup ## trace and draw the worlds of experiments/configs/predicto
 	done
 	@for config in experiments/configs/training/*tr38901.toml; do \
 		$(PY) experiments/generate_channels.py --config $$config --out runs/train_worlds || exit; \
+	done
+
+task-cities: setup ## trace the cities of experiments/configs/teach_sight.toml
+	@for config in experiments/configs/tasks/data_*.toml; do \
+		name=$$(basename $$config .toml); \
+		$(PY) experiments/generate_sequences.py --config $$config \
+			--out runs/task_cities/$${name#data_}.h5 || exit; \
 	done
 
 train: setup ## train the small predictor again

@@ -9,7 +9,7 @@ import functools
 import hashlib
 import io
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Annotated, Any, NamedTuple
 
 import keras
@@ -35,8 +35,9 @@ from lwmt_sionna.data import (
 from lwmt_sionna.layers import AngleDelayTransform
 from lwmt_sionna.models import ChannelEstimator, MaskedChannelModel, TaskModel
 from lwmt_sionna.models.channel_estimator import HeadSums
-from lwmt_sionna.models.normalization import Frame
+from lwmt_sionna.models.normalization import Frame, unit_power
 from lwmt_sionna.models.presets import load_preset, preset_digest
+from lwmt_sionna.ops.angle_delay import strongest_path
 from lwmt_sionna.ops.patches import patchify
 from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import FILLED, Config, Interval, Positive, PositiveInt
@@ -56,6 +57,8 @@ _PATCH = (4, 4)
 _FAINTEST, _TINY = 1e-4, 1e-30
 # Subcarriers from one pilot to the next.
 _COMB = 4
+# Estimates that learn nothing.
+_ESTIMATES = ("linear", "pursuit", "lmmse")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,12 +142,16 @@ class Windows(NamedTuple):
         level_db: Mean power gain of the history, float32 `[num_windows]`.
         by_hand: float32 `[num_windows, num_features]`: see `sight_features`.
         profile: float16 `[num_windows, num_ant * num_subcarriers]`: see `delay_angle_profile`.
+        strongest: Delay and direction of the strongest path: see `strongest_path`, float32
+            `[num_windows, 2]`.
         angle_power: Power in the directions of the beams, of the history and as foreseen ahead,
             float32 `[num_first, 2, num_beams]`.
         embedded_pilots: `HeadSums` of the embeddings, of the first windows.
         pilots: `HeadSums` of the patches alone.
         estimates: Normalised errors of estimates without labels, by name, float `[num_tests]`.
         scene: Name of the scene.
+
+    What was not asked for is None.
     """
 
     trajectory: Array
@@ -156,16 +163,17 @@ class Windows(NamedTuple):
     station: Array
     speed: Array
     beam_power: Array
-    embeddings: Array
-    patches: Array
-    level_db: Array
-    by_hand: Array
-    profile: Array
-    angle_power: Array
-    embedded_pilots: HeadSums
-    pilots: HeadSums
-    estimates: dict[str, Array]
     scene: str
+    embeddings: Any = None
+    patches: Any = None
+    level_db: Any = None
+    by_hand: Any = None
+    profile: Any = None
+    strongest: Any = None
+    angle_power: Any = None
+    embedded_pilots: Any = None
+    pilots: Any = None
+    estimates: Any = None
 
 
 class _Sequences(NamedTuple):
@@ -183,6 +191,7 @@ def load_windows(
     preset: PathLike,
     store: Store,
     progress: Callable[[list[Any]], Iterator[Any]] = iter,
+    works: Collection[str] | None = None,
 ) -> Windows:
     """Windows of all files; what a killed run has finished is not computed again.
 
@@ -191,6 +200,8 @@ def load_windows(
         preset: Name or folder of a `MaskedChannelModel` preset.
         store: `Store` with a folder.
         progress: Function that goes through a list, such as a progress bar.
+        works: Which of `"look"`, `"directions"`, `"estimates"`, `"embeddings"` and `"sums"` are
+            done; all if None.
 
     Raises:
         ValueError: If files are missing, of different scenes, or too short.
@@ -223,7 +234,7 @@ def load_windows(
         key = common | own | {"data": file.digest, "taken": taken}
         row = _labels(config, file, start, part)
         for name, work in _WORKS.items():
-            if work.first and start:
+            if (work.first and start) or (works is not None and name not in works):
                 continue
             known = key | {"work": name} | (told if work.trained else {})
             row |= _kept(store, known, functools.partial(work.compute, config, file, own, models))
@@ -240,12 +251,11 @@ def _collect(joined, scene):
     sums = {
         field: HeadSums(*(joined.pop(f"{field}_{name}") for name in HeadSums._fields))
         for field in ("embedded_pilots", "pilots")
+        if f"{field}_gram" in joined
     }
-    estimates = {
-        name: joined.pop(name)[joined["is_test"][joined["is_first"]]]
-        for name in ("linear", "pursuit", "lmmse")
-    }
-    return Windows(**joined, **sums, estimates=estimates, scene=scene)
+    tests = joined["is_test"][joined["is_first"]]
+    estimates = {name: joined.pop(name)[tests] for name in _ESTIMATES if name in joined}
+    return Windows(**joined, **sums, estimates=estimates or None, scene=scene)
 
 
 def _read(config, file, number):
@@ -336,7 +346,15 @@ def _look(config, file, own, _):
         "level_db": (10 * np.log10(power + _TINY)).astype(np.float32),
         "by_hand": sight_features(h),
         "profile": delay_angle_profile(h).astype(np.float16),
+        "strongest": np.concatenate(
+            [_strongest(h[i : i + _BATCH]) for i in range(0, len(h), _BATCH)]
+        ),
     }
+
+
+def _strongest(h):
+    x = keras.ops.convert_to_tensor(h.view(np.float32).reshape(*h.shape, 2))
+    return keras.ops.convert_to_numpy(strongest_path(unit_power(x)[0]))
 
 
 def _patches(h, patch, power):
@@ -384,7 +402,7 @@ def _estimate(config, file, own, _):
     """Estimates that learn nothing, of the tests; NaN elsewhere."""
     paths, h, y = _pilots(config, file, own)
     mask, chosen = config.pilot_mask, file.is_test[slice(*own["part"])]
-    found = {name: np.full(len(h), np.nan) for name in ("linear", "pursuit", "lmmse")}
+    found = {name: np.full(len(h), np.nan) for name in _ESTIMATES}
     if not chosen.any():
         return found
     paths, h, y = paths.select(chosen), h[chosen], y[chosen]

@@ -19,6 +19,7 @@ _CLASSES = {
     "pretrain": ("lwmt_sionna.training", "PretrainConfig"),
     "pretraining/": ("lwmt_sionna.rt", "GenerationConfig"),
     "task": ("lwmt_sionna.training.task_studies", "TaskStudyConfig"),
+    "teach": ("lwmt_sionna.training.teaching", "TeachConfig"),
     "training/": ("lwmt_sionna.link.phy.tr38901", "Tr38901Config"),
     "wide": ("lwmt_sionna.rt", "GenerationConfig"),
     "worlds": ("lwmt_sionna.link.sweep.worlds", "WorldsConfig"),

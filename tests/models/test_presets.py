@@ -1,21 +1,31 @@
 """Shipped presets: what they hold, and that architectures without weights are told apart."""
 
 import json
+import pathlib
 import shutil
 
+import keras
 import numpy as np
 import pytest
 
 from lwmt_sionna import ChannelPredictor, LWMTBackbone, MaskedChannelModel
-from lwmt_sionna.data import draw_clusters
-from lwmt_sionna.models import DEFAULT_PRESET, list_presets
+from lwmt_sionna.data import (
+    PlanarArray,
+    draw_clusters,
+    read_paths,
+    subcarrier_frequencies,
+    synthesize,
+)
+from lwmt_sionna.models import DEFAULT_PRESET, LineOfSightClassifier, list_presets
 from lwmt_sionna.models.presets import preset_digest, preset_folder
 from lwmt_sionna.training.studies import CONDITIONS, draw_views, reconstruction_points
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 def test_presets_without_weights_are_told_apart():
     assert {"paper", "testing"} <= set(list_presets(with_weights=False))
-    assert {"universal", "small", "paths", "base", "tiny"} <= set(list_presets(with_weights=True))
+    assert {"universal", "small", "paths", "base", "sight", "tiny"} <= set(list_presets(True))
     assert DEFAULT_PRESET == "universal"
     assert list_presets(True, model="MaskedChannelModel") == ["base", "tiny"]
     assert sorted(list_presets(True) + list_presets(False)) == list_presets()
@@ -97,3 +107,20 @@ def test_a_full_disk_is_told_by_path_and_leaves_the_preset(tmp_path, full_disk):
     with full_disk(4096), pytest.raises(OSError, match=r"model\.weights\.h5"):
         predictor.save_to_preset(tmp_path / "preset")
     assert {path.name: path.read_bytes() for path in (tmp_path / "preset").iterdir()} == before
+
+
+def test_sight_knows_a_city_that_it_was_not_taught_in():
+    paths = read_paths(ROOT / "experiments" / "data" / "san_francisco_30kmh_5ms.h5")
+    paths = paths.select(np.arange(48))
+    frequencies = subcarrier_frequencies(32, 540e3)
+    h = synthesize(paths, PlanarArray(num_cols=32), frequencies, snapshots=np.arange(16))
+    scales = {"sampling_period": paths.sampling_period, "subcarrier_spacing": 540e3}
+    x = {"h": h} | {name: np.full(len(h), value, np.float32) for name, value in scales.items()}
+    task = LineOfSightClassifier.from_preset("sight")
+    answers = task.head(task.embed(x, batch_size=16))
+    seen = keras.ops.convert_to_numpy(answers)[:, 0] > 0
+    assert np.mean(seen == paths.line_of_sight[:, 15]) > 0.85
+    # All but the head is that of `base`.
+    base = MaskedChannelModel.from_preset("base")
+    for mine, theirs in zip(task.masked.get_weights(), base.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
