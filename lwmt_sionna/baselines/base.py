@@ -208,7 +208,8 @@ class CompiledPredictor(Predictor):
     Args:
         batch_size: Sequences per call of the compiled model; the last batch is padded, so that one
             program serves all.
-        num_threads: Calls of the compiled model at a time. Defaults to the number of cores.
+        num_threads: Calls of the compiled model at a time. Defaults to the number of cores. One on
+            JAX, where Keras gives a model's weights away to each call until it ends.
     """
 
     def __init__(self, batch_size: int = 32, num_threads: int | None = None) -> None:
@@ -221,6 +222,8 @@ class CompiledPredictor(Predictor):
         self._compiled: set[Any] = set()
 
     def _num_threads(self):
+        if keras.backend.backend() == "jax":
+            return 1
         return len(os.sched_getaffinity(0)) if self.num_threads is None else self.num_threads
 
     def predict(self, history: Array, num_horizons: int) -> Array:

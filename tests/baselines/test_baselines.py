@@ -162,6 +162,21 @@ def test_missing_reports_are_told_from_their_neighbours(rng):
         )
 
 
+def test_batches_side_by_side_share_a_model(rng):
+    class Scaled(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.scale = self.add_weight(shape=(4, 1), initializer="ones")
+
+        def call(self, history):
+            return history[:, -1:] * self.scale
+
+    h = (rng.standard_normal((40, 3, 2, 4)) * (1 + 1j)).astype(np.complex64)
+    predictor = baselines.ModelPredictor(Scaled(), batch_size=2, num_threads=4)
+    for _ in range(3):
+        np.testing.assert_allclose(predictor(h, 1)[:, 0], h[:, -1], rtol=1e-6)
+
+
 @pytest.mark.parametrize("knows", [True, False])
 def test_models_that_know_of_lost_reports_are_told(rng, knows):
     """What is told of other models lost is filled before them; whatever stood there is not seen."""
