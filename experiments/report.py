@@ -29,7 +29,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 CARD = "lwmt_sionna/models/preset_files/universal/README.md"
 PRETRAINED_CARD = "lwmt_sionna/models/preset_files/base/README.md"
 TINY_CARD = "lwmt_sionna/models/preset_files/tiny/README.md"
-CARDS = (CARD, PRETRAINED_CARD, TINY_CARD)
+SIGHT_CARD = "lwmt_sionna/models/preset_files/sight/README.md"
+CARDS = (CARD, PRETRAINED_CARD, TINY_CARD, SIGHT_CARD)
 PAGES = ("README.md", "docs/architecture.md", "docs/results.md", *CARDS)
 MARKER = re.compile(r"(<!-- report: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -121,6 +122,7 @@ DRAWN = {
     ),
     "pretraining": ("pretraining", "lwmt_sionna.training.figures:plot_mask_ablation"),
     "tasks": ("task_eval", "lwmt_sionna.training.figures:plot_tasks"),
+    "taught": ("task_taught", "lwmt_sionna.training.figures:plot_tasks"),
     "embeddings": ("task_eval", "lwmt_sionna.training.figures:plot_embeddings"),
     "worlds": ("worlds_eval", "lwmt_sionna.link.sweep.figures:plot_worlds"),
     "tracing_benchmark": (
@@ -1069,10 +1071,13 @@ TASK_METRICS = {
     ("estimation", "nmse_pooled_db"): ("estimation: pooled NMSE [dB]", "{:.1f}"),
 }
 TASK_MODELS = {
-    "base": "**head on `base`**",
+    "taught": "**head on `base`, taught in other cities**",
+    "taught_alone": "taught in other cities, no label here",
+    "base": "head on `base`",
     "scratch": "the same head on patches",
     "k_factor": "threshold of the K-factor",
     "delay_spread": "threshold of the delay spread",
+    "geometry": "users nearby by range and direction, sight unknown",
     "boosting": "gradient boosting",
     "neighbors": "K nearest neighbours",
     "angle": "strongest angle",
@@ -1086,9 +1091,18 @@ TASK_MODELS = {
 
 @block
 def task_scores():
+    return scores_by_labels("task_eval")
+
+
+@block
+def taught_scores():
+    return scores_by_labels("task_taught")
+
+
+def scores_by_labels(name):
     """Means over seeds, by number of labels; tasks with few windows have fewer of them."""
     values = collections.defaultdict(list)
-    for p in read("task_eval")["points"]:
+    for p in read(name)["points"]:
         if p["value"] is not None:
             key = p["task"], p["metric"], p["model"], p["num_labels"]
             values[key].append(p["value"])
@@ -1108,8 +1122,17 @@ def task_scores():
 
 @block
 def task_verdicts():
+    return verdicts_by_labels("task_eval", "head on `base` against")
+
+
+@block
+def taught_verdicts():
+    return verdicts_by_labels("task_taught", "head taught in other cities against")
+
+
+def verdicts_by_labels(name, against):
     rows = []
-    for c in read("task_eval")["comparisons"]:
+    for c in read(name)["comparisons"]:
         name, form = TASK_METRICS[c["task"], c["metric"]]
         if c["difference"] is None or c["metric"] in ("accuracy", "loss_db", "loss_ahead_db"):
             continue
@@ -1120,7 +1143,7 @@ def task_verdicts():
         ends = " to ".join(form.format(c[end]) for end in ("low", "high"))
         difference = f"{form.format(c['difference'])} ({ends})"
         rows.append([name, f"{c['num_labels']:,}", told, difference, c["verdict"]])
-    header = ["figure", "labels", "head on `base` against", "difference", "verdict"]
+    header = ["figure", "labels", against, "difference", "verdict"]
     return table(header, rows)
 
 
@@ -1305,6 +1328,17 @@ def pretrained_card():
 @block
 def tiny_card():
     return pretraining_card(TINY_CARD)
+
+
+@block
+def sight_card():
+    """In which cities the head was taught, and how it answers for other users there."""
+    training = records.read_json((ROOT / SIGHT_CARD).with_name("metadata.json"))["training"]
+    rows = [
+        [p["scene"], p["num_training"], p["num_held"], f"{p['accuracy']:.3f}"]
+        for p in training["points"]
+    ]
+    return table(["city", "users", "others, held out", "of these right"], rows)
 
 
 # --- verdicts ---------------------------------------------------------------------------------

@@ -33,9 +33,12 @@ _TASKS = {
     "estimation": ("nmse_median_db", "estimation: median NMSE [dB]"),
 }
 _CONTESTANTS = {
+    "taught": ("#56B4E9", "^", "taught in other cities"),
+    "taught_alone": ("#56B4E9", "--", "taught, no label here"),
     "base": ("#0072B2", "o", "head on pretrained embeddings"),
     "scratch": ("#D55E00", "v", "the same head on patches"),
     "neighbors": ("#009E73", "s", "K nearest neighbours"),
+    "geometry": ("#F0E442", "P", "range and direction, sight unknown"),
     "boosting": ("#CC79A7", "D", "gradient boosting"),
     "k_factor": ("#E69F00", "<", "threshold of the K-factor"),
     "delay_spread": ("#8C564B", ">", "threshold of the delay spread"),

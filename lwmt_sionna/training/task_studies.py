@@ -22,16 +22,19 @@ from lwmt_sionna.baselines.tasks import (
     boost_classifier,
 )
 from lwmt_sionna.evaluation import to_db, verdict
-from lwmt_sionna.layers import beams_to_patches
-from lwmt_sionna.models import BeamPredictor, LineOfSightClassifier, Localizer, LWMTBackbone
+from lwmt_sionna.layers import Readout, beams_to_patches
+from lwmt_sionna.layers.places import PlacesNearby
+from lwmt_sionna.models import BeamPredictor, LineOfSightClassifier, LWMTBackbone, TaskModel
 from lwmt_sionna.models.presets import preset_digest, preset_folder
+from lwmt_sionna.models.tasks import place_features, position_error
 from lwmt_sionna.runs import records
-from lwmt_sionna.runs.configuration import FILLED, NonNegative, Positive, PositiveInt
+from lwmt_sionna.runs.configuration import FILLED, PositiveInt
 from lwmt_sionna.runs.digests import code_digest
 from lwmt_sionna.runs.parallel import progress_bar
 from lwmt_sionna.runs.shipped import find
 from lwmt_sionna.runs.store import RunFolder
-from lwmt_sionna.training.task_windows import WindowConfig, Windows, load_windows
+from lwmt_sionna.training.task_windows import Windows, load_windows
+from lwmt_sionna.training.teaching import HeadConfig, teach
 from lwmt_sionna.typing import Array, PathLike
 
 logger = logging.getLogger(__name__)
@@ -48,16 +51,26 @@ __all__ = [
 TaskName: TypeAlias = Literal["line_of_sight", "beam", "position", "estimation"]
 
 _TRAINED = "base"
+_TAUGHT = "taught"
 _SCRATCH = "scratch"
 # The first contestant of each task is the pretrained one; the last ones learn nothing.
 _CONTESTANTS: dict[str, tuple[str, ...]] = {
-    "line_of_sight": (_TRAINED, _SCRATCH, "k_factor", "delay_spread", "boosting"),
+    "line_of_sight": (
+        _TAUGHT, _TRAINED, _SCRATCH, "k_factor", "delay_spread", "boosting", "taught_alone",
+    ),
     "beam": (_TRAINED, _SCRATCH, "neighbors", "angle", "predicted_angle"),
-    "position": (_TRAINED, _SCRATCH, "neighbors"),
+    "position": (_TAUGHT, _TRAINED, _SCRATCH, "geometry", "neighbors"),
     "estimation": (_TRAINED, _SCRATCH, "start", "linear", "pursuit", "lmmse"),
+}  # fmt: skip
+_UNTAUGHT = ("taught_alone", "angle", "predicted_angle", "start", "linear", "pursuit", "lmmse")
+_CEILINGS, _OWN = ("lmmse",), ("taught_alone",)
+# What contestants look at, see `load_windows`.
+_LOOKS = {
+    "line_of_sight": ("look", "embeddings"),
+    "beam": ("look", "embeddings", "directions"),
+    "position": ("look", "embeddings"),
+    "estimation": ("estimates", "sums"),
 }
-_UNTAUGHT = ("angle", "predicted_angle", "start", "linear", "pursuit", "lmmse")
-_CEILINGS = ("lmmse",)
 _OF_HEADS = ("steps", "learning_rate", "weight_decay")
 #: Figures of each task, and whether the larger one is the better one.
 METRICS: dict[str, dict[str, bool]] = {
@@ -69,22 +82,19 @@ METRICS: dict[str, dict[str, bool]] = {
 _NUM_RESAMPLES, _LEVEL = 1000, 0.95
 # A beam that collects less than this of the best one's power counts as much.
 _LEAST_BEAM = 1e-6
-_BATCH, _LEAST_STEPS, _LEAST_HELD, _PATIENCE = 64, 20, 5, 6
+_LEAST_HELD, _ROWS = 5, 500
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class TaskStudyConfig(WindowConfig):
-    """What is compared, and how heads learn.
+class TaskStudyConfig(HeadConfig):
+    """What is compared; a tenth of the labels, or five or half of them, tell heads when to stop.
 
     Attributes:
         tasks: Some of `"line_of_sight"`, `"beam"`, `"position"` and `"estimation"`.
         num_labels: Numbers of labels. More than there are stand for all of them.
         seeds: Seeds of the draws of labels and of the heads.
-        steps: Training steps of a head at most. A tenth of the labels, and five of them or half
-            where they are few, tell when to stop, and whether to begin.
-        learning_rate: Of AdamW.
-        weight_decay: Of AdamW; for all contestants alike, chosen in a city of training.
+        sight: Preset of a `LineOfSightClassifier` over the same backbone, taught in other cities.
     """
 
     tasks: Annotated[tuple[TaskName, ...], FILLED] = (
@@ -92,9 +102,7 @@ class TaskStudyConfig(WindowConfig):
     )  # fmt: skip
     num_labels: Annotated[tuple[PositiveInt, ...], FILLED] = (10, 100, 1000, 10000)
     seeds: Annotated[tuple[int, ...], FILLED] = (1, 2, 3)
-    steps: PositiveInt = 1500
-    learning_rate: Positive = 1e-3
-    weight_decay: NonNegative = 1e-2
+    sight: str = "sight"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -147,15 +155,17 @@ def evaluate_tasks(
     import sklearn  # noqa: F401 - what is missing is told before hours of work
 
     told = {"preset": preset_digest(preset)}
+    taught = {"sight": preset_digest(config.sight)}
     names = {name for f in config.files for name in (f.data, f.beams) if name is not None}
     inputs: dict[str, PathLike] = {find(name).stem: find(name) for name in sorted(names)}
     bar = functools.partial(progress_bar, unit="piece", desc="windows", show=progress)
     with RunFolder(workdir) as folder:
-        windows = load_windows(config, preset, folder.store, bar)
+        works = {work for task in config.tasks for work in _LOOKS[task]}
+        windows = load_windows(config, preset, folder.store, bar, works)
         settings = {
             name: value
             for name, value in config.to_dict().items()
-            if name not in ("tasks", "num_labels", "seeds", "files", *_OF_HEADS)
+            if name not in ("tasks", "num_labels", "seeds", "files", "sight", *_OF_HEADS)
         }
         learned = {name: getattr(config, name) for name in _OF_HEADS}
         common = {
@@ -168,17 +178,19 @@ def evaluate_tasks(
         cases = list(_cases(config, windows))
         for case in progress_bar(cases, unit="answer", desc="tasks", show=progress):
             # Sums of pilots hold scale and motion as the preset has them, read or not.
-            trained = case.model in (_TRAINED, _SCRATCH, "start")
+            trained = case.model in (_TAUGHT, *_OWN, _TRAINED, _SCRATCH, "start")
             key = common | (told if trained else {}) | {"case": list(case)}
-            key |= {"heads": learned} if case.model in (_TRAINED, _SCRATCH) else {}
+            key |= taught if case.model.startswith(_TAUGHT) else {}
+            key |= {"heads": learned} if case.model in (_TAUGHT, _TRAINED, _SCRATCH) else {}
             compute = functools.partial(_answer, config, windows, *case)
             answers[case] = folder.store.compute(key, compute, " ".join(case[:2]))
         points = [p for case, value in answers.items() for p in _points(case, value, windows)]
         comparisons = list(_comparisons(answers, windows))
-        places = embedding_map(windows)
+        places = embedding_map(windows) if "embeddings" in works else []
     if "beam" in config.tasks:
         inputs[f"preset_{config.predictor}"] = preset_folder(config.predictor)
     inputs["preset_base"] = preset_folder(preset)
+    inputs["preset_sight"] = preset_folder(config.sight)
     return TaskScores(points, comparisons, places, inputs)
 
 
@@ -287,7 +299,7 @@ def _answer(config, windows, task, model, count, seed):
 
 
 def _head(config, windows, task, model, chosen, asked, seed):
-    """The same head on embeddings or on patches."""
+    """The same head on embeddings or on patches, as it begins or as it was taught elsewhere."""
     keras.utils.set_random_seed(seed)
     # Nothing of this backbone is ever built: heads read what was computed before.
     backbone = LWMTBackbone(width=8, depth=1, num_heads=1)
@@ -300,43 +312,37 @@ def _head(config, windows, task, model, chosen, asked, seed):
     else:
         labels = windows.position
         spread = np.maximum(labels[chosen].std(axis=0), 1.0)
-        solver = Localizer(backbone, labels[chosen].mean(axis=0), spread)
+        metres = keras.layers.Rescaling(spread, labels[chosen].mean(axis=0), dtype="float32")
+        head = keras.Sequential([Readout(2, dtype="float32"), metres])
+        solver = TaskModel(backbone, head, position_error)
+    if model == _TAUGHT:
+        solver.head.build((None, None, None, windows.embeddings.shape[-1]))
+        solver.head.set_weights(_taught(config).head.get_weights())
     features = functools.partial(_features, windows, task, model)
     # Heads are small: what they learn from must not be converted step by step.
     chosen = np.random.default_rng(seed).permutation(chosen)
     num_held = max(min(_LEAST_HELD, len(chosen) // 2), len(chosen) // 10)
     held, taught = chosen[:num_held], chosen[num_held:]
-    batch = min(_BATCH, len(taught))
-    # Epochs of whole batches: others would be compiled for themselves.
-    rows = np.resize(taught, batch * max(-(-len(taught) // batch), _LEAST_STEPS))
-    fit = functools.partial(
-        solver.fit_head,
-        features(rows),
-        labels[rows],
-        batch_size=batch,
-        validation_data=(features(held), labels[held]),
-        validation_batch_size=len(held),
-        verbose=0,
-    )
-    # What the head knows beforehand, nothing learned, counts as well as what comes after an epoch.
-    start = fit(keras.optimizers.SGD(0.0)).history["val_loss"][0]
-    weights = solver.head.get_weights()
-    history = fit(
-        keras.optimizers.AdamW(config.learning_rate, config.weight_decay),
-        epochs=max(1, config.steps * batch // len(rows)),
-        callbacks=[keras.callbacks.EarlyStopping(patience=_PATIENCE, restore_best_weights=True)],
-    ).history
-    if min(history["val_loss"]) >= start:
-        solver.head.set_weights(weights)
+    start = keras.ops.convert_to_numpy(solver.head(features(asked)))
+    parts = ((features(rows), labels[rows]) for rows in (taught, held))
+    before, after = teach(solver, *parts, config)
+    # What a head knows beforehand counts as well as what it learns, answer by answer.
     answers = keras.ops.convert_to_numpy(solver.head(features(asked)))
+    learned = (after < before)[..., None]
+    answers = np.where(learned, answers, start)
     if task == "line_of_sight":
         return answers[:, 0]
     return answers.argmax(axis=-1) if task == "beam" else answers
 
 
+@functools.lru_cache(maxsize=1)
+def _taught(config):
+    return LineOfSightClassifier.from_preset(config.sight)
+
+
 def _features(windows, task, model, rows):
     """Features of rows, float32, with what a task may know beside."""
-    source = windows.embeddings if model == _TRAINED else windows.patches
+    source = windows.patches if model == _SCRATCH else windows.embeddings
     features = source[rows].astype(np.float32)
     if task == "beam":
         # No level tells a beam: it counts from the mean of each window. Directions do, those of the
@@ -400,6 +406,43 @@ def _by_neighbors(labels_of, with_level):
     return answer
 
 
+def _logits(config, windows, rows):
+    """What the head that was taught in other cities says of sight, `[num_rows, 1]`."""
+    head = _taught(config).head
+    parts = np.array_split(rows, -(-len(rows) // _ROWS))
+    return np.concatenate(
+        [
+            keras.ops.convert_to_numpy(head(windows.embeddings[part].astype(np.float32)))
+            for part in parts
+        ]
+    )
+
+
+def _by_places(knows_sight):
+    """A `Localizer` for each base station, with the sight as taught elsewhere, or without it."""
+
+    def answer(config, windows, chosen, asked, seed):
+        rows = np.concatenate([chosen, asked])
+        logits = np.zeros((len(rows), 1), np.float32)
+        if knows_sight:
+            logits = _logits(config, windows, rows)
+        bandwidth = config.num_subcarriers * config.subcarrier_spacing
+        features = keras.ops.convert_to_numpy(
+            place_features(windows.strongest[rows], bandwidth, logits)
+        )
+        known, seen = features[: len(chosen)], features[len(chosen) :]
+        # Where nobody is known of a base station, the middle of all that are is as good as any.
+        answers = np.tile(windows.position[chosen].mean(axis=0), (len(asked), 1))
+        for station in np.unique(windows.station[chosen]):
+            mine, theirs = (windows.station[rows] == station for rows in (chosen, asked))
+            places = PlacesNearby()
+            places.keep(known[mine], windows.position[chosen][mine])
+            answers[theirs] = keras.ops.convert_to_numpy(places(seen[theirs]))
+        return answers
+
+    return answer
+
+
 def _by_angle(config, windows, chosen, asked, seed):
     return np.repeat(windows.angle_power[asked, 0].argmax(axis=-1)[:, None], 2, axis=1)
 
@@ -421,9 +464,14 @@ _WORKS: dict[tuple[str, str], Callable[..., Array]] = {
     ("line_of_sight", "k_factor"): _by_threshold("k_factor_db"),
     ("line_of_sight", "delay_spread"): _by_threshold("delay_spread"),
     ("line_of_sight", "boosting"): _by_boosting,
+    ("line_of_sight", "taught_alone"): lambda config, windows, chosen, asked, seed: _logits(
+        config, windows, asked
+    )[:, 0],
     ("beam", "angle"): _by_angle,
     ("beam", "predicted_angle"): _by_predicted_angle,
     ("beam", "neighbors"): _by_neighbors(lambda w: w.beam_power.argmax(axis=-1), False),
+    ("position", _TAUGHT): _by_places(True),
+    ("position", "geometry"): _by_places(False),
     ("position", "neighbors"): _by_neighbors(lambda w: w.position, True),
     ("estimation", _TRAINED): _linear_head("embedded_pilots"),
     ("estimation", _SCRATCH): _linear_head("pilots"),
@@ -510,7 +558,7 @@ def _comparisons(answers: dict[_Case, Array], windows: Windows) -> Iterator[dict
     for case, answer in answers.items():
         found.setdefault(case[:3], []).append(answer)
     for (task, model, count), values in found.items():
-        if model != _TRAINED:
+        if model != _CONTESTANTS[task][0]:
             continue
         for metric, larger in METRICS[task].items():
             mean = functools.partial(_mean_figure, task, metric, windows)
@@ -520,7 +568,7 @@ def _comparisons(answers: dict[_Case, Array], windows: Windows) -> Iterator[dict
                 (name, key)
                 for name in _CONTESTANTS[task][1:]
                 for key in ((task, name, count), (task, name, 0))
-                if key in found and name not in _CEILINGS
+                if key in found and name not in (*_CEILINGS, *_OWN)
             ]
             everyone = np.arange(int(windows.is_test.sum()))
             others.sort(key=lambda pair: mean(found[pair[1]])(everyone), reverse=larger)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lwmt_sionna.data import ClusterConfig, draw_clusters, write_paths
-from lwmt_sionna.models import LWMTBackbone, MaskedChannelModel
+from lwmt_sionna.models import LineOfSightClassifier, LWMTBackbone, MaskedChannelModel
 from lwmt_sionna.runs.store import Store
 from lwmt_sionna.training.figures import plot_embeddings, plot_tasks
 from lwmt_sionna.training.task_studies import (
@@ -19,6 +19,7 @@ from lwmt_sionna.training.task_studies import (
     evaluate_tasks,
 )
 from lwmt_sionna.training.task_windows import load_windows
+from lwmt_sionna.training.teaching import TeachConfig, teach_sight
 
 SMALL = {
     "num_history": 8, "num_starts": 2, "horizon": 1, "num_ant": 8, "num_beams": 8,
@@ -46,13 +47,17 @@ def write_preset(folder):
     model = MaskedChannelModel(backbone, local_scale=True, local_motion=True)
     model.build()
     model.save_to_preset(folder)
+    taught = LineOfSightClassifier(model)
+    taught.build()
+    taught.save_to_preset(folder / "sight")
     return folder
 
 
 @functools.cache
 def study(folder):
-    config = TaskStudyConfig.from_dict(SMALL | {"files": write_files(folder)})
-    return config, write_preset(folder / "preset")
+    preset = write_preset(folder / "preset")
+    told = {"files": write_files(folder), "sight": str(preset / "sight")}
+    return TaskStudyConfig.from_dict(SMALL | told), preset
 
 
 @pytest.fixture(scope="module")
@@ -111,20 +116,22 @@ def test_a_study_judges_all_contestants_once(folder, monkeypatch, tmp_path):
     pytest.importorskip("sklearn")
     config, preset = study(folder)
     points, comparisons, places, inputs = evaluate_tasks(config, preset, folder / "work")
-    assert set(inputs) == {"a", "b", "beams", "preset_base", "preset_small"}
+    assert set(inputs) == {"a", "b", "beams", "preset_base", "preset_sight", "preset_small"}
     for task, metrics in METRICS.items():
         mine = [p for p in points if p["task"] == task]
         assert {p["metric"] for p in mine} == set(metrics)
         # More labels than there are stand for all of them.
         everything = 30 if task in ("beam", "estimation") else 60
-        assert {p["num_labels"] for p in mine if p["model"] == "base"} == {6, everything}
+        heads = ["base", "taught"] if task in ("line_of_sight", "position") else ["base"]
+        for model in heads:
+            assert {p["num_labels"] for p in mine if p["model"] == model} == {6, everything}
     assert all(p["num_test"] == 10 for p in points)
     told = [p for p in points if p["value"] is not None]
     assert all(p["low"] <= p["value"] <= p["high"] for p in told if p["metric"] == "accuracy")
     against = {(c["task"], c["num_labels"], c["against"]) for c in comparisons}
     assert ("line_of_sight", 6, "ten_times_labels") in against
     assert ("position", 60, "best_other") in against
-    assert not any(c["rival"] == "lmmse" for c in comparisons)
+    assert not any(c["rival"] in ("lmmse", "taught") for c in comparisons)
     assert len(places) == 40 and {p["sight"] for p in places} == {False, True}
     record = {"points": points, "embedding_map": places}
     for draw in (plot_tasks, plot_embeddings):
@@ -133,3 +140,18 @@ def test_a_study_judges_all_contestants_once(folder, monkeypatch, tmp_path):
     # A second run reads what the first one has kept.
     monkeypatch.setattr(keras.Sequential, "fit", None)
     assert evaluate_tasks(config, preset, folder / "work").points == points
+
+
+@pytest.mark.slow
+def test_sight_is_taught_in_several_cities(folder):
+    config, preset = study(folder)
+    names = ("num_history", "num_ant", "num_beams", "num_subcarriers", "predictor", "horizon")
+    settings = {name: SMALL[name] for name in names} | {"num_starts": 1, "steps": 200}
+    config = TeachConfig.from_dict(
+        settings | {"files": [dataclasses.asdict(f) for f in config.files]}
+    )
+    task, points = teach_sight(config, preset, Store(folder / "taught"))
+    assert [p["num_training"] + p["num_held"] for p in points] == [20, 20]
+    # Of so few users little is learned, but something.
+    assert any(np.abs(np.asarray(w)).max() > 0 for w in task.head.answers.weights)
+    assert np.mean([p["accuracy"] for p in points]) > 0.5
