@@ -5,7 +5,6 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
-from scipy.constants import speed_of_light
 
 from lwmt_sionna.layers.places import PlacesNearby
 from lwmt_sionna.layers.readout import AngleReadout, Readout, beams_to_patches
@@ -24,6 +23,7 @@ __all__ = [
 
 # Power gain of the middle of a cell in decibels: levels count from there.
 _REFERENCE_DB = -100.0
+_METRES_PER_SECOND = 299_792_458.0
 
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")
@@ -237,7 +237,7 @@ def place_features(strongest: Tensor, bandwidth: Tensor, sight: Tensor) -> Tenso
     Returns:
         float32 `[batch, 3]`.
     """
-    distance = strongest[:, 0] * (speed_of_light / ops.cast(bandwidth, "float32"))
+    distance = strongest[:, 0] * (_METRES_PER_SECOND / ops.cast(bandwidth, "float32"))
     return ops.stack([distance, strongest[:, 1], ops.sigmoid(sight[:, 0])], axis=-1)
 
 

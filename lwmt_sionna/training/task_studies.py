@@ -24,8 +24,14 @@ from lwmt_sionna.baselines.tasks import (
 from lwmt_sionna.evaluation import to_db, verdict
 from lwmt_sionna.layers import Readout, beams_to_patches
 from lwmt_sionna.layers.places import PlacesNearby
-from lwmt_sionna.models import BeamPredictor, LineOfSightClassifier, LWMTBackbone, TaskModel
-from lwmt_sionna.models.presets import preset_digest, preset_folder
+from lwmt_sionna.models import (
+    BeamPredictor,
+    LineOfSightClassifier,
+    LWMTBackbone,
+    MaskedChannelModel,
+    TaskModel,
+)
+from lwmt_sionna.models.presets import load_preset, preset_digest, preset_folder
 from lwmt_sionna.models.tasks import place_features, position_error
 from lwmt_sionna.runs import records
 from lwmt_sionna.runs.configuration import FILLED, PositiveInt
@@ -154,6 +160,7 @@ def evaluate_tasks(
     """
     import sklearn  # noqa: F401 - what is missing is told before hours of work
 
+    _check_backbone(config.sight, preset)
     told = {"preset": preset_digest(preset)}
     taught = {"sight": preset_digest(config.sight)}
     names = {name for f in config.files for name in (f.data, f.beams) if name is not None}
@@ -192,6 +199,22 @@ def evaluate_tasks(
     inputs["preset_base"] = preset_folder(preset)
     inputs["preset_sight"] = preset_folder(config.sight)
     return TaskScores(points, comparisons, places, inputs)
+
+
+def _check_backbone(sight, preset):
+    """Refuses a head that was taught on other embeddings than it would be asked."""
+    backbones = (
+        load_preset(sight, LineOfSightClassifier).masked,
+        load_preset(preset, MaskedChannelModel),
+    )
+    mine, theirs = (model.get_weights() for model in backbones)
+    if [w.shape for w in mine] != [w.shape for w in theirs] or not all(
+        map(np.array_equal, mine, theirs)
+    ):
+        raise ValueError(
+            f"`sight` must be a preset over the same backbone. Received: sight={sight}, "
+            f"preset={preset}"
+        )
 
 
 def embedding_map(windows: Windows, most: int = 800) -> list[dict[str, Any]]:

@@ -116,6 +116,8 @@ def test_a_study_judges_all_contestants_once(folder, monkeypatch, tmp_path):
     pytest.importorskip("sklearn")
     config, preset = study(folder)
     points, comparisons, places, inputs = evaluate_tasks(config, preset, folder / "work")
+    with pytest.raises(ValueError, match="over the same backbone"):
+        evaluate_tasks(dataclasses.replace(config, sight="sight"), preset, folder / "work")
     assert set(inputs) == {"a", "b", "beams", "preset_base", "preset_sight", "preset_small"}
     for task, metrics in METRICS.items():
         mine = [p for p in points if p["task"] == task]
