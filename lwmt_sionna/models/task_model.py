@@ -196,7 +196,7 @@ class TaskModel(BackboneTask):
         training: bool | None = None,
     ) -> Tensor:
         form, x, _, scales = self._read(h, array, subcarriers)
-        return form.split_links(self._run(self._answer, x, training=training, **scales))
+        return form.split_links(self._solve(x, training=training, **scales))
 
     def embed(
         self,
@@ -280,6 +280,9 @@ class TaskModel(BackboneTask):
             level = level + gain - 0.1 * self.reference_db
         parts = [embeddings[:, -1], ops.mean(embeddings, axis=1), _PER_DECADE * level]
         return ops.concatenate(parts, axis=-1)
+
+    def _solve(self, x, **options):
+        return self._run(self._answer, x, **options)
 
     def _answer(self, x, **options):
         return self.head(self.features(x, **options))

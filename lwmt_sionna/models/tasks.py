@@ -156,7 +156,16 @@ class Localizer(TaskModel):
             sight = keras.saving.deserialize_keras_object(sight)
         if not isinstance(sight, LineOfSightClassifier):
             raise ValueError(f"`sight` must be a LineOfSightClassifier. Received: sight={sight!r}")
-        kwargs = {"reference_db": sight.reference_db} | kwargs
+        # Its head reads what its transform and reference give.
+        seen = sight.get_config()
+        names = ("reference_db", "array_shape", "num_delay", "first_delay")
+        kwargs = {name: seen[name] for name in names} | kwargs
+        shape = kwargs["array_shape"]
+        if shape is not None and (shape[0], shape[2]) != (1, 1):
+            raise ValueError(
+                "A localizer needs a line of antennas, one row of one polarisation. Received: "
+                f"array_shape={tuple(shape)}"
+            )
         head = PlacesNearby(dtype="float32", name="places")
         super().__init__(sight.masked, head, position_error, **kwargs)
         self.sight = sight
@@ -167,17 +176,9 @@ class Localizer(TaskModel):
         if not self.sight.built:
             self.sight.build()
 
-    def call(
-        self,
-        h: Tensor | dict[str, Tensor],
-        array: str = "tx",
-        subcarriers: tuple[int, ...] | None = None,
-        training: bool | None = None,
-    ) -> Tensor:
-        form, x, _, scales = self._read(h, array, subcarriers)
+    def _solve(self, x, **options):
         # Who is known is no part of a compiled program: it may change.
-        seen = self._run(self.features, x, training=training, **scales)
-        return form.split_links(self.head(seen))
+        return self.head(self._run(self.features, x, **options))
 
     def features(self, x: Tensor, **options: Any) -> Tensor:
         """Range in metres and sine of the strongest path, and the probability of sight.

@@ -255,6 +255,11 @@ def test_wrong_arguments_are_named(rng):
         (lambda: ChannelEstimator("base"), "must be an LWMTBackbone. Received: backbone=base"),
         (lambda: BeamPredictor(backbone, num_beams=1), "num_beams=1"),
         (lambda: Localizer(backbone), "must be a LineOfSightClassifier. Received: sight=<LWMT"),
+        (lambda: Localizer(sight, array_shape=(2, 4, 1)), r"array_shape=\(2, 4, 1\)"),
+        (
+            lambda: Localizer(LineOfSightClassifier(backbone, array_shape=(1, 4, 2))),
+            r"array_shape=\(1, 4, 2\)",
+        ),
         (lambda: Localizer(sight)(h), "needs `subcarrier_spacing`"),
         (lambda: Localizer(sight)({"h": h, "subcarrier_spacing": np.ones(2)}), "No place is known"),
         (lambda: Localizer(sight).fit_head(h, h, epochs=3), "epochs"),
