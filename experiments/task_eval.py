@@ -29,6 +29,9 @@ def main(argv=None):
     group.add_argument("--tasks", nargs="+", help="some of the tasks")
     group.add_argument("--num-labels", nargs="+", type=int, metavar="N", help="numbers of labels")
     group.add_argument("--seeds", nargs="+", type=int, help="of the draws and the heads")
+    group.add_argument(
+        "--sight", metavar="PRESET", help="taught in other cities, over --backbone; '' for none"
+    )
     group.add_argument("--learning-rate", type=float, metavar="R", help="of the heads")
     group.add_argument("--weight-decay", type=float, metavar="W", help="of the heads")
     parser.add_argument(
@@ -40,7 +43,7 @@ def main(argv=None):
     from lwmt_sionna.runs import records
     from lwmt_sionna.training.task_studies import TaskStudyConfig, evaluate_tasks
 
-    names = ("tasks", "num_labels", "seeds", "learning_rate", "weight_decay", "limit")
+    names = ("tasks", "num_labels", "seeds", "sight", "learning_rate", "weight_decay", "limit")
     config = TaskStudyConfig.from_toml(args.config, {name: getattr(args, name) for name in names})
     scores = evaluate_tasks(
         config, args.backbone, command_line.workdir(args), progress=False if args.quiet else None

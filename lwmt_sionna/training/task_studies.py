@@ -100,7 +100,8 @@ class TaskStudyConfig(HeadConfig):
         tasks: Some of `"line_of_sight"`, `"beam"`, `"position"` and `"estimation"`.
         num_labels: Numbers of labels. More than there are stand for all of them.
         seeds: Seeds of the draws of labels and of the heads.
-        sight: Preset of a `LineOfSightClassifier` over the same backbone, taught in other cities.
+        sight: Preset of a `LineOfSightClassifier` over the same backbone, taught in other cities;
+            nobody was taught if empty.
     """
 
     tasks: Annotated[tuple[TaskName, ...], FILLED] = (
@@ -160,9 +161,11 @@ def evaluate_tasks(
     """
     import sklearn  # noqa: F401 - what is missing is told before hours of work
 
-    _check_backbone(config.sight, preset)
-    told = {"preset": preset_digest(preset)}
-    taught = {"sight": preset_digest(config.sight)}
+    told, taught = {"preset": preset_digest(preset)}, {}
+    is_taught = any(_TAUGHT in _contestants(config, task) for task in config.tasks)
+    if is_taught:
+        _check_backbone(config.sight, preset)
+        taught = {"sight": preset_digest(config.sight)}
     names = {name for f in config.files for name in (f.data, f.beams) if name is not None}
     inputs: dict[str, PathLike] = {find(name).stem: find(name) for name in sorted(names)}
     bar = functools.partial(progress_bar, unit="piece", desc="windows", show=progress)
@@ -192,12 +195,13 @@ def evaluate_tasks(
             compute = functools.partial(_answer, config, windows, *case)
             answers[case] = folder.store.compute(key, compute, " ".join(case[:2]))
         points = [p for case, value in answers.items() for p in _points(case, value, windows)]
-        comparisons = list(_comparisons(answers, windows))
+        comparisons = list(_comparisons(config, answers, windows))
         places = embedding_map(windows) if "embeddings" in works else []
     if "beam" in config.tasks:
         inputs[f"preset_{config.predictor}"] = preset_folder(config.predictor)
     inputs["preset_base"] = preset_folder(preset)
-    inputs["preset_sight"] = preset_folder(config.sight)
+    if is_taught:
+        inputs["preset_sight"] = preset_folder(config.sight)
     return TaskScores(points, comparisons, places, inputs)
 
 
@@ -212,8 +216,8 @@ def _check_backbone(sight, preset):
         map(np.array_equal, mine, theirs)
     ):
         raise ValueError(
-            f"`sight` must be a preset over the same backbone. Received: sight={sight}, "
-            f"preset={preset}"
+            "`sight` must be a preset over the same backbone, or empty. Received: "
+            f"sight={sight}, preset={preset}"
         )
 
 
@@ -289,12 +293,18 @@ def area_under_curve(scores: Array, labels: Array) -> float:
     return float((rank - num_true * (num_true + 1) / 2) / (num_true * num_false))
 
 
+def _contestants(config, task):
+    """Names of the contestants of a task, the pretrained one first."""
+    names = _CONTESTANTS[task]
+    return names if config.sight else tuple(n for n in names if not n.startswith(_TAUGHT))
+
+
 def _cases(config, windows):
     """Task, contestant, number of labels and seed of every answer."""
     for task in config.tasks:
         available = int(np.sum(_candidates(task, windows)))
         counts = list(dict.fromkeys(min(n, available) for n in sorted(config.num_labels)))
-        for model in _CONTESTANTS[task]:
+        for model in _contestants(config, task):
             if model in _UNTAUGHT:
                 yield _Case(task, model, 0, 0)
             else:
@@ -573,7 +583,9 @@ def _points(case, answer, windows):
         }
 
 
-def _comparisons(answers: dict[_Case, Array], windows: Windows) -> Iterator[dict[str, Any]]:
+def _comparisons(
+    config: TaskStudyConfig, answers: dict[_Case, Array], windows: Windows
+) -> Iterator[dict[str, Any]]:
     """The pretrained contestant against the head from scratch with ten times the labels, and the
     best of all others with as many, ceilings apart.
     """
@@ -581,7 +593,7 @@ def _comparisons(answers: dict[_Case, Array], windows: Windows) -> Iterator[dict
     for case, answer in answers.items():
         found.setdefault(case[:3], []).append(answer)
     for (task, model, count), values in found.items():
-        if model != _CONTESTANTS[task][0]:
+        if model != _contestants(config, task)[0]:
             continue
         for metric, larger in METRICS[task].items():
             mean = functools.partial(_mean_figure, task, metric, windows)
@@ -589,7 +601,7 @@ def _comparisons(answers: dict[_Case, Array], windows: Windows) -> Iterator[dict
             rivals = [("scratch_10x", more)] if more in found else []
             others = [
                 (name, key)
-                for name in _CONTESTANTS[task][1:]
+                for name in _contestants(config, task)[1:]
                 for key in ((task, name, count), (task, name, 0))
                 if key in found and name not in (*_CEILINGS, *_OWN)
             ]

@@ -118,6 +118,10 @@ def test_a_study_judges_all_contestants_once(folder, monkeypatch, tmp_path):
     points, comparisons, places, inputs = evaluate_tasks(config, preset, folder / "work")
     with pytest.raises(ValueError, match="over the same backbone"):
         evaluate_tasks(dataclasses.replace(config, sight="sight"), preset, folder / "work")
+    alone = dataclasses.replace(config, sight="", tasks=["position"], num_labels=[6])
+    found = evaluate_tasks(alone, preset, folder / "work")
+    assert {p["model"] for p in found.points} == {"base", "scratch", "geometry", "neighbors"}
+    assert "preset_sight" not in found.inputs
     assert set(inputs) == {"a", "b", "beams", "preset_base", "preset_sight", "preset_small"}
     for task, metrics in METRICS.items():
         mine = [p for p in points if p["task"] == task]
