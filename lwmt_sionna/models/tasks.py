@@ -60,21 +60,36 @@ class BeamPredictor(TaskModel):
 
     The codebook may belong to another carrier and array than the channels do. Trained by indices of
     beams, `[batch, 1 + num_horizons]`: `lwmt_sionna.data.best_beams`. With `num_angles`, untrained
-    it is the strongest direction of the history, whose powers in all beams are features.
+    it is the strongest direction: of the history now, and of what is predicted in the snapshots
+    ahead, or of the history where nothing is. Powers in all beams are features then.
 
     Args:
         backbone: See `TaskModel`.
         num_beams: Beams of the codebook.
-        num_horizons: Snapshots ahead.
+        num_horizons: Snapshots ahead that are answered for: the next ones, or those that labels and
+            predictions are of.
         num_angles: Patches in angle of a line of antennas half a wavelength apart, where the beams
             are those of such a line, too, in the same place: what is learned of one direction then
             holds for all of them (`AngleReadout`). None leaves open what beams have to do with
             angles.
         **kwargs: Further arguments of `TaskModel`.
 
+    Call arguments:
+        h: See `TaskModel`; a dictionary may have `"predicted"`, channels in the `num_horizons`
+            snapshots ahead as a `ChannelPredictor` foresees them, in the form of `"h"`.
+
     Returns:
         Logits, `[batch, 1 + num_horizons, num_beams]`.
+
+    Example:
+
+    >>> beams = BeamPredictor.from_preset("beams")  # 64 beams now and five snapshots ahead
+    >>> ahead = ChannelPredictor.from_preset("universal")(h)[:, 4:5]
+    >>> beams({"h": h, "predicted": ahead, "sampling_period": period, ...}).shape
+    TensorShape([8, 2, 64])
     """
+
+    _INPUTS = (*TaskModel._INPUTS, "predicted")
 
     def __init__(
         self,
@@ -111,14 +126,38 @@ class BeamPredictor(TaskModel):
     def _width(self):
         return super()._width + (self.head.answers.units if self.num_angles else 0)
 
-    def features(self, x: Tensor, **options: Any) -> Tensor:
-        """See `TaskModel.features`; with `num_angles`, the powers of all beams come last."""
+    def _read(self, inputs, array, subcarriers=None):
+        form, x, given, options = super()._read(inputs, array, subcarriers)
+        if "predicted" in given:
+            _, ahead, _, _ = super()._read(given["predicted"], array, subcarriers)
+            expected = (x.shape[0], self.num_horizons, *x.shape[2:])
+            if self.num_angles is None or tuple(ahead.shape) != expected:
+                raise ValueError(
+                    f"`predicted` needs `num_angles`, and shape {expected} as links, snapshots, "
+                    f"antennas, subcarriers and parts. Received: num_angles={self.num_angles}, "
+                    f"shape={tuple(ahead.shape)}"
+                )
+            options = {**options, "predicted": ahead}
+        return form, x, given, options
+
+    def features(self, x: Tensor, predicted: Tensor | None = None, **options: Any) -> Tensor:
+        """See `TaskModel.features`; with `num_angles`, the powers of all beams come last.
+
+        Args:
+            x: See `TaskModel.features`.
+            predicted: Channels in the snapshots ahead, in the form of `x`.
+            **options: See `TaskModel.features`.
+        """
         features = super().features(x, **options)
         # Of other patches, the head says so.
         if self.num_angles is None or self.num_angles != features.shape[1]:
             return features
-        power = _power_in_beams(unit_power(x)[0], self.num_beams)
-        power = ops.repeat(power[:, None], self.num_horizons + 1, axis=1)
+        power = _power_in_beams(x, self.num_beams)
+        now = ops.mean(power, axis=1, keepdims=True)
+        if predicted is None:
+            power = ops.repeat(now, self.num_horizons + 1, axis=1)
+        else:
+            power = ops.concatenate([now, _power_in_beams(predicted, self.num_beams)], axis=1)
         prior = beams_to_patches(power, self.num_angles)
         prior = ops.repeat(prior, features.shape[2], axis=2)
         return ops.concatenate([features, prior], axis=-1)
@@ -243,12 +282,13 @@ def place_features(strongest: Tensor, bandwidth: Tensor, sight: Tensor) -> Tenso
 
 
 def _power_in_beams(x, num_beams):
-    """Power of a line of antennas in the beams of `dft_codebook`, `[batch, num_beams]`."""
+    """Power of a line of antennas in the beams of `dft_codebook`, `[batch, time, num_beams]`."""
     turns = np.outer(np.arange(x.shape[2]), np.arange(num_beams) / num_beams - 0.5)
     matrix = ops.convert_to_tensor(block_form(np.exp(-2j * np.pi * turns)), dtype="float32")
-    rows = ops.reshape(ops.swapaxes(x, 2, 3), (-1, x.shape[1] * x.shape[3], 2 * x.shape[2]))
-    seen = ops.reshape(ops.matmul(rows, matrix), (-1, rows.shape[1], num_beams, 2))
-    return ops.sum(ops.square(seen), axis=(1, 3))
+    x = unit_power(x)[0]
+    rows = ops.reshape(ops.swapaxes(x, 2, 3), (-1, x.shape[1], x.shape[3], 2 * x.shape[2]))
+    seen = ops.reshape(ops.matmul(rows, matrix), (-1, *rows.shape[1:3], num_beams, 2))
+    return ops.sum(ops.square(seen), axis=(2, 4))
 
 
 @keras.saving.register_keras_serializable(package="lwmt_sionna")

@@ -336,6 +336,15 @@ def test_beams_learned_on_one_side_are_known_on_the_other():
     task = eager(BeamPredictor(make_masked(), num_beams=32, num_horizons=1, num_angles=8))
     answers = numpy(task(h[:8])).argmax(axis=-1)
     np.testing.assert_array_equal(answers, np.repeat(beams[:8], 2, axis=1))
+    # With what is predicted it is the strongest direction there, ahead.
+    answers = numpy(task({"h": h[:8], "predicted": h[8:16]})).argmax(axis=-1)
+    np.testing.assert_array_equal(answers, np.stack([beams[:8, 0], beams[8:16, 0]], axis=1))
+    features = task.embed({"h": h[:8], "predicted": h[8:16]}, batch_size=3)
+    np.testing.assert_array_equal(numpy(task.head(features)).argmax(axis=-1), answers)
+    with pytest.raises(ValueError, match=r"shape \(8, 1, 16, 4, 2\).*shape=\(8, 2, 16, 4, 2\)"):
+        task({"h": h[:8], "predicted": h[:8].repeat(2, axis=1)})
+    with pytest.raises(ValueError, match="num_angles=None"):
+        eager(BeamPredictor(make_masked(), 32, 1))({"h": h[:8], "predicted": h[:8]})
     with pytest.raises(ValueError, match="num_angles=4, units=30"):
         AngleReadout(4, 30)
     with pytest.raises(ValueError, match=r"\[batch, 4, delay, width\]"):
