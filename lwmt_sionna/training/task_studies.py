@@ -52,6 +52,7 @@ __all__ = [
     "draw_labels",
     "embedding_map",
     "evaluate_tasks",
+    "head_features",
 ]
 
 TaskName: TypeAlias = Literal["line_of_sight", "beam", "position", "estimation"]
@@ -90,6 +91,8 @@ _NUM_RESAMPLES, _LEVEL = 1000, 0.95
 _LEAST_BEAM = 1e-6
 _LEAST_HELD, _ROWS = 5, 500
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+# From where levels of `Windows` count, decibels.
+_REFERENCE_DB = -100.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,7 +354,8 @@ def _head(config, windows, task, model, chosen, asked, seed):
     if model == _TAUGHT:
         solver.head.build((None, None, None, windows.embeddings.shape[-1]))
         solver.head.set_weights(_taught(config).head.get_weights())
-    features = functools.partial(_features, windows, task, model)
+    on = "patches" if model == _SCRATCH else "embeddings"
+    features = functools.partial(head_features, windows, task, on=on)
     # Heads are small: what they learn from must not be converted step by step.
     chosen = np.random.default_rng(seed).permutation(chosen)
     num_held = max(min(_LEAST_HELD, len(chosen) // 2), len(chosen) // 10)
@@ -373,25 +377,36 @@ def _taught(config):
     return LineOfSightClassifier.from_preset(config.sight)
 
 
-def _features(windows, task, model, rows):
-    """Features of rows, float32, with what a task may know beside."""
-    source = windows.patches if model == _SCRATCH else windows.embeddings
-    features = source[rows].astype(np.float32)
+def head_features(windows: Windows, task: str, rows: Array, on: str = "embeddings") -> Array:
+    """What the head of a task sees of windows: as `TaskModel.embed` has it, or patches instead.
+
+    Beams have what they are foreseen by beside, positions who serves.
+
+    Args:
+        windows: `Windows`.
+        task: Name of the task.
+        rows: Indices of windows; of first ones for beams.
+        on: `"embeddings"` or `"patches"`.
+
+    Returns:
+        float32 `[num_rows, angle, delay, width]`.
+    """
+    features = getattr(windows, on)[rows].astype(np.float32)
     if task == "beam":
-        # No level tells a beam: it counts from the mean of each window. Directions do, those of the
-        # history and as foreseen.
-        features[..., -1] -= 0.1 * windows.level_db[rows, None, None] + 10.0
+        # No level tells a beam: it counts from the mean of each window, in doublings of power.
+        # Directions do, those of the history and as foreseen.
+        level = 0.1 * (windows.level_db[rows, None, None] - _REFERENCE_DB)
+        features[..., -1] -= np.log2(10.0) * level
         power = keras.ops.convert_to_tensor(windows.angle_power[rows])
         prior = beams_to_patches(power, features.shape[1])
         prior = np.repeat(keras.ops.convert_to_numpy(prior), features.shape[2], axis=2)
-        features = np.concatenate([features, prior], axis=-1)
+        return np.concatenate([features, prior], axis=-1)
     if task == "position":
-        # Who serves is known.
         stations = np.eye(windows.station.max() + 1, dtype=np.float32)[windows.station[rows]]
         stations = np.broadcast_to(
             stations[:, None, None], (*features.shape[:3], stations.shape[-1])
         )
-        features = np.concatenate([features, stations], axis=-1)
+        return np.concatenate([features, stations], axis=-1)
     return features
 
 

@@ -7,8 +7,15 @@ import keras
 import numpy as np
 import pytest
 
+from lwmt_sionna.baselines.tasks import angle_power
 from lwmt_sionna.data import ClusterConfig, draw_clusters, write_paths
-from lwmt_sionna.models import LineOfSightClassifier, LWMTBackbone, MaskedChannelModel
+from lwmt_sionna.models import (
+    BeamPredictor,
+    LineOfSightClassifier,
+    LWMTBackbone,
+    MaskedChannelModel,
+    TaskModel,
+)
 from lwmt_sionna.runs.store import Store
 from lwmt_sionna.training.figures import plot_embeddings, plot_tasks
 from lwmt_sionna.training.task_studies import (
@@ -17,8 +24,9 @@ from lwmt_sionna.training.task_studies import (
     area_under_curve,
     draw_labels,
     evaluate_tasks,
+    head_features,
 )
-from lwmt_sionna.training.task_windows import load_windows
+from lwmt_sionna.training.task_windows import Windows, load_windows
 from lwmt_sionna.training.teaching import TeachConfig, teach_sight
 
 SMALL = {
@@ -81,6 +89,37 @@ def test_area_under_the_curve_is_the_share_of_ordered_pairs(rng):
     expected = np.mean((ahead > 0) + 0.5 * (ahead == 0))
     assert area_under_curve(scores, labels) == pytest.approx(expected)
     assert np.isnan(area_under_curve(scores, np.ones(40, bool)))
+
+
+def test_heads_see_what_their_tasks_see(rng):
+    backbone = LWMTBackbone(width=8, depth=1, num_heads=2, patch=(4, 4))
+    whole = TaskModel(backbone, keras.layers.Identity(), "mse", reference_db=-100.0)
+    h, ahead = (
+        (parts.astype(np.float32).view(np.complex64)[..., 0])
+        for parts in rng.standard_normal((2, 3, 4, 8, 8, 2))
+    )
+    # Users at different distances: levels are told, or not, in one unit.
+    h = h * np.float32([1e-4, 1e-5, 1e-6])[:, None, None, None]
+    known = dict.fromkeys(Windows._fields) | {
+        "embeddings": whole.embed(h),
+        "level_db": 10 * np.log10(np.mean(np.abs(h) ** 2, axis=(1, 2, 3))),
+        "sight": np.ones(3, bool),
+        "beam_power": np.ones((3, 2, 8)),
+        "angle_power": np.stack(
+            [angle_power(h, 8).mean(axis=1), angle_power(ahead, 8)[:, 0]], axis=1
+        ),
+    }
+    windows = Windows(**known)
+    for task, model, x in (
+        ("line_of_sight", LineOfSightClassifier(backbone), h),
+        (
+            "beam",
+            BeamPredictor(backbone, num_beams=8, num_horizons=1, num_angles=2),
+            {"h": h, "predicted": 1e-5 * ahead[:, :1]},
+        ),
+    ):
+        found = head_features(windows, task, np.arange(3))
+        np.testing.assert_allclose(found, model.embed(x), atol=2e-3)
 
 
 @pytest.mark.slow
