@@ -122,7 +122,6 @@ DRAWN = {
     ),
     "pretraining": ("pretraining", "lwmt_sionna.training.figures:plot_mask_ablation"),
     "tasks": ("task_eval", "lwmt_sionna.training.figures:plot_tasks"),
-    "taught": ("task_taught", "lwmt_sionna.training.figures:plot_tasks"),
     "embeddings": ("task_eval", "lwmt_sionna.training.figures:plot_embeddings"),
     "worlds": ("worlds_eval", "lwmt_sionna.link.sweep.figures:plot_worlds"),
     "tracing_benchmark": (
@@ -1091,18 +1090,9 @@ TASK_MODELS = {
 
 @block
 def task_scores():
-    return scores_by_labels("task_eval")
-
-
-@block
-def taught_scores():
-    return scores_by_labels("task_taught")
-
-
-def scores_by_labels(name):
     """Means over seeds, by number of labels; tasks with few windows have fewer of them."""
     values = collections.defaultdict(list)
-    for p in read(name)["points"]:
+    for p in read("task_eval")["points"]:
         if p["value"] is not None:
             key = p["task"], p["metric"], p["model"], p["num_labels"]
             values[key].append(p["value"])
@@ -1122,17 +1112,8 @@ def scores_by_labels(name):
 
 @block
 def task_verdicts():
-    return verdicts_by_labels("task_eval", "head on `base` against")
-
-
-@block
-def taught_verdicts():
-    return verdicts_by_labels("task_taught", "head taught in other cities against")
-
-
-def verdicts_by_labels(name, against):
     rows = []
-    for c in read(name)["comparisons"]:
+    for c in read("task_eval")["comparisons"]:
         name, form = TASK_METRICS[c["task"], c["metric"]]
         if c["difference"] is None or c["metric"] in ("accuracy", "loss_db", "loss_ahead_db"):
             continue
@@ -1143,7 +1124,7 @@ def verdicts_by_labels(name, against):
         ends = " to ".join(form.format(c[end]) for end in ("low", "high"))
         difference = f"{form.format(c['difference'])} ({ends})"
         rows.append([name, f"{c['num_labels']:,}", told, difference, c["verdict"]])
-    header = ["figure", "labels", against, "difference", "verdict"]
+    header = ["figure", "labels", "head on `base` against", "difference", "verdict"]
     return table(header, rows)
 
 
