@@ -57,6 +57,7 @@ class ChannelPredictor(ChannelModel):
             alone.
         whole_experts: Pairs of window and order of linear predictions of the whole history, for
             where the paths are wrong; only with `num_paths`.
+        least_squares: The same by least squares: see `Physics`.
         backtest: Number of snapshots that are held out to tell how good which expert is; 0 for no
             backtest. See `Physics`.
         array_shape: Number of rows, columns and polarisations of the array; a linear array if left
@@ -121,6 +122,7 @@ class ChannelPredictor(ChannelModel):
         whole_experts: Pairs = (),
         backtest: int = 0,
         aligned: bool = False,
+        least_squares: Pairs = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -135,6 +137,7 @@ class ChannelPredictor(ChannelModel):
             denoise_radius,
             num_paths,
             whole_experts,
+            least_squares,
             backtest,
             self.transform.array_shape,
             self.transform.first_delay,

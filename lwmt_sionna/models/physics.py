@@ -14,6 +14,7 @@ from lwmt_sionna.ops.linear_prediction import (
     burg_coefficients,
     denoise,
     extrapolate,
+    least_squares_coefficients,
     noise_power,
     prediction_error,
 )
@@ -86,6 +87,9 @@ class Physics:
         num_paths: Largest number of paths to resolve; 0 for linear prediction alone.
         whole_experts: Pairs (window, order) of linear predictions of the whole history beside the
             paths; only with paths.
+        least_squares: Pairs (window, order) of linear predictions of the whole history by least
+            squares, in place of Burg's method, that are no stronger than the history; only with
+            paths. Where rays are many and noise is faint, these see more of them.
         backtest: Number of snapshots that are held out; 0 for no backtest.
         array_shape: Number of rows, columns and polarisations, which paths are resolved by; a
             linear array if left out.
@@ -107,6 +111,7 @@ class Physics:
     denoise_radius: int = 2
     num_paths: int = 0
     whole_experts: Pairs = ()
+    least_squares: Pairs = ()
     backtest: int = 0
     array_shape: tuple[int, int, int] | None = None
     first_delay: int = 0
@@ -119,7 +124,7 @@ class Physics:
                     f"`{name}` must be an integer of at least {least}. Received: {name}={value}"
                 )
             object.__setattr__(self, name, int(value))
-        for name in ("experts", "whole_experts"):
+        for name in ("experts", "whole_experts", "least_squares"):
             pairs = tuple((int(window), int(order)) for window, order in getattr(self, name))
             if any(not 0 < order < window for window, order in pairs):
                 raise ValueError(
@@ -129,22 +134,23 @@ class Physics:
             object.__setattr__(self, name, pairs)
         if not self.experts:
             raise ValueError("`experts` must not be empty. Received: experts=()")
-        if self.whole_experts and not self.num_paths:
-            raise ValueError(
-                "`whole_experts` stand beside paths: they need `num_paths`. Received: "
-                f"whole_experts={self.whole_experts}, num_paths={self.num_paths}"
-            )
+        for name in ("whole_experts", "least_squares"):
+            if getattr(self, name) and not self.num_paths:
+                raise ValueError(
+                    f"`{name}` stand beside paths: they need `num_paths`. Received: "
+                    f"{name}={getattr(self, name)}, num_paths={self.num_paths}"
+                )
 
     @property
     def shortest(self) -> int:
         """Fewest snapshots of a history."""
-        longest = max(order for _, order in (*self.experts, *self.whole_experts))
+        longest = max(order for _, order in (*self.experts, *self._whole))
         return max(self.context, min(longest, _SURE_ORDER) + 1 + self.backtest)
 
     @property
     def num_experts(self) -> int:
         """Number of experts."""
-        return len(self.experts) + len(self.whole_experts) + (self.num_paths > 0)
+        return len(self.experts) + len(self._whole) + (self.num_paths > 0)
 
     @property
     def num_forecasts(self) -> int:
@@ -156,7 +162,12 @@ class Physics:
         """Number of misfits per bin."""
         if self.backtest:
             return self.num_experts + (self.num_paths > 0)
-        return self.num_experts + bool(self.whole_experts)
+        return self.num_experts + bool(self._whole)
+
+    @property
+    def _whole(self):
+        """Pairs of all linear predictions of the whole history."""
+        return self.whole_experts + self.least_squares
 
     def __call__(self, x: Tensor, num_subcarriers: int | None = None) -> Forecasts:
         x = ops.stop_gradient(x)
@@ -172,16 +183,16 @@ class Physics:
         noise = noise_power(rest)
         clean = denoise(rest, radius=self.denoise_radius, noise=noise)
         forecasts, misfit = self._continue(clean, self.experts)
-        if self.whole_experts:
+        if self._whole:
             whole = denoise(x, radius=self.denoise_radius, noise=noise)
-            others, errors = self._continue(whole, self.whole_experts)
+            others, errors = self._continue(whole, self.whole_experts, self.least_squares)
             forecasts += [other - ahead for other in others]
             misfit += errors
         if self.num_paths:
             forecasts.append(ahead)
             misfit.append(_mean_power(rest[:, -self.context :]))
             clean = clean + (x - rest)
-            if self.whole_experts:
+            if self._whole:
                 misfit.append(_mean_power(rest[:, -min(2, self.context) :]))
         return self._gather(x, clean, forecasts, misfit, noise)
 
@@ -197,7 +208,7 @@ class Physics:
             found = x - rest
         noise = noise_power(rest)
         # What paths leave, and the whole history where it has experts: one program for both.
-        lists = [pairs for pairs in (self.experts, self.whole_experts) if pairs]
+        lists = [self.experts, self.whole_experts][: 1 + bool(self._whole)]
         histories = ops.concatenate([rest, x][: len(lists)], axis=0)
         clean, futures = self._continue_all(histories, lists, noise, self.num_horizons)
         _, backs = self._continue_all(histories[:, :-held], lists, noise, held)
@@ -231,7 +242,7 @@ class Physics:
         """Weights of the experts before a history is seen, float32 `[horizon, expert]`."""
         weights = np.full(len(self.experts), _REST / len(self.experts))
         if self.num_paths:
-            weights = np.concatenate([[_PATHS], weights, np.zeros(len(self.whole_experts))])
+            weights = np.concatenate([[_PATHS], weights, np.zeros(len(self._whole))])
         weights = weights / weights.sum()
         return np.tile(weights.astype("float32"), (self.num_horizons, 1))
 
@@ -244,28 +255,35 @@ class Physics:
             noise,
         )
 
-    def _continue(self, clean, experts):
+    def _continue(self, clean, experts, least_squares=()):
         """Linear predictions of several memories and the power of their one-step errors."""
-        return self._continue_by(clean, _coefficients(clean, experts))
+        taps = _coefficients(clean, experts), _least_squares(clean, least_squares)
+        return self._continue_by(clean, *taps)
 
     @piece
-    def _continue_by(self, clean, coefficients):
+    def _continue_by(self, clean, *kinds):
         forecasts, misfit = [], []
-        for taps in coefficients:
-            forecasts.append(extrapolate(clean, taps, self.num_horizons))
-            seen = min(self.context, clean.shape[1] - len(taps))
-            misfit.append(prediction_error(clean, taps, seen))
+        for kind, coefficients in enumerate(kinds):
+            for taps in coefficients:
+                forecasts.append(extrapolate(clean, taps, self.num_horizons, bounded=kind > 0))
+                seen = min(self.context, clean.shape[1] - len(taps))
+                misfit.append(prediction_error(clean, taps, seen))
         return forecasts, misfit
 
     def _continue_all(self, histories, lists, noise, num_horizons):
         """Linear predictions of histories that follow each other in the batch, a list for each.
 
-        Returns the first history, denoised, and the lists.
+        The last one may have some by least squares besides. Returns the first history, denoised,
+        and the lists.
         """
         count = len(lists)
         clean = denoise(histories, radius=self.denoise_radius, noise=ops.tile(noise, count))
         taps = _coefficients(clean, sum(lists, ()))
-        return self._continue_lists(clean, taps, lists, num_horizons)
+        clean, forecasts = self._continue_lists(clean, taps, lists, num_horizons)
+        if self.least_squares:
+            taps = _least_squares(clean[-1], self.least_squares)
+            forecasts[-1] = forecasts[-1] + self._continue_bounded(clean[-1], taps, num_horizons)
+        return clean[0], forecasts
 
     @piece
     def _continue_lists(self, clean, taps, lists, num_horizons):
@@ -278,7 +296,11 @@ class Physics:
                 for _ in pairs
             ]
             forecasts.append([extrapolate(clean[place], each, num_horizons) for each in own])
-        return clean[0], forecasts
+        return clean, forecasts
+
+    @piece
+    def _continue_bounded(self, clean, taps, num_horizons):
+        return [extrapolate(clean, each, num_horizons, bounded=True) for each in taps]
 
     def _resolve(self, x, num_subcarriers):
         """Forecasts of the resolved paths, what they leave, and their held-out snapshots."""
@@ -314,11 +336,23 @@ def _mean_power(x):
 
 def _coefficients(clean, experts):
     """Coefficients of linear predictions of several memories, a list of `ComplexPair` for each."""
-    windows = [min(window, clean.shape[1]) for window, _ in experts]
-    orders = [min(order, w - 1) for (_, order), w in zip(experts, windows, strict=True)]
-    pairs = list(zip(windows, orders, strict=True))
+    pairs = _allowed(clean, experts)
     fitted = {}
-    for window in sorted(set(windows)):
+    for window in sorted({window for window, _ in pairs}):
         highest = max(order for w, order in pairs if w == window)
         fitted[window] = burg_coefficients(clean[:, -window:], highest)
     return [fitted[window][order - 1] for window, order in pairs]
+
+
+def _least_squares(clean, experts):
+    """The same by least squares."""
+    return [
+        least_squares_coefficients(clean[:, -window:], order)
+        for window, order in _allowed(clean, experts)
+    ]
+
+
+def _allowed(clean, experts):
+    """Pairs of window and order as far as the history allows them."""
+    windows = [min(window, clean.shape[1]) for window, _ in experts]
+    return [(w, min(order, w - 1)) for w, (_, order) in zip(windows, experts, strict=True)]

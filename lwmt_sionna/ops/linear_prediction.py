@@ -17,13 +17,14 @@ from keras import ops
 
 from lwmt_sionna.ops.compiled import map_rows, piece
 from lwmt_sionna.ops.complex import ComplexPair
-from lwmt_sionna.ops.linear_algebra import solve_squared
+from lwmt_sionna.ops.linear_algebra import solve_positive, solve_squared
 from lwmt_sionna.typing import Tensor
 
 __all__ = [
     "burg_coefficients",
     "denoise",
     "extrapolate",
+    "least_squares_coefficients",
     "noise_power",
     "prediction_error",
 ]
@@ -37,6 +38,8 @@ _QUANTILE, _NORMAL_QUANTILE = 0.25, -0.67449
 # Histories cleaner than this are treated as if they had this signal-to-noise ratio, so that the
 # covariances stay within the range of float32.
 _NOISE_FLOOR = 1e-6
+# What is added to the normal equations of least squares, over the mean of their diagonal.
+_RIDGE = 1e-4
 
 
 def noise_power(x: Tensor) -> Tensor:
@@ -184,11 +187,7 @@ def burg_coefficients(x: Tensor, order: int, pool_weight: float = 0.5) -> list[l
         List with one entry per order 1 to `order`: the coefficients `c_1 ... c_m` of
         `x[t] = c_1 x[t-1] + ... + c_m x[t-m]`, a list of `ComplexPair` of `[batch, angle, delay]`.
     """
-    if order >= x.shape[1]:
-        raise ValueError(
-            f"`order` must be smaller than the number of snapshots. Received: order={order}, "
-            f"x.shape={tuple(x.shape)}"
-        )
+    _check_order(order, x)
     start = ComplexPair.from_stacked(x)
     # Prediction error filter 1, a_1, ..., a_order, and its state after every stage.
     taps = ops.zeros((order + 1, *_static(x[:, 0, ..., 0])), dtype=x.dtype)
@@ -238,24 +237,81 @@ def _burg_stage(m, state, pool_weight):
     return tuple(tuple(pair) for pair in (forward, backward, taps, kept))
 
 
-def extrapolate(x: Tensor, coefficients: list[ComplexPair], num_horizons: int) -> Tensor:
+def least_squares_coefficients(
+    x: Tensor, order: int, pool_weight: float = 0.5
+) -> list[ComplexPair]:
+    """Coefficients of linear prediction by least squares, pooled over the 3 x 3 bins around.
+
+    Forward and backward errors count alike (the modified covariance method). Unlike Burg's, which
+    pulls the tones of a short history apart, these are exact for as many of them as the order, and
+    their forecasts have no bound: `extrapolate` can set one.
+
+    Args:
+        x: Real `[batch, time, angle, delay, 2]`.
+        order: Number of coefficients.
+        pool_weight: See `burg_coefficients`.
+
+    Returns:
+        List of `ComplexPair` of `[batch, angle, delay]`, as `burg_coefficients` has it.
+
+    Reference:
+        Marple 1987, Digital Spectral Analysis with Applications, section 8.5.
+    """
+    _check_order(order, x)
+    count = x.shape[1] - order
+    z = ComplexPair.from_stacked(x).map(lambda m: ops.transpose(m, (0, 2, 3, 1)))
+    # [batch, angle, delay, snapshot and the nearest lag first, window]
+    re, im = z.map(
+        lambda m: ops.stack([m[..., i : i + count] for i in range(order, -1, -1)], axis=-2)
+    )
+    covariance = ComplexPair(
+        _products(re, re) + _products(im, im), _products(re, im) - _products(im, re)
+    )
+    # Windows that are reversed in time and conjugated count as well.
+    covariance = covariance.plus(covariance.conj().map(lambda m: ops.flip(m, axis=(-2, -1))))
+    covariance = covariance.map(lambda m: _pool(m, pool_weight))
+    normal = covariance.map(lambda m: m[..., 1:, 1:])
+    target = covariance.map(lambda m: m[..., 1:, 0])
+    eye = ops.convert_to_tensor(np.eye(order, dtype="float32"))
+    power = ops.sum(normal.re * eye, axis=(-2, -1))[..., None, None]
+    loaded = normal.re + (_RIDGE / order * power + _TINY) * eye
+    # Of Hermitian matrices, the real form is symmetric.
+    upper, lower = ([loaded, -normal.im], [normal.im, loaded])
+    matrix = ops.concatenate([ops.concatenate(r, axis=-1) for r in (upper, lower)], axis=-2)
+    found = solve_positive(matrix, ops.concatenate(list(target), axis=-1))
+    return _pairs(*(ops.unstack(part, axis=-1) for part in ops.split(found, 2, axis=-1)))
+
+
+def _products(left, right):
+    """Sums of products over the last axis, `[..., row of left, row of right]`."""
+    return ops.matmul(left, ops.swapaxes(right, -1, -2))
+
+
+def extrapolate(
+    x: Tensor, coefficients: list[ComplexPair], num_horizons: int, bounded: bool = False
+) -> Tensor:
     """Continues a sequence by iterated linear prediction.
 
     Args:
         x: Real `[batch, time, angle, delay, 2]`.
         coefficients: List of `ComplexPair` of `[batch, angle, delay]`, the nearest lag first.
         num_horizons: Number of snapshots to continue.
+        bounded: Whether no bin may become stronger than it has been.
 
     Returns:
         Real `[batch, num_horizons, angle, delay, 2]`.
     """
     z = ComplexPair.from_stacked(x)
     recent = _pairs(*(ops.unstack(part, axis=1) for part in z))[: -1 - len(coefficients) : -1]
+    most = ops.max(z.power(), axis=1) if bounded else None
     forecasts = []
     for _ in range(num_horizons):
         forecast = ComplexPair(0.0, 0.0)
         for coefficient, value in zip(coefficients, recent, strict=True):
             forecast = forecast.plus(coefficient.times(value))
+        if most is not None:
+            square = forecast.power()
+            forecast = forecast.scaled(ops.sqrt(ops.minimum(square, most) / (square + _TINY)))
         forecasts.append(forecast.stacked())
         recent = [forecast, *recent[:-1]]
     return ops.stack(forecasts, axis=1)
@@ -314,13 +370,21 @@ def _pairs(real, imaginary):
     return [ComplexPair(*parts) for parts in zip(real, imaginary, strict=True)]
 
 
+def _check_order(order, x):
+    if order >= x.shape[1]:
+        raise ValueError(
+            f"`order` must be smaller than the number of snapshots. Received: order={order}, "
+            f"x.shape={tuple(x.shape)}"
+        )
+
+
 def _static(x):
     """Shape with 1 in place of unknown axes, for broadcasting."""
     return tuple(1 if n is None else n for n in x.shape)
 
 
 def _pool(x, weight):
-    """Weighted sum over the 3 x 3 bins around each bin of `[batch, angle, delay]`, cyclic."""
+    """Weighted sum over the 3 x 3 bins around each bin of `[batch, angle, delay, ...]`, cyclic."""
     if weight == 0:
         return x
     for axis in (1, 2):

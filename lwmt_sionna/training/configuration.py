@@ -225,6 +225,7 @@ class PredictorConfig(Config):
         num_paths: Largest number of paths to resolve; 0 for linear prediction alone.
         whole_experts: Pairs (window, order) of the linear predictions of the whole history beside
             the paths.
+        least_squares: Pairs (window, order) of those by least squares.
         backtest: Snapshots that are held out to tell how good which expert is; 0 for no backtest.
         aligned: Whether lost reports, phases and delays of snapshots are undone before all else.
     """
@@ -236,6 +237,7 @@ class PredictorConfig(Config):
     denoise_radius: NonNegativeInt = 2
     num_paths: NonNegativeInt = 0
     whole_experts: tuple[Pair, ...] = ()
+    least_squares: tuple[Pair, ...] = ()
     backtest: NonNegativeInt = 0
     aligned: bool = False
 

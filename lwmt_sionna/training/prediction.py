@@ -494,6 +494,7 @@ def _build_predictor(config, start):
         denoise_radius=settings.denoise_radius,
         num_paths=settings.num_paths,
         whole_experts=settings.whole_experts,
+        least_squares=settings.least_squares,
         backtest=settings.backtest,
         aligned=settings.aligned,
         local_motion=getattr(start, "local_motion", config.model.local_motion),

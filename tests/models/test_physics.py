@@ -187,14 +187,15 @@ def test_predictions_of_the_whole_history_are_offered_as_differences(rng):
     # They take the noise from what the paths leave, the other from all bins.
     error = np.sum((restored - expected) ** 2) / np.sum(expected**2)
     assert error < 1e-2
-    copy = ChannelPredictor.from_config(model.get_config())
-    assert copy.physics.whole_experts == ((10, 2),)
+    model = make_predictor(num_paths=4, whole_experts=((10, 2),), least_squares=((10, 3),))
+    assert ChannelPredictor.from_config(model.get_config()).physics == model.physics
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"whole_experts": ((10, 2),)}, "need `num_paths`.*num_paths=0"),
+        ({"least_squares": ((10, 2),)}, r"need `num_paths`.*least_squares=\(\(10, 2\),\)"),
         ({"num_paths": 2, "whole_experts": ((2, 2),)}, r"0 < order < window.*whole_experts=\(\(2"),
         ({"experts": ()}, r"experts=\(\)"),
         ({"num_paths": -1}, "num_paths=-1"),
@@ -226,15 +227,16 @@ def test_a_backtest_says_by_what_experts_differ_from_their_mix(rng, num_paths):
     settings = {"num_paths": num_paths}
     if num_paths:
         settings |= {"experts": ((10, 2),), "whole_experts": ((10, 4),)}
+        settings |= {"least_squares": ((10, 3),)}
     plain = features_of(make_predictor(**settings), history)
     mixed = features_of(make_predictor(**settings, backtest=2), history)
     *differences, start = np.moveaxis(mixed["forecasts"], 1, 0)
     experts = [start + difference for difference in differences]
-    assert len(experts) == 2 + num_paths
+    assert len(experts) == 2 + 2 * num_paths
     if num_paths:
         # Linear predictions of what the path leaves go on top of it.
-        rest, whole, path = np.moveaxis(plain["forecasts"], 1, 0)
-        expected = [path, path + rest, path + whole]
+        *others, path = np.moveaxis(plain["forecasts"], 1, 0)
+        expected = [path, *(path + other for other in others)]
     else:
         expected = list(np.moveaxis(plain["forecasts"], 1, 0))
     for found, wanted in zip(experts, expected, strict=True):

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from keras import ops
 
+from lwmt_sionna.baselines.bins import lag_covariance, prediction_coefficients
+from lwmt_sionna.ops.complex import ComplexPair
 from lwmt_sionna.ops.linear_prediction import (
     burg_coefficients,
     denoise,
     extrapolate,
+    least_squares_coefficients,
     noise_power,
 )
 
@@ -61,6 +64,39 @@ def test_burg_equals_a_plain_recursion(rng):
     ours = burg_coefficients(stacked(x[None]), 4, pool_weight=0.0)[-1]
     ours = np.array([as_complex(c.stacked())[0, 0, 0] for c in ours])
     np.testing.assert_allclose(ours, -taps[1:], atol=1e-5)
+
+
+@pytest.mark.parametrize(("grid", "weight"), [((1, 1), 0.0), ((6, 4), 0.5)])
+def test_least_squares_are_those_of_the_normal_equations(grid, weight, rng):
+    x = rng.standard_normal((2, 12, *grid)) + 1j * rng.standard_normal((2, 12, *grid))
+    ours = least_squares_coefficients(stacked(x), 4, weight)
+    ours = np.stack([as_complex(c.stacked()) for c in ours], axis=-1)
+    covariance = lag_covariance(x, 5, weight).reshape(-1, 5, 5)
+    expected = prediction_coefficients(covariance, 1e-4).reshape(2, *grid, 4)
+    np.testing.assert_allclose(ours, expected, atol=1e-4)
+
+
+def test_least_squares_tell_tones_apart_that_burg_does_not(rng):
+    x = tones(rng, 4, 21)
+    past, future = stacked(x[:, :16]), x[:, 16:]
+    errors = [
+        relative_error(as_complex(extrapolate(past, coefficients, 5)), future)
+        for coefficients in (least_squares_coefficients(past, 4), burg_coefficients(past, 4)[-1])
+    ]
+    assert errors[0] < 1e-5 < 1e-3 < errors[1]
+
+
+def test_forecasts_may_be_bounded(rng):
+    x = stacked(tones(rng, 1, 8))
+    growth = ops.full((1, 8, 8), 1.3)
+    free, bounded = (
+        as_complex(extrapolate(x, [ComplexPair(growth, 0 * growth)], 4, bounded))
+        for bounded in (False, True)
+    )
+    most = np.abs(as_complex(x)).max(axis=1)
+    np.testing.assert_allclose(np.abs(bounded[:, -1]), most, rtol=1e-4)
+    np.testing.assert_allclose(np.angle(bounded), np.angle(free), atol=1e-4)
+    assert np.all(np.abs(free[:, -1]) > 2 * most)
 
 
 @pytest.mark.parametrize(("num_snapshots", "radius"), [(16, 1), (16, 4), (6, 2)])
@@ -127,5 +163,6 @@ def test_everything_scales_with_the_history(rng):
 
 
 def test_order_must_be_shorter_than_the_history():
-    with pytest.raises(ValueError, match="order=4"):
-        burg_coefficients(np.zeros((1, 4, 2, 2, 2), np.float32), 4)
+    for fit in (burg_coefficients, least_squares_coefficients):
+        with pytest.raises(ValueError, match="order=4"):
+            fit(np.zeros((1, 4, 2, 2, 2), np.float32), 4)
