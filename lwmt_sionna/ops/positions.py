@@ -58,8 +58,9 @@ def token_coordinates(
         return tuple(indices)
     if sampling_period is None or bandwidth is None:
         raise ValueError(
-            "Physical positions need `sampling_period` (seconds) and `bandwidth` (hertz). "
-            f"Received: sampling_period={sampling_period}, bandwidth={bandwidth}"
+            "Physical positions need `sampling_period` (seconds) and `bandwidth` (hertz), or "
+            "beside channels, `subcarrier_spacing`. Received: "
+            f"sampling_period={sampling_period}, bandwidth={bandwidth}"
         )
     num_angle = grid[1] * patch[0] if num_angle is None else num_angle
     angle = indices[1] * patch[0]

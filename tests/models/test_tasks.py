@@ -242,7 +242,7 @@ def test_physical_positions_come_with_the_channels(rng):
     np.testing.assert_allclose(numpy(task.head(features)), found, atol=1e-5)
     task.compile(run_eagerly=True)
     assert np.isfinite(task.test_on_batch(x, np.ones((2, 1)))[0])
-    with pytest.raises(ValueError, match="Physical positions need"):
+    with pytest.raises(ValueError, match=r"Physical positions need.*`subcarrier_spacing`"):
         task(h)
 
 
