@@ -86,7 +86,7 @@ class BeamPredictor(TaskModel):
     The best of 64 beams now and five snapshots ahead, for 8 users and a line of 32 antennas:
 
     >>> beams = BeamPredictor(LWMTBackbone(depth=2, patch=(4, 4)), 64, num_horizons=1, num_angles=8)
-    >>> ahead = ChannelPredictor.from_preset("universal")(h, 5)
+    >>> ahead = ChannelPredictor.from_preset("universal")(h, num_horizons=5)
     >>> beams({"h": h, "predicted": ahead[:, -1:]}).shape
     TensorShape([8, 2, 64])
     """
