@@ -39,7 +39,7 @@ from lwmt_sionna.runs.digests import code_digest
 from lwmt_sionna.runs.parallel import progress_bar
 from lwmt_sionna.runs.shipped import find
 from lwmt_sionna.runs.store import RunFolder
-from lwmt_sionna.training.task_windows import Windows, load_windows
+from lwmt_sionna.training.task_windows import REFERENCE_DB, Windows, load_windows
 from lwmt_sionna.training.teaching import HeadConfig, teach
 from lwmt_sionna.typing import Array, PathLike
 
@@ -91,8 +91,6 @@ _NUM_RESAMPLES, _LEVEL = 1000, 0.95
 _LEAST_BEAM = 1e-6
 _LEAST_HELD, _ROWS = 5, 500
 _RIDGES = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-# From where levels of `Windows` count, decibels.
-_REFERENCE_DB = -100.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -395,7 +393,7 @@ def head_features(windows: Windows, task: str, rows: Array, on: str = "embedding
     if task == "beam":
         # No level tells a beam: it counts from the mean of each window, in doublings of power.
         # Directions do, those of the history and as foreseen.
-        level = 0.1 * (windows.level_db[rows, None, None] - _REFERENCE_DB)
+        level = 0.1 * (windows.level_db[rows, None, None] - REFERENCE_DB)
         features[..., -1] -= np.log2(10.0) * level
         power = keras.ops.convert_to_tensor(windows.angle_power[rows])
         prior = beams_to_patches(power, features.shape[1])

@@ -46,12 +46,12 @@ from lwmt_sionna.runs.shipped import find
 from lwmt_sionna.runs.store import Store
 from lwmt_sionna.typing import Array, PathLike
 
-__all__ = ["LabelFile", "WindowConfig", "Windows", "load_windows"]
+__all__ = ["REFERENCE_DB", "LabelFile", "WindowConfig", "Windows", "load_windows"]
 
 # Windows of a piece, and of a call of the backbone.
 _PIECE, _BATCH = 200, 20
 # Power gain from which levels count, as in the tasks; and what powers of features are told beside.
-_REFERENCE_DB = -100.0
+REFERENCE_DB = -100.0
 # Of the features without a backbone.
 _PATCH = (4, 4)
 _FAINTEST, _TINY = 1e-4, 1e-30
@@ -322,7 +322,7 @@ def _physical(config, file, h, backbone):
 def _load(preset):
     """A task and an estimator over a preset, compiled once for all pieces."""
     model = load_preset(preset, MaskedChannelModel)
-    task = TaskModel(model, keras.layers.Identity(), "mse", reference_db=_REFERENCE_DB)
+    task = TaskModel(model, keras.layers.Identity(), "mse", reference_db=REFERENCE_DB)
     return task, ChannelEstimator(model)
 
 
@@ -366,7 +366,7 @@ def _patches(h, patch, power):
     last, bins = (np.asarray(patchify(v, patch)) for v in (x[:, -1:], square))
     own = bins.mean(axis=-1, keepdims=True)
     level = np.log2(own + _FAINTEST) + np.log2(power + _TINY)[:, None, None]
-    level = level - 0.1 * _REFERENCE_DB / np.log10(2)
+    level = level - 0.1 * REFERENCE_DB / np.log10(2)
     parts = last / np.sqrt(own + _TINY), bins / (own + _TINY), level
     flat = np.concatenate(parts, axis=-1)
     sides = (-(-x.shape[2] // patch[0]), -(-x.shape[3] // patch[1]))

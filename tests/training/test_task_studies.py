@@ -103,8 +103,6 @@ def test_heads_see_what_their_tasks_see(rng):
     known = dict.fromkeys(Windows._fields) | {
         "embeddings": whole.embed(h),
         "level_db": 10 * np.log10(np.mean(np.abs(h) ** 2, axis=(1, 2, 3))),
-        "sight": np.ones(3, bool),
-        "beam_power": np.ones((3, 2, 8)),
         "angle_power": np.stack(
             [angle_power(h, 8).mean(axis=1), angle_power(ahead, 8)[:, 0]], axis=1
         ),
