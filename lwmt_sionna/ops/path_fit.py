@@ -31,7 +31,7 @@ from lwmt_sionna.ops.angle_delay import (
     inverse_angle_delay_transform,
 )
 from lwmt_sionna.ops.compiled import map_rows, piece, repeat_rows, where_rows
-from lwmt_sionna.ops.complex import ComplexPair
+from lwmt_sionna.ops.complex import ComplexPair, phasor
 from lwmt_sionna.ops.linear_algebra import conjugate_gradients
 from lwmt_sionna.ops.linear_prediction import noise_power
 from lwmt_sionna.typing import Array, Tensor
@@ -391,10 +391,7 @@ class PathFit:
         over_k = (flat[-1] + drift[-1] * t) * k
         scale = paths.amplitude[:, None] * ops.transpose(paths.window, (0, 2, 1))[..., None]
         scale = self._to_antennas(scale)
-        return (
-            ComplexPair(scale * ops.cos(over_m), scale * ops.sin(over_m)),
-            ComplexPair(ops.cos(over_k), ops.sin(over_k)),
-        )
+        return phasor(over_m).scaled(scale), phasor(over_k)
 
     def _to_antennas(self, x):
         """`[B, T, P, Q]` for all antennas, `[B, T, P, Q * M]`, or as it is where Q is one."""
@@ -524,36 +521,40 @@ class PathFit:
 
     @piece
     def _start(self, y, paths, noise):
-        """Paths, their cost, the damping of a step and the residual."""
-        residual, _, _ = self._residual(y, paths)
+        """Paths, their cost, the damping of a step, the residual and the waves.
+
+        These are kept from step to step, for XLA would compute them anew wherever they are read.
+        """
+        residual, u, v = self._residual(y, paths)
         cost = self._cost(residual, paths, noise)
-        return (*paths, cost, 1e-3 + 0.0 * noise, *residual)
+        return (*paths, cost, 1e-3 + 0.0 * noise, *residual, *u, *v)
 
     @piece
     def _attempt(self, y, noise, going, state):
         """What a step makes of what `_start` returns, for the sequences that are going."""
         paths = Paths(*state[:3])
-        cost, damping = state[3:5]
-        residual = ComplexPair(*state[5:7])
-        trial = self._step(residual, paths, noise, damping)
-        trial_residual, _, _ = self._residual(y, trial)
+        cost, damping, *fields = state[3:]
+        trial = self._step(
+            paths, *(ComplexPair(*fields[i : i + 2]) for i in (0, 2, 4)), noise, damping
+        )
+        trial_residual, u, v = self._residual(y, trial)
         trial_cost = self._cost(trial_residual, trial, noise)
         better = ops.logical_and(trial_cost < cost, going)
         damping = ops.clip(ops.where(better, 0.25 * damping, 10.0 * damping), 1e-5, 1e3)
+        trial_fields = (*trial_residual, *u, *v)
         return (
             *(where_rows(better, *both) for both in zip(trial, paths, strict=True)),
             ops.where(better, trial_cost, cost),
             damping,
-            *(where_rows(better, *both) for both in zip(trial_residual, residual, strict=True)),
+            *(where_rows(better, *both) for both in zip(trial_fields, fields, strict=True)),
         )
 
-    def _step(self, residual, paths, noise, damping):
+    def _step(self, paths, residual, u, v, noise, damping):
         """One damped Gauss-Newton step.
 
         What paths have outside of the known delay bins counts as if it were seen: a little, where
         steps are shorter for it, and never in the gradient.
         """
-        u, v = self._waves(paths, self.axes[0])
         count = paths.amplitude.shape[1]
         gradient = self._gradient(residual, u, v)
         normal = normal_matrix(u, v, self.num_pols, *self.axes)
@@ -626,22 +627,20 @@ def _active(paths):
 
 def superpose(u: ComplexPair, v: ComplexPair) -> ComplexPair:
     """Sum over paths of the outer products of `[B, T, P, M]` and `[B, T, P, K]`: `[B, T, M, K]`."""
-    left = ops.concatenate([u.re, u.im], axis=2)
-    left = ops.transpose(left, (0, 1, 3, 2))
+    left = u.map(lambda z: ops.transpose(z, (0, 1, 3, 2)))
     return ComplexPair(
-        ops.matmul(left, ops.concatenate([v.re, -v.im], axis=2)),
-        ops.matmul(left, ops.concatenate([v.im, v.re], axis=2)),
+        ops.matmul(left.re, v.re) - ops.matmul(left.im, v.im),
+        ops.matmul(left.re, v.im) + ops.matmul(left.im, v.re),
     )
 
 
 def project(residual: ComplexPair, u: ComplexPair, v: ComplexPair) -> ComplexPair:
     """`conj(u[m]) sum_k r[m, k] conj(v[k])` for every path: `[B, T, P, M, 1]`."""
-    both = ops.concatenate([residual.re, residual.im], axis=3)
-    turned = ops.concatenate([residual.im, -residual.re], axis=3)
-    wave = ops.concatenate([v.re, v.im], axis=3)
-    wave = ops.transpose(wave, (0, 1, 3, 2))
-    inner = ComplexPair(ops.matmul(both, wave), ops.matmul(turned, wave))
-    inner = inner.map(lambda z: ops.transpose(z, (0, 1, 3, 2)))
+    turned = residual.map(lambda z: ops.transpose(z, (0, 1, 3, 2)))
+    inner = ComplexPair(
+        ops.matmul(v.re, turned.re) + ops.matmul(v.im, turned.im),
+        ops.matmul(v.re, turned.im) - ops.matmul(v.im, turned.re),
+    )
     return u.conj().times(inner).map(lambda z: z[..., None])
 
 
@@ -672,12 +671,19 @@ def normal_matrix(
     width = products.shape[2]
     products = ops.reshape(products, (-1, len(t), width * count * count))
     moments = ops.matmul(np.stack([t**a for a in range(5)]), products)
-    moments = ops.reshape(moments, (-1, 5 * width, count * count))
-    table = _normal_table(num_pols, num_axes)
-    size = table.shape[0]
-    table = ops.matmul(table.reshape(size * size, -1), moments)
-    table = ops.reshape(table, (-1, size, size, count, count))
-    return ops.reshape(ops.transpose(table, (0, 3, 1, 4, 2)), (-1, count * size, count * size))
+    if num_pols > 1:
+        # Behind those of every polarisation, all of them together; then every one is of one kind.
+        moments = ops.reshape(moments, (-1, 5, num_pols, width // num_pols * count * count))
+        moments = ops.concatenate([moments, ops.sum(moments, axis=2, keepdims=True)], axis=2)
+        width = width // num_pols * (num_pols + 1)
+    moments = ops.reshape(moments, (-1, 5 * width, count, count))
+    places, factors = _normal_table(num_pols, num_axes)
+    size = len(places)
+    table = ops.reshape(
+        ops.take(moments, places.reshape(-1), axis=1), (-1, size, size, count, count)
+    )
+    table = ops.transpose(table, (0, 3, 1, 4, 2)) * _tensor(factors[:, None])
+    return ops.reshape(table, (-1, count * size, count * size))
 
 
 def _pairs(num_axes):
@@ -688,23 +694,28 @@ def _pairs(num_axes):
 
 @functools.cache
 def _normal_table(num_pols, num_axes):
-    """Inner products of derivatives as combinations of moments `[t power, pol, pair, re/im]`.
+    """Inner products of derivatives as moments `[t power, pol, pair, re/im]`, by place and factor.
 
-    The derivatives by the logarithms of the amplitudes are real, those by the phases imaginary.
+    The derivatives by the logarithms of the amplitudes are real, those by the phases imaginary. The
+    last polarisation stands for all of them together.
     """
     phases, pairs = _phase_terms(num_pols, num_axes), _pairs(num_axes)
     terms = [*(term._replace(real=True) for term in phases[:num_pols]), *phases]
-    table = np.zeros((len(terms), len(terms), 5, num_pols, len(pairs), 2), "float32")
+    kinds = (5, num_pols + (num_pols > 1), len(pairs), 2)
+    places = np.zeros((len(terms), len(terms)), "int32")
+    factors = np.zeros((len(terms), len(terms)), "float32")
     for i, one in enumerate(terms):
         for j, other in enumerate(terms):
             pair = tuple(sorted(t.axis for t in (one, other) if t.axis is not None))
             mixed = one.real != other.real
             sign = -1.0 if one.real and mixed else 1.0
-            for pol in range(num_pols):
-                if all(t.pol in (None, pol) for t in (one, other)):
-                    place = one.time + other.time, pol, pairs.index(pair), int(mixed)
-                    table[(i, j, *place)] = sign * one.factor * other.factor
-    return table
+            pols = {t.pol for t in (one, other) if t.pol is not None}
+            if len(pols) < 2:
+                place = one.time + other.time, min(pols, default=kinds[1] - 1)
+                place = *place, pairs.index(pair), int(mixed)
+                places[i, j] = np.ravel_multi_index(place, kinds)
+                factors[i, j] = sign * one.factor * other.factor
+    return places, factors
 
 
 def _split(u, num_pols):
