@@ -87,12 +87,15 @@ def _swept(matrix):
     size = matrix.re.shape[0]
     axes = (1,) * (len(matrix.re.shape) - 2)
 
+    def cross(m, k):
+        """The row and the column of a pivot."""
+        return [m.map(lambda z, axis=axis: ops.take(z, k, axis=axis)) for axis in (0, 1)]
+
     def sweep(k, state):
-        state = ComplexPair(*state)
+        # The cross of the next pivot goes with the state: read from it, that would be copied first.
+        state, row, column = (ComplexPair(*state[i : i + 2]) for i in (0, 2, 4))
         along = ops.cast(ops.equal(ops.arange(size), k), state.re.dtype)
         along = ops.reshape(along, (size, *axes))
-        row = state.map(lambda m: ops.take(m, k, axis=0))
-        column = state.map(lambda m: ops.take(m, k, axis=1))
         pivot = row.map(lambda m: ops.take(m, k, axis=0))
         reciprocal = pivot.conj().scaled(1.0 / pivot.power())
         # Row and column of the pivot are replaced: row k becomes r / p, column k becomes -c / p.
@@ -101,9 +104,12 @@ def _swept(matrix):
         row = ComplexPair(row.re * (1 - along) + along, row.im * (1 - along))
         row = row.times(reciprocal.map(lambda m: m[None]))
         update = column.map(lambda m: m[:, None]).times(row.map(lambda m: m[None]))
-        return state.re * kept - update.re, state.im * kept - update.im
+        swept = state.map(lambda m: m * kept).minus(update)
+        row, column = cross(swept, ops.minimum(k + 1, size - 1))
+        return (*swept, *row, *column)
 
-    return ComplexPair(*ops.fori_loop(0, size, sweep, tuple(matrix)))
+    row, column = cross(matrix, 0)
+    return ComplexPair(*ops.fori_loop(0, size, sweep, (*matrix, *row, *column))[:2])
 
 
 def conjugate_gradients(
