@@ -213,6 +213,6 @@ class LinearPredictionModel(keras.Model):
         x = angle_delay_transform(history / scale, settings.array_shape)
         if settings._denoise_radius is not None:
             x = denoise(x, radius=settings._denoise_radius)
-        coefficients = burg_coefficients(x, settings.order, settings.pool_weight)[-1]
+        coefficients = burg_coefficients(x, [settings.order], settings.pool_weight)[0]
         future = extrapolate(x, coefficients, self.num_horizons)
         return inverse_angle_delay_transform(future, settings.array_shape) * scale

@@ -61,6 +61,6 @@ class PathModel(keras.Model):
         future, residual = fit.continued(history / scale, self.num_horizons)
         if order:
             rest = denoise(angle_delay_transform(residual, shape), radius=3)
-            rest = extrapolate(rest, burg_coefficients(rest, order)[-1], self.num_horizons)
+            rest = extrapolate(rest, burg_coefficients(rest, [order])[0], self.num_horizons)
             future = future + inverse_angle_delay_transform(rest, shape)
         return future * scale

@@ -339,9 +339,10 @@ def _coefficients(clean, experts):
     pairs = _allowed(clean, experts)
     fitted = {}
     for window in sorted({window for window, _ in pairs}):
-        highest = max(order for w, order in pairs if w == window)
-        fitted[window] = burg_coefficients(clean[:, -window:], highest)
-    return [fitted[window][order - 1] for window, order in pairs]
+        orders = sorted({order for w, order in pairs if w == window})
+        found = burg_coefficients(clean[:, -window:], orders)
+        fitted |= zip(((window, order) for order in orders), found, strict=True)
+    return [fitted[pair] for pair in pairs]
 
 
 def _least_squares(clean, experts):

@@ -15,7 +15,13 @@ from keras import ops
 from lwmt_sionna.ops.complex import ComplexPair
 from lwmt_sionna.typing import Tensor
 
-__all__ = ["conjugate_gradients", "invert_positive", "solve_positive", "solve_squared"]
+__all__ = [
+    "conjugate_gradients",
+    "invert_positive",
+    "solve_hermitian",
+    "solve_positive",
+    "solve_squared",
+]
 
 _TINY = 1e-20
 
@@ -48,6 +54,18 @@ def invert_positive(matrix: Tensor) -> Tensor:
         return kept + (unit - column)[..., None] * row[:, None]
 
     return ops.fori_loop(0, size, sweep, matrix)
+
+
+def solve_hermitian(matrix: ComplexPair, right: ComplexPair) -> ComplexPair:
+    """Solutions of positive definite complex systems, systems last: `[n, n, ...]`, `[n, ...]`."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        systems = torch.complex(*matrix).movedim((0, 1), (-2, -1))
+        x = torch.linalg.solve(systems, torch.complex(*right).movedim(0, -1)).movedim(-1, 0)
+        return ComplexPair(x.real, x.imag)
+    inverse = _swept(matrix)
+    return inverse.times(right.map(lambda m: m[None])).map(lambda m: ops.sum(m, axis=1))
 
 
 def solve_squared(matrix: ComplexPair, right: ComplexPair) -> ComplexPair:

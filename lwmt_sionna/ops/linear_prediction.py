@@ -11,13 +11,14 @@ both bin axes as cyclic, which the discrete Fourier transform makes them.
 
 import functools
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from keras import ops
 
 from lwmt_sionna.ops.compiled import map_rows, piece
 from lwmt_sionna.ops.complex import ComplexPair
-from lwmt_sionna.ops.linear_algebra import solve_positive, solve_squared
+from lwmt_sionna.ops.linear_algebra import solve_hermitian, solve_squared
 from lwmt_sionna.typing import Tensor
 
 __all__ = [
@@ -170,7 +171,9 @@ def _stopped(matrix, v, level):
     return solve_squared(factor, v).scaled(level**2)
 
 
-def burg_coefficients(x: Tensor, order: int, pool_weight: float = 0.5) -> list[list[ComplexPair]]:
+def burg_coefficients(
+    x: Tensor, orders: Sequence[int], pool_weight: float = 0.5
+) -> list[list[ComplexPair]]:
     r"""Coefficients of linear prediction by Burg's method, pooled over the 3 x 3 bins around.
 
     Every stage $m$ picks the reflection coefficient that minimises the forward and backward
@@ -179,14 +182,15 @@ def burg_coefficients(x: Tensor, order: int, pool_weight: float = 0.5) -> list[l
 
     Args:
         x: Real `[batch, time, angle, delay, 2]`.
-        order: Largest order.
+        orders: Numbers of coefficients; the largest one takes the time.
         pool_weight: Weight of a neighbouring bin along an axis; diagonal neighbours have its
             square.
 
     Returns:
-        List with one entry per order 1 to `order`: the coefficients `c_1 ... c_m` of
-        `x[t] = c_1 x[t-1] + ... + c_m x[t-m]`, a list of `ComplexPair` of `[batch, angle, delay]`.
+        List with one entry per order $m$: the coefficients `c_1 ... c_m` of `x[t] = c_1 x[t-1] +
+        ... + c_m x[t-m]`, a list of `ComplexPair` of `[batch, angle, delay]`.
     """
+    order = max(orders)
     _check_order(order, x)
     start = ComplexPair.from_stacked(x)
     # Prediction error filter 1, a_1, ..., a_order, and its state after every stage.
@@ -195,27 +199,25 @@ def burg_coefficients(x: Tensor, order: int, pool_weight: float = 0.5) -> list[l
     first = np.zeros((order + 1, 1, 1, 1), dtype="float32")
     first[0] = 1.0
     error_filter = ComplexPair(taps + ops.convert_to_tensor(first, dtype=x.dtype), taps)
-    history = ops.zeros((order, 1, 1, 1, 1), dtype=x.dtype) + taps[None]
+    history = ops.zeros((len(orders), 1, 1, 1, 1), dtype=x.dtype) + taps[None]
 
     def stage(m, state):
-        return _burg_stage(ops.convert_to_tensor(m), state, pool_weight)
+        return _burg_stage(ops.convert_to_tensor(m), state, tuple(orders), pool_weight)
 
     state = (tuple(start), tuple(start), tuple(error_filter), (history, history))
     *_, kept = ops.fori_loop(0, order, stage, state)
-    stages = zip(*(ops.unstack(-part) for part in kept), strict=True)
-    return [
-        _pairs(*(ops.unstack(part) for part in stage))[1 : m + 2] for m, stage in enumerate(stages)
-    ]
+    stages = zip(orders, *(ops.unstack(-part) for part in kept), strict=True)
+    return [_pairs(*(ops.unstack(part) for part in stage))[1 : last + 1] for last, *stage in stages]
 
 
 @piece
-def _burg_stage(m, state, pool_weight):
-    """A stage of Burg's method from the state of the one before."""
+def _burg_stage(m, state, orders, pool_weight):
+    """A stage of Burg's method from the state of the one before, with the taps of `orders`."""
     forward, backward, taps, kept = (ComplexPair(*pair) for pair in state)
-    kind, (order, num_snapshots) = taps.re.dtype, (kept.re.shape[0], forward.re.shape[1])
+    kind, order, num_snapshots = taps.re.dtype, max(orders), forward.re.shape[1]
     instants = ops.reshape(ops.arange(num_snapshots), (1, num_snapshots, 1, 1))
     places = ops.reshape(ops.arange(order + 1), (order + 1, 1, 1, 1))
-    stages = ops.reshape(ops.arange(order), (order, 1, 1, 1, 1))
+    lasts = ops.convert_to_tensor(np.reshape(orders, (-1, 1, 1, 1, 1)), dtype="int32")
     behind = backward.map(lambda v: ops.roll(v, 1, axis=1))
     known = ops.cast(instants > m, kind)
     cross = forward.times(behind.conj()).map(lambda v: ops.sum(known * v, axis=1))
@@ -232,7 +234,7 @@ def _burg_stage(m, state, pool_weight):
     inside = ops.cast(places <= m + 1, kind)
     reverse = taps.conj().map(lambda v: inside * ops.take(v, mirror, axis=0))
     taps = taps.plus(reflection.map(lambda v: v[None]).times(reverse))
-    now = ops.cast(ops.equal(stages, m), kind)
+    now = ops.cast(ops.equal(lasts, m + 1), kind)
     kept = ComplexPair(*(k + now * t[None] for k, t in zip(kept, taps, strict=True)))
     return tuple(tuple(pair) for pair in (forward, backward, taps, kept))
 
@@ -258,33 +260,29 @@ def least_squares_coefficients(
         Marple 1987, Digital Spectral Analysis with Applications, section 8.5.
     """
     _check_order(order, x)
-    count = x.shape[1] - order
-    z = ComplexPair.from_stacked(x).map(lambda m: ops.transpose(m, (0, 2, 3, 1)))
-    # [batch, angle, delay, snapshot and the nearest lag first, window]
-    re, im = z.map(
-        lambda m: ops.stack([m[..., i : i + count] for i in range(order, -1, -1)], axis=-2)
-    )
-    covariance = ComplexPair(
-        _products(re, re) + _products(im, im), _products(re, im) - _products(im, re)
-    )
-    # Windows that are reversed in time and conjugated count as well.
-    covariance = covariance.plus(covariance.conj().map(lambda m: ops.flip(m, axis=(-2, -1))))
-    covariance = covariance.map(lambda m: _pool(m, pool_weight))
-    normal = covariance.map(lambda m: m[..., 1:, 1:])
-    target = covariance.map(lambda m: m[..., 1:, 0])
-    eye = ops.convert_to_tensor(np.eye(order, dtype="float32"))
-    power = ops.sum(normal.re * eye, axis=(-2, -1))[..., None, None]
-    loaded = normal.re + (_RIDGE / order * power + _TINY) * eye
-    # Of Hermitian matrices, the real form is symmetric.
-    upper, lower = ([loaded, -normal.im], [normal.im, loaded])
-    matrix = ops.concatenate([ops.concatenate(r, axis=-1) for r in (upper, lower)], axis=-2)
-    found = solve_positive(matrix, ops.concatenate(list(target), axis=-1))
-    return _pairs(*(ops.unstack(part, axis=-1) for part in ops.split(found, 2, axis=-1)))
+    _, num_snapshots, *grid, _ = x.shape
+    count = num_snapshots - order
+    eye = np.eye(order, dtype="float32")[..., None, None, None]
 
+    def fit(own):
+        z = ComplexPair.from_stacked(own).map(lambda m: ops.moveaxis(m, 1, 0))
+        # [snapshot and the nearest lag first, window, batch, angle, delay]
+        lags = z.map(lambda m: ops.stack([m[i : i + count] for i in range(order, -1, -1)]))
+        left, right = lags.map(lambda m: m[:, None]), lags.map(lambda m: m[None])
+        covariance = left.conj().times(right).map(lambda m: ops.sum(m, axis=2))
+        # Windows that are reversed in time and conjugated count as well.
+        covariance = covariance.plus(covariance.conj().map(lambda m: ops.flip(m, axis=(0, 1))))
+        covariance = covariance.map(lambda m: _pool(m, pool_weight))
+        normal = covariance.map(lambda m: m[1:, 1:])
+        power = ops.sum(normal.re * ops.convert_to_tensor(eye), axis=(0, 1))
+        load = (_RIDGE / order * power + _TINY) * ops.convert_to_tensor(eye)
+        found = solve_hermitian(
+            ComplexPair(normal.re + load, normal.im), covariance.map(lambda m: m[1:, 0])
+        )
+        return tuple(found.map(lambda m: ops.moveaxis(m, 0, 1)))
 
-def _products(left, right):
-    """Sums of products over the last axis, `[..., row of left, row of right]`."""
-    return ops.matmul(left, ops.swapaxes(right, -1, -2))
+    found = map_rows(fit, (x,), [(order, *grid)] * 2)
+    return _pairs(*(ops.unstack(part, axis=1) for part in found))
 
 
 def extrapolate(
@@ -384,9 +382,9 @@ def _static(x):
 
 
 def _pool(x, weight):
-    """Weighted sum over the 3 x 3 bins around each bin of `[batch, angle, delay, ...]`, cyclic."""
+    """Weighted sum over the 3 x 3 bins around each bin of `[..., angle, delay]`, cyclic."""
     if weight == 0:
         return x
-    for axis in (1, 2):
+    for axis in (-2, -1):
         x = x + weight * (ops.roll(x, 1, axis=axis) + ops.roll(x, -1, axis=axis))
     return x

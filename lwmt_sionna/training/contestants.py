@@ -103,7 +103,7 @@ class RefiningPredictor(PresetModel):
             features = {"clean": x, "forecasts": last[:, None], "noise": noise}
         else:
             clean = denoise(x, radius=self.denoise_radius, noise=noise)
-            taps = burg_coefficients(clean, self.order)[-1]
+            taps = burg_coefficients(clean, [self.order])[0]
             forecast = extrapolate(clean, taps, self.num_horizons)
             features = {"clean": clean, "forecasts": forecast[:, None], "noise": noise}
         return {name: ops.stop_gradient(value) for name, value in features.items()}

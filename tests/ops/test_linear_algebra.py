@@ -5,6 +5,7 @@ from lwmt_sionna.ops.complex import ComplexPair
 from lwmt_sionna.ops.linear_algebra import (
     conjugate_gradients,
     invert_positive,
+    solve_hermitian,
     solve_positive,
     solve_squared,
 )
@@ -42,6 +43,17 @@ def test_squared_systems_equal_numpy(rng):
         expected = np.linalg.solve(matrix @ matrix.conj().swapaxes(1, 2), right[..., None])[..., 0]
         error = np.linalg.norm(found[0] + 1j * found[1] - expected)
         assert error < 1e-4 * np.linalg.norm(expected)
+
+
+def test_hermitian_systems_equal_numpy(rng):
+    size, systems = 5, 7
+    a = rng.standard_normal((systems, size, 9)) + 1j * rng.standard_normal((systems, size, 9))
+    matrix = a @ a.conj().swapaxes(1, 2)
+    right = rng.standard_normal((systems, size)) + 1j * rng.standard_normal((systems, size))
+    found = solve_hermitian(paired(np.moveaxis(matrix, 0, -1)), paired(right.T))
+    found = [keras.ops.convert_to_numpy(part).T for part in found]
+    expected = np.linalg.solve(matrix, right[..., None])[..., 0]
+    np.testing.assert_allclose(found[0] + 1j * found[1], expected, atol=1e-3)
 
 
 def paired(z):
