@@ -65,7 +65,7 @@ def solve_hermitian(matrix: ComplexPair, right: ComplexPair) -> ComplexPair:
         x = torch.linalg.solve(systems, torch.complex(*right).movedim(0, -1)).movedim(-1, 0)
         return ComplexPair(x.real, x.imag)
     inverse = _swept(matrix)
-    return inverse.times(right.map(lambda m: m[None])).map(lambda m: ops.sum(m, axis=1))
+    return _applied(inverse, right)
 
 
 def solve_squared(matrix: ComplexPair, right: ComplexPair) -> ComplexPair:
@@ -82,8 +82,13 @@ def solve_squared(matrix: ComplexPair, right: ComplexPair) -> ComplexPair:
     if keras.backend.backend() == "torch":
         return _solve_squared_by_factors(matrix, right)
     inverse = _swept(matrix)
-    v = inverse.times(right.map(lambda m: m[None])).map(lambda m: ops.sum(m, axis=1))
+    v = _applied(inverse, right)
     return inverse.conj().times(v.map(lambda m: m[:, None])).map(lambda m: ops.sum(m, axis=0))
+
+
+def _applied(matrix, x):
+    """Products of `[n, n, ...]` and `[n, ...]`."""
+    return matrix.times(x.map(lambda m: m[None])).map(lambda m: ops.sum(m, axis=1))
 
 
 def _solve_squared_by_factors(matrix, right):
