@@ -15,7 +15,7 @@ from keras import ops
 
 from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
 from lwmt_sionna.ops.compiled import map_rows, piece
-from lwmt_sionna.ops.complex import ComplexPair
+from lwmt_sionna.ops.complex import ComplexPair, phasor
 from lwmt_sionna.ops.linear_algebra import invert_positive
 from lwmt_sionna.typing import Array, Tensor
 
@@ -117,8 +117,7 @@ def align(h: Tensor, array_shape: Shape3 | None = None) -> Tensor:
         return h
     phase, delay = (ops.stop_gradient(value) for value in find_nuisances(h, array_shape))
     angle = ops.cast(_angle(phase, delay, h.shape[3])[:, :, None], h.dtype)
-    turn = ComplexPair(ops.cos(angle), ops.sin(angle))
-    return ComplexPair.from_stacked(h).times(turn).stacked()
+    return ComplexPair.from_stacked(h).times(phasor(angle)).stacked()
 
 
 def find_nuisances(h: Tensor, array_shape: Shape3 | None = None) -> tuple[Tensor, Tensor]:
@@ -222,7 +221,7 @@ def _turned(seen, phase, delay):
     """Bins `[batch, time, bin]` without phases and delays, and their derivatives by both."""
     ramp = ops.convert_to_tensor(_ramp(seen.re.shape[2]))
     angle = _angle(phase, delay, seen.re.shape[2])
-    turn = [ops.cos(angle), ops.sin(angle)]
+    turn = phasor(angle)
     turn = ops.stack([*turn, *(ramp * part for part in turn)], axis=2)
     re, im = (ops.matmul(turn, part) for part in seen)
     x, slope = (

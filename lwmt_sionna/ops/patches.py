@@ -2,7 +2,7 @@
 
 from keras import ops
 
-from lwmt_sionna.ops.complex import ComplexPair, is_complex
+from lwmt_sionna.ops.complex import ComplexPair, is_complex, phasor
 from lwmt_sionna.typing import Tensor
 
 __all__ = ["local_motion", "patchify", "token_grid", "unpatchify"]
@@ -93,8 +93,7 @@ def local_motion(x: Tensor, patch: tuple[int, int], visible: Tensor | None = Non
     rate = _angle(product_re, product_im)
     time = ops.reshape(ops.arange(num_snapshots, dtype="float32"), (1, -1, 1))
     phase = rate[:, None] * time
-    turn = ComplexPair(ops.cos(phase)[..., None], -ops.sin(phase)[..., None])
-    still = tokens.times(turn)
+    still = tokens.times(phasor(-phase).map(lambda z: z[..., None]))
     mean_re, mean_im = ops.sum(still.re, axis=1), ops.sum(still.im, axis=1)
     weight = ops.square(mean_re) + ops.square(mean_im)
     offset = _angle(ops.sum(weight * mean_re, axis=-1), ops.sum(weight * mean_im, axis=-1))
@@ -102,7 +101,7 @@ def local_motion(x: Tensor, patch: tuple[int, int], visible: Tensor | None = Non
     spread = ops.reshape(phase, (-1, grid[0] * grid[1] * grid[2], 1))
     spread = ops.tile(spread, (1, 1, patch[0] * patch[1]))
     phase = unpatchify(spread, (num_snapshots, num_angle, num_delay), patch)[..., 0]
-    return ComplexPair(ops.cos(phase), ops.sin(phase))
+    return phasor(phase)
 
 
 def _angle(re, im):

@@ -13,7 +13,7 @@ from keras import ops
 
 from lwmt_sionna.ops.angle_delay import check_array_shape
 from lwmt_sionna.ops.compiled import call_compiled, map_rows, repeat_rows, where_rows
-from lwmt_sionna.ops.complex import ComplexPair
+from lwmt_sionna.ops.complex import ComplexPair, phasor
 from lwmt_sionna.ops.linear_algebra import conjugate_gradients
 from lwmt_sionna.ops.path_fit import (
     largest_peaks,
@@ -263,10 +263,10 @@ class _Pursuit:
         # [B, P, T, M] -> [B, T, P, 1, M]
         phase = ops.swapaxes(phase, 1, 2)[..., None, :]
         own = amplitude.map(lambda z: ops.swapaxes(z, 2, 3)[..., None])
-        u = own.times(ComplexPair(ops.cos(phase), ops.sin(phase)))
+        u = own.times(phasor(phase))
         u = u.map(lambda z: ops.reshape(z, (-1, *z.shape[1:3], self.num_ant)))
         over_k = turns[:, None, :, -1, None] * k
-        return u, ComplexPair(ops.cos(over_k), ops.sin(over_k))
+        return u, phasor(over_k)
 
     def _superposed(self, turns, amplitude):
         """Channels of paths, `[B, T, Q * M, K]`."""
