@@ -541,34 +541,6 @@ def worlds_behind():
 
 
 @block
-def worlds_from_base():
-    """The predictor that started from the pretrained `base` beside the default preset."""
-    from lwmt_sionna.link.sweep.table import world_points
-    from lwmt_sionna.models import DEFAULT_PRESET
-
-    record = read("worlds_from_base")
-    own = "from_base"
-    (snr,) = record["config"]["history_snr_db"]
-    groups = {p["world"]: p["group"] for p in record["points"]}
-    rows = []
-    for group, horizon in itertools.product(dict.fromkeys(groups.values()), (1, 5)):
-        told = world_points(record, snr, horizon)
-        cells = [points for world, points in told.items() if groups[world] == group]
-        row = [GROUPS[group] if horizon == 1 else "", len(cells), horizon]
-        errors = {
-            name: [points[name]["nmse_median_db"] for points in cells]
-            for name in (DEFAULT_PRESET, f"{own} (untrained)", own)
-        }
-        row += [f"{statistics.fmean(values):.1f}" for values in errors.values()]
-        behind = [a - b for a, b in zip(errors[own], errors[DEFAULT_PRESET], strict=True)]
-        row += [f"{f(behind):+.1f}" for f in (statistics.fmean, min, max)]
-        rows.append(row)
-    header = ["median NMSE [dB], means over", "worlds", "horizon", default_label()]
-    header += ["start of both, untrained", "from `base`"]
-    return table([*header, f"from `base` over {default_label()}: mean", "least", "most"], rows)
-
-
-@block
 def csi4cast():
     """Ours and what is published: over all SNRs, and at each."""
     record, presets = read("csi4cast_eval"), read("csi4cast_presets")
