@@ -21,6 +21,7 @@ DATA = ROOT / "experiments" / "data" / "san_francisco_30kmh_5ms.h5"
 PUBLISHED = ROOT / "tests" / "models" / "data" / "published_4x8x8.npz"
 SNR_DB = 15.0
 NUM_HISTORY, NUM_HORIZONS = 16, 5
+NUM_MOVES = 8
 # Of 32 antennas and 32 subcarriers every fourth is kept; the norms tell of the rest.
 KEPT = np.s_[..., ::4, ::4]
 DECODINGS = ("chain", "information", "sys")
@@ -65,6 +66,23 @@ def predict_preset(name, history):
     from lwmt_sionna.baselines import ModelPredictor
 
     return ModelPredictor(name, name)(history, NUM_HORIZONS)
+
+
+def moves(name, history):
+    """By how much of its norm each user's prediction moves with the last digit of the history."""
+    from lwmt_sionna.baselines import ModelPredictor
+
+    def norms(prediction):
+        return np.linalg.norm(prediction.reshape(len(prediction), -1), axis=-1)
+
+    predictor = ModelPredictor(name, name)
+    expected = predictor(history, NUM_HORIZONS)
+    rng = np.random.default_rng(1)
+    found = []
+    for _ in range(NUM_MOVES):
+        digit = 1 + 1e-7 * rng.standard_normal(history.shape).astype(np.float32)
+        found.append(norms(predictor(history * digit, NUM_HORIZONS) - expected))
+    return (np.max(found, axis=0) / norms(expected)).astype(np.float32)
 
 
 def predict_baselines(history):
@@ -173,6 +191,8 @@ def capture_predictions(preset=None):
     for name, prediction in found.items():
         for part, values in thinned(prediction).items():
             kept[f"{name}/{part}"] = values
+        if name in PRESETS:
+            kept[f"{name}/moves"] = moves(name, history)
     np.savez_compressed(HERE / "predictions.npz", **{"history": history, **kept})
 
 
