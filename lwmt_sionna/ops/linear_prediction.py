@@ -39,6 +39,8 @@ _QUANTILE, _NORMAL_QUANTILE = 0.25, -0.67449
 # Histories cleaner than this are treated as if they had this signal-to-noise ratio, so that the
 # covariances stay within the range of float32.
 _NOISE_FLOOR = 1e-6
+# Delays that are denoised at a time.
+_BLOCK = 32
 # What is added to the normal equations of least squares, over the mean of their diagonal.
 _RIDGE = 1e-4
 
@@ -91,18 +93,60 @@ def denoise(x: Tensor, radius: int = 2, noise: Tensor | None = None) -> Tensor:
     # The same either way: what is inverted is as large as there are bins, or snapshots.
     by_bins = size**2 * (size + num_snapshots) < num_snapshots**2 * (num_snapshots + 3)
     noise_of = _noise_by_bins if by_bins else _noise_by_snapshots
+    # A block of delays at a time, for whose systems the cache of a core has room.
+    inside, around, place = _blocks(grid[1], radius)
+    margin = (around.shape[1] - inside) // 2
+    blocks = z.map(lambda m: _in_blocks(m, around))
     found = map_rows(
-        lambda *own: noise_of(ComplexPair(*own).map(lambda m: m[0]), radius, threshold),
-        z,
-        [(num_snapshots, *grid)] * 2,
+        lambda *own: noise_of(ComplexPair(*own).map(lambda m: m[0]), radius, threshold, margin),
+        blocks,
+        [(num_snapshots, grid[0], inside)] * 2,
         together=False,
     )
-    return z.minus(ComplexPair(*found)).map(lambda m: m / unit).stacked()
+    found = ComplexPair(*found).map(lambda m: _from_blocks(m, place))
+    return z.minus(found).map(lambda m: m / unit).stacked()
+
+
+@functools.lru_cache(maxsize=16)
+def _blocks(num_delay, radius):
+    """Blocks of about `_BLOCK` delays, all of one width; the last may repeat some.
+
+    Returns how many delays each has, which these are with `radius` more on either side (none,
+    where there is one block), int32 `[blocks, delays]`, and the place of every delay in all blocks.
+    """
+    count = max(1, round(num_delay / max(_BLOCK, 4 * radius)))
+    inside = -(-num_delay // count)
+    starts = np.minimum(np.arange(count) * inside, num_delay - inside)
+    margin = radius if count > 1 else 0
+    around = starts[:, None] + np.arange(-margin, inside + margin)
+    delays = np.arange(num_delay)
+    block = np.minimum(delays // inside, count - 1)
+    place = block * inside + delays - starts[block]
+    return inside, (around % num_delay).astype("int32"), place.astype("int32")
+
+
+def _in_blocks(x, around):
+    """`[batch, time, angle, delay]` as `[batch * blocks, time, angle, delays of a block]`."""
+    if len(around) == 1:
+        return x
+    _, *sizes, _ = x.shape
+    x = ops.reshape(ops.take(x, around.reshape(-1), axis=3), (-1, *sizes, *around.shape))
+    return ops.reshape(ops.moveaxis(x, 3, 1), (-1, *sizes, around.shape[1]))
+
+
+def _from_blocks(x, place):
+    """The inverse of `_in_blocks`."""
+    _, *sizes, inside = x.shape
+    if len(place) == inside:
+        return x
+    count = (place.max() + 1) // inside
+    x = ops.moveaxis(ops.reshape(x, (-1, count, *sizes, inside)), 1, 3)
+    return ops.take(ops.reshape(x, (-1, *sizes, count * inside)), place, axis=3)
 
 
 @piece
-def _noise_by_snapshots(z, radius, threshold):
-    """What is no signal in `[time, angle, delay]`, in units of the noise.
+def _noise_by_snapshots(z, radius, threshold, margin):
+    """What is no signal in `[time, angle, delay]`, in units of the noise, without the margins.
 
     A filter of a cross of bins $Z$ `[n, time]` that is a function of $Z Z^H$ is the same function
     of $Z^H Z$ on their snapshots, for which products of snapshots add up over the bins.
@@ -111,21 +155,28 @@ def _noise_by_snapshots(z, radius, threshold):
     rows, columns = np.tril_indices(count)
     left, right = (z.map(lambda m, i=i: ops.take(m, i, axis=0)) for i in (rows, columns))
     half = left.times(right.conj()).scaled(1.0 / count)
-    half = half.map(lambda m: _add_up(m, radius) - m)
-    return _stopped(_whole(half, count), z, threshold)
+    half = half.map(lambda m: _without(_add_up(m, radius) - m, margin))
+    return _stopped(_whole(half, count), z.map(lambda m: _without(m, margin)), threshold)
 
 
-def _noise_by_bins(z, radius, threshold):
+def _noise_by_bins(z, radius, threshold, margin):
     """The same from the covariance of the bins of every cross."""
     # A piece of its own: PyTorch would look every bin up again for each of its products.
-    return _noise_of_centres(_crosses(z, radius), tuple(z.re.shape), threshold)
+    shape = tuple(_without(z.re, margin).shape)
+    return _noise_of_centres(_crosses(z, radius, margin), shape, threshold)
+
+
+def _without(x, margin):
+    """All delays, the last axis, but those of the margins."""
+    return x[..., margin : x.shape[-1] - margin]
 
 
 @piece
-def _crosses(z, radius):
+def _crosses(z, radius, margin):
     """The bins of the cross around each bin, `[time, n, bins]`."""
     count, *grid = z.re.shape
     places = _shift_table(tuple(_cross(radius, *grid)), *grid)
+    places = _without(places.reshape(-1, *grid), margin).reshape(len(places), -1)
     return z.map(lambda m: ops.take(ops.reshape(m, (count, -1)), places, axis=1))
 
 

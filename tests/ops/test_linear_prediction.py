@@ -101,20 +101,22 @@ def test_forecasts_may_be_bounded(rng):
     assert np.all(np.abs(free[:, -1]) > 2 * most)
 
 
+# Two blocks of delays, of which the last repeats one; in one block the cross wraps around.
+@pytest.mark.parametrize("num_delay", [10, 53])
 @pytest.mark.parametrize(("num_snapshots", "radius"), [(16, 1), (16, 4), (6, 2)])
-def test_denoising_is_the_same_by_bins_and_by_snapshots(rng, num_snapshots, radius):
+def test_denoising_is_the_same_by_bins_and_by_snapshots(rng, num_snapshots, radius, num_delay):
     """Against the formula in double precision, on both sides of what is cheaper."""
-    grid = (8, 10)
+    grid = (8, num_delay)
     x = rng.standard_normal((num_snapshots, *grid, 2)).astype(np.float32)
     x[..., 0] += 5.0 * tones(rng, 1, num_snapshots, grid)[0].real
     z = x[..., 0] + 1j * x[..., 1]
     arms = range(-radius, radius + 1)
     rows = {(i % 8, 0) for i in arms}
-    cross = [(0, 0), *sorted((rows | {(0, j % 10) for j in arms}) - {(0, 0)})]
+    cross = [(0, 0), *sorted((rows | {(0, j % num_delay) for j in arms}) - {(0, 0)})]
     level = 1.5 * (1 + np.sqrt(len(cross) / num_snapshots)) ** 2
     expected = np.empty_like(z)
     for place in np.ndindex(grid):
-        near = np.stack([z[:, (place[0] + i) % 8, (place[1] + j) % 10] for i, j in cross])
+        near = np.stack([z[:, (place[0] + i) % 8, (place[1] + j) % num_delay] for i, j in cross])
         values, vectors = np.linalg.eigh(near @ near.conj().T / num_snapshots)
         kept = values**2 / (values**2 + level**2)
         expected[:, place[0], place[1]] = (vectors * kept)[0] @ (vectors.conj().T @ near)
