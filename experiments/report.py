@@ -84,6 +84,8 @@ MARGIN_DB = 0.5
 BEHIND_DB, AHEAD_DB = 0.3, 1.0
 # A group of worlds is said to be better or worse from this share of its cells on.
 VERDICT_SHARE = 0.25
+# What a link gives: in records, and in words.
+LINKED = {"goodput": "goodput", "sum_rate": "sum rate"}
 GROUPS = {
     "specular": "streets that reflect",
     "diffuse": "streets that scatter",
@@ -417,8 +419,9 @@ def worlds_groups():
 def default_cells():
     """The default preset against the best of all others, in every cell of every world.
 
-    List of dict: the place, the preset's `points` (errors, goodput) and `start` (untrained), and by
-    figure the difference in dB (below zero: ahead), its paired interval and the best other.
+    List of dict: the place, the preset's points (`own` errors, `link`), those of its untrained
+    `start` and of `perfect` CSI in the link, and by figure the difference in dB (below zero:
+    ahead), its paired interval and the best other.
     """
     from lwmt_sionna.link.sweep.table import world_points
     from lwmt_sionna.models import DEFAULT_PRESET
@@ -434,8 +437,9 @@ def default_cells():
                 place = {"world": world, "group": own["group"], SNR: snr, "horizon": horizon}
                 told = {name: against_others(points, own, name) for name in ("median", "pooled")}
                 start = points.get(f"{DEFAULT_PRESET} (untrained)")
-                link = linked[world][DEFAULT_PRESET]
-                cells.append(place | told | {"own": own, "start": start, "link": link})
+                link, ceiling = (linked[world][name] for name in (DEFAULT_PRESET, "perfect"))
+                found = {"own": own, "start": start, "link": link, "perfect": ceiling}
+                cells.append(place | told | found)
     return cells
 
 
@@ -464,6 +468,12 @@ def default_label():
     return f"`{DEFAULT_PRESET}`"
 
 
+def link_words(point, quantity):
+    """What the paired difference to the best training-free policy says: records keep its ends."""
+    low, high = (point[f"{quantity}_difference_{end}"] for end in ("low", "high"))
+    return verdict_of(low > 0, high < 0)
+
+
 def by_share(better, worse):
     """What counted verdicts say of a group: nothing, unless a quarter or more say it, and most."""
     told = max(better, worse) >= VERDICT_SHARE
@@ -484,12 +494,17 @@ def worlds_verdicts():
             statistics.fmean(test(cell["median"]) for cell in chosen)
             for test in (lambda told: told[2] < 0, lambda told: told[1] > 0)
         ]
-        words = [cell["link"]["goodput_verdict"] for cell in chosen]
-        linked = [words.count(word) / len(words) for word in ("better", "worse")]
+        linked = []
+        for quantity in LINKED:
+            words = [link_words(cell["link"], quantity) for cell in chosen]
+            linked.append(by_share(*(words.count(w) / len(words) for w in ("better", "worse"))))
         mean = statistics.fmean(cell["median"][0] for cell in chosen)
-        rows.append([name, f"{mean:+.1f} dB", by_share(*shares), by_share(*linked)])
+        rows.append([name, f"{mean:+.1f} dB", by_share(*shares), *linked])
     header = [f"{default_label()} in", "median NMSE over that of the best other predictor"]
-    return table([*header, "verdict", "goodput against the best training-free policy"], rows)
+    goodput, sum_rate = LINKED.values()
+    return table(
+        [*header, "verdict", f"{goodput} against the best training-free policy", sum_rate], rows
+    )
 
 
 @block
@@ -514,30 +529,48 @@ def worlds_default():
             if cell["start"] is not None
         ]
         row += [f"{told(own):+.1f}" if own else "-" for told in (statistics.fmean, min)]
-        words = [cell["link"]["goodput_verdict"] for cell in chosen]
-        row.append(f"{words.count('better')} / {words.count('worse')}")
+        for quantity in LINKED:
+            words = [link_words(cell["link"], quantity) for cell in chosen]
+            row.append(f"{words.count('better')} / {words.count('worse')}")
         rows.append(row)
     header = [f"{default_label()} in", "cells"]
     for figure in ("median", "pooled"):
         header += [f"{figure} NMSE: mean [dB]", f"behind by more than {BEHIND_DB:g} dB"]
         header.append(f"ahead by {AHEAD_DB:g} dB or more")
     header += ["won over the untrained start [dB]: mean", "least"]
-    return table([*header, "goodput: better / worse"], rows)
+    return table([*header, *(f"{name}: better / worse" for name in LINKED.values())], rows)
 
 
 @block
 def worlds_behind():
     """Where the default preset is behind, world by world."""
     rows = {}
+    names = ("median", "pooled", *LINKED)
     for cell in default_cells():
-        for place, figure in enumerate(("median", "pooled")):
+        place = f"{cell[SNR]:g} dB, horizon {cell['horizon']}: "
+        for figure in ("median", "pooled"):
             value, low, high, best = cell[figure]
             if value > BEHIND_DB and low > 0:
-                told = f"{cell[SNR]:g} dB, horizon {cell['horizon']}: {value:+.1f} "
-                told += f"({low:.1f} to {high:.1f}), {label(best)}"
-                rows.setdefault(cell["world"], ([], []))[place].append(told)
-    rows = [[f"`{world}`", *map("; ".join, found)] for world, found in rows.items()]
-    return table([f"{default_label()} is behind in", "median NMSE", "pooled NMSE"], rows)
+                told = f"{place}{value:+.1f} ({low:.1f} to {high:.1f}), {label(best)}"
+                rows.setdefault(cell["world"], {}).setdefault(figure, []).append(told)
+        for quantity in LINKED:
+            if link_words(cell["link"], quantity) == "worse":
+                difference, low, high = (
+                    100 * cell["link"][f"{quantity}_difference{end}"] / cell["perfect"][quantity]
+                    for end in ("", "_low", "_high")
+                )
+                told = f"{place}{difference:.1f} % ({low:.1f} to {high:.1f})"
+                rows.setdefault(cell["world"], {}).setdefault(quantity, []).append(told)
+    rows = [
+        [f"`{world}`", *("; ".join(found.get(name, [])) for name in names)]
+        for world, found in rows.items()
+    ]
+    header = [
+        "median NMSE [dB]",
+        "pooled NMSE [dB]",
+        *(f"{n} of perfect CSI" for n in LINKED.values()),
+    ]
+    return table([f"{default_label()} is behind in", *header], rows)
 
 
 @block
