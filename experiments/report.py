@@ -523,12 +523,9 @@ def worlds_default():
             ahead = sum(t[0] <= -AHEAD_DB and t[2] < 0 for t in told)
             mean = f"{statistics.fmean(t[0] for t in told):+.1f}" if told else "-"
             row += [mean, behind, ahead]
-        own = [
-            cell["start"]["nmse_median_db"] - cell["own"]["nmse_median_db"]
-            for cell in chosen
-            if cell["start"] is not None
-        ]
-        row += [f"{told(own):+.1f}" if own else "-" for told in (statistics.fmean, min)]
+            name = f"nmse_{figure}_db"
+            won = [c["start"][name] - c["own"][name] for c in chosen if c["start"] is not None]
+            row += [f"{told(won):+.1f}" if won else "-" for told in (statistics.fmean, min)]
         for quantity in LINKED:
             words = [link_words(cell["link"], quantity) for cell in chosen]
             row.append(f"{words.count('better')} / {words.count('worse')}")
@@ -536,8 +533,7 @@ def worlds_default():
     header = [f"{default_label()} in", "cells"]
     for figure in ("median", "pooled"):
         header += [f"{figure} NMSE: mean [dB]", f"behind by more than {BEHIND_DB:g} dB"]
-        header.append(f"ahead by {AHEAD_DB:g} dB or more")
-    header += ["won over the untrained start [dB]: mean", "least"]
+        header += [f"ahead by {AHEAD_DB:g} dB or more", "won: mean [dB]", "least"]
     return table([*header, *(f"{name}: better / worse" for name in LINKED.values())], rows)
 
 
