@@ -333,11 +333,10 @@ def world_table(horizon):
     for world, points in world_points(record, 15.0, horizon).items():
         told = {name: point["nmse_median_db"] for name, point in points.items()}
         told = {name: f"{db:.1f}" if db > EXACT_DB else "exact" for name, db in told.items()}
-        cells = [told.get(name, "-") for name in names]
-        free = [p["nmse_median_db"] for p in points.values() if p["kind"] == "training_free"]
-        best = f"{min(free):.1f}"
-        cells = [f"**{c}**" if c == best else c for c in cells]
-        rows.append([f"`{world}`", *cells])
+        free = [name for name, point in points.items() if point["kind"] == "training_free"]
+        best = min(free, key=lambda name, points=points: points[name]["nmse_median_db"])
+        told |= {name: f"**{told[name]}**" for name in free if told[name] == told[best]}
+        rows.append([f"`{world}`", *(told.get(name, "-") for name in names)])
     return table(["world", *map(label, names)], rows)
 
 
@@ -472,6 +471,13 @@ def link_words(point, quantity):
     """What the paired difference to the best training-free policy says: records keep its ends."""
     low, high = (point[f"{quantity}_difference_{end}"] for end in ("low", "high"))
     return verdict_of(low > 0, high < 0)
+
+
+def beside_best(point, quantity):
+    """The verdict on what differs from the best training-free policy, and by how much."""
+    difference = point[f"{quantity}_difference"]
+    words = link_words(point, quantity) if difference else "this"
+    return f"{difference:+.2f}, {words}" if words in ("better", "worse") else words
 
 
 def by_share(better, worse):
@@ -730,10 +736,12 @@ def link_impaired():
                     *(f"{c['nmse_median_db']:.1f}" for c in cells),
                     *(percent(c["recovered_goodput"]) for c in cells),
                     *(percent(c["recovered_sum_rate"]) for c in cells),
+                    *(beside_best(c, "sum_rate") for c in cells),
                 ]
             )
     header = ["", "", "median NMSE [dB], horizon 1", "horizon 5", "goodput won back, horizon 1"]
-    return table([*header, "horizon 5", "sum rate won back, horizon 1", "horizon 5"], rows)
+    header += ["horizon 5", "sum rate won back, horizon 1", "horizon 5"]
+    return table([*header, "sum rate beside the best training-free, horizon 1", "horizon 5"], rows)
 
 
 @block
