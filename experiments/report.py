@@ -494,7 +494,7 @@ def worlds_verdicts():
     for group, name in GROUPS.items():
         chosen = [cell for cell in cells if cell["group"] == group]
         if not chosen:
-            rows.append([name, "-", "-", "-"])
+            rows.append([name, *"----"])
             continue
         shares = [
             statistics.fmean(test(cell["median"]) for cell in chosen)

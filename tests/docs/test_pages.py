@@ -193,7 +193,10 @@ def world_point(predictor, kind, median, world="street", group="diffuse", **more
     return {
         "world": world, "group": group, "kind": kind, "predictor": predictor, "subset": "all",
         "history_snr_db": 15.0, "horizon": 1, "nmse_median_db": median,
-        "nmse_pooled_db": median + 1.0, "goodput_verdict": "better", **more,
+        "nmse_pooled_db": median + 1.0, "goodput": 4.0, "goodput_difference": 0.2,
+        "goodput_difference_low": 0.1, "goodput_difference_high": 0.3, "sum_rate": 40.0,
+        "sum_rate_difference": -1.0, "sum_rate_difference_low": -2.0,
+        "sum_rate_difference_high": -0.2, **more,
     }  # fmt: skip
 
 
@@ -211,6 +214,7 @@ def test_the_default_is_compared_with_all_others(monkeypatch):
         world_point("perfect", "ceiling", -99.0),
         world_point(name, "preset", -12.0, "cell", "tr38901"),
         world_point("hold", "training_free", -3.0, "cell", "tr38901"),
+        world_point("perfect", "ceiling", -99.0, "cell", "tr38901"),
     ]
     config = {"history_snr_db": [15.0], "horizons": [1]}
     monkeypatch.setattr(report, "read", lambda _: {"points": points, "config": config})
@@ -219,17 +223,22 @@ def test_the_default_is_compared_with_all_others(monkeypatch):
     assert street["pooled"] == (0.5, 0.5, 0.5, "old")
     assert cell["median"] == (-9.0, -9.0, -9.0, "hold")
     lines = [line.split(" | ")[1:] for line in report.worlds_default().splitlines()[2:]]
-    told = "1 | +0.5 | 1 | 0 | +0.5 | 1 | 0 | +2.0 | +2.0 | 1 / 0 |".split(" | ")
+    told = "1 | +0.5 | 1 | 0 | +2.0 | +2.0 | +0.5 | 1 | 0 | +2.0 | +2.0 | 1 / 0 | 0 / 1 |".split(
+        " | "
+    )
     assert lines[1] == told
     assert lines[0][:2] == ["0", "-"]
-    told = "2 | -4.2 | 1 | 1 | -4.2 | 1 | 1 | +2.0 | +2.0 | 2 / 0 |".split(" | ")
+    told = "2 | -4.2 | 1 | 1 | +2.0 | +2.0 | -4.2 | 1 | 1 | +2.0 | +2.0 | 2 / 0 | 0 / 2 |".split(
+        " | "
+    )
     assert lines[-1] == told
-    (missed,) = report.worlds_behind().splitlines()[2:]
+    missed, slower = report.worlds_behind().splitlines()[2:]
     assert missed.startswith("| `street` | 15 dB, horizon 1: +0.5 (0.1 to 1.0), old | 15 dB")
+    assert slower == "| `cell` |  |  |  | 15 dB, horizon 1: -2.5 % (-5.0 to -0.5) |"
     rows = dict(line[2:-2].split(" | ", 1) for line in report.worlds_verdicts().splitlines()[2:])
-    assert rows["streets that scatter"] == "+0.5 dB | worse | better"
-    assert rows["TR 38.901"] == "-9.0 dB | better | better"
-    assert rows["planar arrays"] == "- | - | -"
+    assert rows["streets that scatter"] == "+0.5 dB | worse | better | worse"
+    assert rows["TR 38.901"] == "-9.0 dB | better | better | worse"
+    assert rows["planar arrays"] == "- | - | - | -"
     assert len(rows) == len(report.GROUPS)
 
 
