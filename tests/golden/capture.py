@@ -17,8 +17,6 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 HERE = pathlib.Path(__file__).parent
 PRESETS = ("universal", "small", "paths")
-# Predictions that are checked user by user: most are decided by thresholds.
-MOVING = (*PRESETS, "path_fit")
 DATA = ROOT / "experiments" / "data" / "san_francisco_30kmh_5ms.h5"
 PUBLISHED = ROOT / "tests" / "models" / "data" / "published_4x8x8.npz"
 SNR_DB = 15.0
@@ -72,15 +70,12 @@ def predict_preset(name, history):
 
 def moves(name, history):
     """By how much of its norm each user's prediction moves with the last digit of the history."""
-    from lwmt_sionna.baselines import ModelPredictor, tuned_baselines
+    from lwmt_sionna.baselines import ModelPredictor
 
     def norms(prediction):
         return np.linalg.norm(prediction.reshape(len(prediction), -1), axis=-1)
 
-    if name in PRESETS:
-        predictor = ModelPredictor(name, name)
-    else:
-        predictor = tuned_baselines(SNR_DB, [name])[name]
+    predictor = ModelPredictor(name, name)
     expected = predictor(history, NUM_HORIZONS)
     rng = np.random.default_rng(1)
     found = []
@@ -196,7 +191,7 @@ def capture_predictions(preset=None):
     for name, prediction in found.items():
         for part, values in thinned(prediction).items():
             kept[f"{name}/{part}"] = values
-        if name in MOVING:
+        if name in PRESETS:
             kept[f"{name}/moves"] = moves(name, history)
     np.savez_compressed(HERE / "predictions.npz", **{"history": history, **kept})
 

@@ -15,8 +15,8 @@ from lwmt_sionna.ops import compiled
 from tests.golden import capture
 
 RELATIVE = 1e-5
-# What follows from many steps; the references are by TensorFlow.
-LEAST = RELATIVE if keras.backend.backend() == "tensorflow" else 1e-4
+# A last digit of the history moves the path fit by half as much; backends round in other ways.
+REFITTED = 5e-3
 # Uninterrupted runs of the tracer differ by as much, see `tests/rt/test_generation.py`.
 TRACED = 5e-3
 sionna1 = pytest.mark.skipif(
@@ -44,9 +44,9 @@ def others():
         return dict(file)
 
 
-def check_prediction(found, predictions, name):
+def check_prediction(found, predictions, name, relative=RELATIVE):
     for part, values in capture.thinned(found).items():
-        check_equal(values, predictions[f"{name}/{part}"])
+        check_equal(values, predictions[f"{name}/{part}"], relative)
 
 
 def check_users(found, expected, moves, least):
@@ -55,13 +55,14 @@ def check_users(found, expected, moves, least):
     Which paths there are is decided by thresholds, so that one user in a few moves by more than the
     rounding does: backends, processors and programs add up in other orders.
     """
+    assert np.min(moves) < 5e-4
     for part, values in capture.thinned(found).items():
         for value, reference, move in zip(values, expected[part], moves, strict=True):
             check_equal(value, reference, max(least, 2 * move))
 
 
 def reference(predictions, name):
-    """Parts of a prediction, and how far each user's moves."""
+    """Parts of a preset's prediction, and how far each user's moves."""
     parts = {part: predictions[f"{name}/{part}"] for part in ("part", "norms")}
     return parts, predictions[f"{name}/moves"]
 
@@ -74,10 +75,8 @@ def test_histories(predictions):
 def test_presets(predictions, name):
     """The references are TensorFlow's, of one processor."""
     found = capture.predict_preset(name, predictions["history"])
-    expected, moves = reference(predictions, name)
-    # One user at least tells something.
-    assert np.min(moves) < 5e-4
-    check_users(found, expected, moves, LEAST)
+    least = RELATIVE if keras.backend.backend() == "tensorflow" else 1e-4
+    check_users(found, *reference(predictions, name), least)
 
 
 def compiled_by_user(model):
@@ -132,10 +131,8 @@ def test_baselines(predictions):
     found = capture.predict_baselines(predictions["history"])
     assert len(found) >= 12
     for name, prediction in found.items():
-        if name in capture.MOVING:
-            check_users(prediction, *reference(predictions, name), LEAST)
-        else:
-            check_prediction(prediction, predictions, name)
+        other = name == "path_fit" and keras.backend.backend() != "tensorflow"
+        check_prediction(prediction, predictions, name, REFITTED if other else RELATIVE)
 
 
 def test_decoded_bits(others):
