@@ -476,7 +476,7 @@ def link_words(point, quantity):
 def beside_best(point, quantity):
     """The verdict on what differs from the best training-free policy, and by how much."""
     difference = point[f"{quantity}_difference"]
-    words = link_words(point, quantity) if difference else "this"
+    words = link_words(point, quantity) if difference else "the best"
     return f"{difference:+.2f}, {words}" if words in ("better", "worse") else words
 
 
@@ -494,7 +494,7 @@ def worlds_verdicts():
     for group, name in GROUPS.items():
         chosen = [cell for cell in cells if cell["group"] == group]
         if not chosen:
-            rows.append([name, *"----"])
+            rows.append([name, *["-"] * 4])
             continue
         shares = [
             statistics.fmean(test(cell["median"]) for cell in chosen)

@@ -103,7 +103,7 @@ def denoise(x: Tensor, radius: int = 2, noise: Tensor | None = None) -> Tensor:
         [(num_snapshots, grid[0], inside)] * 2,
         together=False,
     )
-    found = ComplexPair(*found).map(lambda m: _from_blocks(m, place))
+    found = ComplexPair(*found).map(lambda m: _from_blocks(m, place, len(around)))
     return z.minus(found).map(lambda m: m / unit).stacked()
 
 
@@ -134,12 +134,11 @@ def _in_blocks(x, around):
     return ops.reshape(ops.moveaxis(x, 3, 1), (-1, *sizes, around.shape[1]))
 
 
-def _from_blocks(x, place):
-    """The inverse of `_in_blocks`."""
-    _, *sizes, inside = x.shape
-    if len(place) == inside:
+def _from_blocks(x, place, count):
+    """The inverse of `_in_blocks`, of as many blocks."""
+    if count == 1:
         return x
-    count = (place.max() + 1) // inside
+    _, *sizes, inside = x.shape
     x = ops.moveaxis(ops.reshape(x, (-1, count, *sizes, inside)), 1, 3)
     return ops.take(ops.reshape(x, (-1, *sizes, count * inside)), place, axis=3)
 
