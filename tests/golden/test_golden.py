@@ -15,7 +15,7 @@ from lwmt_sionna.ops import compiled
 from tests.golden import capture
 
 RELATIVE = 1e-5
-# A last digit of the history moves the path fit by half as much; backends round in other ways.
+# A last digit of the history moves the path fit by half as much, as processors and backends do.
 REFITTED = 5e-3
 # Uninterrupted runs of the tracer differ by as much, see `tests/rt/test_generation.py`.
 TRACED = 5e-3
@@ -131,8 +131,9 @@ def test_baselines(predictions):
     found = capture.predict_baselines(predictions["history"])
     assert len(found) >= 12
     for name, prediction in found.items():
-        other = name == "path_fit" and keras.backend.backend() != "tensorflow"
-        check_prediction(prediction, predictions, name, REFITTED if other else RELATIVE)
+        check_prediction(
+            prediction, predictions, name, REFITTED if name == "path_fit" else RELATIVE
+        )
 
 
 def test_decoded_bits(others):
