@@ -15,7 +15,8 @@ from lwmt_sionna.ops import compiled
 from tests.golden import capture
 
 RELATIVE = 1e-5
-# A last digit of the history moves the path fit by half as much, as processors and backends do.
+# A last digit of the history moves the path fit by half as much; backends round in other ways. The
+# reference is TensorFlow's of one processor: others need it captured by the code before a change.
 REFITTED = 5e-3
 # Uninterrupted runs of the tracer differ by as much, see `tests/rt/test_generation.py`.
 TRACED = 5e-3
@@ -131,9 +132,8 @@ def test_baselines(predictions):
     found = capture.predict_baselines(predictions["history"])
     assert len(found) >= 12
     for name, prediction in found.items():
-        check_prediction(
-            prediction, predictions, name, REFITTED if name == "path_fit" else RELATIVE
-        )
+        other = name == "path_fit" and keras.backend.backend() != "tensorflow"
+        check_prediction(prediction, predictions, name, REFITTED if other else RELATIVE)
 
 
 def test_decoded_bits(others):
