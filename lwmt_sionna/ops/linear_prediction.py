@@ -43,6 +43,8 @@ _NOISE_FLOOR = 1e-6
 _BLOCK = 32
 # What is added to the normal equations of least squares, over the mean of their diagonal.
 _RIDGE = 1e-4
+# Least value that is added: what is empty must have an inverse whose square float32 still holds.
+_LEAST_LOAD = 1e-18
 
 
 def noise_power(x: Tensor) -> Tensor:
@@ -64,7 +66,12 @@ def noise_power(x: Tensor) -> Tensor:
     bias = (1 - 1 / (9 * num_snapshots) + _NORMAL_QUANTILE / (3 * math.sqrt(num_snapshots))) ** 3
     ordered = ops.sort(power, axis=-1)
     quantile = ordered[:, int(_QUANTILE * (power.shape[1] - 1))]
-    return ops.maximum(quantile / bias, _NOISE_FLOOR * ops.mean(power, axis=-1) + _TINY)
+    return ops.maximum(quantile / bias, _least_noise(x))
+
+
+def _least_noise(x):
+    """Noise power per bin, `[batch]`, below which covariances leave the range of float32."""
+    return _NOISE_FLOOR * ops.mean(ops.sum(ops.square(x), axis=-1), axis=(1, 2, 3)) + _TINY
 
 
 def denoise(x: Tensor, radius: int = 2, noise: Tensor | None = None) -> Tensor:
@@ -79,13 +86,14 @@ def denoise(x: Tensor, radius: int = 2, noise: Tensor | None = None) -> Tensor:
     Args:
         x: Real `[batch, time, angle, delay, 2]`.
         radius: Arm length of the cross in bins. Its `4 * radius + 1` bins may not exceed the grid.
-        noise: Noise power per bin, real `[batch]`. Estimated by `noise_power` if `None`.
+        noise: Noise power per bin, real `[batch]`; less than -60 dB of the mean power counts as
+            that. Estimated by `noise_power` if `None`.
 
     Returns:
         Real, shape as `x`.
     """
     num_snapshots, *grid = x.shape[1:4]
-    noise = noise_power(x) if noise is None else noise
+    noise = noise_power(x) if noise is None else ops.maximum(noise, _least_noise(x))
     unit = 1.0 / ops.sqrt(noise)[:, None, None, None]
     z = ComplexPair.from_stacked(x).map(lambda m: m * unit)
     size = sum(min(2 * radius + 1, count) for count in grid) - 1
@@ -325,7 +333,7 @@ def least_squares_coefficients(
         covariance = covariance.map(lambda m: _pool(m, pool_weight))
         normal = covariance.map(lambda m: m[1:, 1:])
         power = ops.sum(normal.re * ops.convert_to_tensor(eye), axis=(0, 1))
-        load = (_RIDGE / order * power + _TINY) * ops.convert_to_tensor(eye)
+        load = (_RIDGE / order * power + _LEAST_LOAD) * ops.convert_to_tensor(eye)
         found = solve_hermitian(
             ComplexPair(normal.re + load, normal.im), covariance.map(lambda m: m[1:, 0])
         )

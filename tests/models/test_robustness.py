@@ -66,6 +66,35 @@ def test_clean_histories_in_other_units_have_the_same_future(rng, num_paths):
         assert error == 0 if factor == 2.0**-100 else error < 3e-3  # -50 dB
 
 
+@pytest.mark.parametrize("array_shape", [(1, 16, 1), (4, 4, 1), (2, 4, 2)])
+def test_histories_without_noise_have_their_future(array_shape):
+    """What a user tries first, with every kind of expert: most bins hold nothing, or rounding."""
+    model = ChannelPredictor(
+        make_backbone(),
+        num_horizons=2,
+        context=3,
+        experts=((6, 2),),
+        num_paths=4,
+        whole_experts=((10, 4), (8, 2)),
+        least_squares=((10, 4),),
+        backtest=2,
+        array_shape=array_shape,
+    )
+    t, m, k = np.meshgrid(np.arange(14), np.arange(16), np.arange(24), indexing="ij")
+
+    def wave(*turns):
+        return np.exp(2j * np.pi * (turns[0] * t + turns[1] * m - turns[2] * k))
+
+    h = [np.ones(t.shape), wave(0.05, 0.1, 0.07), wave(0.25, 0.25, 0.125), np.zeros(t.shape)]
+    h.append(wave(0.05, 0.1, 0.07) + 0.5 * wave(-0.1, 0.1, 0.2))
+    h = np.stack(h).astype(np.complex64)
+    error = np.asarray(model(h[:, :12])) - h[:, 12:]
+    error = np.linalg.norm(error, axis=(2, 3)) / np.maximum(
+        np.linalg.norm(h[:, 12:], axis=(2, 3)), 1
+    )
+    np.testing.assert_array_less(error, 1e-2)  # -40 dB
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_any_magnitude_has_unit_power(rng, dtype):
     exponents = (-30, -20, 0, 15, 37) if dtype == "float32" else (-300, -37, 0, 37, 300)

@@ -88,6 +88,16 @@ def test_least_squares_tell_tones_apart_that_burg_does_not(rng):
     assert errors[0] < 1e-5 < 1e-3 < errors[1]
 
 
+def test_empty_bins_have_a_future_of_zeros(rng):
+    """Half of the grid is empty, and sees nothing of its neighbours."""
+    x = tones(rng, 1, 16)
+    x[..., 4:] = 0.0
+    taps = least_squares_coefficients(stacked(x), 3, pool_weight=0.0)
+    forecast = as_complex(extrapolate(stacked(x), taps, 2, bounded=True))
+    assert np.all(forecast[..., 4:] == 0.0)
+    np.testing.assert_array_less(0.5, np.abs(forecast[..., :4]) / np.abs(x[:, -2:, ..., :4]))
+
+
 def test_forecasts_may_be_bounded(rng):
     x = stacked(tones(rng, 1, 8))
     growth = ops.full((1, 8, 8), 1.3)
@@ -151,6 +161,17 @@ def test_denoising_removes_most_of_the_noise_and_keeps_the_path(rng):
     assert 10 * np.log10(relative_error(after, clean) / before) < -8
     # Without noise hardly anything is taken away.
     assert relative_error(as_complex(denoise(stacked(clean))), clean) < 1e-4
+
+
+@pytest.mark.parametrize("radius", [1, 4])
+def test_less_noise_than_single_precision_tells_is_taken_for_as_much(rng, radius):
+    clean, _ = leaking_path(rng=rng)
+    clean = stacked(20.0 * clean)
+    floor = 1e-6 * np.mean(np.sum(clean**2, axis=-1), keepdims=True).reshape(1)
+    least = as_complex(denoise(clean, radius=radius, noise=ops.convert_to_tensor(floor)))
+    for noise in (0.0, 1e-30, 1e-14):
+        found = as_complex(denoise(clean, radius=radius, noise=noise * ops.ones(1)))
+        np.testing.assert_allclose(found, least, atol=1e-5 * np.abs(clean).max())
 
 
 def test_denoising_works_on_grids_smaller_than_its_cross(rng):
