@@ -129,8 +129,9 @@ class PathFit:
         full_drift: Root mean square of the Doppler shifts, cycles per snapshot, from which on these
             hold. Slower paths bend less: drifts grow with the way per snapshot, chirps with its
             square.
-        window_penalty: Log-likelihood that a birth or death within the history must win; infinity
-            to let all paths last.
+        window_penalty: Log-likelihood that a birth or death within the history must win, where what
+            a path's course has beside it is Gaussian of unknown variance; infinity to let all paths
+            last.
         shortest: Fewest snapshots of a path. Births in the last snapshots call for short ones: what
             lasts longer than the truth is imitated by several paths that cancel each other, and
             comes out large when continued.
@@ -157,7 +158,7 @@ class PathFit:
         chirp: float = 2e-3,
         drift: tuple[float, float] = (1e-2, 2.5e-3),
         full_drift: float = 0.25,
-        window_penalty: float = 20.0,
+        window_penalty: float = 16.0,
         shortest: int = 2,
         array_shape: tuple[int, int, int] | None = None,
         num_delay: int | None = None,
@@ -467,8 +468,16 @@ class PathFit:
         course = ComplexPair(course.re + own, course.im)
         length = _tensor(self.windows.sum(axis=1) * num_samples)
         total = course.map(lambda z: ops.matmul(z, self.windows.T))
-        power = ops.sum(total.power(), axis=2)
-        gain = power / length / noise[:, None, None] - _tensor(self.penalties)
+        power = ops.sum(total.power(), axis=2) / length
+        # What a window leaves of the course, per sample and over the noise. Its variance is not
+        # known, but noise it has at least: a steady path that another one beats with leaves much
+        # whatever the window, one that is born leaves nothing but noise in the right one.
+        whole = ops.sum(course.power(), axis=(2, 3)) / num_samples
+        num_values = self.num_pols * self.sizes[0]
+        left = (whole[..., None] - power) / (num_values * noise[:, None, None])
+        excess = ops.maximum(left, 1.0)
+        likelihood = -num_values * (ops.log(excess) + ops.minimum(left, 1.0))
+        gain = likelihood - _tensor(self.penalties)
         # No `one_hot`: PyTorch reads numbers for it, which no compiled piece can.
         best = ops.cast(ops.argmax(gain, axis=-1), "int32")[..., None]
         best = ops.cast(ops.equal(best, np.arange(len(self.windows), dtype="int32")), "float32")

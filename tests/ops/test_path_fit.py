@@ -105,6 +105,24 @@ def test_births_and_deaths_within_the_history(rng):
     assert error_db(lasting[2][0], h[T:]) > error_db(future[0], h[T:]) + 5
 
 
+def test_rays_of_one_direction_and_delay_are_told_from_births(rng):
+    """Their beat is strong for a while, and comes again."""
+    num, horizons = 32, 2
+    h = []
+    for apart in np.linspace(0.09, 0.5, num):
+        doppler, angle, delay = rng.uniform(-0.5, 0.5, 3)
+        gains = np.exp(2j * np.pi * rng.uniform(size=2))
+        rays = [
+            (g, d, angle, delay) for g, d in zip(gains, (doppler, doppler + apart), strict=True)
+        ]
+        h.append(plant(rays, T + horizons))
+    h = np.array(h)
+    history = np.stack([noisy(rng, x[:T], 20) for x in h])
+    paths, _, future = run(PathFit(T, M, K, num_paths=6), history, horizons=horizons)
+    assert max(error_db(*pair) for pair in zip(future, h[:, T:], strict=True)) < -15
+    assert np.all(np.asarray(paths.window)[np.asarray(paths.amplitude)[..., 0] > 0.3] == 1)
+
+
 def test_doppler_shifts_are_found_near_the_bound(rng):
     """The Cramer-Rao bound of the frequency of a plane wave over the whole grid."""
     num, snr_db = 200, 0.0
