@@ -88,7 +88,7 @@ class Physics:
         whole_experts: Pairs (window, order) of linear predictions of the whole history beside the
             paths; only with paths.
         least_squares: Pairs (window, order) of linear predictions of the whole history by least
-            squares, in place of Burg's method, that are no stronger than the history; only with
+            squares, in place of Burg's method, of at most four times the history's power; only with
             paths. Where rays are many and noise is faint, these see more of them.
         backtest: Number of snapshots that are held out; 0 for no backtest.
         array_shape: Number of rows, columns and polarisations, which paths are resolved by; a

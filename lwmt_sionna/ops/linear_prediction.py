@@ -43,6 +43,8 @@ _NOISE_FLOOR = 1e-6
 _BLOCK = 32
 # What is added to the normal equations of least squares, over the mean of their diagonal.
 _RIDGE = 1e-4
+# Largest power of a bounded forecast over the largest one of the history: tones beat.
+_GROWTH = 4.0
 # Least value that is added: what is empty must have an inverse whose square float32 still holds.
 _LEAST_LOAD = 1e-18
 
@@ -298,7 +300,7 @@ def _burg_stage(m, state, orders, pool_weight):
 
 
 def least_squares_coefficients(
-    x: Tensor, order: int, pool_weight: float = 0.5
+    x: Tensor, order: int, pool_weight: float = 0.25
 ) -> list[ComplexPair]:
     """Coefficients of linear prediction by least squares, pooled over the 3 x 3 bins around.
 
@@ -352,14 +354,14 @@ def extrapolate(
         x: Real `[batch, time, angle, delay, 2]`.
         coefficients: List of `ComplexPair` of `[batch, angle, delay]`, the nearest lag first.
         num_horizons: Number of snapshots to continue.
-        bounded: Whether no bin may become stronger than it has been.
+        bounded: Whether no bin may have more than four times the power that it has had.
 
     Returns:
         Real `[batch, num_horizons, angle, delay, 2]`.
     """
     z = ComplexPair.from_stacked(x)
     recent = _pairs(*(ops.unstack(part, axis=1) for part in z))[: -1 - len(coefficients) : -1]
-    most = ops.max(z.power(), axis=1) if bounded else None
+    most = _GROWTH * ops.max(z.power(), axis=1) if bounded else None
     forecasts = []
     for _ in range(num_horizons):
         forecast = ComplexPair(0.0, 0.0)

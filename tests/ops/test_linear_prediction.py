@@ -105,10 +105,10 @@ def test_forecasts_may_be_bounded(rng):
         as_complex(extrapolate(x, [ComplexPair(growth, 0 * growth)], 4, bounded))
         for bounded in (False, True)
     )
-    most = np.abs(as_complex(x)).max(axis=1)
+    most = 2 * np.abs(as_complex(x)).max(axis=1)
     np.testing.assert_allclose(np.abs(bounded[:, -1]), most, rtol=1e-4)
     np.testing.assert_allclose(np.angle(bounded), np.angle(free), atol=1e-4)
-    assert np.all(np.abs(free[:, -1]) > 2 * most)
+    assert np.all(np.abs(free[:, -1]) > 1.2 * most)
 
 
 # Two blocks of delays, of which the last repeats one; in one block the cross wraps around.
