@@ -52,6 +52,8 @@ class DataConfig(Config):
             are those of the files where all hold channels: see `TrainConfig.on_files`.
         num_rows: Rows of its array; one makes a line.
         more_rows: Rows of further arrays of as many antennas, which draws of paths take in turns.
+        small_arrays: Antennas of short lines, which a fifth of the augmented draws of paths and of
+            longer lines are of.
         polarization: Polarisation of its array, that of the stored paths; see `PlanarArray`.
         num_subcarriers: Subcarriers of the CSI grid.
         subcarrier_spacing: Distance of the subcarriers in hertz.
@@ -78,6 +80,7 @@ class DataConfig(Config):
     num_ant: PositiveInt = 32
     num_rows: PositiveInt = 1
     more_rows: tuple[PositiveInt, ...] = ()
+    small_arrays: tuple[PositiveInt, ...] = ()
     polarization: Polarization = "V"
     num_subcarriers: PositiveInt = 32
     subcarrier_spacing: Positive = 540e3
@@ -94,6 +97,11 @@ class DataConfig(Config):
         super().__post_init__()
         # Said here rather than when the files are read.
         _ = self.arrays
+        if any(size >= self.num_ant for size in self.small_arrays):
+            raise ValueError(
+                f"small_arrays: expected fewer antennas than num_ant={self.num_ant}. Received: "
+                f"small_arrays={self.small_arrays}"
+            )
         if self.bandwidth is not None and self.bandwidth[0] <= 0:
             raise ValueError(
                 f"bandwidth: expected positive numbers. Received: bandwidth={self.bandwidth}"

@@ -1,6 +1,8 @@
 """Sequences for training: histories and futures, noise, augmentation, and the physics in front."""
 
 import functools
+import zlib
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import keras
@@ -9,6 +11,7 @@ import numpy as np
 from lwmt_sionna.data import (
     ChannelSequences,
     PathSequences,
+    PlanarArray,
     add_noise,
     check_disjoint,
     draw_clusters,
@@ -42,6 +45,8 @@ __all__ = [
 # Sequences whose physics is computed at a time, and kept together: some 20 MB.
 _BLOCK = 32
 _PIECE = 128
+# Share of the pieces that are draws of a small array, where there are such.
+_SMALL_SHARE = 0.2
 # Sequences in a row that meet the hardware of one base station.
 _USERS = 4
 # Time between snapshots of clusters in seconds; their speeds reach from none to an aliased one.
@@ -207,7 +212,12 @@ class World(NamedTuple):
         return self.sequences.num_sequences * max(1, self.num_draws)
 
     def channels(
-        self, rows: Array, data: DataConfig, length: int, rng: Random
+        self,
+        rows: Array,
+        data: DataConfig,
+        length: int,
+        rng: Random,
+        num_ant: int | None = None,
     ) -> tuple[Array, Array, tuple[int, int, int] | None]:
         """True channels of some sequences, their frequencies and the shape of their array.
 
@@ -216,6 +226,8 @@ class World(NamedTuple):
             data: `DataConfig`.
             length: Snapshots of each.
             rng: `numpy.random.Generator` of the array and the band of paths.
+            num_ant: Antennas of a line, for paths and for what is stored of a longer one, whose
+                first ones are taken; as configured, or as stored, if left out.
 
         Raises:
             ValueError: If the sequences are too short, or stored channels of another size.
@@ -224,6 +236,8 @@ class World(NamedTuple):
         _check_length(sequences, length)
         if isinstance(sequences, PathSequences):
             array, spacing = data.arrays[rng.integers(len(data.arrays))], data.subcarrier_spacing
+            if num_ant is not None:
+                array = PlanarArray.of(num_ant, 1, data.polarization)
             if data.bandwidth is not None:
                 spacing = np.exp(rng.uniform(*np.log(data.bandwidth))) / data.num_subcarriers
             frequencies = subcarrier_frequencies(data.num_subcarriers, spacing)
@@ -238,7 +252,8 @@ class World(NamedTuple):
                     f"scene={sequences.scene}"
                 )
             h = sequences.h[rows, :length]
-        return h, frequencies, None if array.shape == (1, array.num_ant, 1) else array.shape
+        is_line = array.shape == (1, array.num_ant, 1)
+        return h[:, :, :num_ant] if is_line else h, frequencies, None if is_line else array.shape
 
     def draw(
         self, begin: int, data: DataConfig, length: int, seed: int
@@ -253,7 +268,12 @@ class World(NamedTuple):
         """
         key = [seed, int(self.num_draws > 0), begin]
         rows = np.arange(begin, min(begin + _BLOCK, self.size)) % self.sequences.num_sequences
-        h, frequencies, shape = self.channels(rows, data, length, np.random.default_rng([*key, 1]))
+        rng, num_ant = np.random.default_rng([*key, 1]), None
+        if data.small_arrays and self.num_draws:
+            # One size for all that is kept together.
+            own = np.random.default_rng([seed, begin // _PIECE, zlib.crc32(self.origin.encode())])
+            num_ant = own.choice(data.small_arrays) if own.uniform() < _SMALL_SHARE else None
+        h, frequencies, shape = self.channels(rows, data, length, rng, num_ant)
         period = float(self.sequences.sampling_period)
         return *draw_histories(h, data, key, key[1] > 0, frequencies, period), shape
 
@@ -272,8 +292,8 @@ class World(NamedTuple):
 class PredictionDataset(keras.utils.PyDataset):
     """Batches of what the network sees and should predict, in the angle-delay domain.
 
-    The order of a pass depends on the seed and the epoch only, so a resumed training sees what the
-    uninterrupted one would have seen.
+    A batch is of channels of one size. The order of a pass depends on the seed and the epoch only,
+    so a resumed training sees what the uninterrupted one would have seen.
 
     Args:
         pieces: What `Features.compute` returns.
@@ -288,20 +308,47 @@ class PredictionDataset(keras.utils.PyDataset):
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
+        # Draws of each size, and the size and the number of every batch.
+        spans = [np.arange(end - len(p), end) for p, end in zip(pieces, self.ends, strict=True)]
+        self.draws = {
+            size: np.concatenate([spans[place] for place in places])
+            for size, places in self._sizes().items()
+        }
+        self.batches = [
+            (size, number)
+            for size, draws in self.draws.items()
+            for number in range(-(-len(draws) // batch_size))
+        ]
+
+    def _sizes(self):
+        """Which pieces are of which size."""
+        sizes: dict[tuple[int, int], list[int]] = {}
+        for place, piece in enumerate(self.pieces):
+            sizes.setdefault(piece["target"].shape[2:4], []).append(place)
+        return sizes
+
+    def by_size(self) -> "dict[tuple[int, int], PredictionDataset]":
+        """Datasets of channels of one size each, by the numbers of angle and delay bins."""
+        return {
+            size: type(self)([self.pieces[place] for place in places], self.batch_size, self.seed)
+            for size, places in self._sizes().items()
+        }
 
     def __len__(self) -> int:
-        return -(-int(self.ends[-1]) // self.batch_size)
+        return len(self.batches)
 
     def __getitem__(self, index: int) -> tuple[dict[str, Array], Array]:
-        order = np.arange(self.ends[-1])
+        shuffle: Callable[[Array], Array] = np.asarray
         if self.seed is not None:
-            order = np.random.default_rng([self.seed, self.epoch]).permutation(order)
-        # The last batch wraps around: one shape, one compiled program.
-        begin = index * self.batch_size
-        rows = order[np.arange(begin, begin + self.batch_size) % len(order)]
-        batch = np.empty(self.batch_size, self.pieces[0].dtype)
-        for place, row in enumerate(rows):
-            piece = int(np.searchsorted(self.ends, row, side="right"))
+            shuffle = np.random.default_rng([self.seed, self.epoch]).permutation
+        draws = {size: shuffle(each) for size, each in self.draws.items()}
+        size, number = self.batches[shuffle(np.arange(len(self)))[index]]
+        # The last batch of a size wraps around: one shape, one compiled program.
+        begin, own = number * self.batch_size, draws[size]
+        rows = own[np.arange(begin, begin + self.batch_size) % len(own)]
+        homes = np.searchsorted(self.ends, rows, side="right")
+        batch = np.empty(self.batch_size, self.pieces[homes[0]].dtype)
+        for place, (piece, row) in enumerate(zip(homes, rows, strict=True)):
             batch[place] = self.pieces[piece][row - self.ends[piece]]
         features = {name: batch[name].astype(np.float32) for name in batch.dtype.names or ()}
         return features, features.pop("target")
@@ -326,7 +373,7 @@ class Features:
     ) -> None:
         self.model, self.data, self.seed, self.store = model, data, seed, store
         self.length = data.num_history + model.num_horizons
-        # What is compiled for one array serves all worlds.
+        # What is compiled for one array and number of antennas serves all worlds.
         self._physics: dict[Any, Physics] = {}
 
     def compute(self, worlds: list[World]) -> list[Array]:
@@ -378,12 +425,13 @@ class Features:
 
     def _records(self, history, future, array_shape):
         """Records of the features and targets of a block."""
-        if array_shape not in self._physics:
-            self._physics[array_shape] = Physics(_on_array(self.model, array_shape))
+        kind = array_shape, history.shape[2]
+        if kind not in self._physics:
+            self._physics[kind] = Physics(_on_array(self.model, array_shape))
         count = len(history)
         padding = [(0, _BLOCK - count)] + [(0, 0)] * 4
         inputs = tuple(np.pad(x, padding, "edge") for x in (history, future))
-        outputs = self._physics[array_shape].predict_on_batch(inputs)
+        outputs = self._physics[kind].predict_on_batch(inputs)
         outputs = {name: np.asarray(value)[:count] for name, value in outputs.items()}
         # Powers span more than half precision does; channels of unit power do not.
         kinds = {n: np.float16 if v.ndim > 4 else np.float32 for n, v in outputs.items()}

@@ -253,19 +253,20 @@ class TrainConfig(Config):
         settings = self.optimization
         data = load_data(self, model, folder) if data is None else data
         prepare = _prepare_direct if self.predictor.kind == "direct" else _prepare_refinement
-        learner, draw_batch, validate, epoch = prepare(self, model, data)
+        learners, draw_batch, validate, epoch = prepare(self, model, data)
         num_steps = settings.num_steps(epoch)
         optimizer = build_optimizer(settings, model.trainable_variables, num_steps)
-        learner.build(None)
-        learner.compile(
-            optimizer=optimizer,
-            loss=LogNormalizedError(),
-            jit_compile=devices.jit_compile and getattr(model, "train_by_xla", True),
-            auto_scale_loss=False,
-        )
+        for learner in learners.values():
+            learner.build(None)
+            learner.compile(
+                optimizer=optimizer,
+                loss=LogNormalizedError(),
+                jit_compile=devices.jit_compile and getattr(model, "train_by_xla", True),
+                auto_scale_loss=False,
+            )
         return Task(
             model=model,
-            models={learner.name: learner},
+            models=learners,
             optimizer=optimizer,
             draw_batch=draw_batch,
             num_steps=num_steps,
@@ -549,16 +550,21 @@ _BUILDERS: dict[str, Callable[[TrainConfig, Any], keras.Model]] = {
 
 
 def _prepare_refinement(config, model, data):
-    """The network behind the physics, whose features have been computed."""
-    learner, epoch = Refinement(model), len(data.training)
+    """The network behind the physics, whose features have been computed, for every size."""
+    training, epoch = data.training, len(data.training)
+    held_out = data.validation.by_size()
+    learners = {size: Refinement(model) for size in training.by_size() | held_out}
 
     def draw_batch(step):
-        data.training.epoch, index = divmod(step, epoch)
-        return learner.name, *data.training[index]
+        training.epoch, index = divmod(step, epoch)
+        features, target = training[index]
+        return target.shape[2:4], features, target
 
-    return (
-        learner, draw_batch, lambda: float(learner.evaluate(data.validation, verbose=0)), epoch
-    )  # fmt: skip
+    def validate():
+        losses = [learners[size].evaluate(own, verbose=0) for size, own in held_out.items()]
+        return float(np.average(losses, weights=[len(own) for own in held_out.values()]))
+
+    return learners, draw_batch, validate, epoch
 
 
 def _prepare_direct(config, model, data):
@@ -577,4 +583,4 @@ def _prepare_direct(config, model, data):
     def validate():
         return float(learner.evaluate(*held_out, batch_size=size, verbose=0))
 
-    return learner, draw_batch, validate, -(-len(h) // size)
+    return {learner.name: learner}, draw_batch, validate, -(-len(h) // size)

@@ -28,7 +28,13 @@ from lwmt_sionna.training import (
     load_data,
     load_tracks,
 )
-from lwmt_sionna.training.histories import Features, World, draw_histories, switch_channels
+from lwmt_sionna.training.histories import (
+    Features,
+    PredictionDataset,
+    World,
+    draw_histories,
+    switch_channels,
+)
 from lwmt_sionna.training.sources import draw_channels
 from tests import mirrors
 from tests.training.small import predictor_config
@@ -246,6 +252,36 @@ def test_a_piece_holds_the_physics_of_its_array(scene, tmp_path):
     assert set(piece.dtype.names) == set(expected)
     for name, values in expected.items():
         np.testing.assert_allclose(piece[name], np.asarray(values), rtol=2e-3, atol=2e-4)
+
+
+def test_small_arrays_are_drawn_beside_whole_ones(scene, tmp_path, monkeypatch):
+    """What is kept together is of one size; a batch as well, and a pass has every draw."""
+    write_paths(tmp_path / "paths.h5", scene)
+    config = predictor_config(
+        [tmp_path / "paths.h5"], experts=((8, 2),), more_rows=(2,), small_arrays=(1, 2), num_draws=8
+    )
+    world = World(scene, "", 8)
+    monkeypatch.setattr("lwmt_sionna.training.histories._PIECE", 8)
+    monkeypatch.setattr("lwmt_sionna.training.histories._BLOCK", 4)
+    monkeypatch.setattr("lwmt_sionna.training.histories._SMALL_SHARE", 0.5)
+    pieces = Features(config.build(), config.data, config.seed).compute([world])
+    sizes = [piece["target"].shape[2] for piece in pieces]
+    assert set(sizes) == {1, 2, 4}
+    dataset = PredictionDataset(pieces, 4, seed=1)
+    batches = [dataset[i][1] for i in range(len(dataset))]
+    assert {len(batch) for batch in batches} == {4}
+    assert sorted(batch.shape[2] for batch in batches) != [batch.shape[2] for batch in batches]
+    for size in (1, 2, 4):
+        drawn = np.concatenate([p["target"] for p in pieces if p["target"].shape[2] == size])
+        seen = np.concatenate([batch for batch in batches if batch.shape[2] == size])
+        drawn, seen = (np.unique(x.reshape(len(x), -1), axis=0) for x in (drawn, seen))
+        np.testing.assert_array_equal(seen, drawn.astype(np.float32))
+    # Of what is stored, the first antennas.
+    h = synthesize(scene, PlanarArray(1, 4), subcarrier_frequencies(4, 1e6))
+    stored = World(ChannelSequences(h, 2.5e-3, 3.5e9, 1e6, (1, 4, 1), "stored"), "", 8)
+    first, _, shape = stored.channels(np.arange(2), config.data, 10, np.random.default_rng(0), 2)
+    np.testing.assert_array_equal(first, h[:2, :10, :2])
+    assert shape is None
 
 
 def test_hardware_meets_history_and_target(h):
