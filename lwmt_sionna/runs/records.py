@@ -122,13 +122,15 @@ def atomic_path(path: PathLike, num_bytes: int = 0) -> Iterator[pathlib.Path]:
 def sha256(path: PathLike) -> str:
     """SHA-256 of a file, or of a folder's files and their names, as 64 hexadecimal digits.
 
+    Words about what is in a folder, files `*.md`, do not count.
+
     Raises:
         FileNotFoundError: If there is nothing at `path`.
     """
     path = pathlib.Path(path)
     if path.is_dir():
         digest = hashlib.sha256()
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        for file in sorted(p for p in path.rglob("*") if p.is_file() and p.suffix != ".md"):
             digest.update(f"{file.relative_to(path).as_posix()}\0{sha256(file)}\n".encode())
         return digest.hexdigest()
     with open(find(path), "rb") as content:

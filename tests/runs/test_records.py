@@ -71,10 +71,12 @@ def test_inputs_are_hashed(tmp_path):
 
 
 def test_folder_hash_sees_content_and_names(tmp_path):
+    """But not the words about it: the card of a preset is written after its records."""
     preset = tmp_path / "preset"
     preset.mkdir()
     (preset / "config.json").write_text("{}")
     before = records.sha256(preset)
+    (preset / "README.md").write_text("Figures.")
     assert records.sha256(preset) == before
     (preset / "config.json").write_text("{ }")
     changed = records.sha256(preset)
