@@ -197,6 +197,25 @@ def regime_of(row):
     )
 
 
+def older():
+    """Names of the records that are of other weights of the default than are shipped."""
+    preset = CARD.rpartition("/")[0]
+    shipped, found = records.sha256(ROOT / preset), []
+    for path in sorted((ROOT / "experiments" / "results").glob("*.json")):
+        inputs = read(path.stem)["inputs"].values()
+        if {each["sha256"] for each in inputs if each["path"] == preset} - {shipped}:
+            found.append(path.stem)
+    return found
+
+
+@block
+def older_records():
+    names = [f"`{name}.json`" for name in older()]
+    if not names:
+        return "All are of the weights of `universal` that are shipped.\n"
+    return f"Of earlier weights of `universal` than are shipped: {', '.join(names)}.\n"
+
+
 # --- prediction -------------------------------------------------------------------------------
 
 
@@ -290,6 +309,36 @@ def prediction_arrays():
     header = [f"{speed} km/h: {ways[0]}" if way == ways[0] else way
               for speed in (30, 120) for way in ways]  # fmt: skip
     return table(["antennas x subcarriers", *header], rows)
+
+
+@block
+def prediction_small_arrays():
+    """Where the default is beside the best training-free predictor of each world, by the median."""
+    rows = []
+    for size in ("1x64", "4x64"):
+        record = read(f"prediction_eval_{size}")
+        presets = record["config"]["presets"]
+        found = index(record["points"], "scene", SNR, "horizon", "predictor")
+        for scene, snr_db in sorted({key[:2] for key in found}):
+            cells = []
+            for horizon in (1, 5):
+                errors = {
+                    who: row["nmse_median_db"]
+                    for (*world, who), row in found.items()
+                    if tuple(world) == (scene, snr_db, horizon) and who not in CEILINGS
+                }
+                best = min(errors.keys() - set(presets), key=errors.__getitem__)
+                own = " / ".join(f"{errors[name] - errors[best]:+.1f}" for name in presets)
+                cells += [f"{errors[best]:.1f} ({label(best)})", own]
+            world = scene.removeprefix("3GPP TR 38.901, ").removesuffix(", by Sionna PHY")
+            rows.append([size.replace("x", " x "), world, f"{snr_db:g} dB", *cells])
+    own = " / ".join(label(name) for name in presets)
+    ahead = [
+        f"{way}: {name}"
+        for way in ("horizon 1", "horizon 5")
+        for name in ("best training-free [dB]", own)
+    ]
+    return table(["antennas x subcarriers", "TR 38.901", "histories", *ahead], rows)
 
 
 @block
@@ -506,11 +555,12 @@ def worlds_verdicts():
             linked.append(by_share(*(words.count(w) / len(words) for w in ("better", "worse"))))
         mean = statistics.fmean(cell["median"][0] for cell in chosen)
         rows.append([name, f"{mean:+.1f} dB", by_share(*shares), *linked])
-    header = [f"{default_label()} in", "median NMSE over that of the best other predictor"]
+    weights = ", of earlier weights than are shipped," if "worlds_eval" in older() else ""
+    header = [f"{default_label()}{weights} in"]
+    header += ["median NMSE over that of the best other predictor", "verdict"]
     goodput, sum_rate = LINKED.values()
-    return table(
-        [*header, "verdict", f"{goodput} against the best training-free policy", sum_rate], rows
-    )
+    header += [f"{goodput} against the best training-free policy", sum_rate]
+    return table(header, rows)
 
 
 @block
