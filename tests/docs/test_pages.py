@@ -200,6 +200,17 @@ def world_point(predictor, kind, median, world="street", group="diffuse", **more
     }  # fmt: skip
 
 
+def test_records_of_earlier_weights_are_named(monkeypatch):
+    report = script("report.py")
+    preset = report.CARD.rpartition("/")[0]
+    digest = report.records.sha256(ROOT / preset)
+    for sha256, names in ((digest, []), ("0" * 64, ["worlds_eval"])):
+        inputs = {"worlds_eval": {"preset": {"path": preset, "sha256": sha256}}}
+        monkeypatch.setattr(report, "read", lambda name, i=inputs: {"inputs": i.get(name, {})})
+        assert report.older() == names
+        assert ("worlds_eval.json" in report.older_records()) == bool(names)
+
+
 def test_the_default_is_compared_with_all_others(monkeypatch):
     report = script("report.py")
     name = report.default_label().strip("`")
@@ -217,7 +228,8 @@ def test_the_default_is_compared_with_all_others(monkeypatch):
         world_point("perfect", "ceiling", -99.0, "cell", "tr38901"),
     ]
     config = {"history_snr_db": [15.0], "horizons": [1]}
-    monkeypatch.setattr(report, "read", lambda _: {"points": points, "config": config})
+    record = {"points": points, "config": config, "inputs": {}}
+    monkeypatch.setattr(report, "read", lambda _: record)
     street, cell = report.default_cells()
     assert street["median"] == (0.5, 0.1, 1.0, "old")
     assert street["pooled"] == (0.5, 0.5, 0.5, "old")

@@ -96,9 +96,10 @@ def test_training_worlds_are_apart_and_made():
     assert not set.union(*scenes.values()) & HELD_OUT
     assert not profiles["tr38901"] & profiles["validation_tr38901"]
     judged = [
-        Tr38901Config.from_toml(path)
+        config
         for path in (CONFIGS / "worlds").glob("*.toml")
         if not path.stem.startswith("data_")
+        for config in Tr38901Config.variants_from_toml(path).values()
     ]
     assert not seeds & {config.seed for config in judged}
     known = {config.model for config in judged if config.model.startswith("CDL")}
