@@ -43,10 +43,10 @@ _NOISE_FLOOR = 1e-6
 _BLOCK = 32
 # What is added to the normal equations of least squares, over the mean of their diagonal.
 _RIDGE = 1e-4
-# Largest power of a bounded forecast over the largest one of the history: tones beat.
-_GROWTH = 4.0
 # Least value that is added: what is empty must have an inverse whose square float32 still holds.
 _LEAST_LOAD = 1e-18
+# Largest power of a bounded forecast over the largest one of the history: tones beat.
+_GROWTH = 4.0
 
 
 def noise_power(x: Tensor) -> Tensor:
