@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from lwmt_sionna.baselines.base import CompiledPredictor, require
+from lwmt_sionna.ops.alignment import fill_reports, reports_arrived
 from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
 from lwmt_sionna.ops.linear_prediction import burg_coefficients, denoise, extrapolate
 from lwmt_sionna.ops.path_fit import PathFit
@@ -15,7 +16,8 @@ from lwmt_sionna.typing import Tensor
 class PathPredictor(CompiledPredictor):
     """Resolves the history into moving paths and continues each of them.
 
-    See `lwmt_sionna.ops.path_fit`.
+    See `lwmt_sionna.ops.path_fit`. Reports that repeat the one before, number by number, are taken
+    for lost and filled first: no path jumps back and forth.
 
     Args:
         residual_order: Order of the local linear prediction, on denoised bins, that continues what
@@ -58,7 +60,8 @@ class PathModel(keras.Model):
         shape, order = self.settings.array_shape, self.settings.residual_order
         settings = {**self.settings.settings, "array_shape": shape}
         fit = PathFit(*history.shape[1:4], **settings)
-        future, residual = fit.continued(history / scale, self.num_horizons)
+        history = fill_reports(history / scale, reports_arrived(history), shape)
+        future, residual = fit.continued(history, self.num_horizons)
         if order:
             rest = denoise(angle_delay_transform(residual, shape), radius=3)
             rest = extrapolate(rest, burg_coefficients(rest, [order])[0], self.num_horizons)

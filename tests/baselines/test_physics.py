@@ -282,3 +282,16 @@ def test_wrong_settings_are_refused(make, message):
 def test_histories_must_be_long_enough(predictor):
     with pytest.raises(ValueError, match="num_snapshots="):
         predictor(np.ones((1, 5, 4, 4), np.complex64), 6)
+
+
+def test_a_report_that_repeats_the_one_before_costs_the_path_fit_little():
+    t, m, k = np.ogrid[:21, :8, :8]
+    rays = [(1.0, 0.11, 0.13, 0.29), (0.6j, -0.07, 0.61, 0.83)]
+    waves = [a * np.exp(2j * np.pi * (f * t + u * m - v * k)) for a, f, u, v in rays]
+    h = np.tile(sum(waves), (2, 1, 1, 1)).astype(np.complex64)
+    held = h.copy()
+    held[0, 10], held[1, 15] = held[0, 9], held[1, 14]
+    predictor = baselines.PathPredictor(num_paths=4)
+    future = predictor(held[:, :16], 3)
+    assert error_db(future, h[:, 16:19]) < -25
+    np.testing.assert_allclose(predictor(h[:, :16], 3), h[:, 16:19], atol=1e-2)
