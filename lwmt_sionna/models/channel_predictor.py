@@ -12,7 +12,7 @@ from lwmt_sionna.models.channel_model import ChannelModel, as_links, bandwidth_o
 from lwmt_sionna.models.normalization import Frame
 from lwmt_sionna.models.physics import Forecasts, Pairs, Physics
 from lwmt_sionna.models.refiner import Refiner
-from lwmt_sionna.ops.alignment import fill_reports, restore
+from lwmt_sionna.ops.alignment import fill_reports, reports_arrived, restore
 from lwmt_sionna.ops.compiled import piece
 from lwmt_sionna.typing import Shape, Tensor
 
@@ -182,18 +182,22 @@ class ChannelPredictor(ChannelModel):
         )
         return form.restore(future[:, :num_horizons])
 
-    def frame(self, x: Tensor, arrived: Tensor | None = None) -> tuple[Frame, Tensor]:
+    def frame(
+        self, x: Tensor, arrived: Tensor | None = None
+    ) -> tuple[Frame, Tensor, Tensor | None]:
         """`Frame` of a history `[batch, time, num_ant, num_subcarriers, 2]`, and the history in it,
-        without nuisances where the predictor is `aligned`."""
+        without nuisances where the predictor is `aligned`; then which reports arrived, if that is
+        told or found."""
         if self.aligned:
+            arrived = reports_arrived(x) if arrived is None else arrived
             x = restore(x, arrived, self.transform.array_shape)
         elif arrived is not None:
             x = fill_reports(x, arrived, self.transform.array_shape)
-        return Frame.of(x, self.transform)
+        return *Frame.of(x, self.transform), arrived
 
     def _predict(self, x, arrived=None, **options):
-        frame, past = self.frame(x, arrived)
-        features = self.physics(past, x.shape[3])
+        frame, past, arrived = self.frame(x, arrived)
+        features = self.physics(past, x.shape[3], arrived)
         return frame.back(_refined(self.refiner, features, options), x.shape[3])
 
     def embed(
@@ -234,11 +238,14 @@ class ChannelPredictor(ChannelModel):
         return form.split_links(pool_embeddings(embeddings, num_snapshots, per, class_token))
 
     def _embed(self, x, **options):
-        return self.refiner.embed(self.physics(self.frame(x)[1], x.shape[3]), **options)
+        _, past, arrived = self.frame(x)
+        return self.refiner.embed(self.physics(past, x.shape[3], arrived), **options)
 
-    def features(self, x: Tensor, num_subcarriers: int | None = None) -> dict[str, Tensor]:
+    def features(
+        self, x: Tensor, num_subcarriers: int | None = None, arrived: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """What `Physics` makes of a history in its `Frame`, as a dictionary."""
-        return self.physics(x, num_subcarriers)._asdict()
+        return self.physics(x, num_subcarriers, arrived)._asdict()
 
     def refine(self, features: dict[str, Tensor], training: bool | None = None) -> Tensor:
         """What the network adds to the starting point: see `Refiner`."""

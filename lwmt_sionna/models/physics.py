@@ -100,6 +100,8 @@ class Physics:
             time, angle, delay, 2]`.
         num_subcarriers: Number of subcarriers, for the paths, where delays are truncated. Defaults
             to the number of delay bins.
+        arrived: Which snapshots were measured, bool `[batch, time]`, and not filled in; all if
+            `None`. A backtest is judged by these alone.
 
     Raises:
         ValueError: If a number or a pair is impossible, or they do not fit together.
@@ -169,11 +171,16 @@ class Physics:
         """Pairs of all linear predictions of the whole history."""
         return self.whole_experts + self.least_squares
 
-    def __call__(self, x: Tensor, num_subcarriers: int | None = None) -> Forecasts:
+    def __call__(
+        self, x: Tensor, num_subcarriers: int | None = None, arrived: Tensor | None = None
+    ) -> Forecasts:
         x = ops.stop_gradient(x)
         num_subcarriers = x.shape[3] if num_subcarriers is None else num_subcarriers
-        forecast = self._stack if self.backtest else self._list
-        return Forecasts(*(ops.stop_gradient(value) for value in forecast(x, num_subcarriers)))
+        if self.backtest:
+            forecasts = self._stack(x, num_subcarriers, arrived)
+        else:
+            forecasts = self._list(x, num_subcarriers)
+        return Forecasts(*(ops.stop_gradient(value) for value in forecasts))
 
     def _list(self, x, num_subcarriers):
         """`Forecasts` of the experts as they are, of which the last is the starting point."""
@@ -196,7 +203,7 @@ class Physics:
                 misfit.append(_mean_power(rest[:, -min(2, self.context) :]))
         return self._gather(x, clean, forecasts, misfit, noise)
 
-    def _stack(self, x, num_subcarriers):
+    def _stack(self, x, num_subcarriers, arrived):
         """`Forecasts` that say by what the experts differ from the mix that is backtested best."""
         held = self.backtest
         rest, found = x, 0.0
@@ -217,10 +224,11 @@ class Physics:
             backs[0] = [back + one for one in backs[0]]
         experts += itertools.chain(*futures)
         tested += itertools.chain(*backs)
-        return self._mix(x, rest, clean + found, experts, tested, noise)
+        judges = ops.ones_like(x[:, -held:, 0, 0, 0]) if arrived is None else arrived[:, -held:]
+        return self._mix(x, rest, clean + found, experts, tested, noise, judges)
 
     @piece
-    def _mix(self, x, rest, clean, experts, tested, noise):
+    def _mix(self, x, rest, clean, experts, tested, noise, arrived):
         """`Forecasts` of experts: lists of what they say of the future and of what is held out."""
         held = self.backtest
         experts = ops.stack(experts, axis=1)
@@ -229,7 +237,12 @@ class Physics:
             count = 1 + len(self.experts)
             resolved = {"left": rest[:, -held:], "noise": noise, "num_models": count}
         start, errors, evidence = stack_forecasts(
-            ops.stack(tested, axis=1), x[:, -held:], experts, self._prior(), **resolved
+            ops.stack(tested, axis=1),
+            x[:, -held:],
+            experts,
+            self._prior(),
+            **resolved,
+            arrived=arrived,
         )
         misfit = [errors[..., e] for e in range(self.num_experts)]
         if self.num_paths:

@@ -45,6 +45,7 @@ def stack_forecasts(
     left: Tensor | None = None,
     noise: Tensor | None = None,
     num_models: int = 0,
+    arrived: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Mixes forecasts by how well their like have forecast snapshots that are known.
 
@@ -71,6 +72,9 @@ def stack_forecasts(
     future than it has said of them, its weight stays in the centre as if that power had told so.
     How much of the future that leaves is the evidence.
 
+    What was filled in for a lost report is a forecast itself and judges none, unless all of the
+    held-out snapshots were.
+
     Args:
         tested: Forecasts of the held-out snapshots, real `[batch, expert, held, angle, delay, 2]`.
         measured: These snapshots, real `[batch, held, angle, delay, 2]`.
@@ -79,6 +83,7 @@ def stack_forecasts(
         left: What the model leaves of the held-out snapshots, shape as `measured`, if there is one.
         noise: Noise power per bin, real `[batch]`; with `left`.
         num_models: Number of experts that stand on the model, which come first.
+        arrived: Which held-out snapshots were measured, bool `[batch, held]`; all if `None`.
 
     Returns:
         Tuple of the mix, real `[batch, horizon, angle, delay, 2]`; the mean power of each expert's
@@ -93,13 +98,19 @@ def stack_forecasts(
     num_held = tested.shape[2]
     num_horizons = forecasts.shape[2]
     prior = ops.convert_to_tensor(prior, dtype="float32")
+    # [batch, held]
+    judges = ops.ones_like(measured[:, :, 0, 0, 0])
+    if arrived is not None:
+        arrived = ops.cast(arrived, "float32")
+        judges = ops.where(ops.any(arrived > 0, axis=1, keepdims=True), arrived, judges)
     # [batch, held, patch, expert and what was measured, bins]
     known = _in_patches(ops.concatenate([tested, measured[:, None]], axis=1))
-    products = ops.matmul(known, ops.swapaxes(known, -1, -2))
+    products = ops.matmul(known, ops.swapaxes(known, -1, -2)) * judges[..., None, None, None]
     # [batch, horizon, patch, expert + 1, expert + 1]
     near = _nearness(num_horizons, num_held)
-    # As many snapshots tell as much as these of different weights.
-    held = np.sum(near, axis=1) ** 2 / np.sum(near**2, axis=1)
+    # As many snapshots tell as much as these of different weights, [batch, horizon].
+    weight, square = (ops.matmul(judges, ops.convert_to_tensor(x.T)) for x in (near, near**2))
+    held = weight**2 / square
     near = ops.convert_to_tensor(near)
     products = ops.einsum("hk,bkpef->bhpef", near, products)
     seen = products[..., :-1, :-1]
@@ -107,9 +118,11 @@ def stack_forecasts(
     if left is not None:
         common = np.arange(products.shape[-1]) < num_models
         common = ops.convert_to_tensor(np.outer(common, common).astype("float32"))
-        products = products + _unexplained(left, noise, near, grid)[..., None, None] * common
+        left = left * judges[..., None, None, None]
+        excess = _unexplained(left, noise, near, weight, grid)
+        products = products + excess[..., None, None] * common
     ahead = _in_patches(forecasts)
-    power = ops.sum(ops.square(ahead), axis=-1) * ops.sum(near, axis=1)[:, None, None]
+    power = ops.sum(ops.square(ahead), axis=-1) * weight[..., None, None]
     known = ops.sum(seen * _identity(seen.shape[-1]), axis=-1)
     weights = prior[:, None]
     for over, strength, chance, patches in (
@@ -120,13 +133,14 @@ def stack_forecasts(
         unseen = ops.maximum(over(power) - _SEEN * told, 0.0)
         # Weights per value that tells them, in both parts of every bin.
         chance = chance * prior.shape[-1] / (2 * _PATCH[0] * _PATCH[1] * patches * held)
-        chance = ops.convert_to_tensor(chance[:, None])
-        weights = _regress(over(products), weights, strength, unseen, chance)
+        weights = _regress(over(products), weights, strength, unseen, chance[..., None])
     told = ops.sum(told, axis=-1, keepdims=True)
     evidence = told / (told + ops.sum(unseen, axis=-1, keepdims=True) + _TINY)
     evidence = ops.repeat(evidence, _PATCH[0] * _PATCH[1], axis=-1)
     mix = ops.matmul(weights[..., None, :], ahead)
-    error = ops.mean(ops.sum(ops.square(tested - measured[:, None]), axis=-1), axis=2)
+    error = ops.sum(ops.square(tested - measured[:, None]), axis=-1)
+    share = judges / ops.sum(judges, axis=1, keepdims=True)
+    error = ops.sum(error * share[:, None, :, None, None], axis=2)
     shape = (num_horizons, *measured.shape[2:4])
     mix, evidence = (
         unpatchify(
@@ -159,13 +173,16 @@ def _regress(products, centre, strength, unseen, chance):
     return centre + kept[..., None] * step
 
 
-def _unexplained(left, noise, near, grid):
-    """Power beyond noise of what a model leaves of every patch, `[batch, horizon, patch]`."""
+def _unexplained(left, noise, near, weight, grid):
+    """Power beyond noise of what a model leaves of every patch, `[batch, horizon, patch]`.
+
+    `weight` is that of all snapshots together, `[batch, horizon]`.
+    """
     power = patchify(ops.sum(ops.square(left), axis=-1, keepdims=True), _PATCH)
     power = ops.reshape(ops.sum(power, axis=-1), (-1, left.shape[1], grid[0] * grid[1]))
     power = ops.einsum("hk,bkp->bhp", near, power)
-    clear = _CLEAR * _PATCH[0] * _PATCH[1] * ops.sum(near, axis=1)[:, None]
-    excess = _with_neighbours(power, grid) / (1 + 2 * _BESIDE) ** 2 - clear * noise[:, None, None]
+    clear = _CLEAR * _PATCH[0] * _PATCH[1] * weight * noise[:, None]
+    excess = _with_neighbours(power, grid) / (1 + 2 * _BESIDE) ** 2 - clear[..., None]
     return _ASTRAY * ops.maximum(excess, 0.0)
 
 

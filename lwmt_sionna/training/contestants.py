@@ -84,18 +84,20 @@ class RefiningPredictor(PresetModel):
                 "Expected real [batch, time, num_ant, num_subcarriers, 2]. Received: "
                 f"history.shape={tuple(history.shape)}"
             )
-        frame, past = self.frame(history)
+        frame, past, _ = self.frame(history)
         features = self.features(past, history.shape[3])
         future = features["forecasts"][:, -1] + self.refine(features, training=training)
         return frame.back(future, history.shape[3])
 
-    def frame(self, x: Tensor) -> tuple[Frame, Tensor]:
-        """`Frame` of a history, and the history in it."""
-        return Frame.of(x, self.transform)
+    def frame(self, x: Tensor) -> tuple[Frame, Tensor, None]:
+        """`Frame` of a history, and the history in it: see `ChannelPredictor.frame`."""
+        return *Frame.of(x, self.transform), None
 
-    def features(self, x: Tensor, num_subcarriers: int) -> dict[str, Tensor]:
+    def features(
+        self, x: Tensor, num_subcarriers: int, arrived: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """What the network sees, without gradient: see `ChannelPredictor.features`."""
-        del num_subcarriers  # as many as there are delay bins
+        del num_subcarriers, arrived  # as many as there are delay bins; lost reports count as any
         x = ops.stop_gradient(x)
         noise = noise_power(x)
         if self.start == "hold":

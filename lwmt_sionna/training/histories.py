@@ -475,8 +475,9 @@ class Physics(keras.Model):
     def call(self, inputs: tuple[Any, Any]) -> dict[str, Any]:
         """See the class."""
         history, future = inputs
-        frame, past = self.predictor.frame(history)
-        return {**self.predictor.features(past, history.shape[3]), "target": frame.into(future)}
+        frame, past, arrived = self.predictor.frame(history)
+        features = self.predictor.features(past, history.shape[3], arrived)
+        return {**features, "target": frame.into(future)}
 
 
 def augment_channels(h: Array, rng: Random, doppler: float = 0.5) -> Array:

@@ -121,3 +121,20 @@ def test_an_expert_that_leaves_noise_alone_is_believed(channel, rng):
     noise = 0.3 * rng.standard_normal((2, HELD, SIZE, SIZE, 2))
     mix, *_ = stack([channel, other], channel[:, :HELD] + noise.astype("float32"), [1.0, 0.0])
     assert power(mix - channel[:, HELD:]) < 1e-3 * 0.03**2 + 1e-9
+
+
+def test_what_was_filled_in_judges_nobody(channel, rng):
+    """The last held-out snapshot was lost, and filled in by what the wrong expert says."""
+    wrong = 0.5 * rng.standard_normal(channel.shape)
+    measured = channel[:, :HELD].copy()
+    measured[0, -1] = wrong[0, HELD - 1]
+    arrived = np.ones((2, HELD), bool)
+    arrived[0, -1] = False
+    known, error, _ = stack([wrong, channel], measured, [0.5, 0.5], arrived=arrived)
+    fooled, *_ = stack([wrong, channel], measured, [0.5, 0.5])
+    future = channel[:, HELD:]
+    assert power(known - future) < 1e-3 * power(future) < power((fooled - future)[0])
+    assert error[0, ..., 1].max() < 1e-6 < error[0, ..., 0].min()
+    # Where none was measured, what was filled in is all there is.
+    none = stack([wrong, channel], measured, [0.5, 0.5], arrived=np.zeros_like(arrived))
+    np.testing.assert_allclose(none[0], fooled, rtol=1e-6, atol=1e-6)

@@ -496,8 +496,8 @@ class _WithStart(keras.Model):
         self.num_horizons = 2 * predictor.num_horizons
 
     def call(self, history, arrived=None):
-        frame, past = self.predictor.frame(history, arrived)
-        features = self.predictor.physics(past, history.shape[3])
+        frame, past, arrived = self.predictor.frame(history, arrived)
+        features = self.predictor.physics(past, history.shape[3], arrived)
         start = features.start
         both = keras.ops.concatenate([start + self.predictor.refiner(features), start], axis=1)
         return frame.back(both, history.shape[3])
