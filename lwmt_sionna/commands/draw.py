@@ -17,9 +17,7 @@ from lwmt_sionna.runs import command_line
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.build_parser(__doc__)
     command_line.add_options(parser, "config")
-    parser.add_argument(
-        "--out", type=pathlib.Path, help="HDF5 file, or folder of variants [data/CONFIG.h5, data]"
-    )
+    parser.add_argument("--out", type=pathlib.Path, help="HDF5 file, or a folder [data]")
     parser.add_argument("--num-sequences", type=int, help="in place of the configured number")
     command_line.add_options(parser, "seed")
     args = parser.parse_args(argv)
@@ -30,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     overrides = {"num_sequences": args.num_sequences, "seed": args.seed}
     for variant, config in Tr38901Config.variants_from_toml(args.config, overrides).items():
         out = pathlib.Path("data") if args.out is None else args.out
-        if variant or args.out is None:
+        if variant or args.out is None or out.is_dir():
             out = out / f"{'_'.join(filter(None, (args.config.stem, variant)))}.h5"
         channels = generate_channels(config, out, progress=not args.quiet)
         command_line.say(

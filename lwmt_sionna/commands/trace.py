@@ -26,9 +26,7 @@ _MOST_WORKERS = 4
 def main(argv: Sequence[str] | None = None) -> None:
     parser = command_line.build_parser(__doc__)
     command_line.add_options(parser, "config")
-    parser.add_argument(
-        "--out", type=pathlib.Path, help="HDF5 file, or folder of variants [data/NAME.h5, data]"
-    )
+    parser.add_argument("--out", type=pathlib.Path, help="HDF5 file, or a folder [data]")
     parser.add_argument("--variant", nargs="+", help="variants of the configuration [all]")
     parser.add_argument(
         "--scene", help="built-in name or scene.xml, in place of the configured one"
@@ -54,10 +52,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for variant in args.variant or variants:
         config = variants[variant]
         out = pathlib.Path("data") if args.out is None else args.out
-        if variant:
-            out = out / f"{name}_{variant}.h5"
-        elif args.out is None:
-            out = out / f"{name}.h5"
+        if variant or args.out is None or out.is_dir():
+            out = out / f"{'_'.join(filter(None, (name, variant)))}.h5"
         shares = min(workers, num_shards(config))
         if args.estimate:
             command_line.say(estimate(config, workers=shares, dask=args.dask))

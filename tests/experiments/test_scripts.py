@@ -113,6 +113,33 @@ def test_generation_refuses_wrong_input(run, tmp_path):
     refused(run("generate_sequences.py", "--config", config, "--variant", "fast"), "none", "fast")
 
 
+@pytest.mark.parametrize(
+    ("name", "config", "function"),
+    [
+        ("generate_sequences.py", "data_munich.toml", "lwmt_sionna.rt.generate"),
+        (
+            "generate_channels.py",
+            "worlds/cdl_a_100ns_3kmh_5ms.toml",
+            "lwmt_sionna.link.phy.tr38901.generate_channels",
+        ),
+    ],
+)
+def test_a_folder_takes_a_file_of_the_name_of_its_configuration(
+    run, tmp_path, monkeypatch, name, config, function
+):
+    """An hour of work must not end at a folder that cannot be written to like a file."""
+    paths = []
+
+    def write(config, path, **options):
+        paths.append(path)
+        raise ValueError("written")
+
+    monkeypatch.setattr(function, write)
+    config = ROOT / "experiments" / "configs" / config
+    refused(run(name, "--config", config, "--out", tmp_path), "written")
+    assert paths == [tmp_path / f"{config.stem.removeprefix('data_')}.h5"]
+
+
 @pytest.mark.rt
 def test_generation_without_llvm_says_what_to_install(tmp_path):
     # A process of its own: LLVM is found once per process.
