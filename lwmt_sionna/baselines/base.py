@@ -9,7 +9,10 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
+from lwmt_sionna.ops import alignment
+from lwmt_sionna.ops.compiled import call_compiled
 from lwmt_sionna.typing import Array, ArrayLike
 
 # Reports that a lost one is told from, at most.
@@ -26,7 +29,8 @@ class Predictor(abc.ABC):
             num_subcarriers]`.
         num_horizons: Number of snapshots to predict.
         arrived: Which snapshots were measured, bool `[batch, num_snapshots]`; the others are
-            filled, see `fill_reports`. All of them if `None`.
+            filled, see `fill_reports`. If `None`, those that are not the one before, number by
+            number: see `lwmt_sionna.ops.alignment.reports_arrived`.
 
     Returns:
         complex64 `[batch, num_horizons, num_ant, num_subcarriers]`.
@@ -53,9 +57,11 @@ class Predictor(abc.ABC):
             return np.zeros((0, num_horizons, *history.shape[2:]), np.complex64)
         history = history.astype(np.complex64)
         if arrived is None:
+            arrived = ops.convert_to_numpy(alignment.reports_arrived(as_pairs(history)))
+        arrived = _checked(arrived, history)
+        if arrived.all():
             future = self.predict(history, num_horizons)
         else:
-            arrived = _checked(arrived, history)
             future = self.predict_incomplete(history, num_horizons, arrived)
         return np.asarray(future, np.complex64)
 
@@ -65,7 +71,8 @@ class Predictor(abc.ABC):
 
     def predict_incomplete(self, history: Array, num_horizons: int, arrived: Array) -> Array:
         """`predict` where reports are missing, bool `arrived` `[batch, num_snapshots]`."""
-        return self.predict(fill_reports(history, arrived), num_horizons)
+        filled = fill_reports(history, arrived, getattr(self, "array_shape", None))
+        return self.predict(filled, num_horizons)
 
 
 def require(name: str, value: Any, good: bool, expected: str) -> None:
@@ -89,17 +96,22 @@ def told_arrived(function: Callable[..., Any], arrived: ArrayLike | None) -> dic
     return {"arrived": np.asarray(arrived, bool)} if accepts else {}
 
 
-def fill_reports(history: Array, arrived: ArrayLike) -> Array:
+def fill_reports(
+    history: Array, arrived: ArrayLike, array_shape: tuple[int, int, int] | None = None
+) -> Array:
     """Puts estimates in the place of reports that never arrived.
 
     A missing snapshot is told from the nearest ones that arrived, before and after it within the
     history, by a linear regression over the sequence's own history: all antennas and subcarriers
     and both directions of time count. Between reports it interpolates, after the last it predicts.
+    Histories of 10 snapshots or more tell each angle-delay bin its own estimate from there:
+    see `lwmt_sionna.ops.alignment.fill_reports`.
 
     Args:
         history: complex64 `[batch, num_snapshots, num_ant, num_subcarriers]`.
         arrived: bool `[batch, num_snapshots]`; what stands in the other places is not looked at,
             except where fewer than two reports arrived.
+        array_shape: Rows, columns and polarisations of the array; a line if `None`.
 
     Returns:
         complex64, shape as `history`.
@@ -109,13 +121,22 @@ def fill_reports(history: Array, arrived: ArrayLike) -> Array:
     """
     arrived = _checked(arrived, history)
     filled = history.copy()
-    for index in np.flatnonzero(~arrived.all(axis=1)):
+    rows = np.flatnonzero(~arrived.all(axis=1))
+    for index in rows:
         samples = history[index].reshape(history.shape[1], -1).astype(np.complex128)
         present = np.flatnonzero(arrived[index])
         for place in np.flatnonzero(~arrived[index]):
             estimate = _regressed(samples, present, place)
             if estimate is not None:
                 filled[index, place] = estimate.reshape(history.shape[2:])
+    # Few programs serve all: the last sequence fills up a batch.
+    size = batch_shape(len(rows), 32)
+    for begin in range(0, len(rows), size):
+        part = rows[np.minimum(np.arange(begin, begin + size), len(rows) - 1)]
+        pairs = call_compiled(
+            alignment.fill_reports, [as_pairs(filled[part]), arrived[part]], array_shape
+        )
+        filled[part] = as_complex(ops.convert_to_numpy(pairs))
     return filled
 
 

@@ -6,7 +6,6 @@ import keras
 from keras import ops
 
 from lwmt_sionna.baselines.base import CompiledPredictor, require
-from lwmt_sionna.ops.alignment import fill_reports, reports_arrived
 from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
 from lwmt_sionna.ops.linear_prediction import burg_coefficients, denoise, extrapolate
 from lwmt_sionna.ops.path_fit import PathFit
@@ -60,8 +59,7 @@ class PathModel(keras.Model):
         shape, order = self.settings.array_shape, self.settings.residual_order
         settings = {**self.settings.settings, "array_shape": shape}
         fit = PathFit(*history.shape[1:4], **settings)
-        history = fill_reports(history / scale, reports_arrived(history), shape)
-        future, residual = fit.continued(history, self.num_horizons)
+        future, residual = fit.continued(history / scale, self.num_horizons)
         if order:
             rest = denoise(angle_delay_transform(residual, shape), radius=3)
             rest = extrapolate(rest, burg_coefficients(rest, [order])[0], self.num_horizons)

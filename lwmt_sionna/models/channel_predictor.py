@@ -37,8 +37,8 @@ class ChannelPredictor(ChannelModel):
     `backtest` that is a mix of all experts, patch by patch, which their errors in snapshots held
     out of the history tell, and the others are by what the experts differ from it: untrained, it
     is a predictor that holds wherever one of the experts does.
-    `aligned`, it first takes out of the history what is no motion: one phase and one delay of each
-    snapshot, and lost reports.
+    Lost reports are filled before all else; `aligned`, it also takes out of the history one phase
+    and one delay of each snapshot, which are no motion either.
     Normalisation and transforms are inside: inputs and outputs are channels as they are, and a
     complex factor of the history is one of the prediction.
 
@@ -67,7 +67,7 @@ class ChannelPredictor(ChannelModel):
         first_delay: First of those bins, below 0 for bins before delay 0.
         local_motion: Whether the network sees every patch turned back by its phase and Doppler
             shift: see `MaskedChannelModel`.
-        aligned: Whether lost reports, phases and delays of snapshots are found and undone before
+        aligned: Whether phases and delays of snapshots are found and undone before
             anything else, see `lwmt_sionna.ops.alignment`.
         **kwargs: Arguments of `keras.Model`.
 
@@ -88,7 +88,7 @@ class ChannelPredictor(ChannelModel):
             whose steps the snapshots and delay bins are without it.
         subcarrier_spacing: In hertz; for physical positions of the backbone.
         arrived: Which reports are known to have arrived, bool `[batch, time]`: the others are
-            filled. Told from the history, if it is left out and the predictor is `aligned`.
+            filled. Those that are not the one before, number by number, if it is left out.
         training: Whether dropout is active.
 
     Returns:
@@ -182,17 +182,13 @@ class ChannelPredictor(ChannelModel):
         )
         return form.restore(future[:, :num_horizons])
 
-    def frame(
-        self, x: Tensor, arrived: Tensor | None = None
-    ) -> tuple[Frame, Tensor, Tensor | None]:
-        """`Frame` of a history `[batch, time, num_ant, num_subcarriers, 2]`, and the history in it,
-        without nuisances where the predictor is `aligned`; then which reports arrived, if that is
-        told or found."""
-        if self.aligned:
-            arrived = reports_arrived(x) if arrived is None else arrived
-            x = restore(x, arrived, self.transform.array_shape)
-        elif arrived is not None:
-            x = fill_reports(x, arrived, self.transform.array_shape)
+    def frame(self, x: Tensor, arrived: Tensor | None = None) -> tuple[Frame, Tensor, Tensor]:
+        """`Frame` of a history `[batch, time, num_ant, num_subcarriers, 2]`; the history in it,
+        lost reports filled, without nuisances where the predictor is `aligned`; then which reports
+        arrived, as told or found."""
+        arrived = reports_arrived(x) if arrived is None else arrived
+        repair = restore if self.aligned else fill_reports
+        x = repair(x, arrived, self.transform.array_shape)
         return *Frame.of(x, self.transform), arrived
 
     def _predict(self, x, arrived=None, **options):

@@ -98,8 +98,9 @@ def fill_reports(h: Tensor, arrived: Tensor, array_shape: Shape3 | None = None) 
         lost = ops.any(ops.logical_not(known))
         return (ops.cond(lost, lambda: _fill(x, known, array_shape), lambda: x),)
 
-    # Those that are whole cost nothing.
-    return map_rows(one, (h, arrived), [h.shape[1:]])[0]
+    # Those that are whole cost nothing; gradients pass what arrived.
+    filled = map_rows(one, (h, arrived), [h.shape[1:]])[0]
+    return ops.where(arrived[:, :, None, None, None], h, filled)
 
 
 def align(h: Tensor, array_shape: Shape3 | None = None) -> Tensor:
@@ -143,8 +144,7 @@ def find_nuisances(h: Tensor, array_shape: Shape3 | None = None) -> tuple[Tensor
         Tuple of phases in radians and delays in samples (1 over the bandwidth), float32 `[batch,
         time]` each; zero where there are none.
     """
-    peak = ops.max(ops.abs(h), axis=(1, 2, 3, 4), keepdims=True)
-    h = ops.cast(h / ops.where(peak > 0, peak, ops.ones_like(peak)), "float32")
+    h = ops.cast(h / _peak(h), "float32")
     seen, pool = _strongest(h, array_shape)
     start = ops.zeros((1, 2, h.shape[1] - 2), dtype="float32")
     start = start + ops.zeros_like(h[:, :1, :1, 0, 0])
@@ -155,6 +155,12 @@ def find_nuisances(h: Tensor, array_shape: Shape3 | None = None) -> tuple[Tensor
     found, error = ops.fori_loop(0, _NUM_STEPS, step, (start, start))
     phase, delay = _over_time(found * _credible(found, error))
     return phase, delay
+
+
+def _peak(h):
+    """The largest number of a history, or one."""
+    peak = ops.max(ops.abs(h), axis=(1, 2, 3, 4), keepdims=True)
+    return ops.where(peak > 0, peak, ops.ones_like(peak))
 
 
 @piece
@@ -319,7 +325,8 @@ def _credible(found, error):
 
 def _fill(h, arrived, array_shape):
     """See `fill_reports`."""
-    grid = angle_delay_transform(h, array_shape)
+    peak = _peak(h)
+    grid = angle_delay_transform(h / peak, array_shape)
     num_snapshots, *bins = grid.shape[1:4]
     x = ComplexPair.from_stacked(grid).map(
         lambda m: ops.reshape(m, (-1, num_snapshots, bins[0] * bins[1]))
@@ -345,8 +352,7 @@ def _fill(h, arrived, array_shape):
 
     x = ComplexPair(*ops.fori_loop(0, _NUM_FILLS, step, tuple(x)))
     filled = x.map(lambda m: ops.reshape(m, (-1, num_snapshots, *bins))).stacked()
-    filled = inverse_angle_delay_transform(filled, array_shape)
-    return ops.where(arrived[:, :, None, None, None], h, filled)
+    return peak * inverse_angle_delay_transform(filled, array_shape)
 
 
 def _squared(taps, num_snapshots):

@@ -197,8 +197,9 @@ def run(main: Callable[[list[str]], int | None], argv: Sequence[str] | None = No
         SystemExit: Always, with the exit status.
     """
     argv = sys.argv[1:] if argv is None else list(argv)
-    # TensorFlow reads it at import, which a script leaves to its main function.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow reads it at import, which a script leaves to its main function. What fails raises;
+    # what TensorFlow calls an error beside that is how it looks for a GPU and reads kept programs.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     keep_compiled()
     # Records name the commit that the run was started from, not the one it ended on.
     git_state()

@@ -235,7 +235,7 @@ class PredictorConfig(Config):
             the paths.
         least_squares: Pairs (window, order) of those by least squares.
         backtest: Snapshots that are held out to tell how good which expert is; 0 for no backtest.
-        aligned: Whether lost reports, phases and delays of snapshots are undone before all else.
+        aligned: Whether phases and delays of snapshots are undone before all else.
     """
 
     kind: Literal["predictor", "direct", "gru", "conv"] = "predictor"

@@ -103,8 +103,9 @@ def test_untrained_predictor_is_denoised_linear_prediction(predictor, history):
     np.testing.assert_allclose(predictor(history), expected, atol=1e-3)
 
 
-def test_an_aligned_predictor_finds_the_reports_that_it_is_not_told_of(rng):
-    config = {**make_predictor().get_config(), "aligned": True}
+@pytest.mark.parametrize("aligned", [False, True])
+def test_a_predictor_finds_the_lost_reports_that_it_is_not_told_of(rng, aligned):
+    config = {**make_predictor().get_config(), "aligned": aligned}
     model = ChannelPredictor.from_config(config)
     model.run_eagerly = True
     tone = np.exp(2j * np.pi * 0.1 * np.arange(16))[:, None, None]
