@@ -129,8 +129,8 @@ class PathFit:
         full_drift: Root mean square of the Doppler shifts, cycles per snapshot, from which on these
             hold. Slower paths bend less: drifts grow with the way per snapshot, chirps with its
             square.
-        window_penalty: Log-likelihood that a birth or death within the history must win, where what
-            a path's course has beside it is Gaussian of unknown variance; infinity to let all paths
+        window_penalty: Log-likelihood that a birth or death within the history must win, and more
+            than a second ray of the path's direction and delay does; infinity to let all paths
             last.
         shortest: Fewest snapshots of a path. Births in the last snapshots call for short ones: what
             lasts longer than the truth is imitated by several paths that cancel each other, and
@@ -158,7 +158,7 @@ class PathFit:
         chirp: float = 2e-3,
         drift: tuple[float, float] = (1e-2, 2.5e-3),
         full_drift: float = 0.25,
-        window_penalty: float = 16.0,
+        window_penalty: float = 14.0,
         shortest: int = 2,
         array_shape: tuple[int, int, int] | None = None,
         num_delay: int | None = None,
@@ -218,9 +218,11 @@ class PathFit:
         cell = np.pi * np.array(self.half) / np.array(self.sizes)
         limits = [math.pi / 2] * self.num_pols + [*cell] + [cell[0]] * (1 + num_axes)
         self.limits = np.array(limits, "float32")
+        self.window_penalty = float(window_penalty)
         self.windows, self.penalties = presence_windows(
-            self.shape[0], self.shortest, float(window_penalty)
+            self.shape[0], self.shortest, self.window_penalty
         )
+        self.beats = second_rays(self.shape[0])
 
     def __call__(self, h: Tensor, noise: Tensor | None = None) -> tuple[Paths, Tensor]:
         """Fits paths.
@@ -456,7 +458,12 @@ class PathFit:
 
     @piece
     def _confine(self, residual, paths, noise):
-        """Gives every path the most likely window of presence."""
+        """Gives every path the most likely window of presence.
+
+        Two rays of one direction and delay beat: strong for a while, and again later. A path that
+        lasts may therefore have a second ray, at the price of one birth; that it is another path
+        is found later.
+        """
         if len(self.windows) == 1:
             return paths
         unit = Paths(ops.ones_like(paths.amplitude), paths.phase, ops.ones_like(paths.window))
@@ -469,15 +476,14 @@ class PathFit:
         length = _tensor(self.windows.sum(axis=1) * num_samples)
         total = course.map(lambda z: ops.matmul(z, self.windows.T))
         power = ops.sum(total.power(), axis=2) / length
-        # What a window leaves of the course, per sample and over the noise. Its variance is not
-        # known, but noise it has at least: a steady path that another one beats with leaves much
-        # whatever the window, one that is born leaves nothing but noise in the right one.
-        whole = ops.sum(course.power(), axis=(2, 3)) / num_samples
-        num_values = self.num_pols * self.sizes[0]
-        left = (whole[..., None] - power) / (num_values * noise[:, None, None])
-        excess = ops.maximum(left, 1.0)
-        likelihood = -num_values * (ops.log(excess) + ops.minimum(left, 1.0))
-        gain = likelihood - _tensor(self.penalties)
+        gain = power / noise[:, None, None] - _tensor(self.penalties)
+        # What a second ray explains beside the path that lasts.
+        beat = course.map(lambda z: ops.matmul(z, _tensor(self.beats.real)))
+        turned = course.map(lambda z: ops.matmul(z, _tensor(self.beats.imag)))
+        beat = ComplexPair(beat.re + turned.im, beat.im - turned.re)
+        beat = ops.max(ops.sum(beat.power(), axis=2), axis=-1) / num_samples
+        beat = ops.maximum(beat / noise[:, None] - self.window_penalty, 0.0)
+        gain = gain + beat[..., None] * _tensor(self.windows.all(axis=1))
         # No `one_hot`: PyTorch reads numbers for it, which no compiled piece can.
         best = ops.cast(ops.argmax(gain, axis=-1), "int32")[..., None]
         best = ops.cast(ops.equal(best, np.arange(len(self.windows), dtype="int32")), "float32")
@@ -815,6 +821,17 @@ def presence_windows(num_snapshots: int, shortest: int, penalty: float) -> tuple
             windows.append((place >= first) & (place < last))
             costs.append(events * penalty if events else 0.0)
     return np.array(windows, "float32"), np.array(costs, "float32")
+
+
+def second_rays(num_snapshots: int) -> Array:
+    """Tones over a history, less their mean, of unit power: complex64 `[num_snapshots, num_tones]`.
+
+    From half a resolution cell apart from the constant on, in steps of a quarter.
+    """
+    turns = np.arange(2, 4 * num_snapshots - 1) / (4 * num_snapshots)
+    tones = np.exp(2j * np.pi * np.outer(np.arange(num_snapshots), turns))
+    tones -= tones.mean(axis=0)
+    return (tones / np.linalg.norm(tones, axis=0)).astype("complex64")
 
 
 @functools.lru_cache(maxsize=16)
