@@ -1,5 +1,7 @@
 """Baselines on signals whose best prediction is known."""
 
+import pathlib
+
 import numpy as np
 import pytest
 
@@ -16,6 +18,10 @@ from lwmt_sionna.baselines.bins import (
     prony_poles,
     wiener_forecast,
 )
+from lwmt_sionna.data import PlanarArray, read_paths, subcarrier_frequencies
+from lwmt_sionna.evaluation import draw_trial, normalized_error, to_db
+
+DATA = pathlib.Path(__file__).parents[2] / "experiments" / "data"
 
 
 def complex_normal(rng, *shape):
@@ -300,3 +306,14 @@ def test_a_report_that_repeats_the_one_before_is_found_and_filled(name, rng):
     # What is filled in costs no more than what noise does.
     whole = predictor(h[:, :16], 3)
     assert np.abs(future - whole).max() < 0.2 * np.abs(h).max()
+
+
+def test_births_are_found_while_other_paths_are_yet_to_be():
+    """In streets leakage of other paths is much of what a window leaves, and tells nothing."""
+    paths = read_paths(DATA / "san_francisco_30kmh_5ms.h5").select(slice(0, 32))
+    frequencies = subcarrier_frequencies(32, 540e3)
+    trial = draw_trial(paths, PlanarArray(1, 32), frequencies, history_snr_db=15.0)
+    future = baselines.PathPredictor(num_paths=24)(trial.history, 1)
+    error, power = normalized_error(future[:, 0], trial.future[:, 0])
+    foreseeable = trial.subsets["event_free"][0]
+    assert np.quantile(to_db(error / power)[foreseeable], 0.9) < -15
