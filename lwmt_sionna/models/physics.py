@@ -241,8 +241,8 @@ class Physics:
             x[:, -held:],
             experts,
             self._prior(),
+            arrived,
             **resolved,
-            arrived=arrived,
         )
         misfit = [errors[..., e] for e in range(self.num_experts)]
         if self.num_paths:

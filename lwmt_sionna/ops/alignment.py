@@ -72,7 +72,7 @@ def reports_arrived(h: Tensor) -> Tensor:
     new = ops.any(ops.not_equal(h[:, 1:], h[:, :-1]), axis=(2, 3, 4))
     standing = 2 * ops.sum(ops.cast(new, "int32"), axis=1, keepdims=True) < h.shape[1]
     new = ops.logical_or(new, standing)
-    return ops.concatenate([ops.ones_like(new[:, :1]), new], axis=1)
+    return ops.concatenate([ops.ones_like(h[:, :1, 0, 0, 0], dtype="bool"), new], axis=1)
 
 
 def fill_reports(h: Tensor, arrived: Tensor, array_shape: Shape3 | None = None) -> Tensor:

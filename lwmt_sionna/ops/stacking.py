@@ -42,10 +42,10 @@ def stack_forecasts(
     measured: Tensor,
     forecasts: Tensor,
     prior: Array,
+    arrived: Tensor,
     left: Tensor | None = None,
     noise: Tensor | None = None,
     num_models: int = 0,
-    arrived: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Mixes forecasts by how well their like have forecast snapshots that are known.
 
@@ -80,10 +80,10 @@ def stack_forecasts(
         measured: These snapshots, real `[batch, held, angle, delay, 2]`.
         forecasts: Real `[batch, expert, horizon, angle, delay, 2]`.
         prior: Weights without a history, float `[horizon, expert]`.
+        arrived: Which held-out snapshots were measured, bool `[batch, held]`.
         left: What the model leaves of the held-out snapshots, shape as `measured`, if there is one.
         noise: Noise power per bin, real `[batch]`; with `left`.
         num_models: Number of experts that stand on the model, which come first.
-        arrived: Which held-out snapshots were measured, bool `[batch, held]`; all if `None`.
 
     Returns:
         Tuple of the mix, real `[batch, horizon, angle, delay, 2]`; the mean power of each expert's
@@ -99,10 +99,9 @@ def stack_forecasts(
     num_horizons = forecasts.shape[2]
     prior = ops.convert_to_tensor(prior, dtype="float32")
     # [batch, held]
-    judges = ops.ones_like(measured[:, :, 0, 0, 0])
-    if arrived is not None:
-        arrived = ops.cast(arrived, "float32")
-        judges = ops.where(ops.any(arrived > 0, axis=1, keepdims=True), arrived, judges)
+    judges = ops.cast(arrived, "float32")
+    none = ops.logical_not(ops.any(judges > 0, axis=1, keepdims=True))
+    judges = ops.where(none, ops.ones_like(judges), judges)
     # [batch, held, patch, expert and what was measured, bins]
     known = _in_patches(ops.concatenate([tested, measured[:, None]], axis=1))
     products = ops.matmul(known, ops.swapaxes(known, -1, -2)) * judges[..., None, None, None]

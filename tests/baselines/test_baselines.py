@@ -201,6 +201,11 @@ def test_models_that_know_of_lost_reports_are_told(rng, knows):
         predictor(h, 1, arrived=arrived[:1, :4])
 
 
+def test_a_history_of_one_snapshot_has_lost_nothing(rng):
+    h = rng.standard_normal((2, 1, 2, 2)).astype(np.complex64)
+    np.testing.assert_array_equal(baselines.Hold()(h, 1), h)
+
+
 @pytest.mark.parametrize("present", [[0], [0, 1], []])
 def test_too_few_reports_are_held(rng, present):
     h = rng.standard_normal((1, 5, 2, 2)).astype(np.complex64)

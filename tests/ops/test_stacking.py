@@ -15,8 +15,9 @@ def channel(rng):
     return rng.standard_normal((2, HELD + HORIZONS, SIZE, SIZE, 2)).astype("float32")
 
 
-def stack(experts, measured, prior, **model):
+def stack(experts, measured, prior, arrived=None, **model):
     """What is made of experts that each say `[batch, held and horizons, angle, delay, 2]`."""
+    arrived = np.ones((2, HELD), bool) if arrived is None else arrived
     experts = np.stack(experts, axis=1).astype("float32")
     prior = np.tile(np.array(prior, "float32"), (HORIZONS, 1))
     tensor = keras.ops.convert_to_tensor
@@ -26,7 +27,7 @@ def stack(experts, measured, prior, **model):
     }
     return [
         keras.ops.convert_to_numpy(x)
-        for x in stack_forecasts(tested, tensor(measured), ahead, prior, **model)
+        for x in stack_forecasts(tested, tensor(measured), ahead, prior, tensor(arrived), **model)
     ]
 
 
