@@ -280,7 +280,9 @@ def test_policies_hear_of_lost_reports():
     assert [part.shape for part in told[:3]] == [(6, 16), (6, 16), (4, 16)]
     assert not any(part[:, -1].any() for part in told[:3])
     assert told[3:] == [None] * 3
-    assert errors[0] < 0.3 * errors[2] and errors[1] == errors[3]
+    # Predictors of the package find what they are not told of.
+    assert errors[0] == errors[2] and errors[1] == errors[3]
+    assert errors[0] < 0.5 * errors[1]
 
 
 def test_vanished_and_unheard_users_are_counted():

@@ -188,7 +188,7 @@ def test_a_finished_training_stays_finished(data, whole, caplog):
     folder = data.parent / "training"
     log = (folder / "history.csv").read_text()
     assert len(log.splitlines()) == 5
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "lwmt_sionna")
     again = train(config, folder, verbose=0)
     assert "finished already" in caplog.text
     assert again.outcome == first.outcome
