@@ -93,7 +93,8 @@ def map_rows(
         )
 
     empty = tuple(ops.zeros((count, *shape), dtype=elements[0].dtype) for shape in shapes)
-    return ops.fori_loop(0, count, visit, empty)
+    # On TensorFlow the update of a slice has no gradient, not even none.
+    return tuple(ops.stop_gradient(x) for x in ops.fori_loop(0, count, visit, empty))
 
 
 def repeat_rows(
