@@ -67,8 +67,8 @@ class ChannelPredictor(ChannelModel):
         first_delay: First of those bins, below 0 for bins before delay 0.
         local_motion: Whether the network sees every patch turned back by its phase and Doppler
             shift: see `MaskedChannelModel`.
-        aligned: Whether phases and delays of snapshots are found and undone before
-            anything else, see `lwmt_sionna.ops.alignment`.
+        aligned: Whether phases and delays of snapshots are found and undone, too, before anything
+            is forecast: see `lwmt_sionna.ops.alignment`.
         **kwargs: Arguments of `keras.Model`.
 
     Call arguments:
