@@ -41,7 +41,7 @@ $(STAMP): $(LOCK) pyproject.toml scripts/setup_env.sh
 setup: $(STAMP) ## the virtual environment, and LLVM for ray tracing where apt-get may be used
 	@scripts/setup_llvm.sh "$(PY)"
 
-demo: setup ## the main job, short: a table, a record and two figures in runs/demo
+demo: setup ## the main job, short: a table, a record and figures in runs/demo
 	$(PY) experiments/link_level_eval.py --config experiments/configs/link_demo.toml --out runs/demo
 
 ifeq ($(LINE),sionna2)

@@ -208,12 +208,36 @@ def older():
     return found
 
 
+PATH_FIT_SINCE = "2026-11-29T10:08"  # what resolves paths has changed nothing since
+FITTED = {"path_fit", "paths", "universal"}
+
+
+def older_fits():
+    """Names of the records in which an earlier path fit than today's has a part."""
+    found = []
+    for path in sorted((ROOT / "experiments" / "results").glob("*.json")):
+        record = read(path.stem)
+        points = record.get("points", [])
+        judged = {point.get("predictor", point.get("policy")) for point in points}
+        if record["created"] < PATH_FIT_SINCE and judged & FITTED:
+            found.append(path.stem)
+    return found
+
+
 @block
 def older_records():
-    names = [f"`{name}.json`" for name in older()]
-    if not names:
-        return "All are of the weights of `universal` that are shipped.\n"
-    return f"Of earlier weights of `universal` than are shipped: {', '.join(names)}.\n"
+    lines = {
+        "Of earlier weights of `universal` than are shipped": older(),
+        "Of an earlier path fit, which `paths` has as well": [
+            name for name in older_fits() if name not in older()
+        ],
+    }
+    told = [
+        f"{line}: {', '.join(f'`{name}.json`' for name in names)}."
+        for line, names in lines.items()
+        if names
+    ]
+    return " ".join(told or ["All are of what is shipped."]) + "\n"
 
 
 # --- prediction -------------------------------------------------------------------------------
@@ -730,7 +754,7 @@ def link():
         last = key[:2]
     snr = f"{record['config']['report_link_snr_db']:g} dB"
     header = ["", "", "BLER at 12 dB", "95 %", f"goodput per user at {snr}", "95 %"]
-    header += ["won back: fixed", "belief", "outer loop", f"sum rate at {snr}", "won back"]
+    header += ["won back: fixed", "belief", "OLLA", f"sum rate at {snr}", "won back"]
     # Records from before differences were paired have no verdict.
     header += ["goodput against the best training-free policy"][: len(rows[0]) - len(header)]
     drops = {p["speed_kmh"]: p["num_drops"] for p in points}
@@ -1119,7 +1143,7 @@ def attention_study():
 
 
 TASK_METRICS = {
-    ("line_of_sight", "auc"): ("line of sight: area under curve", "{:.3f}"),
+    ("line_of_sight", "auc"): ("line of sight: ROC AUC", "{:.3f}"),
     ("line_of_sight", "accuracy"): ("line of sight: accuracy", "{:.3f}"),
     ("beam", "top_1"): ("best beam now", "{:.3f}"),
     ("beam", "loss_db"): ("its loss [dB]", "{:.2f}"),
@@ -1137,7 +1161,7 @@ TASK_MODELS = {
     "scratch": "the same head on patches",
     "k_factor": "threshold of the K-factor",
     "delay_spread": "threshold of the delay spread",
-    "geometry": "users nearby by range and direction, sight unknown",
+    "geometry": "users nearby by range and direction, line of sight unknown",
     "boosting": "gradient boosting",
     "neighbors": "K nearest neighbours",
     "angle": "strongest angle",

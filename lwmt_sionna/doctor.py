@@ -1,9 +1,9 @@
 """Says what this installation can do and what to do about what is missing.
 
 Run ``lwmt doctor``. Exit status 0 means that the main job (`lwmt link-eval --config link_demo`,
-`make demo` in a checkout) can run; 1 that something it needs is missing. Beside Sionna 2
-it is predictors on PyTorch that can run or cannot: the main job is Sionna 1.2's. Versions are read
-without importing anything; imports that may crash a process are tried in processes of their own.
+`make demo` in a checkout, with `LINE=sionna2` beside Sionna 2) can run; 1 that something it needs
+is missing. Versions are read without importing anything; imports that may crash a process are tried
+in processes of their own.
 """
 
 import dataclasses

@@ -62,7 +62,7 @@ print("history", drops.history.shape, "slot", drops.slot.shape)
 # %% [markdown]
 # ## The predictor is a Keras layer
 #
-# It takes complex channels as Sionna has them, `[batch, time, antenna, subcarrier]`, and returns
+# It takes complex channels, `[batch, time, antenna, subcarrier]`, and returns
 # the next five snapshots in the same form. Normalisation and transforms are inside. Link and
 # predictor compile together.
 

@@ -13,7 +13,12 @@ from lwmt_sionna.baselines.base import (
     fill_reports,
     told_arrived,
 )
-from lwmt_sionna.baselines.bins import KalmanPredictor, PronyPredictor, WienerPredictor
+from lwmt_sionna.baselines.bins import (
+    BinPredictor,
+    KalmanPredictor,
+    PronyPredictor,
+    WienerPredictor,
+)
 from lwmt_sionna.baselines.model import ModelPredictor
 from lwmt_sionna.baselines.parametric import PathPredictor
 from lwmt_sionna.baselines.reference import (
@@ -34,6 +39,7 @@ __all__ = [
     "CLASSICAL",
     "TUNED",
     "TUNED_SNR_DB",
+    "BinPredictor",
     "ClampedAutoregression",
     "DenoisedAutoregression",
     "DirectAutoregression",

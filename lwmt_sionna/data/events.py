@@ -59,7 +59,13 @@ def match_paths(
 ) -> Array:
     """Pairs each path with the one that continues it: mutual best in delay.
 
-    The arguments are those of `may_continue`, and a tolerance of the delay in seconds.
+    Args:
+        before: Dictionary of arrays of the earlier snapshot, each `[num_sequences, num_before]`,
+            as `may_continue` takes them.
+        after: The same of the later snapshot, `[num_sequences, num_after]`.
+        elapsed: Time between them in seconds, float or float `[num_sequences]`.
+        carrier_frequency: Hertz.
+        delay_tolerance: Largest difference from the foreseen delay in seconds.
 
     Returns:
         Integer `[num_sequences, num_before]`: index of the later path that continues each earlier

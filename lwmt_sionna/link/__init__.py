@@ -30,6 +30,8 @@ _EXPORTS = {
     "SweepConfig": "sweep.points",
     "SysAbstraction": "decoding",
     "Tr38901Config": "phy.tr38901",
+    "World": "sweep.worlds",
+    "WorldsConfig": "sweep.worlds",
     "cir_dataset": "phy.cir",
     "comb_pilot_pattern": "phy.downlink",
     "draw_channels": "phy.tr38901",

@@ -9,11 +9,12 @@ from lwmt_sionna.models.masked_channel_model import MaskedChannelModel
 from lwmt_sionna.models.physics import Forecasts, Physics
 from lwmt_sionna.models.presets import DEFAULT_PRESET, list_presets
 from lwmt_sionna.models.refiner import Refiner
-from lwmt_sionna.models.task_model import TaskModel
+from lwmt_sionna.models.task_model import BackboneTask, TaskModel
 from lwmt_sionna.models.tasks import BeamPredictor, LineOfSightClassifier, Localizer
 
 __all__ = [
     "DEFAULT_PRESET",
+    "BackboneTask",
     "BeamPredictor",
     "ChannelEncoder",
     "ChannelEstimator",

@@ -206,9 +206,26 @@ def test_records_of_earlier_weights_are_named(monkeypatch):
     digest = report.records.sha256(ROOT / preset)
     for sha256, names in ((digest, []), ("0" * 64, ["worlds_eval"])):
         inputs = {"worlds_eval": {"preset": {"path": preset, "sha256": sha256}}}
-        monkeypatch.setattr(report, "read", lambda name, i=inputs: {"inputs": i.get(name, {})})
+        monkeypatch.setattr(
+            report,
+            "read",
+            lambda name, i=inputs: {"inputs": i.get(name, {}), "created": "2030-01-01"},
+        )
         assert report.older() == names
         assert ("worlds_eval.json" in report.older_records()) == bool(names)
+
+
+def test_records_of_an_earlier_path_fit_are_named(monkeypatch):
+    report = script("report.py")
+    records = {
+        "finetuning": {"created": "2026-11-24T21:52", "points": [{"predictor": "hold"}]},
+        "link_wide": {"created": "2026-11-24T23:00", "points": [{"policy": "path_fit"}]},
+        "worlds_eval": {"created": report.PATH_FIT_SINCE, "points": [{"predictor": "path_fit"}]},
+    }
+    other = {"created": "2026-11-24T21:52", "points": []}
+    monkeypatch.setattr(report, "read", lambda n: {"inputs": {}, **records.get(n, other)})
+    assert report.older_fits() == ["link_wide"]
+    assert "an earlier path fit, which `paths` has as well: `link_wide.json`" in report.older_records()
 
 
 def test_the_default_is_compared_with_all_others(monkeypatch):
