@@ -1422,7 +1422,9 @@ def by_link(regime, horizon):
     other = found[regime, horizon, own["goodput_reference"]]
     told = " against ".join(percent(row["recovered_goodput"]) for row in (own, other))
     ahead = {1: "one period", 5: "five periods"}[horizon]
-    name = f"`{preset}` against {label(own['goodput_reference'])}: goodput at {regime}, {ahead} ahead"
+    name = (
+        f"`{preset}` against {label(own['goodput_reference'])}: goodput at {regime}, {ahead} ahead"
+    )
     return name, f"{told} won back", own["goodput_verdict"]
 
 
@@ -1457,9 +1459,7 @@ def verdicts():
     tracing = [p for p in read("tracing_benchmark")["points"] if p["part"] == "cost"]
     loop = next(p for p in tracing if p["way"] == "loop")
     pooled = next(
-        p
-        for p in tracing
-        if p["way"] == "pooled candidates" and p["samples"] == loop["samples"]
+        p for p in tracing if p["way"] == "pooled candidates" and p["samples"] == loop["samples"]
     )
     cheaper = pooled["times_cheaper_than_loop_cpu"]
     regimes = in_order(read_link("link_level_eval")["goodput"], "regime")

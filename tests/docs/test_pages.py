@@ -225,7 +225,7 @@ def test_records_of_an_earlier_path_fit_are_named(monkeypatch):
     other = {"created": "2026-11-24T21:52", "points": []}
     monkeypatch.setattr(report, "read", lambda n: {"inputs": {}, **records.get(n, other)})
     assert report.older_fits() == ["link_wide"]
-    assert "an earlier path fit, which `paths` has as well: `link_wide.json`" in report.older_records()
+    assert "earlier path fit, which `paths` has as well: `link_wide.json`" in report.older_records()
 
 
 def test_the_default_is_compared_with_all_others(monkeypatch):
