@@ -4,7 +4,7 @@ import abc
 import concurrent.futures
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -26,7 +26,7 @@ class Predictor(abc.ABC):
 
     Call arguments:
         history: Noisy channels, the most recent last, complex `[batch, num_snapshots, num_ant,
-            num_subcarriers]`.
+            num_subcarriers]`; of what did not arrive nothing is looked at.
         num_horizons: Number of snapshots to predict.
         arrived: Which snapshots were measured, bool `[batch, num_snapshots]`; the others are
             filled, see `fill_reports`. If `None`, those that are not the one before, number by
@@ -36,7 +36,8 @@ class Predictor(abc.ABC):
         complex64 `[batch, num_horizons, num_ant, num_subcarriers]`.
 
     Raises:
-        ValueError: If the history has another rank, is real, or holds NaN or infinity.
+        ValueError: If the history has another rank, is empty but for its batch, is real, or holds
+            NaN or infinity, if `arrived` does not fit, or `num_horizons` is no positive integer.
     """
 
     name = "predictor"
@@ -50,7 +51,16 @@ class Predictor(abc.ABC):
                 "The history must be complex [batch, num_snapshots, num_ant, num_subcarriers]. "
                 f"Received: history.shape={history.shape}, history.dtype={history.dtype}"
             )
-        require("num_horizons", num_horizons, num_horizons >= 1, "positive")
+        good = int(num_horizons) == num_horizons and num_horizons >= 1
+        require("num_horizons", num_horizons, good, "a positive integer")
+        num_horizons = int(num_horizons)
+        if 0 in history.shape[1:]:
+            raise ValueError(
+                "The history must hold snapshots, antennas and subcarriers. Received: "
+                f"history.shape={history.shape}"
+            )
+        if arrived is not None:
+            history = hold_reports(history, arrived)
         if not np.isfinite(history).all():
             raise ValueError("The history holds NaN or infinity; expected finite values")
         if not len(history):
@@ -58,7 +68,7 @@ class Predictor(abc.ABC):
         history = history.astype(np.complex64)
         if arrived is None:
             arrived = ops.convert_to_numpy(alignment.reports_arrived(as_pairs(history)))
-        arrived = _checked(arrived, history)
+        arrived = np.asarray(arrived, bool)
         if arrived.all():
             future = self.predict(history, num_horizons)
         else:
@@ -104,22 +114,27 @@ def fill_reports(
     A missing snapshot is told from the nearest ones that arrived, before and after it within the
     history, by a linear regression over the sequence's own history: all antennas and subcarriers
     and both directions of time count. Between reports it interpolates, after the last it predicts.
-    Histories of 10 snapshots or more tell each angle-delay bin its own estimate from there:
-    see `lwmt_sionna.ops.alignment.fill_reports`.
+    Histories of 7 snapshots or more tell each angle-delay bin its own estimate from there:
+    see `lwmt_sionna.ops.alignment.fill_reports`. Where nothing tells a snapshot the last one that
+    arrived stands for it.
 
     Args:
-        history: complex64 `[batch, num_snapshots, num_ant, num_subcarriers]`.
-        arrived: bool `[batch, num_snapshots]`; what stands in the other places is not looked at,
-            except where fewer than two reports arrived.
+        history: complex `[batch, num_snapshots, num_ant, num_subcarriers]`.
+        arrived: bool `[batch, num_snapshots]`; what stands in the other places is not looked at.
         array_shape: Rows, columns and polarisations of the array; a line if `None`.
 
     Returns:
         complex64, shape as `history`.
 
     Raises:
-        ValueError: If the shapes do not fit.
+        ValueError: If the history is real, or the shapes do not fit.
     """
-    arrived = _checked(arrived, history)
+    history = np.asarray(history)
+    if not np.iscomplexobj(history):
+        raise ValueError(f"The history must be complex. Received: history.dtype={history.dtype}")
+    history = hold_reports(history.astype(np.complex64), arrived)
+    arrived = np.asarray(arrived, bool)
+    array_shape = as_shape(array_shape)
     filled = history.copy()
     rows = np.flatnonzero(~arrived.all(axis=1))
     for index in rows:
@@ -140,13 +155,29 @@ def fill_reports(
     return filled
 
 
-def _checked(arrived, history):
+def hold_reports(history: Array, arrived: ArrayLike) -> Array:
+    """Puts the last report that arrived in the place of lost ones, and before it the first one.
+
+    Args:
+        history: `[batch, num_snapshots, ...]`.
+        arrived: bool `[batch, num_snapshots]`; what stands in the other places is not looked at.
+
+    Returns:
+        Shape and dtype as `history`; zeros where nothing arrived at all.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
     arrived = np.asarray(arrived, bool)
     if arrived.shape != history.shape[:2]:
         raise ValueError(
             f"arrived must be of shape {history.shape[:2]}. Received: arrived.shape={arrived.shape}"
         )
-    return arrived
+    last = np.maximum.accumulate(np.where(arrived, np.arange(arrived.shape[1]), -1), axis=1)
+    source = np.where(last < 0, arrived.argmax(axis=1)[:, None], last)
+    held = np.take_along_axis(history, source.reshape(*source.shape, 1, 1), axis=1)
+    held[~arrived.any(axis=1)] = 0
+    return held
 
 
 def _regressed(samples, present, place):
@@ -185,6 +216,14 @@ def as_pairs(x: Array) -> Array:
 def as_complex(x: ArrayLike) -> Array:
     """Pairs as complex numbers, the inverse of `as_pairs`."""
     return np.ascontiguousarray(x, np.float32).view(np.complex64)[..., 0]
+
+
+def as_shape(array_shape: Sequence[int] | None) -> tuple[int, int, int] | None:
+    """Rows, columns and polarisations as a tuple, which programs are kept by."""
+    if array_shape is None:
+        return None
+    rows, cols, polarizations = array_shape
+    return rows, cols, polarizations
 
 
 def check_array(predictor: Any, name: str, array_shape: tuple[int, int, int]) -> None:

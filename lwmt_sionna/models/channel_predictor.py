@@ -12,7 +12,7 @@ from lwmt_sionna.models.channel_model import ChannelModel, as_links, bandwidth_o
 from lwmt_sionna.models.normalization import Frame
 from lwmt_sionna.models.physics import Forecasts, Pairs, Physics
 from lwmt_sionna.models.refiner import Refiner
-from lwmt_sionna.ops.alignment import fill_reports, reports_arrived, restore
+from lwmt_sionna.ops.alignment import fill_reports, hold_reports, reports_arrived, restore
 from lwmt_sionna.ops.compiled import piece
 from lwmt_sionna.typing import Shape, Tensor
 
@@ -88,7 +88,8 @@ class ChannelPredictor(ChannelModel):
             whose steps the snapshots and delay bins are without it.
         subcarrier_spacing: In hertz; for physical positions of the backbone.
         arrived: Which reports are known to have arrived, bool `[batch, time]`: the others are
-            filled. Those that are not the one before, number by number, if it is left out.
+            filled, whatever stands there. Those that are not the one before, number by number, and
+            those of zeros, if it is left out.
         training: Whether dropout is active.
 
     Returns:
@@ -97,7 +98,8 @@ class ChannelPredictor(ChannelModel):
 
     Raises:
         ValueError: If the history has none of the forms or is too short, its antennas are not those
-            of the array, or more horizons are asked for than the model is made for.
+            of the array, `arrived` does not fit it, or more horizons are asked for than the model
+            is made for.
 
     Example:
 
@@ -170,7 +172,7 @@ class ChannelPredictor(ChannelModel):
         form, x = self._links(history, array, subcarriers)
         if arrived is not None:
             # Of a user's links, all or none arrive.
-            arrived = ops.cast(arrived, "bool")
+            arrived = _told(arrived, (form.shape[0], form.num_snapshots))
             arrived = ops.repeat(arrived, form.links_per_user, axis=0)
         future = self._run(
             self._predict,
@@ -186,7 +188,10 @@ class ChannelPredictor(ChannelModel):
         """`Frame` of a history `[batch, time, num_ant, num_subcarriers, 2]`; the history in it,
         lost reports filled, without nuisances where the predictor is `aligned`; then which reports
         arrived, as told or found."""
-        arrived = reports_arrived(x) if arrived is None else arrived
+        if arrived is None:
+            arrived = reports_arrived(x)
+        else:
+            x = hold_reports(x, arrived)
         repair = restore if self.aligned else fill_reports
         x = repair(x, arrived, self.transform.array_shape)
         return *Frame.of(x, self.transform), arrived
@@ -258,12 +263,12 @@ class ChannelPredictor(ChannelModel):
 
     def _asked(self, num_horizons):
         num_horizons = self.num_horizons if num_horizons is None else num_horizons
-        if not 0 < num_horizons <= self.num_horizons:
+        if num_horizons not in range(1, self.num_horizons + 1):
             raise ValueError(
                 f"The predictor is made for 1 to {self.num_horizons} horizons. Received: "
-                f"num_horizons={num_horizons}"
+                f"num_horizons={num_horizons!r}"
             )
-        return num_horizons
+        return int(num_horizons)
 
     # Weights are saved by these names and in this order, those of presets of all versions.
     @property
@@ -317,6 +322,20 @@ class ChannelPredictor(ChannelModel):
             **physics,
             **{name: transform[name] for name in names},
         }
+
+
+def _told(arrived, shape):
+    """What arrived as bool, of the shape that the history's batch and snapshots have."""
+    arrived = ops.cast(arrived, "bool")
+    fits = len(arrived.shape) == 2 and all(
+        None in sizes or sizes[0] == sizes[1] for sizes in zip(arrived.shape, shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(
+            f"`arrived` must be bool [batch, time] = {shape}. Received: "
+            f"arrived.shape={tuple(arrived.shape)}"
+        )
+    return arrived
 
 
 @piece

@@ -10,6 +10,7 @@ import functools
 import math
 from collections.abc import Callable
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -19,7 +20,7 @@ from lwmt_sionna.ops.complex import ComplexPair, phasor
 from lwmt_sionna.ops.linear_algebra import invert_positive
 from lwmt_sionna.typing import Array, Tensor
 
-__all__ = ["align", "fill_reports", "find_nuisances", "reports_arrived", "restore"]
+__all__ = ["align", "fill_reports", "find_nuisances", "hold_reports", "reports_arrived", "restore"]
 
 Shape3 = tuple[int, int, int]
 
@@ -44,7 +45,7 @@ def restore(h: Tensor, arrived: Tensor | None = None, array_shape: Shape3 | None
     """Fills lost reports and takes one phase and one delay out of each snapshot.
 
     Args:
-        h: History, real `[batch, time, num_ant, num_subcarriers, 2]`.
+        h: History, real `[batch, time, num_ant, num_subcarriers, 2]`; see `fill_reports`.
         arrived: Which reports arrived, bool `[batch, time]`. Told by `reports_arrived` if `None`.
         array_shape: See `angle_delay_transform`.
 
@@ -60,8 +61,9 @@ def restore(h: Tensor, arrived: Tensor | None = None, array_shape: Shape3 | None
 def reports_arrived(h: Tensor) -> Tensor:
     """Which snapshots are not the one before, number by number.
 
-    Noise makes two measurements of one channel differ. Where more than half of the snapshots repeat
+    Noise makes two measurements of one channel differ. Where half of the snapshots or more repeat
     the one before, the channel stands still and is known without noise, and all of them arrived.
+    So do zeros: nothing reaches the user, which is no report held over.
 
     Args:
         h: History, real `[batch, time, num_ant, num_subcarriers, 2]`.
@@ -71,28 +73,61 @@ def reports_arrived(h: Tensor) -> Tensor:
     """
     new = ops.any(ops.not_equal(h[:, 1:], h[:, :-1]), axis=(2, 3, 4))
     standing = 2 * ops.sum(ops.cast(new, "int32"), axis=1, keepdims=True) < h.shape[1]
-    new = ops.logical_or(new, standing)
-    return ops.concatenate([ops.ones_like(h[:, :1, 0, 0, 0], dtype="bool"), new], axis=1)
+    silent = ops.logical_not(ops.any(ops.not_equal(h, 0), axis=(2, 3, 4)))
+    new = ops.logical_or(ops.logical_or(new, standing), silent[:, 1:])
+    return ops.concatenate([ops.ones_like(silent[:, :1]), new], axis=1)
+
+
+def hold_reports(h: Tensor, arrived: Tensor) -> Tensor:
+    """Puts the last report that arrived in the place of lost ones, and before it the first one.
+
+    Args:
+        h: History, `[batch, time, ...]`; what stands in the place of a lost report, NaN say, is
+            not looked at.
+        arrived: Which reports arrived, bool `[batch, time]`.
+
+    Returns:
+        Shape and dtype as `h`; zeros where nothing arrived at all.
+    """
+    num_snapshots = h.shape[1]
+    at = ops.arange(num_snapshots)
+    known = ops.cast(arrived, "bool")[:, None]
+    # [batch, place, source]: the latest source up to the place, else the first one after it.
+    past = at[None, :] <= at[:, None]
+    near = ops.where(past, at[None, :] + num_snapshots, -at[None, :])
+    source = ops.argmax(ops.where(known, near, -num_snapshots), axis=-1)
+    some = ops.any(known, axis=-1)
+    source, some = (
+        ops.reshape(x, (-1, num_snapshots) + (1,) * (len(h.shape) - 2))
+        for x in (source, ops.broadcast_to(some, ops.shape(source)))
+    )
+    held = ops.take_along_axis(h, source, axis=1)
+    return ops.where(some, held, ops.zeros_like(held))
 
 
 def fill_reports(h: Tensor, arrived: Tensor, array_shape: Shape3 | None = None) -> Tensor:
     """Puts in the place of lost reports what linear prediction, both ways of time, errs least with.
 
     Every angle-delay bin has coefficients of its own, Burg's, pooled over its neighbours, from
-    those snapshots that arrived.
+    those snapshots that arrived. Where no two in a row arrived, and in histories of fewer than 7
+    snapshots, nothing tells them, and what stands in the place of lost reports stays.
 
     Args:
         h: History, real `[batch, time, num_ant, num_subcarriers, 2]`; what stands in the place of a
-            lost report is where the search for it begins.
+            lost report is where the search for it begins: see `hold_reports`.
         arrived: Which reports arrived, bool `[batch, time]`.
         array_shape: See `angle_delay_transform`.
 
     Returns:
-        Real, shape as `h`.
+        Real, shape and dtype as `h`; inside, all is float32 at least.
     """
     arrived = ops.cast(arrived, "bool")
-    if h.shape[1] < _SHORTEST:
+    if h.shape[1] < _ORDER + 2:
         return h
+    pairs = ops.any(ops.logical_and(arrived[:, 1:], arrived[:, :-1]), axis=1, keepdims=True)
+    arrived = ops.logical_or(arrived, ops.logical_not(pairs))
+    dtype = keras.backend.standardize_dtype(h.dtype)
+    h = ops.cast(h, keras.backend.result_type(dtype, "float32"))
 
     def one(x, known):
         lost = ops.any(ops.logical_not(known))
@@ -100,7 +135,7 @@ def fill_reports(h: Tensor, arrived: Tensor, array_shape: Shape3 | None = None) 
 
     # Those that are whole cost nothing; gradients pass what arrived.
     filled = map_rows(one, (h, arrived), [h.shape[1:]])[0]
-    return ops.where(arrived[:, :, None, None, None], h, filled)
+    return ops.cast(ops.where(arrived[:, :, None, None, None], h, filled), dtype)
 
 
 def align(h: Tensor, array_shape: Shape3 | None = None) -> Tensor:

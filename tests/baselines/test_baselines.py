@@ -149,7 +149,7 @@ def test_missing_reports_are_told_from_their_neighbours(rng):
     for missing in ([7], [15], [3, 9], [14, 15]):
         arrived[:] = True
         arrived[:2, missing] = False
-        held = np.where(arrived[..., None, None], h, 1e3)
+        held = np.where(arrived[..., None, None], h, np.nan)
         filled = baselines.fill_reports(held, arrived)
         np.testing.assert_array_equal(filled[arrived], h[arrived])
         error = np.abs(filled - h)[:2, missing]
@@ -157,9 +157,39 @@ def test_missing_reports_are_told_from_their_neighbours(rng):
         # Factors pass through, and every predictor takes what is filled.
         scaled = baselines.fill_reports((1e-6j * held).astype(np.complex64), arrived)
         np.testing.assert_allclose(scaled, 1e-6j * filled, rtol=1e-3, atol=1e-9)
-        np.testing.assert_array_equal(
-            baselines.Hold()(held, 1, arrived=arrived)[:, 0], filled[:, -1]
-        )
+        ahead = baselines.PooledAutoregression()
+        np.testing.assert_array_equal(ahead(held, 2, arrived=arrived), ahead(filled, 2))
+
+
+def test_held_is_the_last_report_that_arrived(rng):
+    h = (rng.standard_normal((2, 12, 2, 4)) * (1 + 1j)).astype(np.complex64)
+    arrived = np.ones((2, 12), bool)
+    arrived[0, -2:] = False
+    told = np.where(arrived[..., None, None], h, np.nan)
+    expected = np.stack([h[0, [-3, -3]], h[1, [-1, -1]]])
+    np.testing.assert_array_equal(baselines.Hold()(told, 2, arrived), expected)
+    repeated = np.where(arrived[..., None, None], h, h[:, -3:-2])
+    np.testing.assert_array_equal(baselines.Hold()(repeated, 2), expected)
+
+
+@pytest.mark.parametrize("kind", [baselines.DenoisedAutoregression, baselines.PathPredictor])
+def test_an_array_may_be_a_list(rng, kind):
+    h = (rng.standard_normal((1, 16, 4, 8)) * (1 + 1j)).astype(np.complex64)
+    h[0, 8] = h[0, 7]
+    found = kind(array_shape=[2, 2, 1])(h, 1)
+    np.testing.assert_array_equal(found, kind(array_shape=(2, 2, 1))(h, 1))
+
+
+@pytest.mark.parametrize("shape", [(2, 0, 4, 8), (2, 16, 0, 8), (2, 16, 4, 0)])
+def test_empty_histories_are_refused(shape):
+    with pytest.raises(ValueError, match=r"history\.shape=\(2, "):
+        baselines.Hold()(np.zeros(shape, np.complex64), 1)
+
+
+@pytest.mark.parametrize("num_horizons", [0, 2.5])
+def test_horizons_are_counted(num_horizons):
+    with pytest.raises(ValueError, match=f"num_horizons={num_horizons}"):
+        baselines.Hold()(np.ones((1, 4, 2, 2), np.complex64), num_horizons)
 
 
 def test_batches_side_by_side_share_a_model(rng):
@@ -206,13 +236,16 @@ def test_a_history_of_one_snapshot_has_lost_nothing(rng):
     np.testing.assert_array_equal(baselines.Hold()(h, 1), h)
 
 
-@pytest.mark.parametrize("present", [[0], [0, 1], []])
+@pytest.mark.parametrize("present", [[0], [3], [0, 1], []])
 def test_too_few_reports_are_held(rng, present):
     h = rng.standard_normal((1, 5, 2, 2)).astype(np.complex64)
     arrived = np.isin(np.arange(5), present)[None]
     filled = baselines.fill_reports(h, arrived)
     assert np.isfinite(filled).all()
     if len(present) < 2:
-        np.testing.assert_array_equal(filled, h)
+        expected = np.repeat(h[:, present], 5, axis=1) if present else 0 * h
+        np.testing.assert_array_equal(filled, expected)
+    with pytest.raises(ValueError, match="float32"):
+        baselines.fill_reports(h.real, arrived)
     with pytest.raises(ValueError, match=r"arrived\.shape=\(1, 4\)"):
         baselines.fill_reports(h, arrived[:, :4])

@@ -114,6 +114,41 @@ def test_integers_are_taken_for_what_they_are(predictor, rng):
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_is_answered_in_kind(predictor, rng, dtype):
+    h = rng.standard_normal((2, NUM_SNAPSHOTS, 8, 8, 2))
+    h[1, 4] = h[1, 3]
+    half = ops.cast(ops.convert_to_tensor(h), dtype)
+    found = predictor(half)
+    assert keras.backend.standardize_dtype(found.dtype) == dtype
+    expected = np.asarray(predictor(ops.cast(half, "float32")))
+    error = np.linalg.norm(ops.convert_to_numpy(ops.cast(found, "float32")) - expected)
+    assert error < 0.02 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("shape", [(NUM_SNAPSHOTS,), (1, NUM_SNAPSHOTS), (2, NUM_SNAPSHOTS - 1)])
+def test_losses_of_other_histories_are_refused(predictor, shape):
+    h = np.ones((2, NUM_SNAPSHOTS, 8, 8), np.complex64)
+    with pytest.raises(ValueError, match=r"`arrived` must be bool \[batch, time\] = \(2, "):
+        predictor(h, arrived=np.ones(shape, bool))
+
+
+def test_what_did_not_arrive_may_be_anything(predictor, rng):
+    h = waves(rng, batch=2).astype(np.complex64)
+    arrived = np.ones((2, NUM_SNAPSHOTS), bool)
+    arrived[1, [3, -1]] = False
+    lost = ~arrived[..., None, None]
+    expected = predictor(np.where(lost, 0, h), arrived=arrived)
+    np.testing.assert_array_equal(predictor(np.where(lost, np.nan, h), arrived=arrived), expected)
+    assert np.isfinite(np.asarray(expected)).all()
+
+
+@pytest.mark.parametrize("num_horizons", [0, 3, 1.5, "2"])
+def test_other_horizons_are_refused(predictor, num_horizons):
+    with pytest.raises(ValueError, match=f"num_horizons={num_horizons!r}"):
+        predictor(np.ones((1, NUM_SNAPSHOTS, 8, 8), np.complex64), num_horizons=num_horizons)
+
+
 def test_no_links_have_no_future(predictor):
     for shape in ((0, NUM_SNAPSHOTS, 8, 8), (2, 0, 1, 1, 8, NUM_SNAPSHOTS, 8)):
         h = np.zeros(shape, np.complex64)

@@ -5,7 +5,14 @@ import numpy as np
 import pytest
 
 from lwmt_sionna.masking import HardwareConfig
-from lwmt_sionna.ops.alignment import align, find_nuisances, reports_arrived, restore
+from lwmt_sionna.ops.alignment import (
+    align,
+    fill_reports,
+    find_nuisances,
+    hold_reports,
+    reports_arrived,
+    restore,
+)
 from lwmt_sionna.ops.compiled import call_compiled
 
 NUM_SNAPSHOTS, NUM_ANT, NUM_SUBCARRIERS = 16, 8, 16
@@ -126,3 +133,59 @@ def test_lost_reports_are_filled_and_the_others_are_kept(rng):
         lost = ~arrived[user]
         assert relative_error(filled[user, lost], truth[user, lost]) < 0.1
     np.testing.assert_allclose(filled[arrived], history[arrived], atol=1e-5)
+
+
+def test_zeros_are_a_channel_without_paths_and_no_lost_report(rng):
+    vanished = noisy(rng, channels(rng))
+    vanished[0, -6:] = 0
+    vanished[1, 5:8] = 0
+    assert keras.ops.convert_to_numpy(reports_arrived(stacked(vanished))).all()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_what_stands_in_the_place_of_lost_reports_is_not_looked_at(rng, dtype):
+    h = rng.standard_normal((4, 9, 2, 3, 2)).astype(dtype)
+    arrived = rng.uniform(size=(4, 9)) < 0.4
+    arrived[:3] = [[False], [True], [False]]
+    arrived[2, 4] = True
+    told = np.where(arrived[..., None, None, None], h, np.nan).astype(dtype)
+    held = keras.ops.convert_to_numpy(hold_reports(keras.ops.convert_to_tensor(told), arrived))
+    assert held.dtype == dtype
+    assert not held[0].any()
+    np.testing.assert_array_equal(held[1], h[1])
+    np.testing.assert_array_equal(held[2], np.repeat(h[2, 4:5], 9, axis=0))
+    for place in range(9):
+        before = np.flatnonzero(arrived[3, : place + 1])
+        source = before[-1] if before.size else np.flatnonzero(arrived[3])[0]
+        np.testing.assert_array_equal(held[3, place], h[3, source])
+
+
+@pytest.mark.parametrize("pattern", [(1, 0), (0, 1), (1, 0, 0), (0,) * 15 + (1,)])
+def test_reports_that_nothing_tells_are_held(rng, pattern):
+    """No two in a row arrived: there is no prediction to err least with."""
+    h = stacked(noisy(rng, channels(rng)))
+    arrived = np.resize(np.array(pattern, bool), (3, NUM_SNAPSHOTS))
+    held = hold_reports(keras.ops.convert_to_tensor(h), arrived)
+    np.testing.assert_array_equal(fill_reports(held, arrived), held)
+
+
+@pytest.mark.parametrize("num_snapshots", [7, 8, 9])
+def test_short_histories_are_filled(rng, num_snapshots):
+    truth = channels(rng)[:, :num_snapshots]
+    arrived = np.ones((3, num_snapshots), bool)
+    arrived[:, -2] = False
+    lost = ~arrived[0]
+    held = np.where(arrived[..., None, None], noisy(rng, truth, 40.0), truth[:, -4:-3])
+    filled = as_complex(fill_reports(keras.ops.convert_to_tensor(stacked(held)), arrived))
+    assert relative_error(filled[:, lost], truth[:, lost]) < 0.3
+    assert relative_error(held[:, lost], truth[:, lost]) > 0.6
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_filled_reports_have_the_precision_of_the_others(rng, dtype):
+    h = stacked(noisy(rng, channels(rng))).astype(dtype)
+    arrived = np.ones((3, NUM_SNAPSHOTS), bool)
+    arrived[1, 6] = False
+    filled = fill_reports(keras.ops.convert_to_tensor(h), arrived)
+    assert keras.backend.standardize_dtype(filled.dtype) == dtype
+    assert np.isfinite(keras.ops.convert_to_numpy(filled)).all()
