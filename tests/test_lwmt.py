@@ -71,6 +71,7 @@ def test_version(lwmt):
         (["data", "check"], "lwmt data: error: the following arguments are required: files"),
         (["link-eval", "--config", "link_dem", "--out", "x"], "nor one of this name in"),
         (["link-eval", "--speed", "3"], "lwmt link-eval: error:"),
+        (["worlds-eval", "--quick", "--worlds", "cdl", "munihc"], "Received: munihc"),
     ],
 )
 def test_wrong_words_are_one_line(lwmt, words, message):

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from lwmt_sionna.baselines.base import CompiledPredictor, Predictor, require
+from lwmt_sionna.baselines.base import CompiledPredictor, Predictor, as_shape, require
 from lwmt_sionna.baselines.bins import (
     BinPredictor,
     check_length,
@@ -75,7 +75,8 @@ class LocalAutoregression(CompiledPredictor):
         batch_size: int = 32,
     ) -> None:
         super().__init__(batch_size)
-        self.order, self.pool_weight, self.array_shape = order, pool_weight, array_shape
+        self.order, self.pool_weight = order, pool_weight
+        self.array_shape = as_shape(array_shape)
         check_settings(self)
 
     def predict(self, history: Array, num_horizons: int) -> Array:

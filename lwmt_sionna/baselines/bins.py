@@ -8,7 +8,14 @@ from typing import Any
 import keras
 import numpy as np
 
-from lwmt_sionna.baselines.base import Predictor, as_complex, as_pairs, batch_shape, require
+from lwmt_sionna.baselines.base import (
+    Predictor,
+    as_complex,
+    as_pairs,
+    as_shape,
+    batch_shape,
+    require,
+)
 from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
 from lwmt_sionna.ops.linear_prediction import denoise, noise_power
 from lwmt_sionna.typing import Array, ArrayLike
@@ -43,9 +50,7 @@ class BinPredictor(Predictor):
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if self.array_shape is not None:
-            rows, cols, polarizations = self.array_shape
-            self.array_shape = rows, cols, polarizations
+        self.array_shape = as_shape(self.array_shape)
 
     def predict(self, history: Array, num_horizons: int) -> Array:
         check_length(getattr(self, "order", 0), history.shape[1])

@@ -5,7 +5,8 @@ from typing import Any
 import keras
 from keras import ops
 
-from lwmt_sionna.baselines.base import CompiledPredictor, require
+from lwmt_sionna.baselines.base import CompiledPredictor, as_shape, require
+from lwmt_sionna.layers.errors import PlainErrors
 from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
 from lwmt_sionna.ops.linear_prediction import burg_coefficients, denoise, extrapolate
 from lwmt_sionna.ops.path_fit import PathFit
@@ -40,14 +41,14 @@ class PathPredictor(CompiledPredictor):
         require("residual_order", residual_order, good, "an integer, not negative")
         PathFit(16, 8, 8, **settings)  # a wrong setting is told at once
         self.residual_order = int(residual_order)
-        self.array_shape = array_shape
+        self.array_shape = as_shape(array_shape)
         self.settings = settings
 
     def make_model(self, num_horizons: int) -> keras.Model:
         return PathModel(self, num_horizons)
 
 
-class PathModel(keras.Model):
+class PathModel(PlainErrors, keras.Model):
     def __init__(self, settings: PathPredictor, num_horizons: int) -> None:
         super().__init__()
         self.settings, self.num_horizons = settings, num_horizons

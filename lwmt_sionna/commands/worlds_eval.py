@@ -55,6 +55,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.worlds is not None:
         exact = {w.name for w in config.worlds} & set(args.worlds)
         parts = [part for part in args.worlds if part not in exact]
+        for part in parts:
+            if not any(part in world.name for world in config.worlds):
+                names = ", ".join(world.name for world in config.worlds)
+                raise command_line.UsageError(
+                    f"--worlds: expected names, or parts, of {names}. Received: {part}"
+                )
         chosen = [w for w in config.worlds if w.name in exact or any(p in w.name for p in parts)]
         config = dataclasses.replace(config, worlds=tuple(chosen))
     points, inputs = evaluate_worlds(

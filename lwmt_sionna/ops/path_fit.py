@@ -174,11 +174,15 @@ class PathFit:
         for name, count in (("num_paths", num_paths), ("num_peaks", num_peaks)):
             if int(count) != count or count < 1:
                 raise ValueError(f"{name} must be a positive integer. Received: {name}={count}")
+        if len(drift) != 2:
+            raise ValueError(f"drift must be that of angle and delay. Received: drift={drift}")
         for name, value in (
             ("threshold", threshold),
             ("chirp", chirp),
             ("drift", min(drift)),
             ("full_drift", full_drift),
+            ("shortest", shortest),
+            ("window_penalty", window_penalty),
         ):
             if not value > 0:
                 raise ValueError(f"{name} must be positive. Received: {name}={value}")
@@ -244,7 +248,8 @@ class PathFit:
         if noise is None:
             level = _FAINTEST * ops.mean(y.power(), axis=(1, 2, 3))
         else:
-            level = ops.cast(noise, "float32")
+            faintest = _FAINTEST * ops.mean(y.power(), axis=(1, 2, 3))
+            level = ops.maximum(ops.cast(noise, "float32"), faintest)
         zero = 0.0 * y.re[:, 0, 0, :1]
         count = self.num_paths
         paths = Paths(

@@ -97,6 +97,8 @@ class DataConfig(Config):
         super().__post_init__()
         # Said here rather than when the files are read.
         _ = self.arrays
+        for size in self.small_arrays:
+            PlanarArray.of(size, 1, self.polarization)
         if any(size >= self.num_ant for size in self.small_arrays):
             raise ValueError(
                 f"small_arrays: expected fewer antennas than num_ant={self.num_ant}. Received: "

@@ -106,12 +106,13 @@ class TrainConfig(Config):
                 "context: expected at most num_history. Received: "
                 f"context={context}, num_history={num_history}"
             )
-        several = self.data.hardware or self.data.more_rows or self.data.bandwidth
+        data = self.data
+        several = data.hardware or data.more_rows or data.small_arrays or data.bandwidth
         if self.predictor.kind == "direct" and several:
             raise ValueError(
                 "kind direct: expected one array, one band and no hardware. Received: "
-                f"more_rows={self.data.more_rows}, bandwidth={self.data.bandwidth}, "
-                f"hardware={self.data.hardware}"
+                f"more_rows={data.more_rows}, small_arrays={data.small_arrays}, "
+                f"bandwidth={data.bandwidth}, hardware={data.hardware}"
             )
 
     @classmethod

@@ -118,6 +118,19 @@ def test_presets_are_compared_with_each_other_too(config, folder, tmp_path):
         assert "nmse_median_others_difference_db" not in cell["hold"]
 
 
+@pytest.mark.usefixtures("eagerly")
+def test_horizons_that_a_preset_does_not_predict_are_refused(config, tmp_path):
+    backbone = LWMTBackbone(width=8, depth=1, num_heads=2, patch=(8, 8))
+    model = ChannelPredictor(backbone, 3, experts=[(4, 1)], context=2)
+    model.build(None)
+    model.save_to_preset(tmp_path / "near")
+    short = dataclasses.replace(
+        config, worlds=config.worlds[:1], baselines=("hold",), presets=(str(tmp_path / "near"),)
+    )
+    with pytest.raises(ValueError, match=r"preset 'near' predicts 3 snapshots.*horizons=\(1, 5\)"):
+        evaluate_worlds(short, tmp_path / "work")
+
+
 def test_finished_cells_are_not_computed_again(config, folder, points, monkeypatch):
     monkeypatch.setattr(worlds, "evaluate_world", None)
     assert evaluate_worlds(config, folder)[0] == points

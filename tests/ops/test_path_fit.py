@@ -226,6 +226,15 @@ def test_what_has_no_direction_or_no_delay_has_a_doppler_shift(
     assert error_db(future[0], h[T:]) < -25
 
 
+def test_a_channel_known_without_noise_is_fitted_as_well(rng):
+    h = noisy(rng, plant([_REST, (0.5, 0.13, 0.21, 0.07)])[None], 60)
+    known, _, _ = run(PathFit(T, M, K, num_paths=4), h, np.zeros(1))
+    found, _, _ = run(PathFit(T, M, K, num_paths=4), h)
+    for paths in (known, found):
+        strongest = np.sort(np.asarray(paths.amplitude).ravel())[::-1][:2]
+        np.testing.assert_allclose(strongest, [1.0, 0.5], rtol=0.02)
+
+
 def test_more_peaks_than_places(rng):
     """Three peaks at a time and five paths: those that find no place are left alone."""
     spots = [(0.13, 0.21, 0.07), (-0.31, -0.2, 0.33), (0.4, 0.45, -0.4), (-0.1, 0.0, -0.2)]
@@ -240,7 +249,10 @@ def test_more_peaks_than_places(rng):
         (lambda: PathFit(1, 8, 8), "num_snapshots=1"),
         (lambda: PathFit(16, 8, 8, num_paths=0), "num_paths=0"),
         (lambda: PathFit(16, 8, 8, drift=(0.0, 1.0)), "drift"),
+        (lambda: PathFit(16, 8, 8, drift=(1e-2,)), r"drift=\(0.01,\)"),
         (lambda: PathFit(16, 8, 8, full_drift=0.0), "full_drift=0.0"),
+        (lambda: PathFit(16, 8, 8, window_penalty=float("nan")), "window_penalty=nan"),
+        (lambda: PathFit(16, 8, 8, shortest=-3), "shortest=-3"),
         (lambda: PathFit(16, 8, 8)(np.zeros((1, 16, 8, 4, 2))), r"h\.shape"),
         (lambda: PathFit(16, 0, 8), "num_ant=0"),
         (lambda: PathFit(16, 8, 8, array_shape=(2, 2, 1)), r"array_shape=\(2, 2, 1\)"),

@@ -254,6 +254,18 @@ def test_a_piece_holds_the_physics_of_its_array(scene, tmp_path):
         np.testing.assert_allclose(piece[name], np.asarray(values), rtol=2e-3, atol=2e-4)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "direct"}, r"kind direct.*small_arrays=\(1,\)"),
+        ({"polarization": "VH", "num_rows": 1}, "Received: 1 antennas.*VH"),
+    ],
+)
+def test_small_arrays_that_cannot_be_are_refused(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        predictor_config([tmp_path / "paths.h5"], small_arrays=(1,), **change)
+
+
 def test_small_arrays_are_drawn_beside_whole_ones(scene, tmp_path, monkeypatch):
     """What is kept together is of one size; a batch as well, and a pass has every draw."""
     write_paths(tmp_path / "paths.h5", scene)

@@ -386,6 +386,14 @@ def _forecasts(factory, trial, config, history_snr_db, store):
     array_shape = _array_shape(factory.downlink.array.shape)
     seen = hashlib.sha256(trial.history.tobytes() + trial.arrived.tobytes()).hexdigest()
     common = {"histories": seen, "num_horizons": horizons, "array_shape": array_shape}
+    presets = {preset: _preset(preset, array_shape) for preset in config.presets}
+    for preset, predictor in presets.items():
+        own = getattr(predictor.model, "predictor", predictor.model).num_horizons
+        if horizons > own:
+            raise ValueError(
+                f"horizons: the preset {pathlib.Path(preset).name!r} predicts {own} snapshots. "
+                f"Received: horizons={config.horizons}"
+            )
     judged = {}
     for name in config.baselines or CLASSICAL:
         predictor = _baseline(name, history_snr_db, array_shape)
@@ -394,8 +402,7 @@ def _forecasts(factory, trial, config, history_snr_db, store):
         key = {**common, "predictor": name, "settings": settings, "code": code}
         predict = functools.partial(_predict, predictor, trial, horizons)
         judged[name] = Judged(store.compute(key, predict, name), "training_free")
-    for preset in config.presets:
-        predictor = _preset(preset, array_shape)
+    for preset, predictor in presets.items():
         name = pathlib.Path(preset).name
         with_start = isinstance(predictor.model, _WithStart)
         model = predictor.model.predictor if with_start else predictor.model
