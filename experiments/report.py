@@ -250,7 +250,7 @@ def prediction():
     cases = [(horizon, subset) for horizon in (1, 5) for subset in ("event_free", "quiet")]
     rows = []
     for speed in in_order(points, "speed_kmh"):
-        names = [name for name in in_order(points, "predictor") if name != "zero"]
+        names = [n for n in in_order(points, "predictor") if n not in ("zero", *CEILINGS)]
         names.sort(key=lambda name: -found[speed, name, 1, "event_free"]["nmse_median_db"])
         for name in names:
             cells = [found[speed, name, *case] for case in cases]
