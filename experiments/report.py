@@ -208,18 +208,20 @@ def older():
     return found
 
 
-PATH_FIT_SINCE = "2026-11-29T10:08"  # what resolves paths has changed nothing since
-FITTED = {"path_fit", "paths", "universal"}
+# Since when what has changed predictors without their weights has changed nothing, and which.
+PATH_FIT_SINCE, FITTED = "2026-11-29T10:08", {"path_fit", "paths"}
+ALIGNED_SINCE, ALIGNED = "2026-11-29T14:17", {"universal"}
 
 
-def older_fits():
-    """Names of the records in which an earlier path fit than today's has a part."""
+def judged_before(since, predictors):
+    """Names of the records that are older, and have one of the predictors or policies."""
     found = []
     for path in sorted((ROOT / "experiments" / "results").glob("*.json")):
         record = read(path.stem)
         points = record.get("points", [])
         judged = {point.get("predictor", point.get("policy")) for point in points}
-        if record["created"] < PATH_FIT_SINCE and judged & FITTED:
+        judged |= {preset_of(record)} if "model" in judged else set()
+        if record["created"] < since and judged & predictors:
             found.append(path.stem)
     return found
 
@@ -228,9 +230,8 @@ def older_fits():
 def older_records():
     lines = {
         "Of earlier weights of `universal` than are shipped": older(),
-        "Of an earlier path fit, which `paths` has as well": [
-            name for name in older_fits() if name not in older()
-        ],
+        "Of an earlier path fit, which `paths` has as well": judged_before(PATH_FIT_SINCE, FITTED),
+        "Of an earlier alignment in `universal`": judged_before(ALIGNED_SINCE, ALIGNED),
     }
     told = [
         f"{line}: {', '.join(f'`{name}.json`' for name in names)}."

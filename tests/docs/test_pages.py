@@ -224,7 +224,7 @@ def test_records_of_an_earlier_path_fit_are_named(monkeypatch):
     }
     other = {"created": "2026-11-24T21:52", "points": []}
     monkeypatch.setattr(report, "read", lambda n: {"inputs": {}, **records.get(n, other)})
-    assert report.older_fits() == ["link_wide"]
+    assert report.judged_before(report.PATH_FIT_SINCE, report.FITTED) == ["link_wide"]
     assert "earlier path fit, which `paths` has as well: `link_wide.json`" in report.older_records()
 
 
