@@ -189,6 +189,7 @@ def test_every_layer_and_model_is_checked():
     # The refiner is a part of the predictor, and checked with it. What tasks have beside their base
     # are settings, which `test_tasks` saves and reads.
     tasks = {models.BeamPredictor, models.LineOfSightClassifier, models.Localizer}
+    tasks |= {models.BackboneTask}
     assert classes - {models.Refiner} - tasks == {case[0] for case in CASES.values()}
 
 
