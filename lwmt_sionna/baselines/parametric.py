@@ -6,11 +6,15 @@ import keras
 from keras import ops
 
 from lwmt_sionna.baselines.base import CompiledPredictor, as_shape, require
-from lwmt_sionna.layers.errors import PlainErrors
-from lwmt_sionna.ops.angle_delay import angle_delay_transform, inverse_angle_delay_transform
+from lwmt_sionna.baselines.bins import check_length
+from lwmt_sionna.ops.angle_delay import (
+    angle_delay_transform,
+    check_array_shape,
+    inverse_angle_delay_transform,
+)
 from lwmt_sionna.ops.linear_prediction import burg_coefficients, denoise, extrapolate
 from lwmt_sionna.ops.path_fit import PathFit
-from lwmt_sionna.typing import Tensor
+from lwmt_sionna.typing import Array, Tensor
 
 
 class PathPredictor(CompiledPredictor):
@@ -44,11 +48,16 @@ class PathPredictor(CompiledPredictor):
         self.array_shape = as_shape(array_shape)
         self.settings = settings
 
+    def predict(self, history: Array, num_horizons: int) -> Array:
+        check_array_shape(self.array_shape, history.shape[2])
+        check_length(self.residual_order, history.shape[1])
+        return super().predict(history, num_horizons)
+
     def make_model(self, num_horizons: int) -> keras.Model:
         return PathModel(self, num_horizons)
 
 
-class PathModel(PlainErrors, keras.Model):
+class PathModel(keras.Model):
     def __init__(self, settings: PathPredictor, num_horizons: int) -> None:
         super().__init__()
         self.settings, self.num_horizons = settings, num_horizons
