@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lwmt_sionna.baselines.base import Predictor, hold_reports
+from lwmt_sionna.baselines.base import Predictor
 from lwmt_sionna.typing import Array, ArrayLike
 
 
@@ -25,8 +25,8 @@ class Hold(Predictor):
         return np.repeat(history[:, -1:], num_horizons, axis=1)
 
     def predict_incomplete(self, history: Array, num_horizons: int, arrived: Array) -> Array:
-        """The last report that arrived: holding foresees nothing, and fills nothing."""
-        return self.predict(hold_reports(history, arrived), num_horizons)
+        """The last report that arrived, which stands for those lost since: nothing is filled."""
+        return self.predict(history, num_horizons)
 
 
 class PhaseAlignedHold(Predictor):
